@@ -1,0 +1,49 @@
+"""Image data as uint8 levels [N, C, H, W]."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genfast.data._images import ImageData, check_split, image_data
+from genfast.data.arrays import load_npz, read_idx, read_npz
+from genfast.data.folder import load_folder
+from genfast.data.mnist import binarize, load_mnist_binary
+
+__all__ = ["ImageData", "binarize", "image_data", "load", "load_digits", "load_folder", "load_mnist_binary",
+           "load_npz", "read_idx", "read_npz"]
+
+
+def load(name, *, root=None, split="train", strict=False, size=None, levels=None):
+    """Load one split of `digits`, `mnist-binary` (from `root`), a folder of images, or an .npz file.
+
+    Args: name (dataset name or path); root (where mnist-binary lies); split ("train", "valid", "test");
+    strict (refuse broken image files); size (crop and resize a folder's images); levels (grey levels to keep).
+    Returns: ImageData. Raises: FileNotFoundError, LookupError (no such split), ValueError, TypeError.
+    """
+    check_split(split)
+    if name == "digits":
+        return load_digits(split)
+    if name == "mnist-binary":
+        return load_mnist_binary(root, split)
+    path = Path(name)
+    if path.is_dir():
+        return load_folder(path, split, strict=strict, size=size, levels=levels)
+    if path.is_file() and path.suffix == ".npz":
+        return load_npz(path, split, levels)
+    raise FileNotFoundError(f"data: expected digits, mnist-binary, a folder of images or an .npz file; got {name}")
+
+
+def load_digits(split):
+    """scikit-learn's 1797 8x8 digits: 1297 train, 200 valid, 300 test.
+
+    The file counts 0 to 16 set pixels of each 4x4 cell; 16 is stored as 15, so that there are 16 levels.
+    """
+    check_split(split)
+    try:
+        from sklearn.datasets import load_digits as read
+    except ImportError:
+        raise RuntimeError("digits: expected the package scikit-learn; got none (pip install scikit-learn)") from None
+    images = np.minimum(read().images, 15)
+    order = np.random.RandomState(0).permutation(len(images))
+    part = {"test": order[:300], "valid": order[300:500], "train": order[500:]}[split]
+    return image_data(images[part], 16, f"digits[{split}]")

@@ -1,0 +1,71 @@
+"""Images as levels: what every reader of this package returns, and the checks that all of them share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """`images` uint8 [N, C, H, W] with values in 0..levels-1; `skipped` files could not be read."""
+
+    images: torch.Tensor
+    levels: int
+    name: str
+    skipped: int = 0
+
+    def __len__(self):
+        return len(self.images)
+
+
+def image_data(array, levels, name, skipped=0):
+    """Check an array [N, H, W], [N, C, H, W] or [N, H, W, C] of whole numbers and keep it as uint8 levels."""
+    array = _channels_first(np.asarray(array), name)
+    if len(array) == 0:
+        raise ValueError(f"{name}: expected at least one image; got 0")
+    if levels is None:
+        levels = 2 if array.size and array.max() <= 1 else 256
+    if not 2 <= levels <= 256:
+        raise ValueError(f"{name}: expected 2 to 256 levels; got {levels}")
+    return ImageData(torch.from_numpy(_as_levels(array, levels, name)), int(levels), name, skipped)
+
+
+def split_indices(count, split):
+    """Which of `count` unsplit images belong to `split`: a fixed shuffle, then 80 / 10 / 10 per cent."""
+    # RandomState is the one numpy stream that is promised never to change: the split stays what it was.
+    order = np.random.RandomState(0).permutation(count)
+    tenth = count // 10
+    held_out = {"test": order[:tenth], "valid": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
+    return np.sort(held_out[split])
+
+
+def check_split(split):
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+
+
+def _channels_first(array, name):
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        return array
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return array.transpose(0, 3, 1, 2)
+    raise ValueError(f"{name}: expected images of shape [N, H, W] or [N, C, H, W] with C 1 or 3; got {array.shape}")
+
+
+def _as_levels(array, levels, name):
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name}: expected whole numbers from 0 to {levels - 1}; got dtype {array.dtype}")
+    if 0 in array.shape[1:]:
+        raise ValueError(f"{name}: expected images of at least 1x1 pixels; got shape {array.shape}")
+    whole = array if array.dtype.kind != "f" else np.where(np.isfinite(array), np.floor(array), -1)
+    wrong = (array != whole) | (array < 0) | (array >= levels)
+    if wrong.any():
+        where = tuple(int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape))
+        message = f"expected whole numbers from 0 to {levels - 1}; got {array[where]} at [n, c, i, j] = {list(where)}"
+        raise ValueError(f"{name}: {message}")
+    return np.ascontiguousarray(array, dtype=np.uint8)

@@ -1,0 +1,90 @@
+"""Array files: NumPy's .npz, and the IDX format of the MNIST pages (plain or gzipped)."""
+
+import gzip
+import struct
+import zipfile
+import zlib
+from math import prod
+
+import numpy as np
+
+from genfast.data._images import SPLITS, check_split, image_data, split_indices
+
+BROKEN = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, SyntaxError, MemoryError)
+BROKEN += (zipfile.BadZipFile, zlib.error, struct.error, UnicodeError, OverflowError, TypeError)
+
+
+def read_npz(path):
+    """Every array of an .npz file as a dict; a file that is no whole .npz is one ValueError that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: expected an .npz file; got no such file") from None
+    except BROKEN + (AttributeError,) as error:
+        raise ValueError(f"{path}: expected a whole .npz file without pickled objects; got {_reason(error)}") from None
+
+
+def load_npz(path, split, levels=None):
+    """Images from an .npz with arrays train/valid/test, or with one array of images that is split here.
+
+    A scalar array `levels` says how many grey levels there are; else 2 if no value exceeds 1, else 256.
+    """
+    check_split(split)
+    arrays = read_npz(path)
+    stored = arrays.pop("levels", None)
+    if stored is not None and (np.size(stored) != 1 or np.asarray(stored).dtype.kind not in "ui"):
+        raise ValueError(f"{path}: expected one whole number in 'levels'; got {stored!r}")
+    levels = levels or (None if stored is None else int(np.asarray(stored).reshape(())))
+    named = [key for key in SPLITS if key in arrays]
+    if named and split not in named:
+        raise LookupError(f"{path}: expected an array {split!r}; got only {', '.join(sorted(arrays))}")
+    if named:
+        name, array = f"{path}[{split}]", arrays[split]
+    else:
+        name, array = _only_images(path, arrays)
+        if array.ndim < 3:
+            raise ValueError(f"{name}: expected images of shape [N, H, W] or [N, C, H, W]; got {array.shape}")
+        image_data(array, levels, name)
+        levels = levels or (2 if array.max() <= 1 else 256)
+        array = array[split_indices(len(array), split)]
+    return image_data(array, levels, name)
+
+
+def read_idx(path):
+    """The uint8 array in an IDX file, gzipped or not, by its content and not by its name."""
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with (gzip.open if zipped else open)(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: expected an IDX file; got no such file") from None
+    except BROKEN as error:
+        raise ValueError(f"{path}: expected a readable IDX file; got {_reason(error)}") from None
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path}: expected IDX magic 00 00 08 (uint8); got {data[:4].hex(' ') or 'an empty file'}")
+    rank = data[3]
+    if len(data) < 4 + 4 * rank:
+        raise ValueError(f"{path}: expected an IDX header of {4 + 4 * rank} bytes; got {len(data)} bytes")
+    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    body = len(data) - 4 - 4 * rank
+    if body != prod(shape):
+        raise ValueError(f"{path}: expected {prod(shape)} bytes for shape {shape}; got {body}")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _only_images(path, arrays):
+    for key in ("images", "x", "x_train"):
+        if key in arrays:
+            return f"{path}[{key}]", arrays[key]
+    if len(arrays) == 1:
+        key, array = next(iter(arrays.items()))
+        return f"{path}[{key}]", array
+    expected = "arrays named train, valid, test, or one named images"
+    raise ValueError(f"{path}: expected {expected}; got {', '.join(sorted(arrays)) or 'no array'}")
+
+
+def _reason(error):
+    text = str(error).splitlines()
+    return text[0] if text and text[0] else type(error).__name__

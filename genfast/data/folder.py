@@ -1,0 +1,86 @@
+"""A folder of image files, read with Pillow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genfast.data._images import SPLITS, check_split, image_data, split_indices
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+GREY = {"1", "L", "I", "I;16", "I;16B", "I;16L", "LA"}
+
+
+def load_folder(folder, split, *, strict=False, size=None, levels=None):
+    """Images below `folder`, from its subfolder `split` if it has such subfolders, else split 80 / 10 / 10.
+
+    One channel if all are grey, else three. `size` crops each to a centred square and resizes it; `levels`
+    keeps the top of the 256 grey values. Broken files are counted, or with `strict` refused by name.
+    """
+    check_split(split)
+    folder = Path(folder)
+    levels = levels or 256
+    if not 2 <= levels <= 256:
+        raise ValueError(f"{folder}: expected 2 to 256 levels; got {levels}")
+    if size is not None and size < 1:
+        raise ValueError(f"{folder}: expected a size of at least 1 pixel; got {size}")
+    named = [name for name in SPLITS if (folder / name).is_dir()]
+    if named and split not in named:
+        raise LookupError(f"{folder}: expected a subfolder {split!r}; got only {', '.join(named)}")
+    everything = _files(folder)
+    if not everything:
+        raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
+    files = _files(folder / split) if named else [everything[i] for i in split_indices(len(everything), split)]
+    channels = 1 if all(_is_grey(path) for path in everything) else 3
+    images, skipped = _decode(files, channels, size, strict)
+    if not images:
+        raise ValueError(f"{folder}: expected at least one image for {split!r}; got {skipped} broken files of {len(files)}")
+    stack = np.stack([image for _, image in _same_size(images)])
+    stack = (stack.astype(np.uint16) * levels // 256).astype(np.uint8)
+    return image_data(stack.transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _is_grey(path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.mode in GREY
+    except Exception:  # a broken file says nothing about the colours of the others; _decode reports it
+        return True
+
+
+def _decode(files, channels, size, strict):
+    images, skipped = [], 0
+    for path in files:
+        try:
+            images.append((path, _read(path, channels, size)))
+        except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
+            if strict:
+                raise ValueError(f"{path}: expected a readable image; got {error}") from None
+            skipped += 1
+    return images, skipped
+
+
+def _read(path, channels, size):
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it instead of scaling
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        image = image.convert("L" if channels == 1 else "RGB")
+        if size is not None:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BOX)
+        return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _same_size(images):
+    first_path, first = images[0]
+    for path, image in images:
+        if image.shape != first.shape:
+            sizes = f"{first.shape[1]}x{first.shape[0]} in {first_path.name}; got {image.shape[1]}x{image.shape[0]} in {path.name}"
+            raise ValueError(f"{first_path.parent}: expected one size, {sizes} (--size N makes them equal)")
+    return images
