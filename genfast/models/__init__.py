@@ -1,0 +1,25 @@
+"""Generative models, by name: `build("pixelrnn", hidden=32)`, `load("RUN/model")`."""
+
+from genfast.models._pretrained import read_config
+from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
+
+MODELS = {"pixelrnn": (PixelRNN, PixelRNNConfig)}
+
+
+def build(name, **config):
+    """A new model of the registry `MODELS` from the fields of its config."""
+    if name not in MODELS:
+        raise ValueError(f"build: expected one of {sorted(MODELS)}; got {name!r}")
+    model, config_type = MODELS[name]
+    return model(config_type(**config))
+
+
+def load(folder):
+    """The model saved in a folder, whichever of `MODELS` it is."""
+    name = read_config(folder)["model"]
+    if name not in MODELS:
+        raise ValueError(f"{folder}/config.json: expected a model of {sorted(MODELS)}; got {name!r}")
+    return MODELS[name][0].from_pretrained(folder)
+
+
+__all__ = ["MODELS", "PixelRNN", "PixelRNNConfig", "build", "load"]
