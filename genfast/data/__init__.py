@@ -9,15 +9,25 @@ from genfast.data.arrays import load_npz, read_idx, read_npz
 from genfast.data.folder import load_folder
 from genfast.data.mnist import binarize, load_mnist_binary
 
-__all__ = ["ImageData", "binarize", "image_data", "load", "load_digits", "load_folder", "load_mnist_binary",
-           "load_npz", "read_idx", "read_npz"]
+__all__ = [
+    "ImageData",
+    "binarize",
+    "image_data",
+    "load",
+    "load_digits",
+    "load_folder",
+    "load_mnist_binary",
+    "load_npz",
+    "read_idx",
+    "read_npz",
+]
 
 
 def load(name, *, root=None, split="train", strict=False, size=None, levels=None):
     """Load one split of `digits`, `mnist-binary` (from `root`), a folder of images, or an .npz file.
 
     Args: name (dataset name or path); root (where mnist-binary lies); split ("train", "valid", "test");
-    strict (refuse broken image files); size (crop and resize a folder's images); levels (grey levels to keep).
+    strict (refuse broken image files); size (crop and resize a folder's images); levels (grey levels kept).
     Returns: ImageData. Raises: FileNotFoundError, LookupError (no such split), ValueError, TypeError.
     """
     check_split(split)
@@ -30,7 +40,8 @@ def load(name, *, root=None, split="train", strict=False, size=None, levels=None
         return load_folder(path, split, strict=strict, size=size, levels=levels)
     if path.is_file() and path.suffix == ".npz":
         return load_npz(path, split, levels)
-    raise FileNotFoundError(f"data: expected digits, mnist-binary, a folder of images or an .npz file; got {name}")
+    expected = "digits, mnist-binary, a folder of images or an .npz file"
+    raise FileNotFoundError(f"data: expected {expected}; got {name}")
 
 
 def load_digits(split):
@@ -42,7 +53,7 @@ def load_digits(split):
     try:
         from sklearn.datasets import load_digits as read
     except ImportError:
-        raise RuntimeError("digits: expected the package scikit-learn; got none (pip install scikit-learn)") from None
+        raise RuntimeError("digits: expected the package scikit-learn; got none") from None
     images = np.minimum(read().images, 15)
     order = np.random.RandomState(0).permutation(len(images))
     part = {"test": order[:300], "valid": order[300:500], "train": order[500:]}[split]

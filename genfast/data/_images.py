@@ -54,7 +54,7 @@ def _channels_first(array, name):
         return array
     if array.ndim == 4 and array.shape[3] in (1, 3):
         return array.transpose(0, 3, 1, 2)
-    raise ValueError(f"{name}: expected images of shape [N, H, W] or [N, C, H, W] with C 1 or 3; got {array.shape}")
+    raise ValueError(f"{name}: expected shape [N, H, W] or [N, C, H, W] with C 1 or 3; got {array.shape}")
 
 
 def _as_levels(array, levels, name):
@@ -66,6 +66,6 @@ def _as_levels(array, levels, name):
     wrong = (array != whole) | (array < 0) | (array >= levels)
     if wrong.any():
         where = tuple(int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape))
-        message = f"expected whole numbers from 0 to {levels - 1}; got {array[where]} at [n, c, i, j] = {list(where)}"
-        raise ValueError(f"{name}: {message}")
+        got = f"{array[where]} at [n, c, i, j] = {list(where)}"
+        raise ValueError(f"{name}: expected whole numbers from 0 to {levels - 1}; got {got}")
     return np.ascontiguousarray(array, dtype=np.uint8)

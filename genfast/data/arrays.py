@@ -10,8 +10,9 @@ import numpy as np
 
 from genfast.data._images import SPLITS, check_split, image_data, split_indices
 
-BROKEN = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, SyntaxError, MemoryError)
-BROKEN += (zipfile.BadZipFile, zlib.error, struct.error, UnicodeError, OverflowError, TypeError)
+# What zipfile, zlib and NumPy's header parser raise on corrupted bytes.
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SyntaxError)
+BROKEN += (MemoryError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def read_npz(path):
@@ -21,8 +22,8 @@ def read_npz(path):
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: expected an .npz file; got no such file") from None
-    except BROKEN + (AttributeError,) as error:
-        raise ValueError(f"{path}: expected a whole .npz file without pickled objects; got {_reason(error)}") from None
+    except BROKEN as error:
+        raise ValueError(f"{path}: expected an .npz file, nothing pickled; got {_reason(error)}") from None
 
 
 def load_npz(path, split, levels=None):
@@ -63,7 +64,7 @@ def read_idx(path):
     except BROKEN as error:
         raise ValueError(f"{path}: expected a readable IDX file; got {_reason(error)}") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path}: expected IDX magic 00 00 08 (uint8); got {data[:4].hex(' ') or 'an empty file'}")
+        raise ValueError(f"{path}: expected IDX magic 00 00 08 (uint8); got {data[:4].hex(' ') or 'none'}")
     rank = data[3]
     if len(data) < 4 + 4 * rank:
         raise ValueError(f"{path}: expected an IDX header of {4 + 4 * rank} bytes; got {len(data)} bytes")

@@ -29,11 +29,13 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     everything = _files(folder)
     if not everything:
         raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
-    files = _files(folder / split) if named else [everything[i] for i in split_indices(len(everything), split)]
+    chosen = split_indices(len(everything), split)
+    files = _files(folder / split) if named else [everything[i] for i in chosen]
     channels = 1 if all(_is_grey(path) for path in everything) else 3
     images, skipped = _decode(files, channels, size, strict)
     if not images:
-        raise ValueError(f"{folder}: expected at least one image for {split!r}; got {skipped} broken files of {len(files)}")
+        got = f"{skipped} broken files of {len(files)}"
+        raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
     stack = np.stack([image for _, image in _same_size(images)])
     stack = (stack.astype(np.uint16) * levels // 256).astype(np.uint8)
     return image_data(stack.transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
@@ -81,6 +83,10 @@ def _same_size(images):
     first_path, first = images[0]
     for path, image in images:
         if image.shape != first.shape:
-            sizes = f"{first.shape[1]}x{first.shape[0]} in {first_path.name}; got {image.shape[1]}x{image.shape[0]} in {path.name}"
-            raise ValueError(f"{first_path.parent}: expected one size, {sizes} (--size N makes them equal)")
+            expected = f"one size, {_size(first)} as in {first_path.name}, or --size"
+            raise ValueError(f"{path}: expected {expected}; got {_size(image)}")
     return images
+
+
+def _size(image):
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -9,7 +9,8 @@ from genfast.data._images import check_split, image_data
 from genfast.data.arrays import read_idx, read_npz
 
 NPZ = "binarized_mnist.npz"
-IDX = {"train": "train-images-idx3-ubyte", "valid": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
+IDX = {"train": TRAIN, "valid": TRAIN, "test": TEST}
 VALID = 10_000  # the last images of MNIST's 60,000, as in the statically binarised set
 
 
@@ -17,19 +18,19 @@ def load_mnist_binary(root, split):
     """`root`: an .npz, an IDX file, a folder that holds either, or a dataset name such as ylecun/mnist."""
     check_split(split)
     if root is None:
-        raise ValueError(f"mnist-binary: expected --data-root FILE, FOLDER or DATASET (such as {NPZ}); got none")
+        raise ValueError("mnist-binary: expected --data-root FILE, FOLDER or DATASET; got none")
     path = Path(root)
     if path.is_dir():
         return _from_folder(path, split)
     if path.is_file():
-        return _from_npz(path, split) if path.suffix == ".npz" else _from_grey(read_idx(path), path, path, split)
+        return _from_npz(path, split) if path.suffix == ".npz" else _from_grey(read_idx(path), path, split)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)) and not str(root).startswith("."):
         return _from_hub(str(root), split)
-    raise FileNotFoundError(f"mnist-binary: expected --data-root to be a file, a folder or a dataset; got {root}")
+    raise FileNotFoundError(f"mnist-binary: expected --data-root FILE, FOLDER or DATASET; got {root}")
 
 
 def binarize(grey, seed=0):
-    """Draw each pixel as 1 with probability grey / 255, once and for all: the static binarisation of the papers."""
+    """Draw each pixel as 1 with probability grey / 255, once and for all, as the papers did."""
     # A threshold would give easier images, whose likelihood cannot be compared with any published number.
     chance = np.random.RandomState(seed).randint(0, 255, size=grey.shape, dtype=np.uint8)
     return (grey > chance).astype(np.uint8)
@@ -45,30 +46,29 @@ def _from_folder(folder, split):
         if split in arrays or found is None:
             return _from_npz(npz, split, arrays)
     if found is not None:
-        return _from_grey(read_idx(found), found, found, split)
+        return _from_grey(read_idx(found), found, split)
     raise FileNotFoundError(f"mnist-binary: expected {NPZ} or {IDX[split]}[.gz] in {folder}; got neither")
 
 
 def _from_npz(path, split, arrays=None):
     arrays = read_npz(path) if arrays is None else arrays
     if split not in arrays:
-        raise LookupError(f"{path}: expected an array {split!r}; got only {', '.join(sorted(arrays)) or 'none'}")
+        raise LookupError(f"{path}: expected an array {split!r}; got {', '.join(sorted(arrays)) or 'none'}")
     array, name = arrays[split], f"{path}[{split}]"
     if array.shape[1:] == (98,) and array.dtype == np.uint8:
         array = np.unpackbits(array, axis=1)
     if array.ndim < 2 or array[0:1].size != 784 * len(array[0:1]):
-        raise ValueError(f"{name}: expected shape [N, 98] (packed bits), [N, 784] or [N, 28, 28]; got {array.shape}")
+        raise ValueError(f"{name}: expected shape [N, 98] (bits), [N, 784] or [N, 28, 28]; got {array.shape}")
     return image_data(array.reshape(len(array), 1, 28, 28), 2, name)
 
 
-def _from_grey(grey, name, source, split):
+def _from_grey(grey, name, split):
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{name}: expected images of shape [N, 28, 28]; got {grey.shape}")
-    whole = split == "test" or Path(source).name.startswith("t10k")
-    if split != "test" and whole:
-        raise LookupError(f"{name}: expected MNIST's training images for the split {split!r}; got its test images")
+    if split != "test" and Path(name).name.startswith("t10k"):
+        raise LookupError(f"{name}: expected training images for {split!r}; got the test images")
     bits = binarize(grey)
-    if not whole:
+    if split != "test":
         held_out = min(VALID, len(bits) // 6)
         bits = bits[-held_out:] if split == "valid" else bits[: len(bits) - held_out]
     return image_data(bits, 2, f"{name} (each pixel drawn once with probability grey/255)")
@@ -86,5 +86,5 @@ def _from_hub(name, split):
         grey = np.stack([np.asarray(image.convert("L")) for image in rows[column]])
     except Exception as error:  # the hub's client raises dozens of kinds; the user needs the one line
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RuntimeError(f"mnist-binary: expected a readable Hugging Face dataset {name!r}; got {reason}") from None
-    return _from_grey(grey, name, name, split)
+        raise RuntimeError(f"mnist-binary: expected a Hugging Face dataset {name}; got {reason}") from None
+    return _from_grey(grey, name, split)

@@ -1,0 +1,67 @@
+"""One file that holds all of a run's state, so that renaming it into place is atomic."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from genfast._files import write_bytes
+
+FORMAT = "genfast-checkpoint-1"
+
+
+def checkpoint_path(run):
+    return Path(run) / "checkpoint" / "state.safetensors"
+
+
+def save_checkpoint(run, tensors, state):
+    """Write named tensors and a JSON-able `state` to RUN/checkpoint/state.safetensors."""
+    from safetensors.torch import save
+
+    path = checkpoint_path(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(tensors, metadata={"format": FORMAT, "state": json.dumps(state)}))
+
+
+def load_checkpoint(run):
+    """The (tensors, state) that were saved last; a missing, truncated or foreign file is one clear error."""
+    from safetensors import SafetensorError, safe_open
+
+    path = checkpoint_path(run)
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: expected a checkpoint {path} to resume from; got none")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: expected a whole checkpoint; got {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a checkpoint of format {FORMAT}; got {metadata.get('format')}")
+    return tensors, json.loads(metadata["state"])
+
+
+def prefixed(prefix, tensors):
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix, tensors):
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+@torch.no_grad()
+def copy_into(module, tensors, what):
+    """Copy tensors into a module's state in place, and name what does not fit."""
+    target = module.state_dict()
+    if set(target) != set(tensors):
+        different = sorted(set(target) ^ set(tensors))
+        raise ValueError(
+            f"{what}: expected the {len(target)} tensors of the model; differs in {different[0]}"
+        )
+    for name, tensor in tensors.items():
+        expected, got = tuple(target[name].shape), tuple(tensor.shape)
+        if expected != got:
+            raise ValueError(f"{what}: expected {name} of shape {expected}; got {got}")
+        target[name].copy_(tensor)

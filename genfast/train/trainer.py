@@ -1,0 +1,283 @@
+"""Maximum-likelihood training of any model with `log_prob`, resumable to the bit."""
+
+import copy
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genfast._files import writable_folder, write_json
+from genfast.train.checkpoint import (
+    checkpoint_path,
+    copy_into,
+    load_checkpoint,
+    prefixed,
+    save_checkpoint,
+    unprefixed,
+)
+from genfast.train.config import steps_per_epoch
+from genfast.train.metrics_log import MetricsLog
+
+
+@dataclass
+class FitResult:
+    """How it ended: `reason` is finished, interrupted or minutes; `best_*` are of the weights in RUN/model."""
+
+    step: int
+    steps: int
+    reason: str
+    best_nats: float
+    best_step: int
+
+
+def fit(model, train, valid, config, out, *, resume=False, minutes=None, progress=None):
+    """Train `model` on `train` and keep in `out`/model the averaged weights that did best on `valid`.
+
+    Args: model (with `log_prob(uint8 [B, C, H, W]) -> [B]` in nats and `save_pretrained(folder)`);
+    train, valid (ImageData); config (TrainConfig); out (folder for metrics.jsonl, checkpoint/ and model/);
+    resume (continue `out` exactly as if it had never stopped); minutes (stop this call after so long);
+    progress (called with each record of metrics.jsonl).
+    Ctrl-C and SIGTERM end the run with a whole checkpoint.
+    Returns: FitResult. Raises: FloatingPointError if the loss stops being finite.
+    """
+    out = writable_folder(out)
+    if not resume and checkpoint_path(out).exists():
+        raise FileExistsError(f"{out}: expected an empty folder or --resume; got a run with a checkpoint")
+    device = pick_device(config.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        run = Run(model.to(device), train, valid, config, out, progress)
+        if resume:
+            run.restore()
+        else:
+            write_json(out / "train.json", config.to_dict())
+        return run.run(minutes)
+
+
+def pick_device(name):
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"device: expected a device of this machine; got {name}, which it has not")
+    return device
+
+
+def learning_rate(step, steps, config):
+    """Linear warm-up, then half a cosine from the peak to zero at the last update."""
+    warmup = min(config.warmup, steps // 10)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model, config):
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+@torch.no_grad()
+def mean_nats(model, images, batch):
+    """Mean negative log-likelihood in nats per image, of the model without dropout."""
+    was_training = model.training
+    model.eval()
+    total = sum(-model.log_prob(part).double().sum().item() for part in images.split(batch))
+    model.train(was_training)
+    return total / len(images)
+
+
+class Run:
+    """All the state of one training run. What `state_tensors` and `state` return is what resuming needs."""
+
+    def __init__(self, model, train, valid, config, out, progress):
+        self.model, self.config, self.out = model.train(), config, Path(out)
+        self.device = next(model.parameters()).device
+        _check_images(train, valid)
+        self.train, self.valid = train.images.to(self.device), valid.images.to(self.device)
+        self.steps = config.total_steps(len(self.train))
+        self.parameters = list(model.parameters())
+        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        self.averages = list(self.averaged.parameters())
+        self.optimizer = make_optimizer(model, config)
+        self.log = MetricsLog(self.out / "metrics.jsonl", progress)
+        self.total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.step, self.counted, self.seconds = 0, 0, 0.0
+        self.best_nats, self.best_step = math.inf, 0
+        self.norm = torch.zeros(())
+
+    def run(self, minutes):
+        reason = "finished"
+        started = self.mark = time.perf_counter()
+        with stop_signals() as stop:
+            if self.step == 0:
+                self.save()
+            while self.step < self.steps and reason == "finished":
+                self.update()
+                finished = self.step == self.steps
+                if stop.is_set() and not finished:
+                    reason = "interrupted"
+                elif minutes is not None and time.perf_counter() - started >= 60 * minutes and not finished:
+                    reason = "minutes"
+                self.after_update(last=finished or reason == "minutes")
+            if reason == "interrupted" and not self.best_step:
+                self.save_model()
+            self.save()
+        return FitResult(self.step, self.steps, reason, self.best_nats, self.best_step)
+
+    def update(self):
+        config = self.config
+        rate = learning_rate(self.step, self.steps, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.next_batch()
+        # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
+        loss = -self.model.log_prob(batch).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss / batch[0].numel()).backward()
+        self.norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip or math.inf)
+        self.total += loss.detach()
+        if self.device.type == "cpu":
+            self.check_finite()
+        self.optimizer.step()
+        self.step, self.counted = self.step + 1, self.counted + 1
+        decay = min(config.ema, self.step / (self.step + 9))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+
+    def next_batch(self):
+        size, per_epoch = self.config.batch, steps_per_epoch(len(self.train), self.config.batch)
+        epoch, index = divmod(self.step, per_epoch)
+        if index == 0 or not hasattr(self, "order"):
+            # From (seed, epoch) alone, so that resuming needs no record of it.
+            order = np.random.RandomState([self.config.seed, epoch]).permutation(len(self.train))
+            self.order = torch.from_numpy(order).to(self.device)
+        return self.train.index_select(0, self.order[index * size : (index + 1) * size])
+
+    def after_update(self, last):
+        config, due = self.config, lambda every: last or self.step % every == 0
+        if due(config.log_every) or due(config.eval_every) or due(config.save_every):
+            self.check_finite()
+        if due(config.log_every) or due(config.eval_every):
+            self.record(due(config.eval_every))
+        if due(config.save_every) and not last:
+            self.save()
+
+    def check_finite(self):
+        if not math.isfinite(self.total.item() + float(self.norm)):
+            got = f"{self.total.item()} with gradient norm {float(self.norm)} by step {self.step + 1}"
+            raise FloatingPointError(f"train: expected a finite loss; got {got} (the checkpoint is whole)")
+
+    def record(self, evaluate):
+        now = time.perf_counter()
+        self.seconds += now - self.mark
+        batch = min(self.config.batch, len(self.train))
+        record = {
+            "step": self.step,
+            "images": self.step * batch,
+            "seconds": round(self.seconds, 3),
+            "train_nats": self.total.item() / max(1, self.counted),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": float(self.norm),
+            "images_per_second": round(self.counted * batch / max(now - self.mark, 1e-9), 1),
+        }
+        self.total.zero_()
+        self.counted, self.mark = 0, now
+        if evaluate:
+            record["valid_nats"] = nats = mean_nats(self.averaged, self.valid, self.config.eval_batch)
+            record["best"] = nats < self.best_nats
+            if record["best"]:
+                self.best_nats, self.best_step = nats, self.step
+                self.save_model()
+            self.seconds, self.mark = self.seconds + time.perf_counter() - now, time.perf_counter()
+        self.log.append(record)
+
+    def save_model(self):
+        self.averaged.save_pretrained(self.out / "model")
+
+    def save(self):
+        tensors = prefixed("model", self.model.state_dict())
+        tensors |= prefixed("averaged", self.averaged.state_dict())
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= prefixed(f"optimizer.{index}", values)
+        tensors |= {"rng.cpu": torch.get_rng_state(), "total": self.total}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {
+            "step": self.step,
+            "counted": self.counted,
+            "seconds": self.seconds,
+            "best_nats": self.best_nats if self.best_step else None,
+            "best_step": self.best_step,
+            "train": self.config.to_dict(),
+            "images": [len(self.train), len(self.valid)],
+        }
+        save_checkpoint(self.out, tensors, state)
+
+    def restore(self):
+        tensors, state = load_checkpoint(self.out)
+        path = checkpoint_path(self.out)
+        for what, saved, given in (
+            ("settings", state["train"], self.config.to_dict()),
+            ("training and validation images", state["images"], [len(self.train), len(self.valid)]),
+        ):
+            if saved != given:
+                raise ValueError(f"{path}: expected the same {what} to resume; got {_changes(saved, given)}")
+        copy_into(self.model, unprefixed("model", tensors), str(path))
+        copy_into(self.averaged, unprefixed("averaged", tensors), str(path))
+        moments = {}
+        for name, tensor in unprefixed("optimizer", tensors).items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda" and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        self.total.copy_(tensors["total"])
+        self.step, self.counted, self.seconds = state["step"], state["counted"], state["seconds"]
+        if state["best_step"]:
+            self.best_nats, self.best_step = state["best_nats"], state["best_step"]
+        self.log.forget_after(self.step)
+
+
+@contextmanager
+def stop_signals():
+    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process at once."""
+    stop, previous = threading.Event(), {}
+
+    def handler(number, frame):
+        stop.set()
+        for which, old in previous.items():
+            signal.signal(which, old)
+
+    if threading.current_thread() is threading.main_thread():  # Python takes signal handlers nowhere else
+        previous = {which: signal.signal(which, handler) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for which, old in previous.items():
+            signal.signal(which, old)
+
+
+def _check_images(train, valid):
+    for data in (train, valid):
+        if data.images.dtype != torch.uint8 or data.images.ndim != 4 or len(data.images) == 0:
+            got = f"{data.images.dtype} {tuple(data.images.shape)}"
+            raise ValueError(f"{data.name}: expected uint8 images [N, C, H, W] with N at least 1; got {got}")
+    if train.images.shape[1:] != valid.images.shape[1:] or train.levels != valid.levels:
+        one, other = ((tuple(d.images.shape[1:]), d.levels) for d in (train, valid))
+        raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
+
+
+def _changes(saved, given):
+    if not isinstance(saved, dict):
+        return f"{given} instead of {saved}"
+    return ", ".join(f"{k} {given[k]} instead of {saved.get(k)}" for k in given if saved.get(k) != given[k])
