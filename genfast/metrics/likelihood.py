@@ -1,0 +1,41 @@
+"""Likelihoods: units, and the model in which every pixel is independent."""
+
+import math
+
+import torch
+
+
+def bits_per_dim(nats, dims):
+    """Negative log-likelihood in nats per image -> bits per dimension: `nats / (dims log 2)`; `dims` is C * H * W."""
+    if dims < 1:
+        raise ValueError(f"bits_per_dim: dims must be at least 1; got {dims}")
+    return nats / (dims * math.log(2))
+
+
+def independent_pixel_nll(train, test, levels, pseudocount=0.5):
+    """Negative log-likelihood when each pixel of each channel has its own distribution, independent of the rest.
+
+    `p(x_k = v) = (count_k(v) + a) / (N + a L)` with counts from `train` and the pseudocount a = 1/2 (Jeffreys).
+
+    Args:
+        train: uint8 [N, C, H, W], levels 0..levels-1.
+        test: uint8 [M, C, H, W].
+        levels: number of levels L.
+        pseudocount: a, above 0.
+    Returns: mean over `test` in nats per image, a float.
+    Raises: ValueError for shapes that differ, an empty set, or a level out of range.
+    """
+    if train.shape[1:] != test.shape[1:] or not len(train) or not len(test):
+        raise ValueError(
+            f"independent_pixel_nll: expected train and test sets of one image shape; "
+            f"got {tuple(train.shape)} and {tuple(test.shape)}"
+        )
+    for name, images in (("train", train), ("test", test)):
+        if (top := int(images.max())) >= levels:
+            raise ValueError(f"independent_pixel_nll: {name} must lie in 0..{levels - 1}; got {top}")
+    total = torch.zeros((), dtype=torch.float64)
+    for level in range(levels):
+        count = (train == level).sum(0, dtype=torch.float64)
+        log_p = ((count + pseudocount) / (len(train) + pseudocount * levels)).log()
+        total -= ((test == level).sum(0, dtype=torch.float64) * log_p).sum()
+    return float(total / len(test))
