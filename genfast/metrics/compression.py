@@ -9,9 +9,9 @@ import numpy as np
 
 
 def gzip_nats(images, levels):
-    """Size of the whole set in one gzip stream, the smaller of packed levels (1, 2, 4 or 8 bits) and whole bytes.
+    """Size of the whole set in one gzip stream: `images` uint8 [N, C, H, W] -> nats per image, a float.
 
-    `images` uint8 [N, C, H, W] -> nats per image, a float.
+    The smaller of packed levels (1, 2, 4 or 8 bits each) and whole bytes.
     """
     array = _array(images)
     packed = _packed_rows(array.reshape(1, -1), _bit_depth(levels))
@@ -20,9 +20,9 @@ def gzip_nats(images, levels):
 
 
 def png_nats(images, levels):
-    """Size of the whole set as one PNG, the images one below the other: small ones pay no header of their own.
+    """Size of the whole set as one PNG: `images` uint8 [N, C, H, W] with C 1 or 3 -> nats per image, a float.
 
-    `images` uint8 [N, C, H, W] with C 1 or 3 -> nats per image, a float.
+    The images stand one below the other, so that small ones pay no header of their own.
     """
     array = _array(images)
     tall = array.transpose(0, 2, 3, 1).reshape(-1, array.shape[3], array.shape[1])
@@ -30,7 +30,7 @@ def png_nats(images, levels):
 
 
 def png_bytes(image, levels=256):
-    """A PNG of uint8 [H, W, C], C 1 or 3: grey levels in as few bits as hold them, the best of the five row filters."""
+    """A PNG of uint8 [H, W, C] with C 1 or 3, by the best of the five row filters; grey levels are packed."""
     height, width, channels = image.shape
     if channels not in (1, 3):
         raise ValueError(f"png_bytes: expected 1 or 3 channels; got {channels}")

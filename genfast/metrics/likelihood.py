@@ -6,22 +6,22 @@ import torch
 
 
 def bits_per_dim(nats, dims):
-    """Negative log-likelihood in nats per image -> bits per dimension: `nats / (dims log 2)`; `dims` is C * H * W."""
+    """Nats per image -> bits per dimension: `nats / (dims log 2)`, where `dims` is C * H * W."""
     if dims < 1:
         raise ValueError(f"bits_per_dim: dims must be at least 1; got {dims}")
     return nats / (dims * math.log(2))
 
 
 def independent_pixel_nll(train, test, levels, pseudocount=0.5):
-    """Negative log-likelihood when each pixel of each channel has its own distribution, independent of the rest.
+    """Negative log-likelihood of the model in which every pixel of every channel is independent.
 
-    `p(x_k = v) = (count_k(v) + a) / (N + a L)` with counts from `train` and the pseudocount a = 1/2 (Jeffreys).
+    `p(x_k = v) = (count_k(v) + a) / (N + a L)`, with counts from `train` and the pseudocount a.
 
     Args:
         train: uint8 [N, C, H, W], levels 0..levels-1.
         test: uint8 [M, C, H, W].
         levels: number of levels L.
-        pseudocount: a, above 0.
+        pseudocount: a, above 0; 1/2 is the prior of Jeffreys.
     Returns: mean over `test` in nats per image, a float.
     Raises: ValueError for shapes that differ, an empty set, or a level out of range.
     """

@@ -4,8 +4,6 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
-import torch
-
 from genfast._files import read_json, writable_folder, write_bytes, write_json
 
 try:
@@ -21,14 +19,14 @@ class Pretrained(PyTorchModelHubMixin):
     """Gives a `torch.nn.Module` with a dataclass `config` its `save_pretrained` and `from_pretrained`.
 
     With huggingface_hub installed the model is a `PyTorchModelHubMixin` (`push_to_hub`, model ids in
-    `from_pretrained`). Its own file handling is replaced: it rewrites config.json in place, ignores unknown fields of
-    it, and writes a model card into every folder. A class sets `name` and `config_type`.
+    `from_pretrained`). Its own file handling is replaced: it rewrites config.json in place, ignores
+    unknown fields of it, and writes a model card into every folder. A class sets `name` and `config_type`.
     """
 
     def save_pretrained(self, save_directory, *, config=None, model_card_kwargs=None):
         """Write config.json and model.safetensors into a folder; each file is whole or not there.
 
-        `config` and `model_card_kwargs` are what `push_to_hub` passes along: the model's own config is what counts.
+        `config` and `model_card_kwargs` are what `push_to_hub` passes along; the model's own config counts.
         """
         folder = writable_folder(save_directory)
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
@@ -37,12 +35,12 @@ class Pretrained(PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, folder, *, revision=None):
-        """The model of a folder, or of a Hugging Face model id `owner/name` when huggingface_hub is installed.
+        """The model of a folder, or of a Hub model id `owner/name` where huggingface_hub is installed.
 
         The weights keep their dtype; the model is in evaluation mode, on the CPU.
 
-        Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are broken,
-            of another model, or not finite.
+        Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are
+            broken, of another model, or not finite.
         """
         folder = _local(folder, revision)
         config = read_config(folder)
@@ -51,7 +49,8 @@ class Pretrained(PyTorchModelHubMixin):
             raise ValueError(f"{folder / CONFIG}: expected model {cls.name!r}; got {name!r}")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := sorted(set(config) - known):
-            raise ValueError(f"{folder / CONFIG}: expected fields of {cls.config_type.__name__}; got {', '.join(unknown)}")
+            expected = f"fields of {cls.config_type.__name__}"
+            raise ValueError(f"{folder / CONFIG}: expected {expected}; got {', '.join(unknown)}")
         try:
             model = cls(cls.config_type(**config))
         except (TypeError, ValueError) as error:
@@ -65,17 +64,21 @@ class Pretrained(PyTorchModelHubMixin):
     def pretrained(cls, name):
         """The weights that come with the package: `PixelRNN.pretrained("mnist")`."""
         prefix = f"{cls.name}-"
-        shipped = sorted(path.parent.name.removeprefix(prefix) for path in SHIPPED.glob(f"{prefix}*/{CONFIG}"))
+        folders = SHIPPED.glob(f"{prefix}*/")
+        shipped = sorted(path.name.removeprefix(prefix) for path in folders if (path / CONFIG).is_file())
         if name not in shipped:
-            raise FileNotFoundError(f"{cls.__name__}.pretrained: expected one of {shipped} in {SHIPPED}; got {name!r}")
+            raise FileNotFoundError(
+                f"{cls.__name__}.pretrained: expected one of {shipped} in {SHIPPED}; got {name!r}"
+            )
         return cls.from_pretrained(SHIPPED / f"{prefix}{name}")
 
 
 def read_config(folder):
     """The dictionary in a model folder's config.json, which names its `model`."""
-    config = read_json(Path(folder) / CONFIG, "model")
+    path = Path(folder) / CONFIG
+    config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
-        raise ValueError(f"{Path(folder) / CONFIG}: expected the config of a genfast model; got no field 'model'")
+        raise ValueError(f"{path}: expected the config of a genfast model; got no field 'model'")
     return config
 
 
@@ -83,7 +86,7 @@ def _safetensors():
     try:
         import safetensors.torch
     except ImportError:
-        raise ImportError("saving and loading models: expected the package safetensors; pip install safetensors") from None
+        raise ImportError("model files: expected the package safetensors; pip install safetensors") from None
     return safetensors.torch
 
 
@@ -94,14 +97,16 @@ def _local(folder, revision):
     # A path whose parent exists was meant as a path: do not ask the network for a misspelt run folder.
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
     if not is_model_id or PyTorchModelHubMixin is object:
-        raise FileNotFoundError(f"model: expected a folder with {CONFIG} and {WEIGHTS}; got {folder}, which is not a folder")
+        raise FileNotFoundError(
+            f"model: expected a folder with {CONFIG} and {WEIGHTS}; got {folder}, not a folder"
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"model: expected a folder or a model id; got {folder}, and the Hub said: {reason}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(f"model: expected a folder or a model id; got {folder} ({reason})") from None
 
 
 def _read_weights(path):
@@ -117,14 +122,17 @@ def _read_weights(path):
 
 
 def _check_weights(path, state, expected):
-    for word, keys in (("missing", expected.keys() - state.keys()), ("unknown", state.keys() - expected.keys())):
-        if keys:
-            raise ValueError(f"{path}: expected the {len(expected)} tensors of its config; got {word} {', '.join(sorted(keys))}")
-    dtypes = {value.dtype for value in state.values()}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, dtypes)))}")
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}"
+        )
+    dtypes = sorted({str(value.dtype) for value in state.values()})
+    if len(dtypes) != 1 or not next(iter(state.values())).is_floating_point():
+        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(dtypes)}")
     for key, value in state.items():
         if value.shape != expected[key].shape:
-            raise ValueError(f"{path}: {key} must have shape {tuple(expected[key].shape)}; got {tuple(value.shape)}")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{path}: {key} must be finite; got {int((~value.isfinite()).sum())} values that are not")
+            shape = tuple(expected[key].shape)
+            raise ValueError(f"{path}: {key} must have shape {shape}; got {tuple(value.shape)}")
+        if bad := int((~value.isfinite()).sum()):
+            raise ValueError(f"{path}: {key} must be finite; got {bad} values that are not")

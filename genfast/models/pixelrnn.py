@@ -1,7 +1,7 @@
 """PixelRNN: an image as a product of conditionals, pixel by pixel."""
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -39,15 +39,16 @@ class PixelRNNConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
-        ranges = {"channels": (1, 256), "height": (1, None), "width": (1, None), "levels": (2, 256), "layers": (0, None)}
-        ranges |= {"hidden": (self.channels, None), "head": (self.channels, None)}
-        for name, (low, high) in ranges.items():
+        least = {"channels": 1, "height": 1, "width": 1, "levels": 2, "layers": 0}
+        least |= {"hidden": self.channels, "head": self.channels}
+        for name, low in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"PixelRNNConfig: {name} must be an int; got {value!r}")
-            if value < low or (high is not None and value > high):
-                span = f"at least {low}" if high is None else f"in {low}..{high}"
-                raise ValueError(f"PixelRNNConfig: {name} must be {span}; got {value}")
+            if value < low:
+                raise ValueError(f"PixelRNNConfig: {name} must be at least {low}; got {value}")
+        if self.levels > 256:
+            raise ValueError(f"PixelRNNConfig: levels must be at most 256; got {self.levels}")
         if not isinstance(self.virtual_column, bool):
             raise TypeError(f"PixelRNNConfig: virtual_column must be a bool; got {self.virtual_column!r}")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
@@ -55,15 +56,15 @@ class PixelRNNConfig:
 
 
 class PixelRNN(Pretrained, nn.Module):
-    """`p(x) = prod_i p(x_i | x_<i)` in raster order, R -> G -> B inside a pixel, by a stack of Diagonal BiLSTMs.
+    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by Diagonal BiLSTMs.
 
-    7x7 convolution (mask A), `layers` residual blocks, two layers of ReLU and 1x1 convolution (mask B), and ReLU and
-    1x1 convolution to the logits. Levels are scaled to [-1, 1]; what lies outside the image is 0 to the convolution
-    and learned to the LSTMs.
+    7x7 convolution (mask A), `layers` residual blocks, two layers of ReLU and 1x1 convolution (mask B), and
+    ReLU and 1x1 convolution to the logits. Levels are scaled to [-1, 1]; what lies outside the image is 0 to
+    the convolution and learned to the LSTMs.
 
-    One blind spot is the paper's: the last pixel of a row (of a colour image: its last colour) is invisible to the
-    next row, but for the last four columns, which the 7x7 convolution serves. Only a feature past the right edge
-    could hand it to the right-to-left map. `virtual_column=True` adds that feature.
+    One blind spot is the paper's: the last pixel of a row (of a colour image: its last colour) is invisible
+    to the next row, but for the last four columns, which the 7x7 convolution serves. Only a feature past the
+    right edge could hand it to the right-to-left map. `virtual_column=True` adds that feature.
 
     Paper: Pixel Recurrent Neural Networks, table 1, arXiv 1601.06759.
     Example: `PixelRNN(PixelRNNConfig(levels=2)).log_prob(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))`
@@ -82,15 +83,15 @@ class PixelRNN(Pretrained, nn.Module):
             ResidualDiagonalBlock(config.hidden, colors, config.dropout) for _ in range(config.layers)
         )
         sizes = (features, config.head, config.head, outputs)
-        self.head = nn.ModuleList(MaskedConv2d(n, m, 1, "B", colors) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+        self.head = nn.ModuleList(MaskedConv2d(n, m, 1, "B", colors) for n, m in pairwise(sizes))
 
     def forward(self, x):
         """Logits of every conditional.
 
         Args:
             x: uint8 [B, C, H, W], levels.
-        Returns: [B, C, L', H, W]; L' is 1 for 2 levels (the logit of level 1) and the number of levels otherwise.
-        Raises: TypeError for another dtype; ValueError for another shape, another device or a level out of range.
+        Returns: [B, C, L', H, W]; L' is 1 for 2 levels (the logit of level 1), else the number of levels.
+        Raises: TypeError for another dtype; ValueError for another shape or device or a level out of range.
         """
         self._check(x)
         return self._logits(x)
@@ -101,25 +102,26 @@ class PixelRNN(Pretrained, nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).permute(0, 3, 4, 1, 2)
         target = x.permute(0, 2, 3, 1)
         if self.config.levels == 2:
-            nats = F.binary_cross_entropy_with_logits(logits[..., 0], target.to(logits.dtype), reduction="none")
+            target = target.to(logits.dtype)
+            nats = F.binary_cross_entropy_with_logits(logits[..., 0], target, reduction="none")
         else:
-            nats = F.cross_entropy(logits.flatten(0, 3), target.flatten().long(), reduction="none").view(target.shape)
-        return -nats.sum(dim=(1, 2, 3))
+            nats = F.cross_entropy(logits.flatten(0, 3), target.flatten().long(), reduction="none")
+        return -nats.view(target.shape).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def sample(self, n, *, seed=0, temperature=1.0, first=0):
         """Images drawn pixel by pixel: uint8 [n, C, H, W].
 
         Sample number i takes its random numbers from (seed, i) alone, so that `sample(2, first=5)` is
-        `sample(7)[5:]` (but for a draw within rounding of a boundary between two levels). Each pixel runs the network
-        on the rows so far: slow, and the judge of anything faster.
+        `sample(7)[5:]` (but for a draw within rounding of a boundary between two levels). Each pixel runs the
+        network on the rows so far: slow, and the judge of anything faster.
 
         Args:
             n: number of images.
             seed: int in [0, 2**64).
             temperature: divides the logits; below 1 the samples keep to likelier values.
             first: index of the first image.
-        Raises: ValueError for a negative n or first, a seed out of range, or a temperature that is not positive.
+        Raises: ValueError for a negative n or first, a seed out of range, or a temperature not above 0.
         """
         c = self.config
         if n < 0 or first < 0:
@@ -160,10 +162,11 @@ class PixelRNN(Pretrained, nn.Module):
         if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
             expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
             raise ValueError(f"PixelRNN: x must have shape {expected}; got {tuple(x.shape)}")
-        if x.device != self.input.weight.device:
-            raise ValueError(f"PixelRNN: x must be on the model's device {self.input.weight.device}; got {x.device}")
-        # Reading a value would break a compiled graph in two.
-        if c.levels < 256 and x.numel() and not torch.compiler.is_compiling() and (top := int(x.max())) >= c.levels:
+        if x.device != (device := self.input.weight.device):
+            raise ValueError(f"PixelRNN: x must be on the model's device {device}; got {x.device}")
+        if torch.compiler.is_compiling():
+            return  # reading a value would break the compiled graph in two
+        if c.levels < 256 and x.numel() and (top := int(x.max())) >= c.levels:
             raise ValueError(f"PixelRNN: x must lie in 0..{c.levels - 1}; got {top}")
 
     def extra_repr(self):

@@ -13,18 +13,18 @@ from genfast.nn.masked_conv import color_mask
 class DiagonalBiLSTM(nn.Module):
     """Two LSTMs that sweep the image along its diagonals: every pixel reads all the pixels before it.
 
-    `left + shift_down(right)`, where `left` scans from the top left corner and `right` from the top right one;
-    `right` is moved down by one row so that no pixel reads its own right side.
+    `left + shift_down(right)`: `left` scans from the top left corner, `right` from the top right one; the shift
+    by one row keeps a pixel from reading its own right side.
     The present pixel is read too (mask B), so the layer comes after a mask A convolution.
 
     Args:
         in_channels: input features F.
         hidden: hidden units h of each direction.
-        colors: 1 for grey, 3 for R -> G -> B; `color_mask` says how colours share F and h. Only input-to-state is
-            masked: the state-to-state weight reads earlier pixels alone, and the cell never mixes units.
+        colors: 1 for grey, 3 for R -> G -> B; `color_mask` says how colours share F and h. Input-to-state
+            alone is masked: state-to-state reads earlier pixels only, and the cell never mixes units.
     Shape: [B, F, H, W] -> [B, h, H, W], channels last in memory.
-    Parameters: input_weight [F, 2, 4h], input_bias [2, 4h], weight [2, 2, h, 4h] (direction; row above, side pixel),
-        h0 and c0 [2, h] (what lies outside the image). Gate order i, f, g, o.
+    Parameters: input_weight [F, 2, 4h], input_bias [2, 4h], weight [2, 2, h, 4h] (direction; row above, side
+        pixel), h0 and c0 [2, h] (what lies outside the image). Gate order i, f, g, o.
     Paper: Pixel Recurrent Neural Networks, section 3.2, arXiv 1601.06759.
     Example: `DiagonalBiLSTM(32, 16)(torch.randn(2, 32, 28, 28))`
     """
@@ -43,8 +43,8 @@ class DiagonalBiLSTM(nn.Module):
 
     def reset_parameters(self):
         """Uniform in +-1/sqrt(fan in); forget gates start open (bias 1); h0 and c0 start at zero."""
-        nn.init.uniform_(self.input_weight, -1 / math.sqrt(self.in_channels), 1 / math.sqrt(self.in_channels))
-        nn.init.uniform_(self.weight, -1 / math.sqrt(self.hidden), 1 / math.sqrt(self.hidden))
+        for weight, inputs in ((self.input_weight, self.in_channels), (self.weight, self.hidden)):
+            nn.init.uniform_(weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
         nn.init.zeros_(self.input_bias)
         nn.init.ones_(self.input_bias[:, self.hidden : 2 * self.hidden])
         nn.init.zeros_(self.h0)
@@ -54,7 +54,8 @@ class DiagonalBiLSTM(nn.Module):
         return self.input_weight if self.mask is None else self.input_weight * self.mask
 
     def forward(self, x):
-        gates = F.linear(x.permute(0, 2, 3, 1), self.masked_input_weight().flatten(1).T, self.input_bias.flatten())
+        input_weight = self.masked_input_weight().flatten(1).T
+        gates = F.linear(x.permute(0, 2, 3, 1), input_weight, self.input_bias.flatten())
         state = (p.to(gates.dtype) for p in (self.weight, self.h0, self.c0))
         left, right = ops.diagonal_lstm(gates.unflatten(3, (2, -1)), *state).unbind(3)
         return (left + F.pad(right[:, :-1], (0, 0, 0, 0, 1, 0))).permute(0, 3, 1, 2)
@@ -66,14 +67,14 @@ class DiagonalBiLSTM(nn.Module):
 class ResidualDiagonalBlock(DiagonalBiLSTM):
     """Diagonal BiLSTM from 2h features to h units, a 1x1 convolution back to 2h, added to the input.
 
-    `x + conv1x1(DiagonalBiLSTM(x))`, computed as one op. The 1x1 convolution (mask B) starts at zero, so a stack of
-    blocks starts as the identity.
+    `x + conv1x1(DiagonalBiLSTM(x))`, computed as one op. The 1x1 convolution (mask B) starts at zero, so a
+    stack of blocks starts as the identity.
 
     Args:
         hidden: hidden units h of each direction; the features are 2h.
         colors: 1 for grey, 3 for R -> G -> B.
         dropout: probability that a feature map of an image leaves the residual branch in training (as in
-            `torch.nn.Dropout2d`: one draw serves a whole map, drawing for every pixel would cost a fifth of a step).
+            `torch.nn.Dropout2d`; a draw for every pixel would cost a fifth of a step).
     Shape: [B, 2h, H, W] -> [B, 2h, H, W], channels last in memory.
     Parameters: those of `DiagonalBiLSTM`, output_weight [h, 2h], output_bias [2h].
     Paper: Pixel Recurrent Neural Networks, section 3.3 and figure 5, arXiv 1601.06759.
@@ -93,13 +94,14 @@ class ResidualDiagonalBlock(DiagonalBiLSTM):
         nn.init.zeros_(self.output_weight)
         nn.init.zeros_(self.output_bias)
 
+    def masked_output_weight(self):
+        return self.output_weight if self.output_mask is None else self.output_weight * self.output_mask
+
     def forward(self, x):
         x = x.permute(0, 2, 3, 1)
-        output_weight = self.output_weight if self.output_mask is None else self.output_weight * self.output_mask
-        parameters = (
-            self.masked_input_weight(), self.input_bias, self.weight, self.h0, self.c0, output_weight, self.output_bias
-        )  # fmt: skip
-        y = ops.diagonal_block(x, *(p.to(x.dtype) for p in parameters))
+        scan = (self.masked_input_weight(), self.input_bias, self.weight, self.h0, self.c0)
+        output = (self.masked_output_weight(), self.output_bias)
+        y = ops.diagonal_block(x, *(p.to(x.dtype) for p in scan + output))
         if self.training and self.dropout > 0:
             # The op adds the branch to x itself: lerp scales the difference in one pass.
             y = torch.lerp(x, y, F.dropout(x.new_ones(x.shape[0], 1, 1, x.shape[3]), self.dropout))

@@ -7,7 +7,7 @@ def inverse_cdf(logits, u):
     """The level at which the distribution function passes `u`.
 
     Args:
-        logits: [..., L] unnormalised log-probabilities, or [..., 1] for the logit of level 1 of a Bernoulli variable.
+        logits: [..., L], unnormalised log-probabilities, or [..., 1], the logit of level 1 of two.
         u: [...] in [0, 1).
     Returns: uint8 [...], computed in float64.
     Example: `inverse_cdf(torch.zeros(5, 1), torch.rand(5))`

@@ -18,8 +18,9 @@ def philox4x32(counter, key):
     a, b, c, d = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
     k0, k1 = int(key[0]), int(key[1])
     for _ in range(10):
-        first, second = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
-        a, b, c, d = (second >> _HIGH) ^ b ^ np.uint64(k0), second & _LOW, (first >> _HIGH) ^ d ^ np.uint64(k1), first & _LOW
+        p, q = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a, c = (q >> _HIGH) ^ b ^ np.uint64(k0), (p >> _HIGH) ^ d ^ np.uint64(k1)
+        b, d = q & _LOW, p & _LOW
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return a, b, c, d
 
