@@ -1,0 +1,252 @@
+"""The command line: `genfast train | sample | evaluate | backends | demo`."""
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from genfast.train.config import TrainConfig
+from genfast.train.presets import PRESETS, preset
+
+FROM_DATA = ("channels", "height", "width", "levels")
+
+
+def main(argv=None):
+    """Run one command; returns the exit code: 0, 1 for a Ctrl-C'd or stopped run, 2 for an error of the user's."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = make_parser(argv).parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, as `head` does
+        return 1
+    except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if args.debug:
+            raise
+        return _fail(_one_line(error), 2)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+def make_parser(argv=()):
+    """The parser of all commands. Only `train` needs the models, and so torch, to know its options."""
+    parser = Parser(prog="genfast", description="Train, sample and evaluate deep generative models.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (add_options, run, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name != "train":
+            _common(command, run)
+            add_options(command)
+        elif "train" in argv[:1]:
+            add_options(command)
+    return parser
+
+
+def _common(parser, run):
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run)
+
+
+def _train_options(parser):
+    from genfast.models import MODELS
+
+    choices = parser.add_subparsers(metavar="MODEL", required=True, parser_class=Parser)
+    for name, (_, config) in MODELS.items():
+        command = choices.add_parser(name, help=f"train a {name}", description=f"Train a {name} on images.")
+        _common(command, run_train)
+        command.set_defaults(model=name)
+        add = command.add_argument
+        add("--out", required=True, metavar="RUN", help="folder of the run; made if it is not there")
+        add("--preset", choices=sorted(PRESETS), help="a recipe; options given beside it win")
+        _data_options(command)
+        add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
+        add("--overwrite", action="store_true", help="replace the run that is in --out")
+        add("--init-from", metavar="RUN", help="start from the weights of this run or model")
+        add("--minutes", type=_positive, help="stop after so long, ready for --resume")
+        add("--threads", type=_count, help="threads of the CPU (default: torch's choice)")
+        _config_options(command.add_argument_group("training"), TrainConfig)
+        _config_options(command.add_argument_group("model"), config, skip=FROM_DATA)
+
+
+def _data_options(parser):
+    parser.add_argument(
+        "--data", metavar="DATA", help="digits, mnist-binary, a folder of images, or an .npz file"
+    )
+    parser.add_argument(
+        "--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name"
+    )
+    parser.add_argument("--size", type=_count, help="crop and resize a folder's images to N x N", metavar="N")
+    parser.add_argument("--levels", type=_count, help="grey levels to keep of a folder or .npz", metavar="L")
+    parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
+
+
+def _sample_options(parser):
+    parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
+    parser.add_argument("-n", type=_count, default=64, help="images to draw (64)")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="FILE.png (a grid) or FILE.npz (the levels)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
+    parser.add_argument("--temperature", type=_positive, default=1.0, help="below 1: likelier images (1.0)")
+
+
+def _evaluate_options(parser):
+    parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
+    _data_options(parser)
+    parser.add_argument(
+        "--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none"
+    )
+    parser.add_argument("--batch", type=_count, default=250, help="images per batch (250)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="unused by exact likelihoods; for scripts that pass it"
+    )
+
+
+def _demo_options(parser):
+    parser.add_argument(
+        "--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)"
+    )
+    parser.add_argument("--seconds", type=_positive, default=110.0, help="time to train (110)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
+
+
+def _config_options(group, config, skip=()):
+    hints, texts = get_type_hints(config), _attribute_texts(config.__doc__ or "")
+    for field in fields(config):
+        if field.name in skip:
+            continue
+        kind, text = hints[field.name], field.metadata.get("help") or texts.get(field.name, "")
+        how = {"type": kind, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif get_args(kind):
+            how = {"type": get_args(kind)[0], "nargs": len(get_args(kind)), "metavar": "X"}
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        option = "--" + field.name.replace("_", "-")
+        group.add_argument(
+            option, default=argparse.SUPPRESS, help=f"{text} ({shown})".replace("%", "%%"), **how
+        )
+
+
+def _attribute_texts(doc):
+    return dict(re.findall(r"^\s+(\w+): (.+)$", doc, re.MULTILINE))
+
+
+def run_train(args):
+    from genfast._files import writable_folder
+    from genfast.train.session import train
+
+    out = writable_folder(args.out)
+    given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if hasattr(args, f.name)}
+    result = train(
+        out,
+        model=args.model,
+        preset=preset(args.preset) if args.preset else {},
+        model_options={k: v for k, v in vars(args).items() if k in _model_fields(args.model)},
+        train_options=given,
+        data_options={k: getattr(args, k) for k in ("data", "data_root", "size", "levels", "strict")},
+        resume=args.resume,
+        overwrite=args.overwrite,
+        init_from=args.init_from,
+        minutes=args.minutes,
+        threads=args.threads,
+    )
+    if result.reason == "finished":
+        print(
+            f"{out}: {result.steps} steps; validation {result.best_nats:.2f} nats per image at step {result.best_step}"
+        )
+        return 0
+    again = f"genfast train {args.model} --out {out} --resume"
+    print(
+        f"stopped at step {result.step} of {result.steps} with a whole checkpoint; continue with: {again}",
+        file=sys.stderr,
+    )
+    return 130 if result.reason == "interrupted" else 0
+
+
+def _model_fields(name):
+    from genfast.models import MODELS
+
+    return {f.name for f in fields(MODELS[name][1])} - set(FROM_DATA)
+
+
+def run_sample(args):
+    from genfast.data.grid import writer
+    from genfast.train.runs import open_model
+
+    write = writer(args.out)  # a wrong ending or folder is found before the work
+    model = open_model(args.target)
+    write(model.sample(args.n, seed=args.seed, temperature=args.temperature), model.config.levels)
+    print(f"{args.out}: {args.n} images")
+
+
+def run_evaluate(args):
+    from genfast.train.session import evaluate
+
+    data = {k: getattr(args, k) for k in ("data", "data_root", "size", "levels", "strict")}
+    for line in evaluate(args.target, data, args.split, args.batch):
+        print(line)
+
+
+def run_backends(args):
+    import genfast
+
+    for name, state in genfast.backends().items():
+        print(f"{name:<10} {state}")
+
+
+def run_demo(args):
+    from genfast.demo import demo
+
+    demo(Path(args.out), seconds=args.seconds, seed=args.seed)
+
+
+def _count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text}")
+    return value
+
+
+def _positive(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text}")
+    return value
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _fail(message, code):
+    print(f"genfast: error: {message}", file=sys.stderr)
+    return code
+
+
+COMMANDS = {
+    "train": (_train_options, run_train, "train a model on images"),
+    "sample": (_sample_options, run_sample, "draw images from a model"),
+    "evaluate": (
+        _evaluate_options,
+        run_evaluate,
+        "negative log-likelihood of held-out images, beside yardsticks",
+    ),
+    "backends": (
+        lambda parser: None,
+        run_backends,
+        "what runs the kernels on this machine, and why not the rest",
+    ),
+    "demo": (_demo_options, run_demo, "train on digits for two minutes and write a report"),
+}

@@ -1,0 +1,56 @@
+"""Sets of images as one picture, or as an array file."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from genfast._files import writable_folder, write_bytes
+
+
+def grid(images, levels, *, columns=None, side=None):
+    """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, with one grey pixel between images.
+
+    Small images are enlarged by a whole factor, nearest neighbour, to about `side` pixels (56).
+    """
+    array = np.asarray(images)
+    count, channels, height, width = array.shape
+    columns = columns or max(1, math.ceil(math.sqrt(count)))
+    rows = max(1, math.ceil(count / columns))
+    factor = max(1, (side or 56) // max(height, width))
+    grey = np.round(array.astype(np.float32) * (255 / (levels - 1))).astype(np.uint8)
+    cells = np.full((rows * columns, height + 1, width + 1, channels), 128, np.uint8)
+    cells[:count, :height, :width] = grey.transpose(0, 2, 3, 1)
+    wide = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    wide = wide.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    return wide.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def png(array):
+    """The bytes of a PNG file of an array [H, W, C] of 0..255."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def npz(images, levels):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.asarray(images), levels=np.int64(levels))
+    return buffer.getvalue()
+
+
+def writer(path):
+    """A function `(images, levels)` that writes FILE.png or FILE.npz; fails now if that cannot be."""
+    path = Path(path)
+    encode = {".png": lambda images, levels: png(grid(images, levels)), ".npz": npz}.get(path.suffix.lower())
+    if encode is None:
+        raise ValueError(f"{path}: expected a name ending in .png or .npz; got {path.suffix or 'no ending'}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
+    if path.suffix.lower() == ".png":
+        import PIL.Image  # noqa: F401  a missing Pillow is found before the work
+    writable_folder(path.parent)
+    return lambda images, levels: write_bytes(path, encode(images, levels))

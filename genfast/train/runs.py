@@ -1,0 +1,46 @@
+"""Run folders: what was asked for (config.json), and the model that came out (model/)."""
+
+import shutil
+from pathlib import Path
+
+from genfast._files import read_json, write_json
+
+CONFIG = "config.json"
+
+
+def save_run(out, model, model_config, train_config, data):
+    settings = {"model": model, "model_config": model_config, "train": train_config.to_dict(), "data": data}
+    write_json(Path(out) / CONFIG, settings)
+
+
+def load_run(out):
+    """The settings of a run: model, model_config, train, data."""
+    settings = read_json(Path(out) / CONFIG, "run")
+    missing = [key for key in ("model", "model_config", "train", "data") if key not in settings]
+    if missing:
+        raise ValueError(f"{Path(out) / CONFIG}: expected the settings of a run; got none for {missing[0]!r}")
+    return settings
+
+
+def clear_run(out):
+    """Remove what an earlier run left in `out`, and nothing else."""
+    for name in ("checkpoint", "model"):
+        shutil.rmtree(Path(out) / name, ignore_errors=True)
+    for name in (CONFIG, "metrics.jsonl"):
+        (Path(out) / name).unlink(missing_ok=True)
+
+
+def open_model(target):
+    """The model of a run folder, of a model folder, by the name of shipped weights, or by a Hub id."""
+    from genfast import models
+
+    folder = Path(target)
+    if (folder / "model" / CONFIG).is_file():
+        return models.load(folder / "model")
+    if (folder / CONFIG).is_file() and (folder / "model.safetensors").is_file():
+        return models.load(folder)
+    if folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a run with a model; got a folder without model/{CONFIG}")
+    if "/" in str(target):
+        return models.PixelRNN.from_pretrained(str(target))
+    return models.PixelRNN.pretrained(str(target))
