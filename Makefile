@@ -1,0 +1,56 @@
+# make demo   set up, train a small PixelRNN on real digits, sample from it: runs/demo/index.html
+# make test   set up, then everything that checks the project
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TEST_THREADS ?= 2
+SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
+	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: demo test lint sanitize bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
+
+# The tests import the installed package, and fail, not skip, where a native backend is missing.
+test: $(VENV)/installed lint
+	GENFAST_REQUIRE=cpp,triton OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check --quiet .
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the module asked for.
+$(VENV)/installed: $(VENV)/tools $(SOURCES)
+	@mkdir -p build
+	SKBUILD_BUILD_DIR=build/cmake $(PIP) install -v --no-build-isolation -c constraints.txt \
+		'.[all,test]' >build/install.log 2>&1 || { tail -n 100 build/install.log; exit 1; }
+	@cd build && ../$(BIN)/python -c 'import genfast._C' || \
+		{ grep -n -A 20 -e 'error' -e 'FAILED' install.log | head -n 100; exit 1; }
+	@touch $@
+
+$(VENV)/tools: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt scikit-build-core pybind11 cmake ninja
+	@touch $@
+
+# The C++ core once more with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests of the ops.
+SANITIZED := build/sanitized
+PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+sanitize: $(VENV)/installed
+	rm -rf $(SANITIZED)
+	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE=GENFAST_SANITIZE=ON SKBUILD_INSTALL_STRIP=false \
+		$(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
+	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __asan_report_
+	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
+	PYTHONPATH=$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM_THREADS=$(TEST_THREADS) LD_PRELOAD="$(PRELOAD)" \
+		ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
+SANITIZE_TESTS ?= tests/test_every_op.py
+
+clean:
+	rm -rf build $(VENV) runs
