@@ -1,44 +1,107 @@
 """The diagonal LSTM in plain PyTorch: the specification of `genfast.ops.diagonal_lstm`."""
 
 import torch
+from torch.nn.functional import pad
+
+from genfast.reference._spec import Spec, normal
 
 
 def diagonal_lstm_ref(gates, weight, h0=None, c0=None):
-    """Scan every direction cell by cell along the anti-diagonals; differentiable to any order.
+    """Scan both directions along the anti-diagonals, one matrix product a step; differentiable to any order.
 
     `gates` [B, H, W, D, 4C], `weight` [D, 2, C, 4C], `h0` and `c0` [D, C]; returns `hidden` [B, H, W, D, C].
     """
-    batch, height, width, directions, _ = gates.shape
+    _, height, width, directions, _ = gates.shape
     size = weight.shape[2]
-    boundary = gates.new_zeros(directions, size)
-    h0 = boundary if h0 is None else h0
-    c0 = boundary if c0 is None else c0
-    maps = []
-    for d in range(directions):
-        scan = gates[:, :, :, d] if d == 0 else gates[:, :, :, d].flip(2)
-        hidden = _scan(scan, weight[d], h0[d], c0[d])
-        maps.append(hidden if d == 0 else hidden.flip(2))
-    return torch.stack(maps, dim=3)
+    h0 = gates.new_zeros(directions, size) if h0 is None else h0
+    c0 = gates.new_zeros(directions, size) if c0 is None else c0
+    if gates.numel() == 0:
+        return gates[..., :size] + 0 * (weight.sum() + h0.sum() + c0.sum())
+    diagonals = skew(mirror(gates.permute(3, 1, 2, 0, 4)))
+    hidden = _scan(diagonals, weight.flatten(1, 2), h0, c0, width)
+    return mirror(unskew(hidden, width)).permute(3, 1, 2, 0, 4)
 
 
-def _scan(gates, weight, h0, c0):
-    """One direction, left to right. All cells of one anti-diagonal are computed together."""
-    batch, height, width, _ = gates.shape
-    if batch * height * width == 0:
-        return gates.new_zeros(batch, height, width, h0.shape[0]) + 0 * (gates.sum() + weight.sum() + h0.sum() + c0.sum())
-    taps = torch.cat((weight[0], weight[1]))
-    outside_h, outside_c = h0.expand(batch, -1), c0.expand(batch, -1)
-    hidden, cell = {}, {}
-    for t in range(height + width - 1):
-        rows = range(max(0, t - width + 1), min(height, t + 1))
-        above = torch.stack([hidden.get((i - 1, t - i), outside_h) for i in rows], 1)
-        side = torch.stack([hidden.get((i, t - i - 1), outside_h) for i in rows], 1)
-        memory = torch.stack([cell.get((i, t - i - 1), outside_c) for i in rows], 1)
-        inputs = torch.stack([gates[:, i, t - i] for i in rows], 1)
-        i_gate, f_gate, g_gate, o_gate = (inputs + torch.cat((above, side), 2) @ taps).chunk(4, dim=2)
-        c = f_gate.sigmoid() * memory + i_gate.sigmoid() * g_gate.tanh()
-        h = o_gate.sigmoid() * c.tanh()
-        for n, i in enumerate(rows):
-            hidden[i, t - i], cell[i, t - i] = h[:, n], c[:, n]
-    pixels = [hidden[i, j] for i in range(height) for j in range(width)]
-    return torch.stack(pixels, 1).reshape(batch, height, width, -1)
+def _scan(diagonals, taps, h0, c0, width):
+    """`diagonals` [D, H, T, B, 4C] -> hidden of the same form. Step t holds the rows `first` to `last` of diagonal t."""
+    directions, height, steps, batch, _ = diagonals.shape
+    outside_h, outside_c = (x[:, None, None].expand(-1, 1, batch, -1) for x in (h0, c0))
+    h = c = h0.new_empty(directions, 0, batch, h0.shape[1])
+    hidden, start = [], 0
+    for t, step in enumerate(diagonals.unbind(2)):
+        first, last = max(0, t - width + 1), min(height - 1, t)
+        # Row r of the last diagonal is entry r - start + 1 here; above the first and beside the newest row lies the outside.
+        h = torch.cat((outside_h, h, outside_h), 1)
+        c = torch.cat((outside_c, c, outside_c), 1)
+        above = slice(first - start, last - start + 1)
+        side = slice(above.start + 1, above.stop + 1)
+        inputs = torch.cat((h[:, above], h[:, side]), 3).flatten(1, 2)
+        a = torch.baddbmm(step[:, first : last + 1].flatten(1, 2), inputs, taps).unflatten(1, (-1, batch))
+        i, f, g, o = a.chunk(4, 3)
+        c = f.sigmoid() * c[:, side] + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        hidden.append(pad(h, (0, 0, 0, 0, first, height - 1 - last)))
+        start = first
+    return torch.stack(hidden, 2)
+
+
+def mirror(x):
+    """Exchange left and right of direction 1 of [D, H, W, ...], so that it scans like direction 0; its own inverse."""
+    return torch.cat((x[:1], x[1:].flip(2)))
+
+
+def skew(x):
+    """[D, H, W, B, G] -> [D, H, H + W - 1, B, G]: row i moves i to the right, so that a diagonal becomes a column."""
+    height, width = x.shape[1:3]
+    steps = height + width - 1
+    padded = pad(x, (0, 0, 0, 0, 0, height)).flatten(1, 2)
+    return padded[:, : height * steps].unflatten(1, (height, steps))
+
+
+def unskew(x, width):
+    """The inverse of `skew`."""
+    height, steps = x.shape[1:3]
+    padded = pad(x.flatten(1, 2), (0, 0, 0, 0, 0, height))
+    return padded.unflatten(1, (height, steps + 1))[:, :, :width]
+
+
+def _make(sizes, generator):
+    batch, height, width, directions, size = (sizes[k] for k in "BHWDC")
+    return {
+        "gates": normal(generator, batch, height, width, directions, 4 * size),
+        "weight": normal(generator, directions, 2, size, 4 * size, scale=0.5 * size**-0.5),
+        "h0": normal(generator, directions, size, scale=0.5),
+        "c0": normal(generator, directions, size, scale=0.5),
+    }
+
+
+SPEC = Spec(
+    name="diagonal_lstm",
+    reference=diagonal_lstm_ref,
+    make=_make,
+    shapes=(
+        dict(B=1, H=1, W=1, D=1, C=1),
+        dict(B=3, H=1, W=7, D=2, C=3),
+        dict(B=2, H=7, W=1, D=2, C=5),
+        dict(B=5, H=3, W=11, D=1, C=15),
+        dict(B=2, H=11, W=5, D=2, C=16),
+        dict(B=3, H=4, W=4, D=2, C=17),
+        dict(B=17, H=5, W=3, D=1, C=33),
+        dict(B=33, H=2, W=3, D=2, C=4),
+        dict(B=2, H=5, W=6, D=2, C=64),
+        dict(B=0, H=3, W=4, D=2, C=5),
+        dict(B=2, H=0, W=4, D=1, C=3),
+        dict(B=2, H=3, W=0, D=2, C=3),
+    ),
+    gradcheck=(dict(B=2, H=2, W=3, D=2, C=2), dict(B=1, H=3, W=2, D=1, C=1)),
+    bench={
+        "B=64 28x28 C=16 D=1": dict(B=64, H=28, W=28, D=1, C=16),
+        "B=16 32x32 C=128 D=1": dict(B=16, H=32, W=32, D=1, C=128),
+        "B=1 28x28 C=16 D=1": dict(B=1, H=28, W=28, D=1, C=16),
+        "B=64 28x28 C=16 D=2": dict(B=64, H=28, W=28, D=2, C=16),
+        "B=64 32x32 C=64 D=2": dict(B=64, H=32, W=32, D=2, C=64),
+        "B=16 32x32 C=128 D=2": dict(B=16, H=32, W=32, D=2, C=128),
+    },
+    gradients="every order, deterministic; the first is native, the higher ones are computed by the reference",
+    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2 and equation 3, arXiv:1601.06759",
+)

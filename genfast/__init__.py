@@ -1,0 +1,8 @@
+"""genfast: native-accelerated pieces of deep generative models, with a pure PyTorch fallback for every one."""
+
+from genfast._backends import backends, explain, set_level
+from genfast.ops import diagonal_block, diagonal_lstm
+
+__version__ = "0.1.0"
+
+__all__ = ["backends", "diagonal_block", "diagonal_lstm", "explain", "set_level"]

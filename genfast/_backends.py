@@ -1,0 +1,194 @@
+"""Which implementation serves a call, and why. The only importer of `genfast._C` and Triton, the only reader of the environment.
+
+`GENFAST_REQUIRE=cpp,triton` turns a missing native backend into an error at import: a test lane that must be
+native then cannot pass on the fallback.
+"""
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+
+import torch
+
+try:
+    cpp = importlib.import_module("genfast._C")
+except ImportError as error:
+    cpp = None
+    _CPP_MISSING = f"not compiled: {error}; install where there is a C++ compiler"
+else:
+    _CPP_MISSING = None
+
+NATIVE = ("cpp", "triton")
+NAMES = ("auto", "reference", *NATIVE)
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# op -> backend -> the dtypes it serves; filled by `_register.register`.
+_DTYPES: dict[str, dict[str, tuple[torch.dtype, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of `genfast.backends()`. `level` and `levels` are CPU instruction-set levels, best last."""
+
+    name: str
+    available: bool
+    reason: str
+    level: str | None = None
+    levels: tuple[str, ...] = ()
+
+    def __str__(self):
+        levels = f", level {self.level} of {', '.join(self.levels)}" if self.level else ""
+        return f"{self.name}: {'available' if self.available else 'not available'} ({self.reason}){levels}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer of `genfast.explain()`: the backend that would serve, and a reason for each of the others."""
+
+    op: str
+    backend: str
+    others: dict[str, str]
+
+    def __str__(self):
+        return "\n".join([f"{self.op}: {self.backend}", *(f"  not {name}: {why}" for name, why in self.others.items())])
+
+
+def backends():
+    """Every backend by name, whether it can run on this machine, and the reason."""
+    native_cpp = Backend("cpp", False, _CPP_MISSING)
+    if cpp is not None:
+        native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.level(), tuple(cpp.levels()))
+    missing = _triton_missing() or _triton_idle()
+    triton = Backend("triton", not missing, missing or ("interpreted on the CPU" if _interpreting() else "CUDA tensors"))
+    return {"reference": Backend("reference", True, "pure PyTorch, any device"), "cpp": native_cpp, "triton": triton}
+
+
+def explain(op, *args, **kwargs):
+    """Say which backend `op(*args, **kwargs)` would use, and why the others would not. `op` is a function or its name."""
+    name = op if isinstance(op, str) else op.__name__
+    if name not in _DTYPES:
+        raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    if not tensors:
+        raise TypeError(f"explain: {name} must be given the tensors of the call; got {args!r}")
+    chosen = select(name, tensors[0], kwargs.get("backend", "auto"))
+    others = {}
+    for other in (*NATIVE, "reference"):
+        if other != chosen:
+            why = refusal(name, other, tensors[0])
+            others[other] = why or f"could serve, but {chosen} was asked for or comes first"
+    return Explanation(name, chosen, others)
+
+
+def set_level(name):
+    """Make the C++ kernels use the CPU instruction-set level `name`, one of `backends()["cpp"].levels`."""
+    if cpp is None:
+        raise RuntimeError(f"set_level: the backend must be available; got {_CPP_MISSING}")
+    cpp.set_level(name)
+
+
+def serves(op, dtypes):
+    """Declare the dtypes of each native backend of `op`."""
+    _DTYPES[op] = dtypes
+
+
+def refusal(op, backend, tensor):
+    """The reason why `backend` cannot serve `op` for `tensor`, or None if it can. Asks the tensor only, never process state."""
+    if backend == "reference":
+        return None
+    device = tensor.device.type
+    if tensor.layout != torch.strided:
+        return f"needs a strided tensor, not {tensor.layout}"
+    if backend == "cpp" and device != "cpu":
+        return f"needs a CPU tensor, not one on {device}"
+    if backend == "triton" and device not in ("cuda", "cpu"):
+        return f"needs a CUDA tensor, not one on {device}"
+    served = _DTYPES[op].get(backend, ())
+    if tensor.dtype not in served:
+        return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(tensor.dtype)}"
+    if backend == "cpp":
+        return _CPP_MISSING
+    missing = _triton_missing()
+    if device == "cpu" and not missing and not _interpreting():
+        return "needs a CUDA tensor (or TRITON_INTERPRET=1, for tests), not one on cpu"
+    return missing
+
+
+def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
+    """The backend that serves `op` for `tensor`: the one asked for, or RuntimeError; for "auto" the first that can."""
+    if backend not in NAMES:
+        raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
+    if backend == "auto":
+        for name in candidates:
+            # The interpreter is a test tool a thousand times slower than the reference: never chosen unasked.
+            if not (name == "triton" and tensor.device.type == "cpu") and refusal(op, name, tensor) is None:
+                return name
+    elif backend in candidates and refusal(op, backend, tensor) is None:
+        return backend
+    reasons = {name: refusal(op, name, tensor) for name in candidates}
+    able = [name for name, why in reasons.items() if why is None]
+    listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+    raise RuntimeError(
+        f"{op}: backend must be able to serve {_short(tensor.dtype)} on {tensor.device}; got {backend!r}; "
+        f"can serve: {', '.join(able) or 'none'} ({listed})"
+    )
+
+
+def launcher(op, name):
+    """The Triton launcher `genfast.kernels.<op>.<name>`."""
+    return getattr(importlib.import_module(f"genfast.kernels.{op}"), name)
+
+
+@functools.cache
+def _triton_missing():
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if importlib.util.find_spec("genfast.kernels") is None:
+        return "the package genfast.kernels is not installed"
+    return None
+
+
+def _triton_idle():
+    if torch.cuda.is_available() or _interpreting():
+        return None
+    return "no CUDA device (TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests)"
+
+
+@functools.cache
+def _interpreting():
+    if _triton_missing():
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def _short(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def _share_threads():
+    """Hand torch's own thread pool to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
+    # dlsym through the extension module finds libtorch_cpu whatever its file is called; absent before torch 2.10.
+    function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
+    if function is None:
+        return
+    cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value)
+    # OpenMP's workers do not survive a fork, and a child that calls them hangs: a forked child runs serially.
+    os.register_at_fork(after_in_child=functools.partial(cpp.set_parallel_for, 0))
+
+
+def _require(names):
+    for name in filter(None, names.split(",")):
+        if name not in NATIVE:
+            raise ValueError(f"GENFAST_REQUIRE: expected backends among {', '.join(NATIVE)}; got {name!r}")
+        found = backends()[name]
+        if not found.available:
+            raise ImportError(f"GENFAST_REQUIRE: expected {name}; got {found.reason}")
+
+
+if cpp is not None:
+    _share_threads()
+_require(os.environ.get("GENFAST_REQUIRE", ""))

@@ -1,0 +1,110 @@
+"""The residual Diagonal BiLSTM layer of PixelRNN, fused into one native call."""
+
+import torch
+
+from genfast._checks import check_shape, check_tensors
+from genfast._register import register
+from genfast.ops.diagonal_lstm import cell_dtype
+from genfast.reference.diagonal_block import diagonal_block_ref
+
+
+def diagonal_block(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, *, backend="auto"):
+    """Apply one residual Diagonal BiLSTM layer: input-to-state, both scans, shift, add, 1x1 up, residual.
+
+    ::
+
+        hidden = diagonal_lstm(x @ input_weight + input_bias, weight, h0, c0)
+        s[i, j] = hidden[i, j, 0] + hidden[i - 1, j, 1]            (nothing is added in row 0)
+        y = x + s @ output_weight + output_bias
+
+    Direction 1 is shifted down one row, so that no pixel reads its own right side.
+
+    Args:
+        x: [B, H, W, F] features, channels last; float32, float64, bfloat16 or float16; any strides; B, H and W may be 0.
+        input_weight: [F, 2, 4C] input-to-state of both directions; gate order i, f, g, o.
+        input_bias: [2, 4C].
+        weight: [2, 2, C, 4C] state-to-state; [d, 0] reads the row above, [d, 1] the side pixel.
+        h0: [2, C] hidden state outside the image.
+        c0: [2, C] cell state outside the image.
+        output_weight: [C, F].
+        output_bias: [F].
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        y: [B, H, W, F], contiguous on the native backends.
+
+    Raises:
+        TypeError: an argument is no strided float tensor, or dtypes differ.
+        ValueError: a shape does not fit, devices differ, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in all eight tensors, deterministic. The first is native; the higher ones run the reference.
+
+    Paper:
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, sections 3.2, 3.3 and figure 5, arXiv 1601.06759.
+
+    Example:
+        >>> import torch, genfast
+        >>> from genfast.reference import SPECS
+        >>> inputs = SPECS["diagonal_block"].inputs(dict(B=2, H=8, W=8, F=32, C=16))
+        >>> genfast.diagonal_block(**inputs).shape
+        torch.Size([2, 8, 8, 32])
+    """
+    tensors = dict(
+        x=x, input_weight=input_weight, input_bias=input_bias, weight=weight, h0=h0, c0=c0,
+        output_weight=output_weight, output_bias=output_bias,
+    )  # fmt: skip
+    check_tensors("diagonal_block", **tensors)
+    if x.ndim != 4 or x.shape[3] == 0:
+        raise ValueError(f"diagonal_block: x must have shape [B, H, W, F] with F>=1; got {tuple(x.shape)}")
+    features = x.shape[3]
+    if weight.ndim != 4 or weight.shape[2] == 0:
+        raise ValueError(f"diagonal_block: weight must have shape [2, 2, C, 4C] with C>=1; got {tuple(weight.shape)}")
+    size = weight.shape[2]
+    shapes = {
+        "weight": ((2, 2, size, 4 * size), "[2, 2, C, 4C]"),
+        "input_weight": ((features, 2, 4 * size), "[F, 2, 4C]"),
+        "input_bias": ((2, 4 * size), "[2, 4C]"),
+        "h0": ((2, size), "[2, C]"),
+        "c0": ((2, size), "[2, C]"),
+        "output_weight": ((size, features), "[C, F]"),
+        "output_bias": ((features,), "[F]"),
+    }
+    for name, (shape, symbols) in shapes.items():
+        check_shape("diagonal_block", name, tensors[name], shape, symbols, F=features, C=size)
+    return _call(*tensors.values(), backend=backend)
+
+
+def _allocate(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, save):
+    batch, height, width, features = x.shape
+    size = weight.shape[2]
+    shape = (batch, height, width, 2)
+    hidden = x.new_empty((*shape, size) if save else (0,))
+    saved_gates = x.new_empty((*shape, 4 * size) if save else (0,))
+    saved_cells = x.new_empty(hidden.shape, dtype=cell_dtype(x.dtype))
+    return (batch, height, width, features, size), (x.new_empty(x.shape), hidden, saved_gates, saved_cells)
+
+
+def _allocate_gradients(grad_y, x, hidden, saved_gates, saved_cells, input_weight, weight, h0, c0, output_weight):
+    features, size = output_weight.shape[1], output_weight.shape[0]
+    shapes = (
+        x.shape, input_weight.shape, (2, 4 * size), weight.shape, h0.shape, c0.shape, output_weight.shape, (features,)
+    )  # fmt: skip
+    return (*x.shape, size), tuple(x.new_empty(shape) for shape in shapes)
+
+
+_call = register(
+    "diagonal_block",
+    diagonal_block_ref,
+    arguments=("x", "input_weight", "input_bias", "weight", "h0", "c0", "output_weight", "output_bias"),
+    results=("y", "hidden", "saved_gates", "saved_cells"),
+    residuals=("x", "hidden", "saved_gates", "saved_cells", "input_weight", "weight", "h0", "c0", "output_weight"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes={
+        "cpp": (torch.float32, torch.float64),
+        "triton": (torch.float32, torch.bfloat16, torch.float16),
+    },
+)

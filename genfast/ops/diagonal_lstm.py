@@ -1,0 +1,103 @@
+"""The diagonal LSTM: a two-dimensional LSTM scan, in one native call."""
+
+import torch
+
+from genfast._checks import check_shape, check_tensors
+from genfast._register import register
+from genfast.reference.diagonal_lstm import diagonal_lstm_ref
+
+
+def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
+    """Scan a two-dimensional LSTM over images, in one or both horizontal directions at once.
+
+    Pixel (i, j) of direction d, with side = j - 1 for direction 0 (left to right) and j + 1 for direction 1::
+
+        a = gates[i, j] + h[i - 1, j] @ weight[d, 0] + h[i, side] @ weight[d, 1]      i, f, g, o = a
+        c[i, j] = sigmoid(f) * c[i, side] + sigmoid(i) * tanh(g)
+        h[i, j] = sigmoid(o) * tanh(c[i, j])
+
+    Outside the image h reads `h0` and c reads `c0`.
+
+    Args:
+        gates: [B, H, W, D, 4C] input-to-state pre-activations, bias included; gate order i, f, g, o as in `torch.nn.LSTM`;
+            D is 1 or 2, C >= 1; float32, float64, bfloat16 or float16; any strides; B, H and W may be 0.
+        weight: [D, 2, C, 4C]; tap 0 reads the row above, tap 1 the side pixel.
+        h0: [D, C] hidden state outside the image; zeros if None.
+        c0: [D, C] cell state outside the image; zeros if None.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        hidden: [B, H, W, D, C], contiguous on the native backends; in (-1, 1).
+
+    Raises:
+        TypeError: an argument is no strided float tensor, or dtypes differ.
+        ValueError: a shape does not fit, devices differ, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in all four tensors, deterministic. The first is native; the higher ones run the reference, so
+        `gates` is kept alive beside the saved activations. bfloat16 keeps cells and accumulates in float32.
+
+    Paper:
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2 and equation 3, arXiv 1601.06759.
+
+    Example:
+        >>> import torch, genfast
+        >>> gates = torch.randn(8, 28, 28, 2, 64)
+        >>> weight = 0.1 * torch.randn(2, 2, 16, 64)
+        >>> genfast.diagonal_lstm(gates, weight).shape
+        torch.Size([8, 28, 28, 2, 16])
+    """
+    check_tensors("diagonal_lstm", gates=gates, weight=weight, **_given(h0=h0, c0=c0))
+    if gates.ndim != 5 or gates.shape[3] not in (1, 2) or gates.shape[4] == 0 or gates.shape[4] % 4:
+        raise ValueError(
+            "diagonal_lstm: gates must have shape [B, H, W, D, 4C] with D=1 or 2, C>=1; "
+            f"got {tuple(gates.shape)}"
+        )
+    directions, size = gates.shape[3], gates.shape[4] // 4
+    sizes = dict(D=directions, C=size)
+    check_shape("diagonal_lstm", "weight", weight, (directions, 2, size, 4 * size), "[D, 2, C, 4C]", **sizes)
+    for name, state in _given(h0=h0, c0=c0).items():
+        check_shape("diagonal_lstm", name, state, (directions, size), "[D, C]", **sizes)
+    h0 = gates.new_zeros(directions, size) if h0 is None else h0
+    c0 = gates.new_zeros(directions, size) if c0 is None else c0
+    return _call(gates, weight, h0, c0, backend=backend)
+
+
+def _given(**tensors):
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def cell_dtype(dtype):
+    """The dtype of saved cells: a cell is a running sum, which 8 or 11 bits of mantissa would not hold."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def _allocate(gates, weight, h0, c0, save):
+    batch, height, width, directions, size = (*gates.shape[:4], weight.shape[2])
+    shape = (batch, height, width, directions)
+    saved = (*shape, 4 * size) if save else (0,)
+    cells = (*shape, size) if save else (0,)
+    results = gates.new_empty(*shape, size), gates.new_empty(saved), gates.new_empty(cells, dtype=cell_dtype(gates.dtype))
+    return (*shape, size), results
+
+
+def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
+    made = tuple(tensor.new_empty(tensor.shape) for tensor in (saved_gates, weight, h0, c0))
+    return hidden.shape, made
+
+
+_call = register(
+    "diagonal_lstm",
+    diagonal_lstm_ref,
+    arguments=("gates", "weight", "h0", "c0"),
+    results=("hidden", "saved_gates", "saved_cells"),
+    residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes={
+        "cpp": (torch.float32, torch.float64, torch.bfloat16),
+        "triton": (torch.float32, torch.bfloat16, torch.float16),
+    },
+)

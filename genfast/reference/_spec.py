@@ -1,0 +1,40 @@
+"""What tests and benchmarks need to know of an op, said once beside its reference."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An op in terms of its reference.
+
+    Attributes:
+        name: stem of the op; `getattr(genfast.ops, name)` is the public function.
+        reference: the pure PyTorch function.
+        make: (sizes, generator) -> the arguments by name, float64, in the order of the signature.
+        shapes: sizes that the tests run: ones, primes, one past a block.
+        gradcheck: tiny sizes for the numeric gradients.
+        bench: benchmark case -> sizes.
+        gradients: orders of derivatives, and whether they are deterministic.
+        paper: title, equation, arXiv id.
+    """
+
+    name: str
+    reference: Callable
+    make: Callable[[Mapping[str, int], torch.Generator], dict[str, torch.Tensor]]
+    shapes: tuple[Mapping[str, int], ...]
+    gradcheck: tuple[Mapping[str, int], ...]
+    bench: Mapping[str, Mapping[str, int]]
+    gradients: str
+    paper: str
+
+    def inputs(self, sizes, *, dtype=torch.float32, device="cpu", seed=0):
+        """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
+        made = self.make(sizes, torch.Generator().manual_seed(seed))
+        return {name: tensor.to(device, dtype) for name, tensor in made.items()}
+
+
+def normal(generator, *shape, scale=1.0):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
