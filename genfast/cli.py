@@ -15,7 +15,7 @@ FROM_DATA = ("channels", "height", "width", "levels")
 
 
 def main(argv=None):
-    """Run one command; returns the exit code: 0, 1 for a Ctrl-C'd or stopped run, 2 for an error of the user's."""
+    """Run one command and return its exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = make_parser(argv).parse_args(argv)
     try:
@@ -164,9 +164,9 @@ def run_train(args):
             f"{out}: {result.steps} steps; validation {result.best_nats:.2f} nats per image at step {result.best_step}"
         )
         return 0
-    again = f"genfast train {args.model} --out {out} --resume"
+    again = f"continue with: genfast train {args.model} --out {out} --resume"
     print(
-        f"stopped at step {result.step} of {result.steps} with a whole checkpoint; continue with: {again}",
+        f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}",
         file=sys.stderr,
     )
     return 130 if result.reason == "interrupted" else 0
@@ -199,8 +199,8 @@ def run_evaluate(args):
 def run_backends(args):
     import genfast
 
-    for name, state in genfast.backends().items():
-        print(f"{name:<10} {state}")
+    for backend in genfast.backends().values():
+        print(backend)
 
 
 def run_demo(args):

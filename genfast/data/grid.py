@@ -10,7 +10,7 @@ from genfast._files import writable_folder, write_bytes
 
 
 def grid(images, levels, *, columns=None, side=None):
-    """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, with one grey pixel between images.
+    """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, a grey pixel between images.
 
     Small images are enlarged by a whole factor, nearest neighbour, to about `side` pixels (56).
     """

@@ -27,7 +27,7 @@ from genfast.train.metrics_log import MetricsLog
 
 @dataclass
 class FitResult:
-    """How it ended: `reason` is finished, interrupted or minutes; `best_*` are of the weights in RUN/model."""
+    """`reason` is finished, interrupted or minutes; `best_*` are of the weights in RUN/model."""
 
     step: int
     steps: int
