@@ -1,4 +1,4 @@
-"""genfast: native-accelerated pieces of deep generative models, with a pure PyTorch fallback for every one."""
+"""genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
 from genfast._backends import backends, explain, set_level
 from genfast.ops import diagonal_block, diagonal_lstm

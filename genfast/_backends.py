@@ -1,4 +1,4 @@
-"""Which implementation serves a call, and why. The only importer of `genfast._C` and Triton, the only reader of the environment.
+"""Which implementation serves a call, and why. Only this file imports `genfast._C` or reads the environment.
 
 `GENFAST_REQUIRE=cpp,triton` turns a missing native backend into an error at import: a test lane that must be
 native then cannot pass on the fallback.
@@ -30,7 +30,7 @@ _DTYPES: dict[str, dict[str, tuple[torch.dtype, ...]]] = {}
 
 @dataclass(frozen=True)
 class Backend:
-    """One row of `genfast.backends()`. `level` and `levels` are CPU instruction-set levels, best last."""
+    """One row of `genfast.backends()`; `levels` are the CPU instruction-set levels, best last."""
 
     name: str
     available: bool
@@ -39,34 +39,38 @@ class Backend:
     levels: tuple[str, ...] = ()
 
     def __str__(self):
+        state = "available" if self.available else "not available"
         levels = f", level {self.level} of {', '.join(self.levels)}" if self.level else ""
-        return f"{self.name}: {'available' if self.available else 'not available'} ({self.reason}){levels}"
+        return f"{self.name}: {state} ({self.reason}){levels}"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer of `genfast.explain()`: the backend that would serve, and a reason for each of the others."""
+    """The answer of `genfast.explain()`: the backend that would serve, and why not each of the others."""
 
     op: str
     backend: str
     others: dict[str, str]
 
     def __str__(self):
-        return "\n".join([f"{self.op}: {self.backend}", *(f"  not {name}: {why}" for name, why in self.others.items())])
+        others = [f"  not {name}: {why}" for name, why in self.others.items()]
+        return "\n".join([f"{self.op}: {self.backend}", *others])
 
 
 def backends():
-    """Every backend by name, whether it can run on this machine, and the reason."""
+    """Every backend by name: whether it can run on this machine, and the reason."""
     native_cpp = Backend("cpp", False, _CPP_MISSING)
     if cpp is not None:
         native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.level(), tuple(cpp.levels()))
     missing = _triton_missing() or _triton_idle()
-    triton = Backend("triton", not missing, missing or ("interpreted on the CPU" if _interpreting() else "CUDA tensors"))
-    return {"reference": Backend("reference", True, "pure PyTorch, any device"), "cpp": native_cpp, "triton": triton}
+    serving = "interpreted on the CPU" if _interpreting() else "CUDA tensors"
+    triton = Backend("triton", not missing, missing or serving)
+    reference = Backend("reference", True, "pure PyTorch, any device")
+    return {"reference": reference, "cpp": native_cpp, "triton": triton}
 
 
 def explain(op, *args, **kwargs):
-    """Say which backend `op(*args, **kwargs)` would use, and why the others would not. `op` is a function or its name."""
+    """Which backend `op(*args, **kwargs)` would use, and why not the others; `op` may be a name."""
     name = op if isinstance(op, str) else op.__name__
     if name not in _DTYPES:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
@@ -95,7 +99,7 @@ def serves(op, dtypes):
 
 
 def refusal(op, backend, tensor):
-    """The reason why `backend` cannot serve `op` for `tensor`, or None if it can. Asks the tensor only, never process state."""
+    """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
     if backend == "reference":
         return None
     device = tensor.device.type
@@ -117,13 +121,14 @@ def refusal(op, backend, tensor):
 
 
 def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
-    """The backend that serves `op` for `tensor`: the one asked for, or RuntimeError; for "auto" the first that can."""
+    """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
     if backend == "auto":
         for name in candidates:
-            # The interpreter is a test tool a thousand times slower than the reference: never chosen unasked.
-            if not (name == "triton" and tensor.device.type == "cpu") and refusal(op, name, tensor) is None:
+            # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
+            interpreted = name == "triton" and tensor.device.type == "cpu"
+            if not interpreted and refusal(op, name, tensor) is None:
                 return name
     elif backend in candidates and refusal(op, backend, tensor) is None:
         return backend
@@ -170,8 +175,8 @@ def _short(dtype):
 
 
 def _share_threads():
-    """Hand torch's own thread pool to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
-    # dlsym through the extension module finds libtorch_cpu whatever its file is called; absent before torch 2.10.
+    """Lend torch's threads to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
+    # A lookup through the extension module finds libtorch_cpu, whatever its file is called.
     function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
     if function is None:
         return

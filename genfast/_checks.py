@@ -7,18 +7,20 @@ from genfast._backends import FLOATS
 
 def check_tensors(op, **tensors):
     """All are strided float tensors that share the device and dtype of the first."""
-    first_name, first = next(iter(tensors.items()))
+    first, lead = next(iter(tensors.items()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise TypeError(f"{op}: {name} must be a strided tensor; got layout {tensor.layout}")
-        if name == first_name and tensor.dtype not in FLOATS:
-            raise TypeError(f"{op}: {name} must have dtype float32, float64, bfloat16 or float16; got {tensor.dtype}")
-        if tensor.dtype != first.dtype:
-            raise TypeError(f"{op}: {name} must have the dtype of {first_name}, {first.dtype}; got {tensor.dtype}")
-        if tensor.device != first.device:
-            raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}; got {tensor.device}")
+        if name == first and tensor.dtype not in FLOATS:
+            names = "float32, float64, bfloat16 or float16"
+            raise TypeError(f"{op}: {name} must have dtype {names}; got {tensor.dtype}")
+        if tensor.dtype != lead.dtype:
+            raise TypeError(f"{op}: {name} must have the dtype of {first}, {lead.dtype}; got {tensor.dtype}")
+        if tensor.device != lead.device:
+            device = lead.device
+            raise ValueError(f"{op}: {name} must be on the device of {first}, {device}; got {tensor.device}")
 
 
 def check_shape(op, name, tensor, shape, symbols, **sizes):

@@ -1,12 +1,10 @@
-"""One helper that makes an op: schema, fake kernels, per-backend kernels and the gradient, from the names of its tensors.
+"""One helper that makes an op, from the names of its tensors: schema, kernels, fakes and gradients.
 
 Three layers, outermost first:
 - `call` (returned): picks the backend; the reference is called as itself so that torch.compile can trace it;
 - `Forward`, `Gradient`: autograd.Functions around the native ops, entered only when a derivative is wanted;
 - `torch.ops.genfast.<op>_forward` and `_backward`: functional ops around the native kernels.
 """
-
-import contextlib
 
 import torch
 from torch.autograd import forward_ad
@@ -22,12 +20,12 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
     Args:
         name: stem of the op.
-        reference: pure PyTorch function of `arguments`, the specification; it also gives the derivatives of the gradient.
+        reference: pure PyTorch function of `arguments`; it gives the derivatives of the gradient.
         arguments: names of the tensor arguments.
-        results: names of the tensors that the forward op returns; the first is the output, the others are empty unless saved.
-        residuals: the arguments and results that the backward op reads, in the order of its schema, after the output's gradient.
-        allocate: (arguments, save) -> (sizes, results): the integers for the C++ function, and empty outputs.
-        allocate_gradients: (output's gradient, residuals) -> (sizes, gradients of the arguments).
+        results: names of what the forward op returns: the output, then what is empty unless saved.
+        residuals: names of what the backward op reads after the gradient of the output, in this order.
+        allocate: (*arguments, save) -> (the integers for the C++ function, empty results).
+        allocate_gradients: (output's gradient, *residuals) -> (integers, empty gradients of the arguments).
         dtypes: backend -> dtypes that it serves.
     """
     _backends.serves(name, dtypes)
@@ -41,7 +39,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         return backward_op(grad, *(values[r] for r in residuals), backend=backend)
 
     def forward_mode(ctx, *tangents):
-        raise NotImplementedError(f"{name}: forward-mode derivatives must use backend 'reference'; got a native backend")
+        raise NotImplementedError(f"{name}: backend must be 'reference' in forward mode; got {ctx.backend!r}")
 
     class Forward(torch.autograd.Function):
         @staticmethod
@@ -69,7 +67,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         jvp = staticmethod(forward_mode)
 
     class Gradient(torch.autograd.Function):
-        """The native backward op as a function of the arguments; its own derivatives are those of the reference."""
+        """The native backward op as a function of the arguments; its derivatives are the reference's."""
 
         @staticmethod
         def forward(backend, grad, *tensors):
@@ -77,6 +75,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
         @staticmethod
         def setup_context(ctx, inputs, output):
+            ctx.backend = inputs[0]
             ctx.save_for_backward(*inputs[1 : 2 + len(arguments)])
 
         @staticmethod
@@ -95,7 +94,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         return output, *(saved if save else [s.new_empty(0) for s in saved])
 
     def no_formula(*args, backend="auto"):
-        raise RuntimeError(f"genfast::{name}_backward: it has no derivative of its own; differentiate genfast.{name}")
+        raise RuntimeError(f"{name}_backward: expected no input that requires grad; differentiate {name}")
 
     _differentiate(forward_op, f"{name}_forward", formula)
     _differentiate(backward_op, f"{name}_backward", no_formula)
@@ -112,7 +111,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
 
 def _define(op, direction, inputs, flags, outputs, allocate):
-    """Define one functional op whose kernel, on every device, is the native function of the backend asked for."""
+    """Define one functional op; its kernel is the native function of the backend asked for."""
     name = f"{op}_{direction}"
     schema = ", ".join(f"Tensor {i}" for i in inputs) + flags
     LIBRARY.define(f'{name}({schema}, *, str backend="auto") -> ({", ".join(["Tensor"] * outputs)})')
@@ -122,8 +121,7 @@ def _define(op, direction, inputs, flags, outputs, allocate):
         tensors, flags = [tensor.contiguous() for tensor in args[:count]], args[count:]
         backend = _backends.select(op, tensors[0], backend, _backends.NATIVE)
         if backend == "triton":
-            with torch.cuda.device_of(tensors[0]) if tensors[0].is_cuda else contextlib.nullcontext():
-                return _backends.launcher(op, name)(*tensors, *flags)
+            return _backends.launcher(op, name)(*tensors, *flags)
         sizes, made = allocate(*tensors, *flags)
         # An empty tensor has the address 0, which is how the C++ side is told not to save.
         addresses = [tensor.data_ptr() for tensor in (*tensors, *made)]
@@ -132,7 +130,11 @@ def _define(op, direction, inputs, flags, outputs, allocate):
 
     for device in ("CPU", "CUDA"):
         LIBRARY.impl(name, kernel, device)
-    torch.library.register_fake(f"genfast::{name}", lambda *args, backend="auto": allocate(*args)[1], lib=LIBRARY)
+
+    def fake(*args, backend="auto"):
+        return allocate(*args)[1]
+
+    torch.library.register_fake(f"genfast::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.genfast, name).default
 
 
@@ -149,7 +151,7 @@ def _differentiate(op, name, formula):
 
 
 def _wanted(tensors):
-    """Whether a derivative may be asked of this call. In forward mode `Function` then raises, instead of giving zeros."""
+    """Whether a derivative may be asked of this call; in forward mode that leads to an error, not zeros."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
     return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()

@@ -7,11 +7,15 @@ from genfast._register import register
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.diagonal_block import diagonal_block_ref
 
+_ARGUMENTS = ("x", "input_weight", "input_bias", "weight", "h0", "c0", "output_weight", "output_bias")
 
-def diagonal_block(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, *, backend="auto"):
+
+def diagonal_block(
+    x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, *, backend="auto"
+):  # fmt: skip
     """Apply one residual Diagonal BiLSTM layer: input-to-state, both scans, shift, add, 1x1 up, residual.
 
-    ::
+    With pixel (i, j) as in `diagonal_lstm`::
 
         hidden = diagonal_lstm(x @ input_weight + input_bias, weight, h0, c0)
         s[i, j] = hidden[i, j, 0] + hidden[i - 1, j, 1]            (nothing is added in row 0)
@@ -20,7 +24,8 @@ def diagonal_block(x, input_weight, input_bias, weight, h0, c0, output_weight, o
     Direction 1 is shifted down one row, so that no pixel reads its own right side.
 
     Args:
-        x: [B, H, W, F] features, channels last; float32, float64, bfloat16 or float16; any strides; B, H and W may be 0.
+        x: [B, H, W, F] features, channels last; B, H and W may be 0; float32, float64, bfloat16 or float16;
+            any strides.
         input_weight: [F, 2, 4C] input-to-state of both directions; gate order i, f, g, o.
         input_bias: [2, 4C].
         weight: [2, 2, C, 4C] state-to-state; [d, 0] reads the row above, [d, 1] the side pixel.
@@ -40,10 +45,10 @@ def diagonal_block(x, input_weight, input_bias, weight, h0, c0, output_weight, o
         NotImplementedError: forward-mode derivatives on a native backend.
 
     Gradients:
-        Every order in all eight tensors, deterministic. The first is native; the higher ones run the reference.
+        Every order in all eight tensors, deterministic. The first is native, higher ones run the reference.
 
     Paper:
-        Pixel Recurrent Neural Networks, van den Oord et al. 2016, sections 3.2, 3.3 and figure 5, arXiv 1601.06759.
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, sections 3.2 and 3.3, arXiv 1601.06759.
 
     Example:
         >>> import torch, genfast
@@ -52,16 +57,14 @@ def diagonal_block(x, input_weight, input_bias, weight, h0, c0, output_weight, o
         >>> genfast.diagonal_block(**inputs).shape
         torch.Size([2, 8, 8, 32])
     """
-    tensors = dict(
-        x=x, input_weight=input_weight, input_bias=input_bias, weight=weight, h0=h0, c0=c0,
-        output_weight=output_weight, output_bias=output_bias,
-    )  # fmt: skip
+    tensors = dict(zip(_ARGUMENTS, (x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias)))
     check_tensors("diagonal_block", **tensors)
     if x.ndim != 4 or x.shape[3] == 0:
         raise ValueError(f"diagonal_block: x must have shape [B, H, W, F] with F>=1; got {tuple(x.shape)}")
     features = x.shape[3]
     if weight.ndim != 4 or weight.shape[2] == 0:
-        raise ValueError(f"diagonal_block: weight must have shape [2, 2, C, 4C] with C>=1; got {tuple(weight.shape)}")
+        got = tuple(weight.shape)
+        raise ValueError(f"diagonal_block: weight must have shape [2, 2, C, 4C] with C>=1; got {got}")
     size = weight.shape[2]
     shapes = {
         "weight": ((2, 2, size, 4 * size), "[2, 2, C, 4C]"),
@@ -87,20 +90,22 @@ def _allocate(x, input_weight, input_bias, weight, h0, c0, output_weight, output
     return (batch, height, width, features, size), (x.new_empty(x.shape), hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_y, x, hidden, saved_gates, saved_cells, input_weight, weight, h0, c0, output_weight):
-    features, size = output_weight.shape[1], output_weight.shape[0]
-    shapes = (
-        x.shape, input_weight.shape, (2, 4 * size), weight.shape, h0.shape, c0.shape, output_weight.shape, (features,)
-    )  # fmt: skip
-    return (*x.shape, size), tuple(x.new_empty(shape) for shape in shapes)
+def _allocate_gradients(grad_y, x, hidden, gates, cells, input_weight, weight, h0, c0, output_weight):
+    size, features = output_weight.shape
+    sizes = (*x.shape, size)
+    like = (x, input_weight, (2, 4 * size), weight, h0, c0, output_weight, (features,))
+    return sizes, tuple(x.new_empty(getattr(shape, "shape", shape)) for shape in like)
 
 
 _call = register(
     "diagonal_block",
     diagonal_block_ref,
-    arguments=("x", "input_weight", "input_bias", "weight", "h0", "c0", "output_weight", "output_bias"),
+    arguments=_ARGUMENTS,
     results=("y", "hidden", "saved_gates", "saved_cells"),
-    residuals=("x", "hidden", "saved_gates", "saved_cells", "input_weight", "weight", "h0", "c0", "output_weight"),
+    residuals=(
+        *("x", "hidden", "saved_gates", "saved_cells"),
+        *("input_weight", "weight", "h0", "c0", "output_weight"),
+    ),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

@@ -19,8 +19,9 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     Outside the image h reads `h0` and c reads `c0`.
 
     Args:
-        gates: [B, H, W, D, 4C] input-to-state pre-activations, bias included; gate order i, f, g, o as in `torch.nn.LSTM`;
-            D is 1 or 2, C >= 1; float32, float64, bfloat16 or float16; any strides; B, H and W may be 0.
+        gates: [B, H, W, D, 4C] input-to-state pre-activations, bias included; gate order i, f, g, o as in
+            `torch.nn.LSTM`; D is 1 or 2, C >= 1; B, H and W may be 0; float32, float64, bfloat16 or float16;
+            any strides.
         weight: [D, 2, C, 4C]; tap 0 reads the row above, tap 1 the side pixel.
         h0: [D, C] hidden state outside the image; zeros if None.
         c0: [D, C] cell state outside the image; zeros if None.
@@ -36,11 +37,12 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
         NotImplementedError: forward-mode derivatives on a native backend.
 
     Gradients:
-        Every order in all four tensors, deterministic. The first is native; the higher ones run the reference, so
-        `gates` is kept alive beside the saved activations. bfloat16 keeps cells and accumulates in float32.
+        Every order in all four tensors, deterministic. The first is native; the higher ones run the
+        reference, so `gates` is kept alive beside the saved activations. bfloat16 and float16 accumulate,
+        and keep cells, in float32.
 
     Paper:
-        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2 and equation 3, arXiv 1601.06759.
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2, equation 3, arXiv 1601.06759.
 
     Example:
         >>> import torch, genfast
@@ -56,7 +58,7 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
             f"got {tuple(gates.shape)}"
         )
     directions, size = gates.shape[3], gates.shape[4] // 4
-    sizes = dict(D=directions, C=size)
+    sizes = {"D": directions, "C": size}
     check_shape("diagonal_lstm", "weight", weight, (directions, 2, size, 4 * size), "[D, 2, C, 4C]", **sizes)
     for name, state in _given(h0=h0, c0=c0).items():
         check_shape("diagonal_lstm", name, state, (directions, size), "[D, C]", **sizes)
@@ -75,12 +77,10 @@ def cell_dtype(dtype):
 
 
 def _allocate(gates, weight, h0, c0, save):
-    batch, height, width, directions, size = (*gates.shape[:4], weight.shape[2])
-    shape = (batch, height, width, directions)
-    saved = (*shape, 4 * size) if save else (0,)
-    cells = (*shape, size) if save else (0,)
-    results = gates.new_empty(*shape, size), gates.new_empty(saved), gates.new_empty(cells, dtype=cell_dtype(gates.dtype))
-    return (*shape, size), results
+    sizes = (*gates.shape[:4], weight.shape[2])
+    saved_gates = gates.new_empty(gates.shape if save else (0,))
+    saved_cells = gates.new_empty(sizes if save else (0,), dtype=cell_dtype(gates.dtype))
+    return sizes, (gates.new_empty(sizes), saved_gates, saved_cells)
 
 
 def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):

@@ -32,30 +32,34 @@ def _make(sizes, generator):
     }
 
 
+def _sizes(*values):
+    return dict(zip("BHWFC", values))
+
+
 SPEC = Spec(
     name="diagonal_block",
     reference=diagonal_block_ref,
     make=_make,
     shapes=(
-        dict(B=1, H=1, W=1, F=1, C=1),
-        dict(B=3, H=1, W=7, F=5, C=3),
-        dict(B=2, H=7, W=1, F=3, C=5),
-        dict(B=5, H=3, W=11, F=31, C=15),
-        dict(B=2, H=11, W=5, F=32, C=16),
-        dict(B=3, H=4, W=4, F=33, C=17),
-        dict(B=17, H=5, W=3, F=2, C=33),
-        dict(B=33, H=2, W=3, F=8, C=4),
-        dict(B=2, H=5, W=6, F=128, C=64),
-        dict(B=0, H=3, W=4, F=6, C=5),
-        dict(B=2, H=0, W=4, F=6, C=3),
-        dict(B=2, H=3, W=0, F=6, C=3),
+        _sizes(1, 1, 1, 1, 1),
+        _sizes(3, 1, 7, 5, 3),
+        _sizes(2, 7, 1, 3, 5),
+        _sizes(5, 3, 11, 31, 15),
+        _sizes(2, 11, 5, 32, 16),
+        _sizes(3, 4, 4, 33, 17),
+        _sizes(17, 5, 3, 2, 33),
+        _sizes(33, 2, 3, 8, 4),
+        _sizes(2, 5, 6, 128, 64),
+        _sizes(0, 3, 4, 6, 5),
+        _sizes(2, 0, 4, 6, 3),
+        _sizes(2, 3, 0, 6, 3),
     ),
-    gradcheck=(dict(B=2, H=2, W=3, F=3, C=2), dict(B=1, H=3, W=2, F=1, C=1)),
+    gradcheck=(_sizes(2, 2, 3, 3, 2), _sizes(1, 3, 2, 1, 1)),
     bench={
-        "B=64 28x28 C=16 F=32": dict(B=64, H=28, W=28, F=32, C=16),
-        "B=16 32x32 C=64 F=128": dict(B=16, H=32, W=32, F=128, C=64),
-        "B=1 28x28 C=16 F=32": dict(B=1, H=28, W=28, F=32, C=16),
+        "B=64 28x28 C=16 F=32": _sizes(64, 28, 28, 32, 16),
+        "B=16 32x32 C=64 F=128": _sizes(16, 32, 32, 128, 64),
+        "B=1 28x28 C=16 F=32": _sizes(1, 28, 28, 32, 16),
     },
-    gradients="every order, deterministic; the first is native, the higher ones are computed by the reference",
-    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, sections 3.2, 3.3 and figure 5, arXiv:1601.06759",
+    gradients="every order, deterministic; the first is native, the higher ones run the reference",
+    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, sections 3.2 and 3.3, arXiv 1601.06759",
 )

@@ -23,21 +23,22 @@ def diagonal_lstm_ref(gates, weight, h0=None, c0=None):
 
 
 def _scan(diagonals, taps, h0, c0, width):
-    """`diagonals` [D, H, T, B, 4C] -> hidden of the same form. Step t holds the rows `first` to `last` of diagonal t."""
+    """`diagonals` [D, H, T, B, 4C] -> hidden of the same form. Step t computes the rows `first` to `last`."""
     directions, height, steps, batch, _ = diagonals.shape
     outside_h, outside_c = (x[:, None, None].expand(-1, 1, batch, -1) for x in (h0, c0))
     h = c = h0.new_empty(directions, 0, batch, h0.shape[1])
     hidden, start = [], 0
     for t, step in enumerate(diagonals.unbind(2)):
         first, last = max(0, t - width + 1), min(height - 1, t)
-        # Row r of the last diagonal is entry r - start + 1 here; above the first and beside the newest row lies the outside.
+        # Row r of the last diagonal becomes entry r - start + 1: the outside lies above the first row and
+        # beside the newest one.
         h = torch.cat((outside_h, h, outside_h), 1)
         c = torch.cat((outside_c, c, outside_c), 1)
         above = slice(first - start, last - start + 1)
         side = slice(above.start + 1, above.stop + 1)
         inputs = torch.cat((h[:, above], h[:, side]), 3).flatten(1, 2)
-        a = torch.baddbmm(step[:, first : last + 1].flatten(1, 2), inputs, taps).unflatten(1, (-1, batch))
-        i, f, g, o = a.chunk(4, 3)
+        gates = torch.baddbmm(step[:, first : last + 1].flatten(1, 2), inputs, taps)
+        i, f, g, o = gates.unflatten(1, (-1, batch)).chunk(4, 3)
         c = f.sigmoid() * c[:, side] + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
         hidden.append(pad(h, (0, 0, 0, 0, first, height - 1 - last)))
@@ -46,12 +47,12 @@ def _scan(diagonals, taps, h0, c0, width):
 
 
 def mirror(x):
-    """Exchange left and right of direction 1 of [D, H, W, ...], so that it scans like direction 0; its own inverse."""
+    """Exchange left and right of direction 1 of [D, H, W, ...], so it scans like direction 0; an involution."""
     return torch.cat((x[:1], x[1:].flip(2)))
 
 
 def skew(x):
-    """[D, H, W, B, G] -> [D, H, H + W - 1, B, G]: row i moves i to the right, so that a diagonal becomes a column."""
+    """[D, H, W, B, G] -> [D, H, H + W - 1, B, G]: row i moves right by i, diagonals become columns."""
     height, width = x.shape[1:3]
     steps = height + width - 1
     padded = pad(x, (0, 0, 0, 0, 0, height)).flatten(1, 2)
@@ -75,33 +76,37 @@ def _make(sizes, generator):
     }
 
 
+def _sizes(*values):
+    return dict(zip("BHWDC", values))
+
+
 SPEC = Spec(
     name="diagonal_lstm",
     reference=diagonal_lstm_ref,
     make=_make,
     shapes=(
-        dict(B=1, H=1, W=1, D=1, C=1),
-        dict(B=3, H=1, W=7, D=2, C=3),
-        dict(B=2, H=7, W=1, D=2, C=5),
-        dict(B=5, H=3, W=11, D=1, C=15),
-        dict(B=2, H=11, W=5, D=2, C=16),
-        dict(B=3, H=4, W=4, D=2, C=17),
-        dict(B=17, H=5, W=3, D=1, C=33),
-        dict(B=33, H=2, W=3, D=2, C=4),
-        dict(B=2, H=5, W=6, D=2, C=64),
-        dict(B=0, H=3, W=4, D=2, C=5),
-        dict(B=2, H=0, W=4, D=1, C=3),
-        dict(B=2, H=3, W=0, D=2, C=3),
+        _sizes(1, 1, 1, 1, 1),
+        _sizes(3, 1, 7, 2, 3),
+        _sizes(2, 7, 1, 2, 5),
+        _sizes(5, 3, 11, 1, 15),
+        _sizes(2, 11, 5, 2, 16),
+        _sizes(3, 4, 4, 2, 17),
+        _sizes(17, 5, 3, 1, 33),
+        _sizes(33, 2, 3, 2, 4),
+        _sizes(2, 5, 6, 2, 64),
+        _sizes(0, 3, 4, 2, 5),
+        _sizes(2, 0, 4, 1, 3),
+        _sizes(2, 3, 0, 2, 3),
     ),
-    gradcheck=(dict(B=2, H=2, W=3, D=2, C=2), dict(B=1, H=3, W=2, D=1, C=1)),
+    gradcheck=(_sizes(2, 2, 3, 2, 2), _sizes(1, 3, 2, 1, 1)),
     bench={
-        "B=64 28x28 C=16 D=1": dict(B=64, H=28, W=28, D=1, C=16),
-        "B=16 32x32 C=128 D=1": dict(B=16, H=32, W=32, D=1, C=128),
-        "B=1 28x28 C=16 D=1": dict(B=1, H=28, W=28, D=1, C=16),
-        "B=64 28x28 C=16 D=2": dict(B=64, H=28, W=28, D=2, C=16),
-        "B=64 32x32 C=64 D=2": dict(B=64, H=32, W=32, D=2, C=64),
-        "B=16 32x32 C=128 D=2": dict(B=16, H=32, W=32, D=2, C=128),
+        "B=64 28x28 C=16 D=1": _sizes(64, 28, 28, 1, 16),
+        "B=16 32x32 C=128 D=1": _sizes(16, 32, 32, 1, 128),
+        "B=1 28x28 C=16 D=1": _sizes(1, 28, 28, 1, 16),
+        "B=64 28x28 C=16 D=2": _sizes(64, 28, 28, 2, 16),
+        "B=64 32x32 C=64 D=2": _sizes(64, 32, 32, 2, 64),
+        "B=16 32x32 C=128 D=2": _sizes(16, 32, 32, 2, 128),
     },
-    gradients="every order, deterministic; the first is native, the higher ones are computed by the reference",
-    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2 and equation 3, arXiv:1601.06759",
+    gradients="every order, deterministic; the first is native, the higher ones run the reference",
+    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2, arXiv 1601.06759",
 )
