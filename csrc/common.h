@@ -1,0 +1,69 @@
+// What every file of the core shares: element types, the thread hook, scratch memory. No torch, no pybind11.
+#pragma once
+
+#include <stdint.h>
+#include <stdlib.h>
+
+namespace genfast {
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// Runs body(begin, end, context) over [0, count) in pieces. Serial until Python hands over torch's own
+// `torch_parallel_for`: the core links no thread runtime, since two OpenMP runtimes in one process deadlock.
+using Body = void (*)(int64_t begin, int64_t end, void* context);
+void parallel_for(int64_t count, Body body, void* context);
+
+// Scratch that a kernel takes once per piece of work; `failed` instead of an exception, because kernel files
+// are compiled without them.
+class Scratch {
+ public:
+  explicit Scratch(int64_t bytes) : memory_(nullptr), next_(0) {
+    if (posix_memalign(&memory_, 64, static_cast<size_t>(bytes > 0 ? bytes : 64))) memory_ = nullptr;
+  }
+  ~Scratch() { free(memory_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  bool failed() const { return memory_ == nullptr; }
+
+  template <class T>
+  T* take(int64_t count) {
+    T* taken = reinterpret_cast<T*>(static_cast<char*>(memory_) + next_);
+    next_ += bytes<T>(count);
+    return taken;
+  }
+
+  template <class T>
+  static int64_t bytes(int64_t count) {
+    return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  }
+
+  // Gives back at its end what was taken within its life.
+  class Frame {
+   public:
+    explicit Frame(Scratch& of) : of_(of), next_(of.next_) {}
+    ~Frame() { of_.next_ = next_; }
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+
+   private:
+    Scratch& of_;
+    int64_t next_;
+  };
+
+ private:
+  void* memory_;
+  int64_t next_;
+};
+
+// Gradients of weights are summed over images in at most this many partial sums, whatever the thread count,
+// so that their rounding does not depend on it.
+constexpr int64_t kPartialSums = 64;
+
+enum Status : int { kOk = 0, kNoMemory = 1, kNoKernel = 2 };
+
+enum class Type : int { kFloat32, kFloat64, kBfloat16 };
+
+}  // namespace genfast

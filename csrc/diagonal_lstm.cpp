@@ -1,0 +1,150 @@
+#include "diagonal_lstm.h"
+
+#include "grid_gradient.h"
+
+namespace genfast {
+namespace GENFAST_LEVEL {
+namespace {
+
+template <class S>
+struct Forward {
+  const DiagonalLstmForward& a;
+  GridShape shape;
+  const Operand<S>* weight;
+  int status;
+};
+
+template <class S>
+void forward_images(int64_t begin, int64_t end, void* context) {
+  Forward<S>& job = *static_cast<Forward<S>*>(context);
+  const DiagonalLstmForward& a = job.a;
+  const GridShape& s = job.shape;
+  const int64_t bytes = forward_scratch<S>(s);
+  Scratch memory(bytes);
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / a.directions, d = item % a.directions;
+    Scratch::Frame frame(memory);
+    forward_scan<S>({{s, d == 1},
+                     job.weight + d * forward_room<S>(s),
+                     nullptr,
+                     static_cast<const S*>(a.h0) + d * s.hidden,
+                     static_cast<const S*>(a.c0) + d * s.hidden,
+                     {nullptr, 0},
+                     map_of<const S>(a.gates, b, a.directions, d, s, s.gates()),
+                     map_of<S>(a.hidden, b, a.directions, d, s, s.hidden),
+                     map_of<S>(a.saved_gates, b, a.directions, d, s, s.gates()),
+                     map_of<Arithmetic<S>>(a.saved_cells, b, a.directions, d, s, s.hidden)},
+                    memory);
+  }
+}
+
+template <class S>
+struct Backward {
+  const DiagonalLstmBackward& a;
+  GridShape shape;
+  const Operand<S>* weight;
+  Arithmetic<S>* sums;  // [parts][D] of WeightGradient
+  int64_t parts;
+  int status;
+};
+
+template <class S>
+void backward_images(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  Backward<S>& job = *static_cast<Backward<S>*>(context);
+  const DiagonalLstmBackward& a = job.a;
+  const GridShape& s = job.shape;
+  const int64_t size = WeightGradient<T>::size(s);
+  Scratch memory(backward_scratch<S>(s) + weight_gradient_scratch<S>(s));
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t part = item / a.directions, d = item % a.directions;
+    T* sums = job.sums + item * size;
+    memset(sums, 0, static_cast<size_t>(size) * sizeof *sums);
+    const WeightGradient<T> gradient(s, sums);
+    for (int64_t b = part * a.batch / job.parts; b < (part + 1) * a.batch / job.parts; ++b) {
+      Scratch::Frame frame(memory);
+      const Walk walk{s, d == 1};
+      const Map<S> grad_gates = map_of<S>(a.grad_gates, b, a.directions, d, s, s.gates());
+      backward_scan<S>({walk,
+                        job.weight + d * backward_room<S>(s),
+                        static_cast<const S*>(a.c0) + d * s.hidden,
+                        map_of<const S>(a.grad_hidden, b, a.directions, d, s, s.hidden),
+                        0,
+                        map_of<const S>(a.saved_gates, b, a.directions, d, s, s.gates()),
+                        map_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden),
+                        grad_gates},
+                       gradient.c0, memory);
+      add_weight_gradient<S>(walk, {nullptr, 0}, map_of<const S>(a.hidden, b, a.directions, d, s, s.hidden),
+                             static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates.data, grad_gates.pixel}, gradient,
+                             memory);
+    }
+  }
+}
+
+template <class S>
+int forward(const DiagonalLstmForward& a) {
+  const GridShape s{a.height, a.width, a.hidden_size, 0};
+  Scratch memory(a.directions * Scratch::bytes<Operand<S>>(forward_room<S>(s)));
+  if (memory.failed()) return kNoMemory;
+  Operand<S>* weight = memory.take<Operand<S>>(a.directions * forward_room<S>(s));
+  for (int64_t d = 0; d < a.directions; ++d)
+    for (int64_t tap = 0; tap < 2; ++tap)
+      pack_forward<S>(s, static_cast<const S*>(a.weight) + (2 * d + tap) * s.hidden * s.gates(), s.gates(), s.hidden,
+                      tap * padded_depth<S>(s.hidden), weight + d * forward_room<S>(s));
+  Forward<S> job{a, s, weight, kOk};
+  if (s.pixels()) parallel_for(a.batch * a.directions, forward_images<S>, &job);
+  return job.status;
+}
+
+template <class S>
+int backward(const DiagonalLstmBackward& a) {
+  using T = Arithmetic<S>;
+  const GridShape s{a.height, a.width, a.hidden_size, 0};
+  const int64_t parts = min(a.batch, kPartialSums), size = WeightGradient<T>::size(s), sums_size = max(parts, 1) * a.directions * size;
+  Scratch memory(a.directions * Scratch::bytes<Operand<S>>(backward_room<S>(s)) + Scratch::bytes<T>(sums_size));
+  if (memory.failed()) return kNoMemory;
+  Operand<S>* weight = memory.take<Operand<S>>(a.directions * backward_room<S>(s));
+  for (int64_t d = 0; d < a.directions; ++d)
+    pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), weight + d * backward_room<S>(s));
+  Backward<S> job{a, s, weight, memory.take<T>(sums_size), parts, kOk};
+  if (parts && s.pixels()) {
+    parallel_for(parts * a.directions, backward_images<S>, &job);
+    if (job.status != kOk) return job.status;
+    reduce<T>({job.sums, parts, a.directions * size, a.directions * size});
+  } else {
+    memset(job.sums, 0, static_cast<size_t>(sums_size) * sizeof *job.sums);
+  }
+  for (int64_t d = 0; d < a.directions; ++d) {
+    const WeightGradient<T> sum(s, job.sums + d * size);
+    const int64_t elements = 2 * s.hidden * s.gates();
+    write(static_cast<S*>(a.grad_weight) + d * elements, sum.weight, elements);
+    write(static_cast<S*>(a.grad_c0) + d * s.hidden, sum.c0, s.hidden);
+    outside_gradient(s, static_cast<const S*>(a.weight) + d * elements, sum.outside, static_cast<S*>(a.grad_h0) + d * s.hidden);
+  }
+  return kOk;
+}
+
+}  // namespace
+
+int diagonal_lstm_forward(const DiagonalLstmForward& a) {
+  switch (a.type) {
+    case Type::kFloat32: return forward<float>(a);
+    case Type::kFloat64: return forward<double>(a);
+    case Type::kBfloat16: return forward<bfloat16>(a);
+  }
+  return kNoKernel;
+}
+
+int diagonal_lstm_backward(const DiagonalLstmBackward& a) {
+  switch (a.type) {
+    case Type::kFloat32: return backward<float>(a);
+    case Type::kFloat64: return backward<double>(a);
+    case Type::kBfloat16: return backward<bfloat16>(a);
+  }
+  return kNoKernel;
+}
+
+}  // namespace GENFAST_LEVEL
+}  // namespace genfast

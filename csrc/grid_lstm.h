@@ -1,0 +1,350 @@
+// One direction of one image of a grid LSTM: the forward and the reverse scan over its anti-diagonals.
+//
+// Both walk the image by index; nothing is skewed or flipped. The state of a diagonal lies in scratch, row by
+// row, so that what a cell reads, the rows i - 1 and i of the diagonal before, are neighbours in memory.
+#pragma once
+
+#include "matmul.h"
+
+namespace genfast {
+namespace GENFAST_LEVEL {
+namespace {
+
+// Sizes of one layer: `inputs` features are multiplied inside the scan (0: the gates come precomputed).
+struct GridShape {
+  int64_t height, width, hidden, inputs;
+
+  int64_t pixels() const { return height * width; }
+  int64_t gates() const { return 4 * hidden; }
+  int64_t depth() const { return inputs + 2 * hidden; }  // rows of the stacked weight: input, above, side
+};
+
+// One direction of one image in memory: a pointer to its first pixel, and elements from pixel to pixel.
+template <class E>
+struct Map {
+  E* data;
+  int64_t pixel;
+
+  E* at(int64_t p) const { return data + p * pixel; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Direction `direction` of image `image` in a contiguous [B, H, W, D, width] tensor.
+template <class E, class P>
+Map<E> map_of(P* data, int64_t image, int64_t directions, int64_t direction, const GridShape& s, int64_t width) {
+  if (!data) return {nullptr, 0};
+  E* first = static_cast<E*>(data);
+  return {first + (image * s.pixels() * directions + direction) * width, directions * width};
+}
+
+struct Walk {
+  GridShape shape;
+  bool mirrored;
+
+  int64_t diagonals() const { return shape.height + shape.width - 1; }
+  int64_t first_row(int64_t t) const { return max(0, t - shape.width + 1); }
+  int64_t end_row(int64_t t) const { return min(shape.height, t + 1); }
+  // Pixel of row i on diagonal t, and of its neighbour `back` steps towards the side the scan comes from.
+  int64_t pixel(int64_t i, int64_t t) const {
+    const int64_t j = t - i;
+    return i * shape.width + (mirrored ? shape.width - 1 - j : j);
+  }
+};
+
+template <class S>
+GENFAST_INLINE int64_t row_size(int64_t hidden) {
+  return round_up(hidden, kLanes<Arithmetic<S>>);
+}
+
+// The stacked weight [input; above; side] x 4C, by panels of one vector of units with its four gates together:
+// [panel][k][gate][lane], each of the three parts padded to whole pairs.
+template <class S>
+int64_t forward_panel_depth(const GridShape& s) {
+  return padded_depth<S>(s.inputs) + 2 * padded_depth<S>(s.hidden);
+}
+template <class S>
+int64_t forward_room(const GridShape& s) {
+  return forward_panel_depth<S>(s) * 4 * row_size<S>(s.hidden);
+}
+
+// `rows` rows of 4C values at `weight`, `row` elements apart, placed from depth `first` on.
+template <class S>
+void pack_forward(const GridShape& s, const S* weight, int64_t row, int64_t rows, int64_t first, Operand<S>* to) {
+  constexpr int64_t lanes = kLanes<Arithmetic<S>>;
+  const int64_t panel_size = forward_panel_depth<S>(s) * 4 * lanes;
+  for (int64_t u = 0; u < s.hidden; u += lanes, to += panel_size)
+    for (int64_t k = 0; k < padded_depth<S>(rows); ++k)
+      for (int g = 0; g < 4; ++g)
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          const bool inside = k < rows && u + lane < s.hidden;
+          const Arithmetic<S> value = inside ? to_arithmetic(weight[k * row + g * s.hidden + u + lane]) : 0;
+          pack_element<S>(to, 4, first + k, g, lane, value);
+        }
+}
+
+template <class S>
+struct ForwardImage {
+  Walk walk;
+  const Operand<S>* weight;     // pack_forward
+  const Arithmetic<S>*bias;     // [4C], or null when `gates` holds the input-to-state
+  const S *h0, *c0;             // [C]
+  Map<const Operand<S>> input;  // [pixels][inputs]
+  Map<const S> gates;           // [pixels][4C]
+  Map<S> hidden;                // [pixels][C]
+  Map<S> saved_gates;           // [pixels][4C], or null
+  Map<Arithmetic<S>> saved_cells;  // [pixels][C], or null
+};
+
+template <class S>
+struct ForwardCell {
+  int64_t pixel;
+  const Operand<S>* input;
+  const Operand<S>* state;  // above, then side, row_size apart
+  Operand<S>* next;
+  Arithmetic<S>* cell;
+};
+
+template <class S>
+GENFAST_INLINE void finish_forward(const ForwardImage<S>& image, const ForwardCell<S>& cell, int64_t u,
+                                   const Arithmetic<S>* sum) {
+  using T = Arithmetic<S>;
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t size = image.walk.shape.hidden, n = size - u;
+  const Gates<T> a = activate<T>(load(sum), load(sum + lanes), load(sum + 2 * lanes), load(sum + 3 * lanes));
+  const Vector<T> c = fma(a.f, load(cell.cell + u), a.i * a.g);
+  const Vector<T> h = round_to<S>(a.o * tanh<T>(c));
+  store(cell.cell + u, c);
+  store(cell.next + u, h);
+  store(image.hidden.at(cell.pixel) + u, h, n);
+  if (image.saved_gates) {
+    S* gates = image.saved_gates.at(cell.pixel) + u;
+    store(gates, a.i, n);
+    store(gates + size, a.f, n);
+    store(gates + 2 * size, a.g, n);
+    store(gates + 3 * size, a.o, n);
+    store(image.saved_cells.at(cell.pixel) + u, c, n);
+  }
+}
+
+// One vector of units of all cells of a diagonal, tile by tile.
+template <class S>
+void forward_cells(const ForwardImage<S>& image, const ForwardCell<S>* cells, int64_t count, int64_t u) {
+  using T = Arithmetic<S>;
+  constexpr int64_t lanes = kLanes<T>;
+  constexpr bool same_type = sizeof(S) == sizeof(T);
+  const GridShape& s = image.walk.shape;
+  const Operand<S>* panel = image.weight + u / lanes * forward_panel_depth<S>(s) * 4 * lanes;
+  const int64_t n = s.hidden - u;
+  const bool direct = same_type && n >= lanes;  // the gates can be read where they are
+  T first[kWideRows * 4 * lanes], sum[kWideRows * 4 * lanes];
+  const T* start[kWideRows];
+  const Operand<S>*inputs[kWideRows], *states[kWideRows];
+  const Source<S> sources[2] = {{inputs, 1, 0, s.inputs, 1}, {states, 2, row_size<S>(s.hidden), s.hidden, 1}};
+  for (int64_t m = 0; m < count; m += kWideRows) {
+    const int64_t height = min(kWideRows, count - m);
+    for (int64_t r = 0; r < height; ++r) {
+      const ForwardCell<S>& cell = cells[m + r];
+      inputs[r] = cell.input;
+      states[r] = cell.state;
+      if (image.bias && direct) {
+        start[r] = image.bias + u;
+      } else if (direct) {
+        start[r] = reinterpret_cast<const T*>(image.gates.at(cell.pixel) + u);
+      } else {
+        start[r] = first + r * 4 * lanes;
+        for (int64_t g = 0; g < 4; ++g)
+          store(first + (4 * r + g) * lanes, image.bias ? load(image.bias + g * s.hidden + u, n)
+                                                        : load(image.gates.at(cell.pixel) + g * s.hidden + u, n));
+      }
+    }
+    const int skip = s.inputs ? 0 : 1;
+    tile_of<S, 4>(height, start, direct ? s.hidden : lanes, sources + skip, 2 - skip, panel, sum);
+    for (int64_t r = 0; r < height; ++r) finish_forward(image, cells[m + r], u, sum + r * 4 * lanes);
+  }
+}
+
+template <class S>
+int64_t forward_scratch(const GridShape& s) {
+  const int64_t row = row_size<S>(s.hidden);
+  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * row) + Scratch::bytes<Arithmetic<S>>(s.height * row) +
+         Scratch::bytes<ForwardCell<S>>(s.height);
+}
+
+template <class S>
+void forward_scan(const ForwardImage<S>& image, Scratch& scratch) {
+  using T = Arithmetic<S>;
+  const GridShape& s = image.walk.shape;
+  const int64_t row = row_size<S>(s.hidden);
+  Operand<S>* state[2] = {scratch.take<Operand<S>>((s.height + 1) * row), scratch.take<Operand<S>>((s.height + 1) * row)};
+  T* cell = scratch.take<T>(s.height * row);
+  ForwardCell<S>* cells = scratch.take<ForwardCell<S>>(s.height);
+  for (int64_t u = 0; u < row; u += kLanes<T>) {
+    const Vector<T> h = load(image.h0 + min(u, s.hidden), s.hidden - u), c = load(image.c0 + min(u, s.hidden), s.hidden - u);
+    for (int64_t i = 0; i <= s.height; ++i) {
+      store(state[0] + i * row + u, h);
+      store(state[1] + i * row + u, h);
+      if (i < s.height) store(cell + i * row + u, c);
+    }
+  }
+  for (int64_t t = 0; t < image.walk.diagonals(); ++t) {
+    const Operand<S>* before = state[t % 2];
+    Operand<S>* after = state[1 - t % 2] + row;
+    const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t i = first + r, p = image.walk.pixel(i, t);
+      cells[r] = {p, image.input.at(p), before + i * row, after + i * row, cell + i * row};
+    }
+    for (int64_t u = 0; u < s.hidden; u += kLanes<T>) forward_cells(image, cells, count, u);
+  }
+}
+
+// Transposed weights for the reverse scan, [gate of side, then of above][C] -> C, packed like pack_columns but with
+// pairs: panels [k][vectors][lane].
+template <class S>
+int64_t backward_room(const GridShape& s) {
+  return 8 * padded_depth<S>(s.hidden) * round_up(s.hidden, kWide * kLanes<Arithmetic<S>>);
+}
+
+template <class S>
+void pack_backward(const GridShape& s, const S* weight, Operand<S>* to) {
+  constexpr int64_t lanes = kLanes<Arithmetic<S>>;
+  const int64_t depth = padded_depth<S>(s.hidden);
+  for (int64_t u = 0; u < s.hidden;) {
+    const int vectors = vectors_at<Arithmetic<S>>(u, s.hidden);
+    for (int64_t tap = 0; tap < 2; ++tap) {
+      const S* from = weight + (1 - tap) * s.hidden * s.gates();
+      for (int g = 0; g < 4; ++g)
+        for (int64_t k = 0; k < depth; ++k)
+          for (int64_t c = 0; c < vectors * lanes; ++c) {
+            const bool inside = k < s.hidden && u + c < s.hidden;
+            const Arithmetic<S> value = inside ? to_arithmetic(from[(u + c) * s.gates() + g * s.hidden + k]) : 0;
+            pack_element<S>(to, vectors, (tap * 4 + g) * depth + k, c / lanes, c % lanes, value);
+          }
+    }
+    to += 8 * depth * vectors * lanes;
+    u += vectors * lanes;
+  }
+}
+
+template <class S>
+struct BackwardImage {
+  Walk walk;
+  const Operand<S>* weight;  // pack_backward
+  const S* c0;               // [C]
+  Map<const S> grad_hidden;  // [pixels][C]
+  int64_t grad_shift;        // pixels that grad_hidden is read further down (beyond the image it is zero)
+  Map<const S> saved_gates;
+  Map<const Arithmetic<S>> saved_cells;
+  Map<S> grad_gates;  // [pixels][4C], out
+};
+
+template <class S>
+struct BackwardCell {
+  int64_t pixel;
+  const S* grad_hidden;  // null: zero
+  const Arithmetic<S>*cell, *before;
+  const Operand<S>* state;  // gate gradients of the next side pixel, then of the one below, a row apart
+  Operand<S>* next;
+  Arithmetic<S>* carry;  // gradient of the cell state, in and out
+};
+
+template <class S>
+GENFAST_INLINE void finish_backward(const BackwardImage<S>& image, const BackwardCell<S>& cell, int64_t u,
+                                    Vector<Arithmetic<S>> grad_h) {
+        using T = Arithmetic<S>;
+        const GridShape& s = image.walk.shape;
+        const int64_t row = row_size<S>(s.hidden), n = s.hidden - u;
+        const S* gates = image.saved_gates.at(cell.pixel) + u;
+        const Vector<T> one = broadcast(T(1));
+        const Vector<T> i = load(gates, n), f = load(gates + s.hidden, n);
+        const Vector<T> g = load(gates + 2 * s.hidden, n), o = load(gates + 3 * s.hidden, n);
+        const Vector<T> c = load(cell.cell + u, n), before = load(cell.before + u, n), y = tanh<T>(c);
+        const Vector<T> grad_c = fma(grad_h * o, fma(-y, y, one), load(cell.carry + u));
+        const Vector<T> grad[4] = {round_to<S>(grad_c * g * (i * (one - i))), round_to<S>(grad_c * before * (f * (one - f))),
+                                   round_to<S>(grad_c * i * fma(-g, g, one)), round_to<S>(grad_h * y * (o * (one - o)))};
+        store(cell.carry + u, grad_c * f);
+        S* out = image.grad_gates.at(cell.pixel) + u;
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) {
+          store(cell.next + q * row + u, grad[q]);
+          store(out + q * s.hidden, grad[q], n);
+        }
+}
+
+// `V` vectors of units from u on, of all cells of a diagonal, tile by tile.
+template <class S, int V>
+void backward_cells(const BackwardImage<S>& image, const BackwardCell<S>* cells, int64_t count, int64_t u,
+                    const Operand<S>* panel) {
+  using T = Arithmetic<S>;
+  constexpr int64_t lanes = kLanes<T>, rows = V == 1 ? kNarrowRows : kWideRows;
+  const GridShape& s = image.walk.shape;
+  T first[rows * V * lanes], sum[rows * V * lanes];
+  const T* start[rows];
+  const Operand<S>* states[rows];
+  const Source<S> source{states, 8, row_size<S>(s.hidden), s.hidden, 1};
+  for (int64_t m = 0; m < count; m += rows) {
+    const int64_t height = min(rows, count - m);
+    for (int64_t r = 0; r < height; ++r) {
+      states[r] = cells[m + r].state;
+      start[r] = first + r * V * lanes;
+      for (int64_t v = 0; v < V; ++v) {
+        const int64_t at = u + v * lanes, n = s.hidden - at;
+        store(first + (r * V + v) * lanes,
+              cells[m + r].grad_hidden && n > 0 ? load(cells[m + r].grad_hidden + at, n) : broadcast(T(0)));
+      }
+    }
+    tile_of<S, V>(height, start, lanes, &source, 1, panel, sum);
+    for (int64_t r = 0; r < height; ++r)
+      for (int64_t v = 0; v < V && u + v * lanes < s.hidden; ++v)
+        finish_backward(image, cells[m + r], u + v * lanes, load(sum + (r * V + v) * lanes));
+  }
+}
+
+template <class S>
+int64_t backward_scratch(const GridShape& s) {
+  const int64_t row = row_size<S>(s.hidden);
+  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * 4 * row) + Scratch::bytes<Arithmetic<S>>((s.height + 1) * row) +
+         Scratch::bytes<BackwardCell<S>>(s.height);
+}
+
+// Writes grad_gates and adds the gradient that reaches the outside cell state to grad_c0 [C].
+template <class S>
+void backward_scan(const BackwardImage<S>& image, Arithmetic<S>* grad_c0, Scratch& scratch) {
+  using T = Arithmetic<S>;
+  const GridShape& s = image.walk.shape;
+  const int64_t row = row_size<S>(s.hidden), state_size = (s.height + 1) * 4 * row;
+  Operand<S>* state[2] = {scratch.take<Operand<S>>(state_size), scratch.take<Operand<S>>(state_size)};
+  T* carry = scratch.take<T>((s.height + 1) * row);
+  BackwardCell<S>* cells = scratch.take<BackwardCell<S>>(s.height);
+  T* outside = carry + s.height * row;
+  memset(static_cast<void*>(state[0]), 0, static_cast<size_t>(state_size) * sizeof *state[0]);
+  memset(static_cast<void*>(state[1]), 0, static_cast<size_t>(state_size) * sizeof *state[1]);
+  memset(carry, 0, static_cast<size_t>(s.height * row) * sizeof *carry);
+  for (int64_t u = 0; u < row; ++u) outside[u] = u < s.hidden ? to_arithmetic(image.c0[u]) : T(0);
+  for (int64_t t = image.walk.diagonals() - 1; t >= 0; --t) {
+    const Operand<S>* after = state[t % 2];
+    Operand<S>* now = state[1 - t % 2];
+    const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t i = first + r, p = image.walk.pixel(i, t), from = p + image.grad_shift;
+      const T* before = t > i ? image.saved_cells.at(image.walk.pixel(i, t - 1)) : outside;
+      cells[r] = {p,      from < s.pixels() ? image.grad_hidden.at(from) : nullptr, image.saved_cells.at(p),
+                  before, after + i * 4 * row, now + i * 4 * row, carry + i * row};
+    }
+    const Operand<S>* panel = image.weight;
+    for (int64_t u = 0; u < s.hidden;) {
+      const int vectors = vectors_at<T>(u, s.hidden);
+      if (vectors == kWide)
+        backward_cells<S, kWide>(image, cells, count, u, panel);
+      else
+        backward_cells<S, 1>(image, cells, count, u, panel);
+      u += vectors * kLanes<T>, panel += 8 * padded_depth<S>(s.hidden) * vectors * kLanes<T>;
+    }
+  }
+  for (int64_t i = 0; i < s.height; ++i)
+    for (int64_t u = 0; u < s.hidden; ++u) grad_c0[u] += carry[i * row + u];
+}
+
+}  // namespace
+}  // namespace GENFAST_LEVEL
+}  // namespace genfast
