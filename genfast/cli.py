@@ -160,9 +160,8 @@ def run_train(args):
         threads=args.threads,
     )
     if result.reason == "finished":
-        print(
-            f"{out}: {result.steps} steps; validation {result.best_nats:.2f} nats per image at step {result.best_step}"
-        )
+        best = f"validation {result.best_nats:.2f} nats per image at step {result.best_step}"
+        print(f"{out}: {result.steps} steps; {best}")
         return 0
     again = f"continue with: genfast train {args.model} --out {out} --resume"
     print(

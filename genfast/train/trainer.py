@@ -2,10 +2,8 @@
 
 import copy
 import math
-import signal
-import threading
 import time
-from contextlib import contextmanager
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from genfast.train.checkpoint import (
 )
 from genfast.train.config import steps_per_epoch
 from genfast.train.metrics_log import MetricsLog
+from genfast.train.optim import learning_rate, make_optimizer
+from genfast.train.signals import stop_signals
 
 
 @dataclass
@@ -69,22 +69,6 @@ def pick_device(name):
     return device
 
 
-def learning_rate(step, steps, config):
-    """Linear warm-up, then half a cosine from the peak to zero at the last update."""
-    warmup = min(config.warmup, steps // 10)
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def make_optimizer(model, config):
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
-
-
 @torch.no_grad()
 def mean_nats(model, images, batch):
     """Mean negative log-likelihood in nats per image, of the model without dropout."""
@@ -102,6 +86,7 @@ class Run:
         self.model, self.config, self.out = model.train(), config, Path(out)
         self.device = next(model.parameters()).device
         _check_images(train, valid)
+        self.fingerprint = [_fingerprint(train), _fingerprint(valid)]
         self.train, self.valid = train.images.to(self.device), valid.images.to(self.device)
         self.steps = config.total_steps(len(self.train))
         self.parameters = list(model.parameters())
@@ -217,7 +202,7 @@ class Run:
             "best_nats": self.best_nats if self.best_step else None,
             "best_step": self.best_step,
             "train": self.config.to_dict(),
-            "images": [len(self.train), len(self.valid)],
+            "images": self.fingerprint,
         }
         save_checkpoint(self.out, tensors, state)
 
@@ -226,7 +211,7 @@ class Run:
         path = checkpoint_path(self.out)
         for what, saved, given in (
             ("settings", state["train"], self.config.to_dict()),
-            ("training and validation images", state["images"], [len(self.train), len(self.valid)]),
+            ("training and validation images", state["images"], self.fingerprint),
         ):
             if saved != given:
                 raise ValueError(f"{path}: expected the same {what} to resume; got {_changes(saved, given)}")
@@ -248,25 +233,6 @@ class Run:
         self.log.forget_after(self.step)
 
 
-@contextmanager
-def stop_signals():
-    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process at once."""
-    stop, previous = threading.Event(), {}
-
-    def handler(number, frame):
-        stop.set()
-        for which, old in previous.items():
-            signal.signal(which, old)
-
-    if threading.current_thread() is threading.main_thread():  # Python takes signal handlers nowhere else
-        previous = {which: signal.signal(which, handler) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for which, old in previous.items():
-            signal.signal(which, old)
-
-
 def _check_images(train, valid):
     for data in (train, valid):
         if data.images.dtype != torch.uint8 or data.images.ndim != 4 or len(data.images) == 0:
@@ -275,6 +241,10 @@ def _check_images(train, valid):
     if train.images.shape[1:] != valid.images.shape[1:] or train.levels != valid.levels:
         one, other = ((tuple(d.images.shape[1:]), d.levels) for d in (train, valid))
         raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
+
+
+def _fingerprint(data):
+    return f"{tuple(data.images.shape)} crc32 {zlib.crc32(data.images.cpu().contiguous().numpy()):08x}"
 
 
 def _changes(saved, given):

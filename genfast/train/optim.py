@@ -1,0 +1,22 @@
+"""The optimizer and its learning rate."""
+
+import math
+
+import torch
+
+
+def learning_rate(step, steps, config):
+    """Linear warm-up, then half a cosine from the peak to zero at the last update."""
+    warmup = min(config.warmup, steps // 10)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model, config):
+    """AdamW that decays matrices and leaves biases alone."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
