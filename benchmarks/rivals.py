@@ -60,7 +60,7 @@ def diagonal_block_eager(x, input_weight, input_bias, weight, h0, c0, output_wei
 
 
 class SequenceLSTM(nn.Module):
-    """torch's own bidirectional LSTM on as many steps as there are diagonals: not the same function, the same work.
+    """torch's bidirectional LSTM with a step for each diagonal: not the same function, the same steps.
 
     [H + W - 1, B * H, F] -> [H + W - 1, B * H, 2C], input-to-state included.
     """

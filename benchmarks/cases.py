@@ -1,0 +1,135 @@
+"""The comparisons: genfast and its rivals on the shapes of each SPEC, and one training step of the model."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from unittest import mock
+
+import machine
+import rivals
+import torch
+from torch import nn
+
+from genfast import ops
+from genfast.models import PixelRNN, PixelRNNConfig
+from genfast.reference import SPECS
+
+SCAN, SEQUENCE, BLOCK, STEP = (
+    "the scan, one direction",
+    "input-to-state and both directions, beside nn.LSTM",
+    "the residual block",
+    "PixelRNN, 7 layers, h=16, 28x28 binary, training step",
+)
+EAGER, COMPILED, REFERENCE = "good eager", "torch.compile of its step", "reference backend"
+
+
+@dataclass
+class Comparison:
+    """Contenders at the same work; `work` holds the FLOPs of those whose rate is worth stating."""
+
+    group: str
+    case: str
+    mode: str
+    contenders: dict
+    work: dict = field(default_factory=dict)
+    images: int = 0
+
+
+def comparisons():
+    """Yield every `Comparison`, each built when its turn comes."""
+    compiled_step = torch.compile(rivals.step, dynamic=False)
+    for case, sizes in SPECS["diagonal_lstm"].bench.items():
+        build = _scan if sizes["D"] == 1 else _sequence
+        yield from build(case, sizes, compiled_step)
+    for case, sizes in SPECS["diagonal_block"].bench.items():
+        yield from _block(case, sizes)
+    yield _training_step(64)
+
+
+def _scan(case, sizes, compiled_step):
+    torch._dynamo.reset()
+    inputs = _inputs("diagonal_lstm", sizes)
+    gates, weight = inputs["gates"], inputs["weight"]
+    low = {name: tensor.detach().bfloat16().requires_grad_() for name, tensor in inputs.items()}
+    functions = {
+        "genfast": (partial(ops.diagonal_lstm, backend="cpp", **inputs), inputs.values()),
+        "genfast bfloat16": (partial(ops.diagonal_lstm, backend="cpp", **low), low.values()),
+        EAGER: (partial(rivals.diagonal_lstm_eager, gates, weight), (gates, weight)),
+        COMPILED: (partial(rivals.diagonal_lstm_eager, gates, weight, step=compiled_step), (gates, weight)),
+        REFERENCE: (partial(ops.diagonal_lstm, backend="reference", **inputs), inputs.values()),
+    }
+    cells = sizes["B"] * sizes["H"] * sizes["W"]
+    flops = 16 * cells * sizes["C"] ** 2
+    for mode in ("forward", "forward+backward"):
+        contenders = _contenders(functions, mode)
+        work = dict.fromkeys(contenders, flops * (1 if mode == "forward" else 3))
+        contenders["sgemm"], work["sgemm"] = machine.sgemm()
+        yield Comparison(SCAN, case, mode, contenders, work, sizes["B"])
+
+
+def _sequence(case, sizes, _):
+    inputs = _inputs("diagonal_lstm", sizes)
+    weight, size, features = inputs["weight"], sizes["C"], 2 * sizes["C"]
+    x = torch.randn(sizes["B"], sizes["H"], sizes["W"], features, requires_grad=True)
+    linear = nn.Linear(features, 8 * size)
+
+    def layer():
+        return ops.diagonal_lstm(linear(x).unflatten(3, (2, -1)), weight, backend="cpp")
+
+    lstm = rivals.SequenceLSTM(sizes["B"], sizes["H"], sizes["W"], features, size)
+    functions = {
+        "genfast": (layer, (x, weight, *linear.parameters())),
+        "nn.LSTM": (lstm, tuple(lstm.parameters())),
+    }
+    for mode in ("forward", "forward+backward"):
+        yield Comparison(SEQUENCE, case, mode, _contenders(functions, mode), images=sizes["B"])
+
+
+def _block(case, sizes):
+    inputs = _inputs("diagonal_block", sizes)
+    learned = [tensor for name, tensor in inputs.items() if name not in ("h0", "c0")]
+    functions = {
+        "genfast": (partial(ops.diagonal_block, backend="cpp", **inputs), inputs.values()),
+        EAGER: (partial(rivals.diagonal_block_eager, **inputs), learned),
+    }
+    for mode in ("forward", "forward+backward"):
+        yield Comparison(BLOCK, case, mode, _contenders(functions, mode), images=sizes["B"])
+
+
+def _training_step(batch):
+    torch.manual_seed(0)
+    model = PixelRNN(PixelRNNConfig(channels=1, height=28, width=28, levels=2, hidden=16, layers=7))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    images = torch.randint(2, (batch, 1, 28, 28), dtype=torch.uint8)
+
+    def train(block):
+        with mock.patch.object(ops, "diagonal_block", block):
+            loss = -model.log_prob(images).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    blocks = {
+        "genfast": ops.diagonal_block,
+        EAGER: rivals.diagonal_block_eager,
+        REFERENCE: partial(ops.diagonal_block, backend="reference"),
+    }
+    contenders = {name: partial(train, block) for name, block in blocks.items()}
+    return Comparison(STEP, f"B={batch}", "training step", contenders, images=batch)
+
+
+
+def _inputs(op, sizes):
+    return {name: tensor.requires_grad_() for name, tensor in SPECS[op].inputs(sizes).items()}
+
+
+def _contenders(functions, mode):
+    return {name: _run(function, tuple(leaves), mode) for name, (function, leaves) in functions.items()}
+
+
+def _run(function, leaves, mode):
+    if mode == "forward":
+        return torch.no_grad()(function)
+    with torch.no_grad():
+        grad = torch.randn_like(function())
+    return lambda: torch.autograd.grad(function(), leaves, grad)

@@ -1,0 +1,80 @@
+"""Results as tables: everything for the results folder, the main figures for the README."""
+
+import cases
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+
+def markdown(result):
+    """The whole of one result as a page."""
+    machine = result["machine"]
+    lines = [f"# {machine['cpu']}, {machine['threads']} threads", "", _conditions(result), ""]
+    for group in dict.fromkeys(row["group"] for row in result["rows"]):
+        lines += [f"## {group[0].upper()}{group[1:]}", ""]
+        lines += [_line("case", "", "contender", "median ms", "20 %", "80 %", "rate", "genfast is"), "|---" * 8 + "|"]
+        for row in (row for row in result["rows"] if row["group"] == group):
+            times = [_ms(row[key]) for key in ("median_ms", "q20_ms", "q80_ms")]
+            speedup = "" if row["contender"] == "genfast" else f"{_times(row)} as fast"
+            lines.append(_line(row["case"], row["mode"], row["contender"], *times, _rate(row), speedup))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def summary(result):
+    """The README's table: one line for each case, every rival beside genfast."""
+    rows = result["rows"]
+    rivals = (cases.EAGER, cases.COMPILED, "nn.LSTM", cases.REFERENCE)
+    lines = [_conditions(result), "", _line("case, float32", "", "genfast", *rivals), "|---" * 7 + "|"]
+    for first in (row for row in rows if row["contender"] == "genfast"):
+        same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "mode"))]
+        beside = {row["contender"]: f"{_ms(row['median_ms'])} ms, {_times(row)}" for row in same}
+        cells = [beside.get(name, "") for name in rivals]
+        lines.append(_line(f"{first['group']}: {first['case']}", first["mode"], f"{_ms(first['median_ms'])} ms", *cells))
+    lines += ["", "Each rival's column: its median, and how many times as fast genfast is (below 1: slower)."]
+    return "\n".join([*lines, *_shares(rows)])
+
+
+def fill_readme(text, result):
+    """`text` with the part between the two markers replaced by the summary of `result`."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"benchmarks: README.md must hold {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{summary(result)}\n{END}{rest.split(END)[1]}"
+
+
+def _conditions(result):
+    m = result["machine"]
+    return (
+        f"{m['cpu']}, {m['threads']} threads of {m['cores']} cores, level {m['level']}; genfast {m['genfast']}, "
+        f"torch {m['torch']}, Python {m['python']}; {m['date']}. In the same run the machine reached "
+        f"{result['sgemm_gflops']:.0f} GFLOP/s in torch's sgemm and {result['copy_gbytes']:.1f} GB/s in a memory copy."
+    )
+
+
+def _shares(rows):
+    lines = []
+    for row in rows:
+        if row["contender"].startswith("genfast") and "share_of_sgemm" in row:
+            kind = "bfloat16" if "bfloat16" in row["contender"] else "float32"
+            share = f"{row['share_of_sgemm']:.0%} of the sgemm rate"
+            lines.append(f"- {row['case']}, {kind}, {row['mode']}: {row['gflops']:.0f} GFLOP/s, {share}")
+    return ["", *lines] if lines else []
+
+
+def _line(*cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def _times(row):
+    times = row["times_genfast"]
+    return f"{times:.0f}x" if times >= 100 else f"{times:.1f}x" if times >= 1 else f"{times:.2f}x"
+
+
+def _ms(value):
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _rate(row):
+    if "gflops" in row:
+        return f"{row['gflops']:.0f} GFLOP/s"
+    return f"{row['images_per_s']:.0f} images/s"

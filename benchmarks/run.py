@@ -1,0 +1,119 @@
+"""Measure genfast beside its rivals: `python benchmarks/run.py` writes results/<machine>.json and .md.
+
+No speed is reported unless the tests of the ops pass first.
+`--readme FILE.json` puts a committed result into README.md.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import machine
+import report
+import timing
+import torch
+
+from genfast.reference import SPECS
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARE_FROM = 64  # below this many units half the work is exp, and a share of the sgemm rate says nothing
+
+
+def main():
+    options = _options()
+    if options.readme:
+        result = json.loads(options.readme.read_text())
+        readme = ROOT / "README.md"
+        _write(readme, report.fill_readme(readme.read_text(), result))
+        return
+    if not options.ungated:
+        check()
+    result = measure(options)
+    if options.ungated:
+        print("\nnot gated by the tests: nothing was written")
+        return
+    folder = ROOT / "benchmarks" / "results"
+    name = machine.slug(result["machine"])
+    _write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    _write(folder / f"{name}.md", report.markdown(result))
+    print(f"\nwrote benchmarks/results/{name}.json and .md")
+
+
+def check():
+    """Run the tests of the benchmarked ops in a process of its own; end here unless they pass."""
+    tests = ["test_every_op.py", *(f"test_{op}.py" for op in SPECS)]
+    paths = [ROOT / "tests" / test for test in tests]
+    pytest = Path(sys.executable).with_name("pytest")
+    command = [pytest, "-q", "-x", "-k", "cpp", "--rootdir", ROOT, *(path for path in paths if path.exists())]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "GENFAST_REQUIRE": "cpp"}, check=False)
+    if done.returncode:
+        raise SystemExit("benchmarks: the ops must pass their tests before any speed is reported")
+
+
+def measure(options):
+    cores = machine.pin(options.threads)
+    about = machine.describe(cores, options.threads)
+    torch.manual_seed(0)
+    result = {"machine": about} | _limits(options.seconds)
+    result["rows"] = []
+    for comparison in cases.comparisons():
+        if options.only and options.only not in f"{comparison.group} {comparison.case} {comparison.mode}":
+            continue
+        rows = _rows(comparison, timing.compare(comparison.contenders, options.seconds), about)
+        result["rows"] += rows
+        for row in rows:
+            print(f"{row['case']:26} {row['mode']:17} {row['contender']:26} {row['median_ms']:9.2f} ms "
+                  f"{row['times_genfast']:7.2f}x", flush=True)  # fmt: skip
+    return result
+
+
+def _limits(seconds):
+    multiply, flops = machine.sgemm()
+    copy, moved = machine.copy()
+    times = timing.compare({"sgemm": multiply, "copy": copy}, seconds)
+    return {
+        "sgemm_gflops": flops / times["sgemm"]["median_ms"] / 1e6,
+        "copy_gbytes": moved / times["copy"]["median_ms"] / 1e6,
+    }
+
+
+def _rows(comparison, times, about):
+    rows = []
+    sgemm = times.pop("sgemm", None)
+    rate = comparison.work["sgemm"] / sgemm["median_ms"] / 1e6 if sgemm else None
+    units = int(comparison.case.split("C=")[1].split()[0]) if "C=" in comparison.case else 0
+    for name, measured in times.items():
+        row = {"group": comparison.group, "case": comparison.case, "mode": comparison.mode, "contender": name}
+        row |= measured
+        row["times_genfast"] = measured["median_ms"] / times["genfast"]["median_ms"]
+        row["images_per_s"] = comparison.images / measured["median_ms"] * 1e3
+        if rate and units >= SHARE_FROM:
+            row["gflops"] = comparison.work[name] / measured["median_ms"] / 1e6
+            row["share_of_sgemm"] = row["gflops"] / rate
+        rows.append(row | about)
+    return rows
+
+
+def _options():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10, help="for each comparison (default 10)")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads to keep to (default 2)")
+    parser.add_argument("--only", default="", help="only comparisons whose name contains this")
+    parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the table of README.md and end")
+    return parser.parse_args()
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()
