@@ -1,6 +1,6 @@
 """Generative models, by name: `build("pixelrnn", hidden=32)`, `load("RUN/model")`."""
 
-from genfast.models._pretrained import read_config
+from genfast.models._pretrained import local_folder, read_config
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
 
 MODELS = {"pixelrnn": (PixelRNN, PixelRNNConfig)}
@@ -15,7 +15,8 @@ def build(name, **config):
 
 
 def load(folder):
-    """The model saved in a folder, whichever of `MODELS` it is."""
+    """The model of a folder or Hub model id, whichever of `MODELS` it is."""
+    folder = local_folder(folder)
     name = read_config(folder)["model"]
     if name not in MODELS:
         raise ValueError(f"{folder}/config.json: expected a model of {sorted(MODELS)}; got {name!r}")

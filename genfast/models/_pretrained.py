@@ -42,7 +42,7 @@ class Pretrained(PyTorchModelHubMixin):
         Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are
             broken, of another model, or not finite.
         """
-        folder = _local(folder, revision)
+        folder = local_folder(folder, revision)
         config = read_config(folder)
         name = config.pop("model")
         if name != cls.name:
@@ -67,9 +67,7 @@ class Pretrained(PyTorchModelHubMixin):
         folders = SHIPPED.glob(f"{prefix}*/")
         shipped = sorted(path.name.removeprefix(prefix) for path in folders if (path / CONFIG).is_file())
         if name not in shipped:
-            raise FileNotFoundError(
-                f"{cls.__name__}.pretrained: expected one of {shipped} in {SHIPPED}; got {name!r}"
-            )
+            raise FileNotFoundError(f"{cls.__name__}.pretrained: expected one of {shipped} in {SHIPPED}; got {name!r}")
         return cls.from_pretrained(SHIPPED / f"{prefix}{name}")
 
 
@@ -90,16 +88,15 @@ def _safetensors():
     return safetensors.torch
 
 
-def _local(folder, revision):
+def local_folder(folder, revision=None):
+    """A folder as it is; a Hub model id as the folder that its files were downloaded to."""
     path = Path(folder)
     if path.is_dir():
         return path
     # A path whose parent exists was meant as a path: do not ask the network for a misspelt run folder.
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
     if not is_model_id or PyTorchModelHubMixin is object:
-        raise FileNotFoundError(
-            f"model: expected a folder with {CONFIG} and {WEIGHTS}; got {folder}, not a folder"
-        )
+        raise FileNotFoundError(f"model: expected a folder with {CONFIG} and {WEIGHTS}; got {folder}, not a folder")
     from huggingface_hub import snapshot_download
 
     try:
@@ -124,9 +121,7 @@ def _read_weights(path):
 def _check_weights(path, state, expected):
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
-        raise ValueError(
-            f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}"
-        )
+        raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
     dtypes = sorted({str(value.dtype) for value in state.values()})
     if len(dtypes) != 1 or not next(iter(state.values())).is_floating_point():
         raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(dtypes)}")

@@ -13,8 +13,8 @@ from genfast.nn.masked_conv import color_mask
 class DiagonalBiLSTM(nn.Module):
     """Two LSTMs that sweep the image along its diagonals: every pixel reads all the pixels before it.
 
-    `left + shift_down(right)`: `left` scans from the top left corner, `right` from the top right one; the shift
-    by one row keeps a pixel from reading its own right side.
+    `left + shift_down(right)`: `left` scans from the top left corner, `right` from the top right one; the
+    shift by one row keeps a pixel from reading its own right side.
     The present pixel is read too (mask B), so the layer comes after a mask A convolution.
 
     Args:
@@ -58,7 +58,8 @@ class DiagonalBiLSTM(nn.Module):
         gates = F.linear(x.permute(0, 2, 3, 1), input_weight, self.input_bias.flatten())
         state = (p.to(gates.dtype) for p in (self.weight, self.h0, self.c0))
         left, right = ops.diagonal_lstm(gates.unflatten(3, (2, -1)), *state).unbind(3)
-        return (left + F.pad(right[:, :-1], (0, 0, 0, 0, 1, 0))).permute(0, 3, 1, 2)
+        y = left + F.pad(right[:, :-1], (0, 0, 0, 0, 1, 0))
+        return y.contiguous().permute(0, 3, 1, 2)
 
     def extra_repr(self):
         return f"{self.in_channels}, hidden={self.hidden}, colors={self.colors}"
