@@ -93,9 +93,14 @@ def set_level(name):
     cpp.set_level(name)
 
 
-def serves(op, dtypes):
+def serves(op, by_backend):
     """Declare the dtypes of each native backend of `op`."""
-    _DTYPES[op] = dtypes
+    _DTYPES[op] = by_backend
+
+
+def dtypes(op, backend):
+    """The dtypes that a native backend serves."""
+    return _DTYPES[op].get(backend, ())
 
 
 def refusal(op, backend, tensor):
@@ -109,7 +114,7 @@ def refusal(op, backend, tensor):
         return f"needs a CPU tensor, not one on {device}"
     if backend == "triton" and device not in ("cuda", "cpu"):
         return f"needs a CUDA tensor, not one on {device}"
-    served = _DTYPES[op].get(backend, ())
+    served = dtypes(op, backend)
     if tensor.dtype not in served:
         return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(tensor.dtype)}"
     if backend == "cpp":
@@ -178,11 +183,7 @@ def _share_threads():
     """Lend torch's threads to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
     # A lookup through the extension module finds libtorch_cpu, whatever its file is called.
     function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
-    if function is None:
-        return
-    cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value)
-    # OpenMP's workers do not survive a fork, and a child that calls them hangs: a forked child runs serially.
-    os.register_at_fork(after_in_child=functools.partial(cpp.set_parallel_for, 0))
+    cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _require(names):
@@ -196,4 +197,6 @@ def _require(names):
 
 if cpp is not None:
     _share_threads()
+    # OpenMP's workers do not survive a fork, and a child that calls them hangs: a forked child runs serially.
+    os.register_at_fork(after_in_child=functools.partial(cpp.set_parallel_for, 0))
 _require(os.environ.get("GENFAST_REQUIRE", ""))

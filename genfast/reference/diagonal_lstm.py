@@ -47,7 +47,7 @@ def _scan(diagonals, taps, h0, c0, width):
 
 
 def mirror(x):
-    """Exchange left and right of direction 1 of [D, H, W, ...], so it scans like direction 0; an involution."""
+    """Exchange left and right in direction 1 of [D, H, W, ...], to scan it like direction 0."""
     return torch.cat((x[:1], x[1:].flip(2)))
 
 

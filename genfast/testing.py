@@ -1,0 +1,127 @@
+"""What tests, benchmarks and users share: elementwise comparison, awkward memory layouts, poisoned outputs."""
+
+import contextlib
+
+import torch
+
+# Allowed |actual - expected| is atol + rtol * |expected|, element by element, with `expected` computed in float64.
+TOLERANCES = {
+    torch.float64: (1e-12, 1e-11),
+    torch.float32: (1e-5, 1e-5),
+    torch.bfloat16: (1e-2, 2e-2),
+    torch.float16: (2e-3, 2e-3),
+}
+
+
+def assert_matches(actual, expected, *, name="result", atol=None, rtol=None):
+    """Raise AssertionError with the worst index and both values unless every element is close. NaN never passes."""
+    if actual.shape != expected.shape:
+        raise AssertionError(f"{name}: expected shape {tuple(expected.shape)}; got {tuple(actual.shape)}")
+    if actual.numel() == 0:
+        return
+    default_atol, default_rtol = TOLERANCES[actual.dtype]
+    atol = default_atol if atol is None else atol
+    rtol = default_rtol if rtol is None else rtol
+    a, e = actual.detach().cpu().double(), expected.detach().cpu().double()
+    excess = (a - e).abs() - (atol + rtol * e.abs())
+    excess = torch.where(excess.isnan(), torch.inf, excess)
+    if (excess > 0).any():
+        worst = torch.unravel_index(excess.argmax(), a.shape)
+        index, wrong = tuple(int(i) for i in worst), int((excess > 0).sum())
+        raise AssertionError(
+            f"{name}: expected {e[worst].item():.9g} at {index}; got {a[worst].item():.9g} "
+            f"(atol {atol:g}, rtol {rtol:g}; {wrong} of {a.numel()} elements differ)"
+        )
+
+
+def assert_no_worse(actual, rival, truth, *, name="result"):
+    """The rule for low precision: the worst error is at most twice that of `rival`, which has the same dtype."""
+    if actual.shape != truth.shape or actual.dtype != rival.dtype:
+        expected, got = (tuple(truth.shape), rival.dtype), (tuple(actual.shape), actual.dtype)
+        raise AssertionError(f"{name}: expected shape and dtype {expected}; got {got}")
+    if actual.numel() == 0:
+        return
+    error, allowed = ((t.detach().cpu().double() - truth.detach().cpu().double()).abs() for t in (actual, rival))
+    limit = 2 * allowed.max().item() + TOLERANCES[actual.dtype][0]
+    if not error.max().item() <= limit:
+        worst = torch.unravel_index(torch.where(error.isnan(), torch.inf, error).argmax(), error.shape)
+        index = tuple(int(i) for i in worst)
+        raise AssertionError(
+            f"{name}: expected {truth[worst].item():.6g} within {limit:.3g} at {index}; got {actual[worst].item():.6g}"
+        )
+
+
+def assert_identical(actual, expected, *, name="result"):
+    """Raise AssertionError unless both have the same bits, NaN and signed zero apart."""
+    assert_matches(actual, expected, name=name, atol=0, rtol=0)
+
+
+def embedded(tensor):
+    """A contiguous copy inside a larger NaN-filled buffer: what reads outside its input, reads NaN."""
+    guard = 64
+    buffer = tensor.new_full((tensor.numel() + 2 * guard,), torch.nan)
+    view = buffer[guard : guard + tensor.numel()].view(tensor.shape)
+    view.copy_(tensor.detach())
+    return view
+
+
+def transposed(tensor):
+    """The same values with the order of the dimensions in memory reversed."""
+    backward = tuple(reversed(range(tensor.ndim)))
+    return tensor.detach().permute(backward).contiguous().permute(backward)
+
+
+def channels_last(tensor):
+    """The same values with dimension 1 innermost in memory, as torch's channels_last has it."""
+    return tensor.detach().movedim(1, -1).contiguous().movedim(-1, 1) if tensor.ndim > 2 else transposed(tensor)
+
+
+def sliced(tensor):
+    """The same values as every second element, in every dimension, of a larger NaN-filled buffer."""
+    buffer = tensor.new_full([2 * size + 3 for size in tensor.shape], torch.nan)
+    view = buffer[tuple(slice(1, 1 + 2 * size, 2) for size in tensor.shape)]
+    view.copy_(tensor.detach())
+    return view
+
+
+def expanded(tensor):
+    """The first entry of dimension 0 repeated with stride 0."""
+    return tensor.detach()[:1].expand(tensor.shape)
+
+
+LAYOUTS = {f.__name__: f for f in (embedded, transposed, channels_last, sliced, expanded)}
+
+
+@contextlib.contextmanager
+def poisoned():
+    """Inside, torch fills the memory of new empty tensors with NaN: an output that a kernel leaves out shows."""
+    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@contextlib.contextmanager
+def threads(count):
+    """Inside, torch and the C++ kernels use `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def evaluate(function, inputs, seed=1, **kwargs):
+    """Output and gradients of `function(**inputs)` for a random incoming gradient, by name; inputs are detached."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+    output = function(**leaves, **kwargs)
+    generator = torch.Generator().manual_seed(seed)
+    incoming = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
+    gradients = torch.autograd.grad(output, tuple(leaves.values()), incoming)
+    return {"output": output.detach(), **{f"grad_{name}": g for name, g in zip(leaves, gradients)}}
