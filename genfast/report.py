@@ -1,0 +1,129 @@
+"""The demo's pictures and its page."""
+
+import base64
+import html
+import io
+
+from genfast.data.grid import grid
+
+INK, ACCENT, MUTED = "#1d2733", "#d9582b", "#8a94a0"
+
+
+def beside(real, drawn, levels):
+    """A PNG: held-out images on the left, the model's samples on the right."""
+    figure, axes = _figure(9, 4.9, columns=2)
+    for axis, images, title in zip(
+        axes, (real, drawn), ("real digits (test set)", "samples of the model"), strict=True
+    ):
+        picture = grid(images, levels)
+        axis.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(title, color=INK)
+        axis.axis("off")
+    return _png(figure)
+
+
+def curves(records, independent):
+    """A PNG: training and validation NLL over the steps, and the independent-pixel model to compare."""
+    figure, (axis,) = _figure(9, 3.6)
+    valid = [r for r in records if "valid_nats" in r]
+    axis.plot([r["step"] for r in records], [r["train_nats"] for r in records], color=MUTED, lw=1, label="training")
+    axis.plot([r["step"] for r in valid], [r["valid_nats"] for r in valid], color=ACCENT, lw=2, label="validation")
+    axis.axhline(independent, color=INK, lw=1, ls="--", label="independent pixels (test)")
+    best = min(valid, key=lambda r: r["valid_nats"])
+    axis.plot(best["step"], best["valid_nats"], "o", color=ACCENT, label="kept weights")
+    axis.set_ylim(0.93 * best["valid_nats"], 1.08 * independent)
+    axis.set(xlabel="step", ylabel="nats per image")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def page(facts, pictures):
+    """One self-contained HTML page."""
+    scan = facts["scan"]
+    rows = "".join(
+        f"<tr><td>{'PixelRNN' if name == 'model' else html.escape(name)}</td><td>{nats:.2f}</td>"
+        f"<td>{facts['test_bits_per_dim'][name]:.3f}</td></tr>"
+        for name, nats in facts["test_nats_per_image"].items()
+    )
+    tiles = "".join(
+        f"<div><b>{value}</b><span>{html.escape(text)}</span></div>"
+        for value, text in (
+            (f"{facts['test_bits_per_dim']['model']:.3f}", "bits per dimension on the test set"),
+            (f"{facts['training_seconds']:.0f} s", f"of training, {facts['steps']} steps"),
+            (f"{facts['samples_per_second']:.0f}", "samples per second"),
+            (
+                f"{scan['pure_pytorch_ms'] / scan['native_ms']:.1f}x",
+                f"{scan['backend']} scan against pure PyTorch",
+            ),
+        )
+    )
+    captions = {
+        "samples.png": "Every pixel of the samples was drawn from the model, one after the other.",
+        "loss.png": "Averaged weights are judged on the validation images; the best are kept.",
+        "mnist.png": "The PixelRNN that comes with the package, trained on binary MNIST: genfast sample mnist",
+    }
+    figures = "".join(
+        f'<figure><img alt="{name}" src="{_inline(data)}">'
+        f"<figcaption>{html.escape(captions[name])}</figcaption></figure>"
+        for name, data in pictures.items()
+    )
+    machine = facts["machine"]
+    small = (
+        f"{scan['case']}: {scan['native_ms']:.2f} ms by {scan['backend']}, "
+        f"{scan['pure_pytorch_ms']:.1f} ms by pure PyTorch, {machine['threads']} threads. "
+        f"genfast {machine['genfast']}, torch {machine['torch']}. "
+        f"gzip and PNG are the sizes of the whole test set, compressed."
+    )
+    return PAGE.format(
+        tiles=tiles, rows=rows, figures=figures, data=html.escape(facts["data"]), small=html.escape(small),
+        parameters=f"{facts['parameters']:,}",
+    )  # fmt: skip
+
+
+def _inline(data):
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def _figure(width, height, columns=1):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>genfast: PixelRNN on digits</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #f6f7f8; margin: 0; }}
+main {{ max-width: 880px; margin: 0 auto; padding: 40px 20px; }}
+h1 {{ font-size: 30px; margin: 0; }} p {{ margin: 6px 0 24px; color: #55606c; }}
+.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px; }}
+.tiles div, figure, table {{ background: #fff; border: 1px solid #e3e6ea; border-radius: 10px; }}
+.tiles div {{ padding: 16px; }} .tiles b {{ font-size: 26px; display: block; color: #d9582b; }}
+.tiles span, figcaption, small {{ color: #6b7682; font-size: 14px; }}
+table {{ border-collapse: separate; border-spacing: 0; width: 100%; margin: 24px 0; }}
+td, th {{ padding: 9px 16px; text-align: right; font-variant-numeric: tabular-nums; }}
+td:first-child, th:first-child {{ text-align: left; }} tr + tr td {{ border-top: 1px solid #eef0f2; }}
+tbody tr:first-child {{ font-weight: 600; }} th {{ color: #6b7682; font-weight: 500; }}
+figure {{ margin: 0 0 24px; padding: 16px; }} img {{ width: 100%; display: block; }}
+figcaption {{ padding-top: 8px; }}
+</style>
+<main>
+<h1>PixelRNN on digits</h1>
+<p>{data}. {parameters} parameters.</p>
+<section class="tiles">{tiles}</section>
+<table><thead><tr><th>test set</th><th>nats per image</th><th>bits per dimension</th></tr></thead>
+<tbody>{rows}</tbody></table>
+{figures}
+<small>{small}</small>
+</main>
+</html>
+"""
