@@ -38,9 +38,6 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         values = dict(zip(kept, tensors))
         return backward_op(grad, *(values[r] for r in residuals), backend=backend)
 
-    def forward_mode(ctx, *tangents):
-        raise NotImplementedError(f"{name}: backend must be 'reference' in forward mode; got {ctx.backend!r}")
-
     class Forward(torch.autograd.Function):
         @staticmethod
         def forward(backend, *tensors):
@@ -64,8 +61,6 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
                 return None, *Gradient.apply(ctx.backend, grad, *ctx.saved_tensors)
             return None, *run_backward(grad, ctx.saved_tensors, ctx.backend)
 
-        jvp = staticmethod(forward_mode)
-
     class Gradient(torch.autograd.Function):
         """The native backward op as a function of the arguments; its derivatives are the reference's."""
 
@@ -75,7 +70,6 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            ctx.backend = inputs[0]
             ctx.save_for_backward(*inputs[1 : 2 + len(arguments)])
 
         @staticmethod
@@ -85,8 +79,6 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
             second = torch.func.vjp(gradient, *ctx.saved_tensors)[1](grads)
             return None, *second, *(None,) * (len(kept) - len(arguments))
-
-        jvp = staticmethod(forward_mode)
 
     def formula(*args, backend="auto"):
         *tensors, save = args

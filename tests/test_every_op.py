@@ -211,7 +211,7 @@ def test_forward_mode_raises(op, backend, dtype):
     """Nothing is silently zero: neither from the function nor from the op under it."""
     inputs = sample(op, backend, dtype, small(op))
     function, (first, primal) = getattr(genfast.ops, op), next(iter(inputs.items()))
-    with pytest.raises(NotImplementedError, match=f"{op}: backend must be 'reference' in forward mode"):
+    with pytest.raises(NotImplementedError, match="forward mode"):
         torch.func.jvp(lambda x: function(**{**inputs, first: x}, backend=backend), (primal,), (primal,))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(primal, torch.ones_like(primal))
