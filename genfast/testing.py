@@ -95,7 +95,8 @@ LAYOUTS = {f.__name__: f for f in (embedded, transposed, channels_last, sliced, 
 @contextlib.contextmanager
 def poisoned():
     """Inside, torch fills the memory of new empty tensors with NaN: an output that a kernel leaves out shows."""
-    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
