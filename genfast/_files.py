@@ -58,5 +58,6 @@ def writable_folder(path):
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise OSError(f"{path}: expected a folder that can be written; got {error.strerror}") from None
+        reason = "a file" if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(f"{path}: expected a folder that can be written; got {reason}") from None
     return path

@@ -24,6 +24,8 @@ class ImageData:
 def image_data(array, levels, name, skipped=0):
     """Check an array [N, H, W], [N, C, H, W] or [N, H, W, C] of whole numbers and keep it as uint8 levels."""
     array = _channels_first(np.asarray(array), name)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name}: expected whole numbers; got dtype {array.dtype}")
     if len(array) == 0:
         raise ValueError(f"{name}: expected at least one image; got 0")
     if levels is None:
@@ -58,8 +60,6 @@ def _channels_first(array, name):
 
 
 def _as_levels(array, levels, name):
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{name}: expected whole numbers from 0 to {levels - 1}; got dtype {array.dtype}")
     if 0 in array.shape[1:]:
         raise ValueError(f"{name}: expected images of at least 1x1 pixels; got shape {array.shape}")
     whole = array if array.dtype.kind != "f" else np.where(np.isfinite(array), np.floor(array), -1)

@@ -9,22 +9,23 @@ import numpy as np
 from genfast._files import writable_folder, write_bytes
 
 
-def grid(images, levels, *, columns=None, side=None):
-    """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, a grey pixel between images.
+def grid(images, levels, *, columns=None, side=56):
+    """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, two grey pixels between images.
 
-    Small images are enlarged by a whole factor, nearest neighbour, to about `side` pixels (56).
+    Small images are enlarged by a whole factor, nearest neighbour, to about `side` pixels.
     """
     array = np.asarray(images)
     count, channels, height, width = array.shape
     columns = columns or max(1, math.ceil(math.sqrt(count)))
     rows = max(1, math.ceil(count / columns))
-    factor = max(1, (side or 56) // max(height, width))
+    factor = max(1, side // max(height, width))
     grey = np.round(array.astype(np.float32) * (255 / (levels - 1))).astype(np.uint8)
-    cells = np.full((rows * columns, height + 1, width + 1, channels), 128, np.uint8)
-    cells[:count, :height, :width] = grey.transpose(0, 2, 3, 1)
-    wide = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
-    wide = wide.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
-    return wide.repeat(factor, axis=0).repeat(factor, axis=1)
+    grey = grey.transpose(0, 2, 3, 1).repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = grey.shape[1] + 2, grey.shape[2] + 2
+    cells = np.full((rows * columns, height, width, channels), 96, np.uint8)
+    cells[:count, :-2, :-2] = grey
+    cells = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return cells.reshape(rows * height, columns * width, channels)[:-2, :-2]
 
 
 def png(array):
