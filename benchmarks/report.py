@@ -29,7 +29,8 @@ def summary(result):
         same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "mode"))]
         beside = {row["contender"]: f"{_ms(row['median_ms'])} ms, {_times(row)}" for row in same}
         cells = [beside.get(name, "") for name in rivals]
-        lines.append(_line(f"{first['group']}: {first['case']}", first["mode"], f"{_ms(first['median_ms'])} ms", *cells))
+        case = f"{first['group']}: {first['case']}"
+        lines.append(_line(case, first["mode"], f"{_ms(first['median_ms'])} ms", *cells))
     lines += ["", "Each rival's column: its median, and how many times as fast genfast is (below 1: slower)."]
     return "\n".join([*lines, *_shares(rows)])
 
