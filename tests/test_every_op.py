@@ -160,9 +160,7 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
     output, *saved = forward(*leaves.values(), True, backend=backend)
     assert not any(s.requires_grad for s in saved)
     got = torch.autograd.grad(output.sum(), tuple(leaves.values()))
-    expected = torch.autograd.grad(
-        getattr(genfast.ops, op)(**leaves, backend=backend).sum(), tuple(leaves.values())
-    )
+    expected = torch.autograd.grad(getattr(genfast.ops, op)(**leaves, backend=backend).sum(), tuple(leaves.values()))
     for name, a, b in zip(leaves, got, expected):
         testing.assert_identical(a, b, name=name)
     arguments = backward_arguments(op, leaves, (output.detach(), *saved))

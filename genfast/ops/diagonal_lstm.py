@@ -54,8 +54,7 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     check_tensors("diagonal_lstm", gates=gates, weight=weight, **_given(h0=h0, c0=c0))
     if gates.ndim != 5 or gates.shape[3] not in (1, 2) or gates.shape[4] == 0 or gates.shape[4] % 4:
         raise ValueError(
-            "diagonal_lstm: gates must have shape [B, H, W, D, 4C] with D=1 or 2, C>=1; "
-            f"got {tuple(gates.shape)}"
+            f"diagonal_lstm: gates must have shape [B, H, W, D, 4C] with D=1 or 2, C>=1; got {tuple(gates.shape)}"
         )
     directions, size = gates.shape[3], gates.shape[4] // 4
     sizes = {"D": directions, "C": size}
