@@ -54,7 +54,7 @@ def scan_launch(dtype, height, size):
     rows = max(16, triton.next_power_of_2(height))
     units = max(16, triton.next_power_of_2(size))
     if units <= RESIDENT_UNITS.get((rows, dtype.itemsize), 0):
-        return Resident(rows, units, num_warps=max(4, min(16, rows * units // 128)))
+        return Resident(rows, units, num_warps=min(8 if rows == 64 else 16, rows * units // 128))
     if dtype.itemsize == 4:
         return Streamed(rows=32, block_n=32, block_k=32, num_warps=4, num_stages=2)
     return Streamed(rows=64, block_n=64, block_k=64, num_warps=8, num_stages=3)
