@@ -67,7 +67,7 @@ def expected_influence(config):
 @pytest.mark.parametrize("channels, levels, width", [(1, 2, 7), (1, 5, 3), (3, 4, 6)])
 @pytest.mark.parametrize("virtual_column", [False, True])
 def test_causal_and_complete_but_for_the_known_blind_spot(layers, channels, levels, width, virtual_column):
-    sizes = dict(height=4, width=width, channels=channels, levels=levels, virtual_column=virtual_column)
+    sizes = {"height": 4, "width": width, "channels": channels, "levels": levels, "virtual_column": virtual_column}
     # With fewer head features all ReLUs of one colour may be off, which hides what they read.
     model = awake(std=0.4, hidden=6, head=24, layers=layers, **sizes)
     expected = expected_influence(model.config)
@@ -81,10 +81,10 @@ def test_causal_and_complete_but_for_the_known_blind_spot(layers, channels, leve
 @pytest.mark.parametrize(
     "config",
     [
-        dict(height=2, width=3),
-        dict(height=2, width=3, virtual_column=True),
-        dict(height=1, width=2, levels=3, channels=3),
-        dict(height=3, width=1, levels=2, channels=2),
+        {"height": 2, "width": 3},
+        {"height": 2, "width": 3, "virtual_column": True},
+        {"height": 1, "width": 2, "levels": 3, "channels": 3},
+        {"height": 3, "width": 1, "levels": 2, "channels": 2},
     ],
 )
 def test_probabilities_sum_to_one(config):
@@ -163,7 +163,7 @@ def test_inverse_cdf_at_its_steps():
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("config", [dict(height=2, width=2), dict(height=1, width=1, channels=3, levels=3)])
+@pytest.mark.parametrize("config", [{"height": 2, "width": 2}, {"height": 1, "width": 1, "channels": 3, "levels": 3}])
 def test_samples_follow_the_distribution(config, temperature):
     n = 20_000
     model = awake(**config)
@@ -185,7 +185,7 @@ def test_samples_follow_the_distribution(config, temperature):
     assert stats.chisquare(observed[keep].numpy(), (expected[keep] / expected[keep].sum() * n).numpy()).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("config", [dict(virtual_column=True), dict(channels=3, levels=4)])
+@pytest.mark.parametrize("config", [{"virtual_column": True}, {"channels": 3, "levels": 4}])
 def test_a_sample_depends_on_seed_and_index_alone(config):
     model = awake(height=4, width=6, **config)
     x = model.sample(7, seed=11)
@@ -264,11 +264,11 @@ def test_bad_images_get_one_error(change, error, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(n=-1), "n=-1"),
-        (dict(n=1, first=-2), "first=-2"),
-        (dict(n=1, seed=-1), "got -1"),
-        (dict(n=1, temperature=0), "got 0"),
-        (dict(n=1, temperature=float("nan")), "got nan"),
+        ({"n": -1}, "n=-1"),
+        ({"n": 1, "first": -2}, "first=-2"),
+        ({"n": 1, "seed": -1}, "got -1"),
+        ({"n": 1, "temperature": 0}, "got 0"),
+        ({"n": 1, "temperature": float("nan")}, "got nan"),
     ],
 )
 def test_bad_sample_arguments(arguments, message):
@@ -279,14 +279,14 @@ def test_bad_sample_arguments(arguments, message):
 @pytest.mark.parametrize(
     "config, error, message",
     [
-        (dict(hidden="16"), TypeError, "hidden must be an int; got '16'"),
-        (dict(layers=True), TypeError, "layers must be an int; got True"),
-        (dict(levels=1), ValueError, "levels must be at least 2; got 1"),
-        (dict(levels=257), ValueError, "levels must be at most 256; got 257"),
-        (dict(channels=3, hidden=2), ValueError, "hidden must be at least 3; got 2"),
-        (dict(height=0), ValueError, "height must be at least 1; got 0"),
-        (dict(dropout=1.0), ValueError, r"dropout must be a number in \[0, 1\); got 1.0"),
-        (dict(virtual_column=1), TypeError, "virtual_column must be a bool; got 1"),
+        ({"hidden": "16"}, TypeError, "hidden must be an int; got '16'"),
+        ({"layers": True}, TypeError, "layers must be an int; got True"),
+        ({"levels": 1}, ValueError, "levels must be at least 2; got 1"),
+        ({"levels": 257}, ValueError, "levels must be at most 256; got 257"),
+        ({"channels": 3, "hidden": 2}, ValueError, "hidden must be at least 3; got 2"),
+        ({"height": 0}, ValueError, "height must be at least 1; got 0"),
+        ({"dropout": 1.0}, ValueError, r"dropout must be a number in \[0, 1\); got 1.0"),
+        ({"virtual_column": 1}, TypeError, "virtual_column must be a bool; got 1"),
     ],
 )
 def test_bad_config(config, error, message):
