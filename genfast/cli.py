@@ -17,8 +17,9 @@ FROM_DATA = ("channels", "height", "width", "levels")
 def main(argv=None):
     """Run one command and return its exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = make_parser(argv).parse_args(argv)
+    debug = "--debug" in argv
     try:
+        args = make_parser(argv).parse_args(argv)
         return args.run(args) or 0
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -26,7 +27,7 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, as `head` does
         return 1
     except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if args.debug:
+        if debug:
             raise
         return _fail(_one_line(error), 2)
 
@@ -77,12 +78,8 @@ def _train_options(parser):
 
 
 def _data_options(parser):
-    parser.add_argument(
-        "--data", metavar="DATA", help="digits, mnist-binary, a folder of images, or an .npz file"
-    )
-    parser.add_argument(
-        "--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name"
-    )
+    parser.add_argument("--data", metavar="DATA", help="digits, mnist-binary, a folder of images, or an .npz file")
+    parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name")
     parser.add_argument("--size", type=_count, help="crop and resize a folder's images to N x N", metavar="N")
     parser.add_argument("--levels", type=_count, help="grey levels to keep of a folder or .npz", metavar="L")
     parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
@@ -91,9 +88,7 @@ def _data_options(parser):
 def _sample_options(parser):
     parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
     parser.add_argument("-n", type=_count, default=64, help="images to draw (64)")
-    parser.add_argument(
-        "--out", required=True, metavar="FILE", help="FILE.png (a grid) or FILE.npz (the levels)"
-    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.png (a grid) or FILE.npz (the levels)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     parser.add_argument("--temperature", type=_positive, default=1.0, help="below 1: likelier images (1.0)")
 
@@ -101,19 +96,13 @@ def _sample_options(parser):
 def _evaluate_options(parser):
     parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
     _data_options(parser)
-    parser.add_argument(
-        "--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none"
-    )
+    parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
     parser.add_argument("--batch", type=_count, default=250, help="images per batch (250)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="unused by exact likelihoods; for scripts that pass it"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="changes nothing: the likelihoods are exact")
 
 
 def _demo_options(parser):
-    parser.add_argument(
-        "--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)"
-    )
+    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)")
     parser.add_argument("--seconds", type=_positive, default=110.0, help="time to train (110)")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
 
@@ -131,9 +120,7 @@ def _config_options(group, config, skip=()):
             how = {"type": get_args(kind)[0], "nargs": len(get_args(kind)), "metavar": "X"}
         shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         option = "--" + field.name.replace("_", "-")
-        group.add_argument(
-            option, default=argparse.SUPPRESS, help=f"{text} ({shown})".replace("%", "%%"), **how
-        )
+        group.add_argument(option, default=argparse.SUPPRESS, help=f"{text} ({shown})".replace("%", "%%"), **how)
 
 
 def _attribute_texts(doc):

@@ -57,9 +57,7 @@ def copy_into(module, tensors, what):
     target = module.state_dict()
     if set(target) != set(tensors):
         different = sorted(set(target) ^ set(tensors))
-        raise ValueError(
-            f"{what}: expected the {len(target)} tensors of the model; differs in {different[0]}"
-        )
+        raise ValueError(f"{what}: expected the {len(target)} tensors of the model; differs in {different[0]}")
     for name, tensor in tensors.items():
         expected, got = tuple(target[name].shape), tuple(tensor.shape)
         if expected != got:

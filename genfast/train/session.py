@@ -45,9 +45,7 @@ def train(out, *, model, preset, model_options, train_options, data_options, res
         save_run(out, model, model_config, config, source)
     done = load_checkpoint(out)[1]["step"] if resume else 0
     with progress_bar(config.total_steps(len(training)), done) as progress:
-        return fit(
-            network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress
-        )
+        return fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
 def load_data(source, split):
@@ -135,9 +133,7 @@ def progress_bar(total, done=0):
     except ImportError:
         yield None
         return
-    with tqdm(
-        total=total, initial=done, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=total, initial=done, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True) as bar:
         shown = {}
 
         def progress(record):
