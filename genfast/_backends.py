@@ -190,9 +190,9 @@ def _require(names):
     for name in filter(None, names.split(",")):
         if name not in NATIVE:
             raise ValueError(f"GENFAST_REQUIRE: expected backends among {', '.join(NATIVE)}; got {name!r}")
-        found = backends()[name]
-        if not found.available:
-            raise ImportError(f"GENFAST_REQUIRE: expected {name}; got {found.reason}")
+        missing = _CPP_MISSING if name == "cpp" else _triton_missing() or _triton_idle()
+        if missing:
+            raise ImportError(f"GENFAST_REQUIRE: expected {name}; got {missing}")
 
 
 if cpp is not None:
