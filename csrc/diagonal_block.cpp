@@ -93,13 +93,13 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
   const S* grad_y = static_cast<const S*>(a.grad_y) + b * pixels * s.inputs;
   const S* hidden = static_cast<const S*>(a.hidden) + b * pixels * 2 * s.hidden;
   S* grad_sum = memory.take<S>(pixels * s.hidden);
-  S* grad_gates = memory.take<S>(pixels * 2 * s.gates());
+  S* grad_gates = memory.take<S>(pixels * s.gates());  // of one direction at a time
+  S* grad_x = static_cast<S*>(a.grad_x) + b * pixels * s.inputs;
   multiply<S>({pixels, s.hidden, s.inputs, grad_y, s.inputs, 1, job.output_weight, nullptr, nullptr, grad_sum, s.hidden});
   for (int64_t d = 0; d < 2; ++d) {
     Scratch::Frame scan(memory);
     const Walk walk{s, d == 1};
     const WeightGradient<S> gradient(s, sums + d * WeightGradient<S>::size(s));
-    const Map<S> grad_gates_map{grad_gates + d * s.gates(), 2 * s.gates()};
     backward_scan<S>({walk,
                       job.weight + d * backward_room<S>(s),
                       static_cast<const S*>(a.c0) + d * s.hidden,
@@ -107,14 +107,13 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
                       d * s.width,
                       map_of<const S>(a.saved_gates, b, 2, d, s, s.gates()),
                       map_of<const S>(a.saved_cells, b, 2, d, s, s.hidden),
-                      grad_gates_map},
+                      {grad_gates, s.gates()}},
                      gradient.c0, memory);
     add_weight_gradient<S>(walk, {x, s.inputs}, {hidden + d * s.hidden, 2 * s.hidden},
-                           static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates_map.data, grad_gates_map.pixel},
-                           gradient, memory);
+                           static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates, s.gates()}, gradient, memory);
+    multiply<S>({pixels, s.inputs, s.gates(), grad_gates, s.gates(), 1, job.input_weight + d * column_room<S>(s.gates(), s.inputs),
+                 d ? grad_x : grad_y, nullptr, grad_x, s.inputs});
   }
-  S* grad_x = static_cast<S*>(a.grad_x) + b * pixels * s.inputs;
-  multiply<S>({pixels, s.inputs, 2 * s.gates(), grad_gates, 2 * s.gates(), 1, job.input_weight, grad_y, nullptr, grad_x, s.inputs});
 
   S *grad_output_weight = sums + 2 * WeightGradient<S>::size(s), *grad_output_bias = grad_output_weight + s.hidden * s.inputs;
   S* sum = grad_sum;  // no longer needed
@@ -129,7 +128,7 @@ template <class S>
 int64_t backward_image_scratch(const GridShape& s) {
   const int64_t scan = backward_scratch<S>(s) + weight_gradient_scratch<S>(s);
   const int64_t output = Scratch::bytes<S>(column_room<S>(s.pixels(), s.inputs));
-  return Scratch::bytes<S>(s.pixels() * s.hidden) + Scratch::bytes<S>(s.pixels() * 2 * s.gates()) + max(scan, output);
+  return Scratch::bytes<S>(s.pixels() * s.hidden) + Scratch::bytes<S>(s.pixels() * s.gates()) + max(scan, output);
 }
 
 template <class S>
@@ -166,15 +165,16 @@ template <class S>
 int backward(const DiagonalBlockBackward& a) {
   const GridShape s{a.height, a.width, a.hidden_size, a.features};
   const int64_t parts = min(a.batch, kPartialSums), size = part_size<S>(s), direction = WeightGradient<S>::size(s);
-  const int64_t input_room = column_room<S>(2 * s.gates(), s.inputs), sum_room = column_room<S>(s.inputs, s.hidden);
-  Scratch memory(Scratch::bytes<S>(2 * backward_room<S>(s)) + Scratch::bytes<S>(input_room) + Scratch::bytes<S>(sum_room) +
+  const int64_t input_room = column_room<S>(s.gates(), s.inputs), sum_room = column_room<S>(s.inputs, s.hidden);
+  Scratch memory(Scratch::bytes<S>(2 * backward_room<S>(s)) + Scratch::bytes<S>(2 * input_room) + Scratch::bytes<S>(sum_room) +
                  Scratch::bytes<S>(max(parts, 1) * size));
   if (memory.failed()) return kNoMemory;
-  S *weight = memory.take<S>(2 * backward_room<S>(s)), *input_weight = memory.take<S>(input_room);
+  S *weight = memory.take<S>(2 * backward_room<S>(s)), *input_weight = memory.take<S>(2 * input_room);
   S *output_weight = memory.take<S>(sum_room), *sums = memory.take<S>(max(parts, 1) * size);
-  for (int64_t d = 0; d < 2; ++d)
+  for (int64_t d = 0; d < 2; ++d) {
     pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), weight + d * backward_room<S>(s));
-  pack_columns(2 * s.gates(), s.inputs, static_cast<const S*>(a.input_weight), 1, 2 * s.gates(), input_weight);
+    pack_columns(s.gates(), s.inputs, static_cast<const S*>(a.input_weight) + d * s.gates(), 1, 2 * s.gates(), input_weight + d * input_room);
+  }
   pack_columns(s.inputs, s.hidden, static_cast<const S*>(a.output_weight), 1, s.inputs, output_weight);
   Backward<S> job{a, s, weight, input_weight, output_weight, sums, parts, kOk};
   if (parts && s.pixels()) {

@@ -39,7 +39,8 @@ void add_weight_gradient(const Walk& walk, Map<const S> input, Map<const S> hidd
   using T = Arithmetic<S>;
   const GridShape& s = walk.shape;
   T* neighbours = scratch.take<T>(2 * s.hidden * s.pixels());  // [pixels][above, side][C]
-  T* columns = scratch.take<T>(column_room<T>(s.pixels(), s.gates()));
+  T* packed = scratch.take<T>(column_room<T>(s.pixels(), s.gates()));
+  const T* columns = packed;
   const int64_t back = walk.mirrored ? 1 : -1, first = walk.mirrored ? s.width - 1 : 0;
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t j = 0; j < s.width; ++j) {
@@ -51,7 +52,11 @@ void add_weight_gradient(const Walk& walk, Map<const S> input, Map<const S> hidd
       if (!i) add(grad_gates.at(p), s.gates(), to.outside);
       if (j == first) add(grad_gates.at(p), s.gates(), to.outside + s.gates());
     }
-  pack_columns(s.pixels(), s.gates(), grad_gates.data, grad_gates.pixel, 1, columns);
+  const bool is_packed = sizeof(S) == sizeof(T) && grad_gates.pixel == kWide * kLanes<T> && s.gates() == grad_gates.pixel;
+  if (is_packed)
+    columns = reinterpret_cast<const T*>(grad_gates.data);
+  else
+    pack_columns(s.pixels(), s.gates(), grad_gates.data, grad_gates.pixel, 1, packed);
   if constexpr (sizeof(S) == sizeof(T))
     if (s.inputs)
       multiply<T>({s.inputs, s.gates(), s.pixels(), input.data, 1, input.pixel, columns, to.weight, nullptr, to.weight, s.gates()});

@@ -166,6 +166,26 @@ GENFAST_INLINE void store(S* at, Vector<Arithmetic<S>> x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) at[i] = lanes[i];
 }
 
+// A store of what is not read again soon: past the cache, where that is one whole line.
+template <class S>
+GENFAST_INLINE void stream(S* at, Vector<Arithmetic<S>> x, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == sizeof(Arithmetic<S>))
+    if (n >= kLanes<S> && reinterpret_cast<uintptr_t>(at) % 64 == 0) {
+      __m512i line;
+      memcpy(&line, &x, sizeof line);
+      return _mm512_stream_si512(reinterpret_cast<__m512i*>(at), line);
+    }
+#endif
+  store(at, x, n);
+}
+
+GENFAST_INLINE void finish_streams() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 // expm1(r) = r + r^2 q(r) on |r| <= ln(2)/2, relative error 1.3e-8 (minimax) and 7e-21 (Chebyshev nodes).
 // ln(2) is split so that n * kHigh is exact.
 template <class T>
