@@ -341,12 +341,16 @@ def test_averages_follow_their_recursion(tmp_path):
     assert not torch.equal(run.averaged.weight, table.weight)
 
 
-def test_only_matrices_decay():
+def test_only_weight_matrices_decay():
     optimizer = make_optimizer(Table(), config(weight_decay=0.25))
     assert [(g["weight_decay"], [p.shape for p in g["params"]]) for g in optimizer.param_groups] == [
         (0.25, [(12, 3)]),
         (0.0, [(3,)]),
     ]
+    model = pixelrnn()
+    free = {id(p) for p in make_optimizer(model, config()).param_groups[1]["params"]}
+    names = {name.split(".")[-1] for name, p in model.named_parameters() if id(p) in free}
+    assert names == {"bias", "input_bias", "output_bias", "h0", "c0"}
 
 
 def test_gradients_are_clipped(tmp_path):

@@ -14,7 +14,7 @@ class TrainConfig:
     batch: int = option(16, "images per update")
     lr: float = option(4e-3, "peak learning rate of AdamW")
     betas: tuple[float, float] = option((0.9, 0.99), "AdamW's decay rates")
-    weight_decay: float = option(0.0, "AdamW's decay, of matrices only")
+    weight_decay: float = option(0.0, "AdamW's decay, of weight matrices only")
     warmup: int = option(300, "updates over which the learning rate rises")
     clip: float = option(1.0, "largest gradient norm of the loss in nats per dimension (0: no clipping)")
     ema: float = option(0.999, "decay of the moving average of the weights, which is what is kept")

@@ -14,9 +14,11 @@ def learning_rate(step, steps, config):
 
 
 def make_optimizer(model, config):
-    """AdamW that decays matrices and leaves biases alone."""
+    """AdamW that decays weight matrices and leaves the rest alone."""
+    # By name too: the biases and boundary states of the scans have a dimension for the direction.
+    decayed = {name for name, p in model.named_parameters() if p.ndim > 1 and name.endswith("weight")}
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in model.named_parameters() if (name in decayed) == on], "weight_decay": decay}
+        for on, decay in ((True, config.weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
