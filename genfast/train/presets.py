@@ -11,6 +11,7 @@ PRESETS = {
             "betas": (0.9, 0.99),
             "warmup": 300,
             "ema": 0.999,
+            "weight_decay": 0.02,
             "eval_every": 2000,
             "save_every": 1000,
         },

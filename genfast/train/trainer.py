@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genfast._files import writable_folder, write_json
+from genfast._files import writable_folder
 from genfast.train.checkpoint import (
     checkpoint_path,
     copy_into,
@@ -20,6 +20,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import steps_per_epoch
+from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.optim import learning_rate, make_optimizer
 from genfast.train.signals import stop_signals
@@ -46,6 +47,7 @@ def fit(model, train, valid, config, out, *, resume=False, minutes=None, progres
     Ctrl-C and SIGTERM end the run with a whole checkpoint.
     Returns: FitResult. Raises: FloatingPointError if the loss stops being finite.
     """
+    keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
         raise FileExistsError(f"{out}: expected an empty folder or --resume; got a run with a checkpoint")
@@ -55,8 +57,6 @@ def fit(model, train, valid, config, out, *, resume=False, minutes=None, progres
         run = Run(model.to(device), train, valid, config, out, progress)
         if resume:
             run.restore()
-        else:
-            write_json(out / "train.json", config.to_dict())
         return run.run(minutes)
 
 
