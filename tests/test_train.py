@@ -283,12 +283,12 @@ class Table(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(12, 3))
         self.bias = nn.Parameter(torch.zeros(3))
-        self.seen, self.scale = [], 1.0
+        self.seen, self.scale, self.eval_scale = [], 1.0, 1.0
 
     def log_prob(self, x):
         if self.training:
             self.seen.append(x)
-        logits = torch.log_softmax(self.weight + self.bias, dim=1) * self.scale
+        logits = torch.log_softmax(self.weight + self.bias, dim=1) * (self.scale if self.training else self.eval_scale)
         return logits.expand(len(x), -1, -1).gather(2, x.flatten(1).long()[..., None]).sum((1, 2))
 
     def save_pretrained(self, folder):
@@ -392,6 +392,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
         fit(table, TRAIN, VALID, config(log_every=6), tmp_path, progress=poison)
     tensors, state = load_checkpoint(tmp_path)
     assert state["step"] == 5 and all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_validation_that_is_not_finite_stops(tmp_path):
+    table = Table()
+    table.eval_scale = math.inf
+    with pytest.raises(FloatingPointError, match="finite validation loss; got (inf|nan) at step 6"):
+        fit(table, TRAIN, VALID, config(), tmp_path)
+    assert load_checkpoint(tmp_path)[1]["step"] == 5 and not (tmp_path / "model").exists()
 
 
 def test_training_leaves_the_callers_random_numbers_alone(tmp_path):

@@ -80,7 +80,7 @@ def mean_nats(model, images, batch):
 
 
 class Run:
-    """All the state of one training run. What `state_tensors` and `state` return is what resuming needs."""
+    """All the state of one training run; `save` and `restore` hold what resuming needs, and nothing else changes."""
 
     def __init__(self, model, train, valid, config, out, progress):
         self.model, self.config, self.out = model.train(), config, Path(out)
@@ -97,6 +97,7 @@ class Run:
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.step, self.counted, self.seconds = 0, 0, 0.0
         self.best_nats, self.best_step = math.inf, 0
+        self.epoch, self.order = None, None
         self.norm = torch.zeros(())
 
     def run(self, minutes):
@@ -104,6 +105,7 @@ class Run:
         started = self.mark = time.perf_counter()
         with stop_signals() as stop:
             if self.step == 0:
+                self.log.forget_after(0)
                 self.save()
             while self.step < self.steps and reason == "finished":
                 self.update()
@@ -140,16 +142,14 @@ class Run:
     def next_batch(self):
         size, per_epoch = self.config.batch, steps_per_epoch(len(self.train), self.config.batch)
         epoch, index = divmod(self.step, per_epoch)
-        if index == 0 or not hasattr(self, "order"):
+        if epoch != self.epoch:
             # From (seed, epoch) alone, so that resuming needs no record of it.
             order = np.random.RandomState([self.config.seed, epoch]).permutation(len(self.train))
-            self.order = torch.from_numpy(order).to(self.device)
+            self.epoch, self.order = epoch, torch.from_numpy(order).to(self.device)
         return self.train.index_select(0, self.order[index * size : (index + 1) * size])
 
     def after_update(self, last):
         config, due = self.config, lambda every: last or self.step % every == 0
-        if due(config.log_every) or due(config.eval_every) or due(config.save_every):
-            self.check_finite()
         if due(config.log_every) or due(config.eval_every):
             self.record(due(config.eval_every))
         if due(config.save_every) and not last:
@@ -161,6 +161,7 @@ class Run:
             raise FloatingPointError(f"train: expected a finite loss; got {got} (the checkpoint is whole)")
 
     def record(self, evaluate):
+        self.check_finite()
         now = time.perf_counter()
         self.seconds += now - self.mark
         batch = min(self.config.batch, len(self.train))
@@ -177,6 +178,8 @@ class Run:
         self.counted, self.mark = 0, now
         if evaluate:
             record["valid_nats"] = nats = mean_nats(self.averaged, self.valid, self.config.eval_batch)
+            if not math.isfinite(nats):
+                raise FloatingPointError(f"train: expected a finite validation loss; got {nats} at step {self.step}")
             record["best"] = nats < self.best_nats
             if record["best"]:
                 self.best_nats, self.best_step = nats, self.step
@@ -188,6 +191,7 @@ class Run:
         self.averaged.save_pretrained(self.out / "model")
 
     def save(self):
+        self.check_finite()
         tensors = prefixed("model", self.model.state_dict())
         tensors |= prefixed("averaged", self.averaged.state_dict())
         for index, values in self.optimizer.state_dict()["state"].items():
