@@ -3,13 +3,20 @@
 import argparse
 import os
 import re
+import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from genfast.train.config import TrainConfig
-from genfast.train.presets import PRESETS, preset
+import genfast
+from genfast._files import writable_folder
+from genfast.data.grid import writer
+from genfast.demo import demo
+from genfast.models import MODELS
+from genfast.train import PRESETS, TrainConfig, preset
+from genfast.train.runs import open_model
+from genfast.train.session import draw, evaluate, train
 
 FROM_DATA = ("channels", "height", "width", "levels")
 
@@ -19,7 +26,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in argv
     try:
-        args = make_parser(argv).parse_args(argv)
+        args = make_parser().parse_args(argv)
         return args.run(args) or 0
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -37,17 +44,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
-def make_parser(argv=()):
-    """The parser of all commands. Only `train` needs the models, and so torch, to know its options."""
+def make_parser():
     parser = Parser(prog="genfast", description="Train, sample and evaluate deep generative models.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, (add_options, run, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name != "train":
-            _common(command, run)
-            add_options(command)
-        elif "train" in argv[:1]:
-            add_options(command)
+        _common(command, run)
+        add_options(command)
     return parser
 
 
@@ -57,8 +60,6 @@ def _common(parser, run):
 
 
 def _train_options(parser):
-    from genfast.models import MODELS
-
     choices = parser.add_subparsers(metavar="MODEL", required=True, parser_class=Parser)
     for name, (_, config) in MODELS.items():
         command = choices.add_parser(name, help=f"train a {name}", description=f"Train a {name} on images.")
@@ -128,9 +129,6 @@ def _attribute_texts(doc):
 
 
 def run_train(args):
-    from genfast._files import writable_folder
-    from genfast.train.session import train
-
     out = writable_folder(args.out)
     given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if hasattr(args, f.name)}
     result = train(
@@ -150,48 +148,34 @@ def run_train(args):
         best = f"validation {result.best_nats:.2f} nats per image at step {result.best_step}"
         print(f"{out}: {result.steps} steps; {best}")
         return 0
-    again = f"continue with: genfast train {args.model} --out {out} --resume"
-    print(
-        f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}",
-        file=sys.stderr,
-    )
+    again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
+    print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)
     return 130 if result.reason == "interrupted" else 0
 
 
 def _model_fields(name):
-    from genfast.models import MODELS
-
     return {f.name for f in fields(MODELS[name][1])} - set(FROM_DATA)
 
 
 def run_sample(args):
-    from genfast.data.grid import writer
-    from genfast.train.runs import open_model
-
     write = writer(args.out)  # a wrong ending or folder is found before the work
     model = open_model(args.target)
-    write(model.sample(args.n, seed=args.seed, temperature=args.temperature), model.config.levels)
+    write(draw(model, args.n, seed=args.seed, temperature=args.temperature), model.config.levels)
     print(f"{args.out}: {args.n} images")
 
 
 def run_evaluate(args):
-    from genfast.train.session import evaluate
-
     data = {k: getattr(args, k) for k in ("data", "data_root", "size", "levels", "strict")}
     for line in evaluate(args.target, data, args.split, args.batch):
         print(line)
 
 
 def run_backends(args):
-    import genfast
-
     for backend in genfast.backends().values():
         print(backend)
 
 
 def run_demo(args):
-    from genfast.demo import demo
-
     demo(Path(args.out), seconds=args.seconds, seed=args.seed)
 
 
@@ -224,15 +208,7 @@ def _fail(message, code):
 COMMANDS = {
     "train": (_train_options, run_train, "train a model on images"),
     "sample": (_sample_options, run_sample, "draw images from a model"),
-    "evaluate": (
-        _evaluate_options,
-        run_evaluate,
-        "negative log-likelihood of held-out images, beside yardsticks",
-    ),
-    "backends": (
-        lambda parser: None,
-        run_backends,
-        "what runs the kernels on this machine, and why not the rest",
-    ),
+    "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
+    "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits for two minutes and write a report"),
 }

@@ -16,8 +16,9 @@ from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 from genfast.train.config import TrainConfig
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
+from genfast.train.progress import progress_bar
 from genfast.train.runs import clear_run, open_model, save_run
-from genfast.train.session import nll_table, progress_bar
+from genfast.train.session import nll_table
 from genfast.train.trainer import Run, fit
 
 

@@ -211,7 +211,7 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     code, steps = LOOP.format(tests=os.path.dirname(__file__), out=str(tmp_path)), [-1]
     for attempt in range(3):
         process = subprocess.Popen([sys.executable, "-c", code, *["resume"] * attempt], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not checkpoint_path(tmp_path).exists() or load_checkpoint(tmp_path)[1]["step"] <= steps[-1] + 20:
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline
@@ -369,7 +369,7 @@ def test_the_kept_model_is_the_best_on_the_validation_images(tmp_path):
     assert result.best_step == min(evaluated, key=evaluated.get) < 60, "four images must be overfitted"
     assert result.best_nats == evaluated[result.best_step] < evaluated[60]
     kept = models.load(tmp_path / "model")
-    assert mean_nats(kept, VALID.images, 4) == pytest.approx(result.best_nats, rel=1e-6)
+    assert mean_nats(kept, VALID.images.split(4)) == pytest.approx(result.best_nats, rel=1e-6)
 
 
 def test_training_learns_and_counts(tmp_path):

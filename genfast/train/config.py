@@ -1,4 +1,4 @@
-"""The settings of one training run. No torch here: `genfast --help` reads it."""
+"""The settings of one training run."""
 
 from dataclasses import asdict, dataclass, field, fields
 

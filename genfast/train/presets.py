@@ -34,6 +34,7 @@ PRESETS = {
 
 
 def preset(name):
+    """The recipe of that name: its data, and what it sets of the model and of the training."""
     if name not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; got {name!r}")
     return PRESETS[name]

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from genfast import models
 from genfast._files import read_json, write_json
 
 CONFIG = "config.json"
@@ -32,8 +33,6 @@ def clear_run(out):
 
 def open_model(target):
     """The model of a run folder, of a model folder, by the name of shipped weights, or by a Hub id."""
-    from genfast import models
-
     folder = Path(target)
     if (folder / "model" / CONFIG).is_file():
         return models.load(folder / "model")

@@ -1,14 +1,14 @@
 """Training and evaluation from settings, as the command line asks for them."""
 
 import sys
-from contextlib import contextmanager
 
 import torch
 
-from genfast import models
+from genfast import metrics, models
 from genfast.data import load
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
+from genfast.train.progress import progress_bar, track
 from genfast.train.runs import clear_run, load_run, open_model, save_run
 from genfast.train.trainer import fit, mean_nats
 
@@ -65,8 +65,6 @@ def load_data(source, split):
 
 def evaluate(target, data_options, split, batch):
     """Lines of a report: the model's NLL on held-out images, and what simpler models make of them."""
-    from genfast import metrics
-
     model = open_model(target)
     source = _data_of(target, data_options)
     held_out = _held_out(source, split)
@@ -83,15 +81,20 @@ def evaluate(target, data_options, split, batch):
 
 def nll_table(model, training, held_out, batch=250):
     """Nats per image of the held-out images under the model, and under what knows less."""
-    from genfast import metrics
-
     images, levels = held_out.images, held_out.levels
     return {
-        "model": mean_nats(model, images, batch),
+        "model": mean_nats(model, track(images.split(batch), "batch")),
         "independent pixels": metrics.independent_pixel_nll(training.images, images, levels),
         "gzip": metrics.gzip_nats(images, levels),
         "PNG": metrics.png_nats(images, levels),
     }
+
+
+def draw(model, count, *, seed, temperature=1.0, batch=64):
+    """Samples 0 to `count` - 1, in batches that bound the memory; the split does not change them."""
+    starts = track(range(0, count, batch), "batch")
+    parts = [model.sample(min(batch, count - i), seed=seed, temperature=temperature, first=i) for i in starts]
+    return torch.cat(parts)
 
 
 def _data_of(target, options):
@@ -123,24 +126,3 @@ def _unchanged(settings, model, model_options, train_options, data_options):
         value = list(value) if isinstance(value, tuple) else value
         if saved.get(name) != value:
             raise ValueError(f"{name}: expected {saved.get(name)} as in the run to resume; got {value}")
-
-
-@contextmanager
-def progress_bar(total, done=0):
-    """A function of the metrics' records that draws a bar on a terminal, and nothing elsewhere."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    with tqdm(total=total, initial=done, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True) as bar:
-        shown = {}
-
-        def progress(record):
-            shown["train"] = f"{record['train_nats']:.2f}"
-            if "valid_nats" in record:
-                shown["valid"] = f"{record['valid_nats']:.2f}"
-            bar.update(record["step"] - bar.n)
-            bar.set_postfix(shown)
-
-        yield progress

@@ -70,13 +70,16 @@ def pick_device(name):
 
 
 @torch.no_grad()
-def mean_nats(model, images, batch):
-    """Mean negative log-likelihood in nats per image, of the model without dropout."""
+def mean_nats(model, batches):
+    """Mean negative log-likelihood in nats per image over batches of images, of the model without dropout."""
     was_training = model.training
     model.eval()
-    total = sum(-model.log_prob(part).double().sum().item() for part in images.split(batch))
+    total, count = 0.0, 0
+    for images in batches:
+        total -= model.log_prob(images).double().sum().item()
+        count += len(images)
     model.train(was_training)
-    return total / len(images)
+    return total / count
 
 
 class Run:
@@ -177,7 +180,7 @@ class Run:
         self.total.zero_()
         self.counted, self.mark = 0, now
         if evaluate:
-            record["valid_nats"] = nats = mean_nats(self.averaged, self.valid, self.config.eval_batch)
+            record["valid_nats"] = nats = mean_nats(self.averaged, self.valid.split(self.config.eval_batch))
             if not math.isfinite(nats):
                 raise FloatingPointError(f"train: expected a finite validation loss; got {nats} at step {self.step}")
             record["best"] = nats < self.best_nats

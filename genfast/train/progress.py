@@ -1,0 +1,35 @@
+"""Progress bars: on a terminal, and nothing elsewhere."""
+
+import sys
+from contextlib import contextmanager
+
+try:
+    from tqdm import tqdm
+except ImportError:
+    tqdm = None
+
+
+def track(parts, unit):
+    """The same parts, one by one, with a bar that counts them."""
+    if tqdm is None or len(parts) < 2:
+        return parts
+    return tqdm(parts, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
+
+
+@contextmanager
+def progress_bar(total, done=0):
+    """A function of a run's records that moves a bar of its steps."""
+    if tqdm is None:
+        yield None
+        return
+    with tqdm(total=total, initial=done, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True) as bar:
+        shown = {}
+
+        def progress(record):
+            shown["train"] = f"{record['train_nats']:.2f}"
+            if "valid_nats" in record:
+                shown["valid"] = f"{record['valid_nats']:.2f}"
+            bar.update(record["step"] - bar.n)
+            bar.set_postfix(shown)
+
+        yield progress
