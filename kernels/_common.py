@@ -29,6 +29,7 @@ class Streamed(NamedTuple):
     block_k: int
     num_warps: int
     num_stages: int
+    keep_side: bool = False
 
 
 class WeightGradient(NamedTuple):
@@ -42,26 +43,51 @@ class WeightGradient(NamedTuple):
     num_stages: int
 
 
+# About two programs of a weight gradient for each of 132 processors.
 PROGRAMS = 256
 
 # The largest padded C whose recurrent weights stay in registers and shared memory, by rows and bytes per value.
-# benchmarks/triton_launch_table.py prints the candidates and the row that justifies each choice.
 RESIDENT_UNITS = {(16, 2): 64, (32, 2): 64, (64, 2): 32, (16, 4): 32, (32, 4): 32, (64, 4): 16}
 
+# By rows and bytes per value. benchmarks/triton_launch_table.py prints what each needs and, on a GPU, its time.
+STREAMED_FORWARD = {
+    (32, 2): Streamed(32, 128, 32, num_warps=8, num_stages=3),
+    (64, 2): Streamed(64, 32, 64, num_warps=8, num_stages=3),
+    (32, 4): Streamed(32, 32, 32, num_warps=8, num_stages=2),
+}
+STREAMED_BACKWARD = {
+    (32, 2): Streamed(32, 128, 64, num_warps=8, num_stages=3),
+    (64, 2): Streamed(64, 64, 64, num_warps=8, num_stages=3),
+    (32, 4): Streamed(32, 32, 32, num_warps=8, num_stages=2),
+}
 
-def scan_launch(dtype, height, size):
-    """The fixed launch of a scan over images of `height` rows with `size` hidden units."""
+HOPPER_SHARED = 227 * 1024
+
+
+def scan_launch(dtype, height, size, backward, shared=HOPPER_SHARED):
+    """The fixed launch of a scan over images of `height` rows with `size` hidden units, on a device that lends one
+    program `shared` bytes of shared memory."""
     rows = max(16, triton.next_power_of_2(height))
     units = max(16, triton.next_power_of_2(size))
     if units <= RESIDENT_UNITS.get((rows, dtype.itemsize), 0):
         return Resident(rows, units, num_warps=min(8 if rows == 64 else 16, rows * units // 128))
-    if dtype.itemsize == 4:
-        return Streamed(rows=32, block_n=32, block_k=32, num_warps=4, num_stages=2)
-    return Streamed(rows=64, block_n=64, block_k=64, num_warps=8, num_stages=3)
+    rows = 32 if dtype.itemsize == 4 or height <= 32 else 64
+    if backward:
+        return STREAMED_BACKWARD[rows, dtype.itemsize]
+    launch = STREAMED_FORWARD[rows, dtype.itemsize]
+    keep = size <= launch.block_n == 128 and shared >= HOPPER_SHARED
+    return launch._replace(keep_side=keep)
+
+
+def shared_memory(tensor):
+    """Bytes of shared memory that one program may use on the tensor's device."""
+    if not tensor.is_cuda:
+        return HOPPER_SHARED
+    return torch.cuda.get_device_properties(tensor.device).shared_memory_per_block_optin
 
 
 def weight_launch(dtype, size, directions, cells):
-    """The fixed launch of the weight gradient; `steps` splits the cells over about two programs per processor."""
+    """The fixed launch of the weight gradient; `steps` is a power of two, so that few kernels are compiled."""
     block_m = min(64, max(16, triton.next_power_of_2(size)))
     block_n = min(128, 4 * block_m) if dtype.itemsize == 2 else 64
     block_k = 64 if dtype.itemsize == 2 else 32
@@ -76,8 +102,20 @@ def device_of(tensor):
 
 
 @triton.jit
-def tanh(x):
-    return 2 * tl.sigmoid(2 * x) - 1
+def tanh(x, APPROXIMATE: tl.constexpr):
+    """One instruction, relative error 5e-4, where the result is rounded to bfloat16's 4e-3 anyway."""
+    if APPROXIMATE:
+        return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+    else:
+        return 2 * tl.sigmoid(2 * x) - 1
+
+
+@triton.jit
+def sigmoid(x, APPROXIMATE: tl.constexpr):
+    if APPROXIMATE:
+        return 0.5 * tanh(0.5 * x, True) + 0.5
+    else:
+        return tl.sigmoid(x)
 
 
 @triton.constexpr_function

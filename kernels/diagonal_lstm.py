@@ -9,7 +9,17 @@ import torch
 import triton
 import triton.language as tl
 
-from genfast.kernels._common import PRECISION, Resident, device_of, images_of_program, scan_launch, tanh, weight_launch
+from genfast.kernels._common import (
+    PRECISION,
+    Resident,
+    device_of,
+    images_of_program,
+    scan_launch,
+    shared_memory,
+    sigmoid,
+    tanh,
+    weight_launch,
+)
 
 
 def diagonal_lstm_forward(gates, weight, h0, c0, save):
@@ -22,7 +32,7 @@ def diagonal_lstm_forward(gates, weight, h0, c0, save):
     saved_cells = gates.new_empty(hidden.shape if save else 0, dtype=torch.float32)
     if hidden.numel() == 0:
         return hidden, saved_gates, saved_cells
-    launch = scan_launch(gates.dtype, height, size)
+    launch = scan_launch(gates.dtype, height, size, False, shared_memory(gates))
     grid = (triton.cdiv(batch, images_of_program(height, launch.rows)), directions)
     sizes = {"H": height, "W": width, "D": directions, "C": size, "SAVE": save}
     with device_of(gates):
@@ -35,7 +45,7 @@ def diagonal_lstm_forward(gates, weight, h0, c0, save):
             cells = saved_cells if save else gates.new_empty(batch, height, directions, size, dtype=torch.float32)
             streamed_forward_kernel[grid](
                 gates, weight, h0, c0, hidden, saved_gates, cells, batch,
-                ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k,
+                ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k, KEEP_SIDE=launch.keep_side,
                 num_warps=launch.num_warps, num_stages=launch.num_stages, **sizes,
             )  # fmt: skip
     return hidden, saved_gates, saved_cells
@@ -49,7 +59,7 @@ def diagonal_lstm_backward(grad_hidden, hidden, saved_gates, saved_cells, weight
     grad_gates = torch.empty_like(saved_gates)
     if hidden.numel() == 0:
         return grad_gates, torch.zeros_like(weight), torch.zeros_like(h0), torch.zeros_like(c0)
-    launch = scan_launch(hidden.dtype, height, size)
+    launch = scan_launch(hidden.dtype, height, size, True)
     grid = (triton.cdiv(batch, images_of_program(height, launch.rows)), directions)
     sizes = {"H": height, "W": width, "D": directions, "C": size}
     float_state = {"dtype": torch.float32, "device": hidden.device}
@@ -104,6 +114,12 @@ def store_gates(pointers, i, f, g, o, mask, C: tl.constexpr):
     tl.store(pointers + C, f.to(dtype), mask=mask)
     tl.store(pointers + 2 * C, g.to(dtype), mask=mask)
     tl.store(pointers + 3 * C, o.to(dtype), mask=mask)
+
+
+@triton.jit
+def activate(i, f, g, o, dtype: tl.constexpr):
+    approximate: tl.constexpr = dtype == tl.bfloat16
+    return sigmoid(i, approximate), sigmoid(f, approximate), tanh(g, approximate), sigmoid(o, approximate)
 
 
 @triton.jit
@@ -190,9 +206,9 @@ def resident_forward_kernel(
         a = tl.dot(h, side_weight, a, input_precision=PRECISION)
         a = tl.dot(above, above_weight, a, input_precision=PRECISION)
         a_i, a_f, a_g, a_o = split_gates(a, ROWS, UNITS)
-        a_i, a_f, a_g, a_o = tl.sigmoid(a_i), tl.sigmoid(a_f), tanh(a_g), tl.sigmoid(a_o)
+        a_i, a_f, a_g, a_o = activate(a_i, a_f, a_g, a_o, dtype)
         c = tl.where(valid, a_f * c + a_i * a_g, c)
-        h = tl.where(valid, (a_o * tanh(c)).to(dtype), h)
+        h = tl.where(valid, (a_o * tanh(c, dtype == tl.bfloat16)).to(dtype), h)
 
         place = cell[:, None] * C + unit[None, :]
         tl.store(hidden + place, h, mask=valid & known[None, :])
@@ -204,15 +220,29 @@ def resident_forward_kernel(
 
 
 @triton.jit
+def neighbour(hidden, outside, cell, unit, valid, edge, C: tl.constexpr):
+    """Units of the hidden states of `cell`; beyond the image's edge, of `outside`."""
+    mask = valid & ~edge & (unit < C)[None, :]
+    h = tl.load(hidden + cell[:, None] * C + unit[None, :], mask=mask, other=0.0)
+    return tl.where(edge, tl.load(outside + unit, mask=unit < C, other=0.0)[None, :], h)
+
+
+@triton.jit
 def streamed_forward_kernel(
     gates, weight, h0, c0, hidden, saved_gates, cells, B,
     H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SAVE: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, KEEP_SIDE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
-    """`cells` is [B, H, W, D, C] if SAVE, else [B, H, D, C] overwritten step by step."""
+    """`cells` is [B, H, W, D, C] if SAVE, else [B, H, D, C] overwritten step by step. With KEEP_SIDE, for C up to
+    BLOCK_N, the side tap stays in shared memory, which halves what each step reads from L2."""
     d = tl.program_id(1)
     dtype = hidden.dtype.element_ty
     K_BLOCKS: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
+    BLOCKS: tl.constexpr = K_BLOCKS if KEEP_SIDE else 2 * K_BLOCKS
+    if KEEP_SIDE:
+        all_units = tl.arange(0, BLOCK_N)
+        kept = weight + (d * 2 + 1) * C * 4 * C + all_units[:, None] * 4 * C + all_units[None, :]
+        side_i, side_f, side_g, side_o = load_gates(kept, (all_units < C)[:, None] & (all_units < C)[None, :], C)
     for t in range(H + W - 1):
         for m in range(0, images_of_program(H, ROWS) * H, ROWS):
             lane = m + tl.arange(0, ROWS)
@@ -237,27 +267,28 @@ def streamed_forward_kernel(
                 a_f = tl.zeros((ROWS, BLOCK_N), tl.float32)
                 a_g = tl.zeros((ROWS, BLOCK_N), tl.float32)
                 a_o = tl.zeros((ROWS, BLOCK_N), tl.float32)
-                for block in range(2 * K_BLOCKS):
+                if KEEP_SIDE:
+                    beside = neighbour(hidden, h0 + d * C, cell - step, all_units, valid, (j == 0)[:, None], C)
+                    a_i = tl.dot(beside, side_i, input_precision=PRECISION)
+                    a_f = tl.dot(beside, side_f, input_precision=PRECISION)
+                    a_g = tl.dot(beside, side_g, input_precision=PRECISION)
+                    a_o = tl.dot(beside, side_o, input_precision=PRECISION)
+                for block in range(BLOCKS):
                     tap = block // K_BLOCKS
                     k = (block % K_BLOCKS) * BLOCK_K + tl.arange(0, BLOCK_K)
                     edge = tl.where(tap == 0, i, j)[:, None] == 0
                     source = cell - tl.where(tap == 0, W * D, step)
-                    h = tl.load(
-                        hidden + source[:, None] * C + k[None, :], mask=valid & ~edge & (k < C)[None, :], other=0.0
-                    )
-                    outside = tl.load(h0 + d * C + k, mask=k < C, other=0.0)
-                    h = tl.where(edge, outside[None, :], h)
+                    h = neighbour(hidden, h0 + d * C, source, k, valid, edge, C)
                     w = weight + ((d * 2 + tap) * C + k)[:, None] * 4 * C + unit[None, :]
                     w_i, w_f, w_g, w_o = load_gates(w, (k < C)[:, None] & known[None, :], C)
                     a_i = tl.dot(h, w_i, a_i, input_precision=PRECISION)
                     a_f = tl.dot(h, w_f, a_f, input_precision=PRECISION)
                     a_g = tl.dot(h, w_g, a_g, input_precision=PRECISION)
                     a_o = tl.dot(h, w_o, a_o, input_precision=PRECISION)
-                a_i, a_f, a_g = tl.sigmoid(a_i + x_i), tl.sigmoid(a_f + x_f), tanh(a_g + x_g)
-                a_o = tl.sigmoid(a_o + x_o)
+                a_i, a_f, a_g, a_o = activate(a_i + x_i, a_f + x_f, a_g + x_g, a_o + x_o, dtype)
                 c = a_f * tl.where((j > 0)[:, None], c, outside_c[None, :]) + a_i * a_g
                 tl.store(cells + memory[:, None] * C + unit[None, :], c, mask=mask)
-                tl.store(hidden + cell[:, None] * C + unit[None, :], (a_o * tanh(c)).to(dtype), mask=mask)
+                tl.store(hidden + cell[:, None] * C + unit[None, :], (a_o * tanh(c, dtype == tl.bfloat16)).to(dtype), mask=mask)
                 if SAVE:
                     store_gates(saved_gates + cell[:, None] * 4 * C + unit[None, :], a_i, a_f, a_g, a_o, mask, C)
         # Other threads of this program read the new states in the next step.
@@ -265,9 +296,9 @@ def streamed_forward_kernel(
 
 
 @triton.jit
-def cell_gradient(dh, dc, i, f, g, o, c, previous_c):
+def cell_gradient(dh, dc, i, f, g, o, c, previous_c, dtype: tl.constexpr):
     """Back through one cell: the four pre-activation gradients and what flows on to the side cell's memory."""
-    y = tanh(c)
+    y = tanh(c, dtype == tl.bfloat16)
     dc += dh * o * (1 - y * y)
     return dc * g * i * (1 - i), dc * previous_c * f * (1 - f), dc * i * (1 - g * g), dh * y * o * (1 - o), dc * f
 
@@ -322,7 +353,7 @@ def resident_backward_kernel(
         older = (inside & (j >= 2) & (j <= W + 1))[:, None] & known[None, :]
         ahead_c = tl.load(saved_cells + place - step * C, mask=older, other=0.0)
 
-        d_i, d_f, d_g, d_o, flow = cell_gradient(dh, dc, s_i, s_f, s_g, s_o, c, side_c)
+        d_i, d_f, d_g, d_o, flow = cell_gradient(dh, dc, s_i, s_f, s_g, s_o, c, side_c, dtype)
         dc = tl.where(valid, flow, dc)
         d_i, d_f = tl.where(valid, d_i, 0.0).to(dtype), tl.where(valid, d_f, 0.0).to(dtype)
         d_g, d_o = tl.where(valid, d_g, 0.0).to(dtype), tl.where(valid, d_o, 0.0).to(dtype)
@@ -373,7 +404,7 @@ def streamed_backward_kernel(
                 previous_c = tl.where((j == 0)[:, None], first_c[None, :], previous_c)
                 s_i, s_f, s_g, s_o = load_gates(saved_gates + cell * 4 * C + unit[None, :], mask, C)
                 s_i, s_f, s_g, s_o = s_i.to(tl.float32), s_f.to(tl.float32), s_g.to(tl.float32), s_o.to(tl.float32)
-                d_i, d_f, d_g, d_o, flow = cell_gradient(dh, dc, s_i, s_f, s_g, s_o, c, previous_c)
+                d_i, d_f, d_g, d_o, flow = cell_gradient(dh, dc, s_i, s_f, s_g, s_o, c, previous_c, dtype)
                 tl.store(outside_c + row * C + unit[None, :], flow, mask=mask)
                 store_gates(grad_gates + cell * 4 * C + unit[None, :], d_i, d_f, d_g, d_o, mask, C)
         # Every thread has read the last diagonal's states and written this one's gate gradients.

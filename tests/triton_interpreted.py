@@ -103,11 +103,17 @@ def test_diagonal_lstm(dtype, B, H, W, D, C):
     check("diagonal_lstm", dtype, diagonal_lstm, B=B, H=H, W=W, D=D, C=C)
 
 
-@pytest.mark.parametrize("B, H, W, D, C", [(1, 17, 2, 1, 17), (6, 3, 2, 2, 33), (1, 2, 2, 2, 16)])
+@pytest.mark.parametrize("B, H, W, D, C", [(1, 17, 1, 1, 5), (6, 3, 2, 1, 17), (1, 2, 2, 2, 16)])
 def test_streamed_in_several_blocks(B, H, W, D, C, monkeypatch):
-    """Rows, units and inputs of the products one past a block; and all of them one block exactly."""
+    """Rows, then units and inputs of the products, one past a block; and all of them one block exactly."""
     monkeypatch.setattr(diagonal_lstm, "scan_launch", lambda *_: STREAMED)
     check("diagonal_lstm", torch.float32, diagonal_lstm, B=B, H=H, W=W, D=D, C=C)
+
+
+@pytest.mark.parametrize("dtype, B, H, W, D, C", [(torch.float32, 1, 2, 3, 2, 13), (torch.float16, 1, 2, 2, 1, 16)])
+def test_side_tap_kept(dtype, B, H, W, D, C, monkeypatch):
+    monkeypatch.setattr(diagonal_lstm, "scan_launch", lambda *_: STREAMED._replace(keep_side=True))
+    check("diagonal_lstm", dtype, diagonal_lstm, B=B, H=H, W=W, D=D, C=C)
 
 
 @pytest.mark.parametrize("B, H, W, F, C", [(2, 3, 4, 6, 3), (1, 1, 1, 1, 1), (0, 2, 2, 4, 3), (2, 1, 3, 5, 17)])
