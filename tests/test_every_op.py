@@ -35,7 +35,8 @@ DOUBLE = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float6
 PRECISE = [lane for lane in LANES if lane[2] == (torch.float32 if lane[1] == "triton" else torch.float64)]
 SECOND = {torch.float64: 1e-10, torch.float32: 1e-4}
 NATIVE = [(op, backend, dtype) for op, backend, dtype in LANES if backend != "reference"]
-CPP = [(op, dtype) for op, backend, dtype in LANES if backend == "cpp"]
+CPP = [lane for lane in LANES if lane[1] == "cpp"]
+CPP_OPS = [(op, "cpp") for op in OPS]
 
 
 def label(value):
@@ -84,18 +85,18 @@ def test_matches_reference(op, backend, dtype, shape):
             testing.assert_matches(value, truth[name], name=name)
 
 
-@parametrize("op, dtype", [lane for lane in CPP if lane[1] != torch.bfloat16])
+@parametrize("op, backend, dtype", [lane for lane in CPP if lane[2] != torch.bfloat16])
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(data=strategies.data())
-def test_any_shape(op, dtype, data):
+def test_any_shape(op, backend, dtype, data):
     """Shapes that nobody chose, without and with gradients."""
     limits = {"B": (0, 6), "H": (0, 7), "W": (0, 7), "D": (1, 2), "C": (1, 40), "F": (1, 40)}
     sizes = {letter: data.draw(strategies.integers(*limits[letter]), letter) for letter in small(op)}
-    inputs = {n: testing.embedded(t) for n, t in sample(op, "cpp", dtype, sizes).items()}
+    inputs = {n: testing.embedded(t) for n, t in sample(op, backend, dtype, sizes).items()}
     truth = testing.evaluate(SPECS[op].reference, {n: t.double() for n, t in inputs.items()})
     with testing.poisoned():
-        got = run(op, inputs, "cpp")
-        alone = getattr(genfast.ops, op)(**inputs, backend="cpp")
+        got = run(op, inputs, backend)
+        alone = getattr(genfast.ops, op)(**inputs, backend=backend)
     testing.assert_identical(alone, got["output"], name="output without gradient")
     for name, value in got.items():
         testing.assert_matches(value, truth[name], name=name)
@@ -165,12 +166,15 @@ def test_opcheck(op, backend, dtype):
 
 
 def backward_arguments(op, inputs, results):
-    schema = getattr(torch.ops.genfast, f"{op}_backward").default._schema
-    names = getattr(torch.ops.genfast, f"{op}_forward").default._schema
-    made = dict(zip(("hidden", "saved_gates", "saved_cells"), results[len(results) - 3 :]))
-    assert names.name.startswith("genfast::")
-    known = {**inputs, **made}
-    return tuple(known.get(a.name, torch.ones_like(results[0])) for a in schema.arguments if a.name != "backend")
+    """The incoming gradient and what the forward op saved, in the order of the schema of the backward op."""
+    _, *names = argument_names(f"{op}_backward")
+    known = {**inputs, **dict(zip(("saved_cells", "saved_gates", "hidden"), reversed(results)))}
+    return torch.ones_like(results[0]), *(known[name] for name in names)
+
+
+def argument_names(raw):
+    schema = getattr(torch.ops.genfast, raw).default._schema
+    return [argument.name for argument in schema.arguments if argument.name not in ("save", "backend")]
 
 
 @parametrize("op, backend, dtype", NATIVE)
@@ -255,51 +259,51 @@ def test_reference_has_forward_mode(op):
 
 
 @parametrize("shape", (3, 5, 6, 7, 8))
-@parametrize("op, dtype", CPP)
-def test_same_bits_for_threads_and_levels(op, dtype, shape):
-    inputs = sample(op, "cpp", dtype, shape)
+@parametrize("op, backend, dtype", CPP)
+def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
+    inputs = sample(op, backend, dtype, shape)
     with testing.threads(1):
-        expected = run(op, inputs, "cpp")
+        expected = run(op, inputs, backend)
     active = genfast.backends()["cpp"]
     for count, level in [(2, active.level), *((1, level) for level in active.levels), (3, "plain")]:
         genfast.set_level(level)
         try:
             with testing.threads(count):
-                got = run(op, inputs, "cpp")
+                got = run(op, inputs, backend)
         finally:
             genfast.set_level(active.level)
         for name in expected:
             testing.assert_identical(got[name], expected[name], name=f"{name} ({level}, {count} threads)")
 
 
-@parametrize("op, dtype", CPP)
-def test_same_bits_for_batch_splits(op, dtype):
-    inputs = sample(op, "cpp", dtype, 7)
+@parametrize("op, backend, dtype", CPP)
+def test_same_bits_for_batch_splits(op, backend, dtype):
+    inputs = sample(op, backend, dtype, 7)
     first, whole = next(iter(inputs.items()))
-    expected = run(op, inputs, "cpp")
+    expected = run(op, inputs, backend)
     incoming = torch.ones_like(expected["output"])
     function = getattr(genfast.ops, op)
 
     def gradient(tensor, grad):
         leaf = tensor.clone().requires_grad_()
-        return torch.autograd.grad(function(**{**inputs, first: leaf}, backend="cpp"), leaf, grad)[0]
+        return torch.autograd.grad(function(**{**inputs, first: leaf}, backend=backend), leaf, grad)[0]
 
     expected_gradient = gradient(whole, incoming)
     for size in (1, 7, 16, 32):
-        parts = [function(**{**inputs, first: part}, backend="cpp") for part in whole.split(size)]
+        parts = [function(**{**inputs, first: part}, backend=backend) for part in whole.split(size)]
         testing.assert_identical(torch.cat(parts), expected["output"], name=f"output, parts of {size}")
         parts = [gradient(part, grad) for part, grad in zip(whole.split(size), incoming.split(size))]
         testing.assert_identical(torch.cat(parts), expected_gradient, name=f"gradient, parts of {size}")
 
 
-@parametrize("op", OPS)
-def test_several_python_threads(op):
+@parametrize("op, backend", CPP_OPS)
+def test_several_python_threads(op, backend):
     inputs = sample(op, shape=7)
-    expected = run(op, inputs, "cpp")
+    expected = run(op, inputs, backend)
     results = []
 
     def work():
-        results.extend(run(op, inputs, "cpp") for _ in range(10))
+        results.extend(run(op, inputs, backend) for _ in range(10))
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     with testing.threads(2):
@@ -313,18 +317,18 @@ def test_several_python_threads(op):
             testing.assert_identical(got[name], expected[name], name=name)
 
 
-def in_child(op, inputs, connection):
-    connection.send(getattr(genfast.ops, op)(**inputs, backend="cpp").numpy().tobytes())
+def in_child(op, backend, inputs, connection):
+    connection.send(getattr(genfast.ops, op)(**inputs, backend=backend).numpy().tobytes())
 
 
-@parametrize("op", OPS)
-def test_after_fork(op):
+@parametrize("op, backend", CPP_OPS)
+def test_after_fork(op, backend):
     """The parent has used its threads; the child must neither hang nor differ."""
     inputs = sample(op, shape=7)
     with testing.threads(2):
-        expected = getattr(genfast.ops, op)(**inputs, backend="cpp")
+        expected = getattr(genfast.ops, op)(**inputs, backend=backend)
         here, there = multiprocessing.Pipe()
-        child = multiprocessing.get_context("fork").Process(target=in_child, args=(op, inputs, there))
+        child = multiprocessing.get_context("fork").Process(target=in_child, args=(op, backend, inputs, there))
         child.start()
         answered = here.poll(60)
         child.kill() if not answered else child.join()
@@ -333,20 +337,21 @@ def test_after_fork(op):
 
 
 class Scanned(torch.utils.data.Dataset):
-    def __init__(self, op):
-        self.op = op
+    def __init__(self, op, backend):
+        self.op, self.backend = op, backend
 
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
-        return getattr(genfast.ops, self.op)(**sample(self.op, shape=small(self.op)), backend="cpp")[0] + index
+        inputs = sample(self.op, self.backend, shape=small(self.op))
+        return getattr(genfast.ops, self.op)(**inputs, backend=self.backend)[0] + index
 
 
-@parametrize("op", OPS)
-def test_in_loader_workers(op):
-    expected = torch.stack([Scanned(op)[i] for i in range(4)])
-    loader = torch.utils.data.DataLoader(Scanned(op), batch_size=2, num_workers=2)
+@parametrize("op, backend", CPP_OPS)
+def test_in_loader_workers(op, backend):
+    expected = torch.stack([Scanned(op, backend)[i] for i in range(4)])
+    loader = torch.utils.data.DataLoader(Scanned(op, backend), batch_size=2, num_workers=2)
     testing.assert_identical(torch.cat(list(loader)), expected)
 
 
@@ -368,4 +373,4 @@ def test_function_and_spec_agree(op):
     spec = SPECS[op]
     inputs = spec.inputs(small(op))
     assert spec.name == op and "arXiv" in spec.paper and spec.bench
-    assert list(inputs) == [a.name for a in getattr(torch.ops.genfast, f"{op}_forward").default._schema.arguments][:-2]
+    assert list(inputs) == argument_names(f"{op}_forward")
