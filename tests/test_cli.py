@@ -275,3 +275,14 @@ def test_samples_do_not_depend_on_the_batch(run):
     model = PixelRNN.from_pretrained(run / "model")
     whole, parts = (cli.draw(model, 7, seed=5, batch=batch) for batch in (7, 3))
     assert whole.shape == (7, 1, 4, 4) and torch.equal(whole, parts)
+
+
+def test_shipped_weights_are_evaluated_on_their_own_data(genfast, monkeypatch, tmp_path):
+    model = cli.MODELS["pixelrnn"][0](cli.MODELS["pixelrnn"][1](hidden=2, layers=1, head=4))
+    monkeypatch.setattr(PixelRNN, "pretrained", classmethod(lambda cls, name: model))
+    bits = np.packbits(np.random.RandomState(0).randint(0, 2, (6, 784), dtype=np.uint8), axis=1)
+    np.savez(tmp_path / "binarized_mnist.npz", train=bits, valid=bits[:3])
+    code, out, err = genfast("evaluate", "mnist", "--data-root", tmp_path)
+    assert code == 0 and "[valid]: 3 images" in out and "valid is used" in err
+    code, _, err = genfast("evaluate", "mnist")
+    assert code == 2 and "--data-root" in err and err.count("\n") == 1

@@ -1,6 +1,7 @@
 """Training and evaluation from settings, as the command line asks for them."""
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,7 @@ from genfast import metrics, models
 from genfast.data import load
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
+from genfast.train.presets import PRESETS
 from genfast.train.progress import progress_bar, track
 from genfast.train.runs import clear_run, load_run, open_model, save_run
 from genfast.train.trainer import fit, mean_nats
@@ -98,11 +100,14 @@ def draw(model, count, *, seed, temperature=1.0, batch=64):
 
 
 def _data_of(target, options):
-    """The data named on the command line, else that of the run."""
+    """The data named on the command line, else that of the run or of the preset whose weights these are."""
     if options["data"]:
         return options
+    given = {k: v for k, v in options.items() if v}
+    if target in PRESETS and not Path(target).exists():
+        return {"data": PRESETS[target]["data"]} | given
     try:
-        return load_run(target)["data"] | {k: v for k, v in options.items() if v}
+        return load_run(target)["data"] | given
     except (FileNotFoundError, ValueError):
         return options
 
