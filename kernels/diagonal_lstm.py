@@ -278,17 +278,18 @@ def streamed_forward_kernel(
                     k = (block % K_BLOCKS) * BLOCK_K + tl.arange(0, BLOCK_K)
                     edge = tl.where(tap == 0, i, j)[:, None] == 0
                     source = cell - tl.where(tap == 0, W * D, step)
-                    h = neighbour(hidden, h0 + d * C, source, k, valid, edge, C)
+                    from_h = neighbour(hidden, h0 + d * C, source, k, valid, edge, C)
                     w = weight + ((d * 2 + tap) * C + k)[:, None] * 4 * C + unit[None, :]
                     w_i, w_f, w_g, w_o = load_gates(w, (k < C)[:, None] & known[None, :], C)
-                    a_i = tl.dot(h, w_i, a_i, input_precision=PRECISION)
-                    a_f = tl.dot(h, w_f, a_f, input_precision=PRECISION)
-                    a_g = tl.dot(h, w_g, a_g, input_precision=PRECISION)
-                    a_o = tl.dot(h, w_o, a_o, input_precision=PRECISION)
+                    a_i = tl.dot(from_h, w_i, a_i, input_precision=PRECISION)
+                    a_f = tl.dot(from_h, w_f, a_f, input_precision=PRECISION)
+                    a_g = tl.dot(from_h, w_g, a_g, input_precision=PRECISION)
+                    a_o = tl.dot(from_h, w_o, a_o, input_precision=PRECISION)
                 a_i, a_f, a_g, a_o = activate(a_i + x_i, a_f + x_f, a_g + x_g, a_o + x_o, dtype)
                 c = a_f * tl.where((j > 0)[:, None], c, outside_c[None, :]) + a_i * a_g
                 tl.store(cells + memory[:, None] * C + unit[None, :], c, mask=mask)
-                tl.store(hidden + cell[:, None] * C + unit[None, :], (a_o * tanh(c, dtype == tl.bfloat16)).to(dtype), mask=mask)
+                h = (a_o * tanh(c, dtype == tl.bfloat16)).to(dtype)
+                tl.store(hidden + cell[:, None] * C + unit[None, :], h, mask=mask)
                 if SAVE:
                     store_gates(saved_gates + cell[:, None] * 4 * C + unit[None, :], a_i, a_f, a_g, a_o, mask, C)
         # Other threads of this program read the new states in the next step.
@@ -405,6 +406,8 @@ def streamed_backward_kernel(
                 s_i, s_f, s_g, s_o = load_gates(saved_gates + cell * 4 * C + unit[None, :], mask, C)
                 s_i, s_f, s_g, s_o = s_i.to(tl.float32), s_f.to(tl.float32), s_g.to(tl.float32), s_o.to(tl.float32)
                 d_i, d_f, d_g, d_o, flow = cell_gradient(dh, dc, s_i, s_f, s_g, s_o, c, previous_c, dtype)
+                # The thread that stores an element need not be the one that loaded it.
+                tl.debug_barrier()
                 tl.store(outside_c + row * C + unit[None, :], flow, mask=mask)
                 store_gates(grad_gates + cell * 4 * C + unit[None, :], d_i, d_f, d_g, d_o, mask, C)
         # Every thread has read the last diagonal's states and written this one's gate gradients.
@@ -435,6 +438,7 @@ def streamed_backward_kernel(
                 leaves = mask & (top | start)
                 dh0 = tl.load(outside_h + row * C + unit[None, :], mask=leaves, other=0.0)
                 dh0 += tl.where(top, sent_up, 0.0) + tl.where(start, sent_aside, 0.0)
+                tl.debug_barrier()
                 tl.store(outside_h + row * C + unit[None, :], dh0, mask=leaves)
         tl.debug_barrier()
 

@@ -1,0 +1,99 @@
+"""Time the Triton kernels beside their rivals on this GPU: `python benchmarks/gpu.py` writes results/<gpu>.json.
+
+Medians of CUDA events; forward, and forward + backward through autograd; bfloat16 and float32.
+"""
+
+import json
+import os
+import platform
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import rivals
+import torch
+import triton
+
+from genfast import ops
+from genfast.models import PixelRNN, PixelRNNConfig
+from genfast.reference import SPECS
+
+# B, H, W, C and the microseconds wanted, both directions, forward and forward + backward.
+TARGETS = [((64, 28, 28, 16), 83, 220), ((64, 32, 32, 64), 130, 300), ((16, 32, 32, 128), 190, 600)]
+
+
+def median(run):
+    """Microseconds."""
+    return 1e3 * triton.testing.do_bench(run, warmup=100, rep=500, return_mode="median")
+
+
+def forward_and_both(function, leaves):
+    """`function()` alone, and with the gradients of `leaves`."""
+    with torch.no_grad():
+        incoming = torch.randn_like(function())
+        yield "forward", median(function)
+    yield "forward+backward", median(lambda: torch.autograd.grad(function(), leaves, incoming, allow_unused=True))
+
+
+def scans(sizes, dtype):
+    batch, height, width, size = sizes
+    inputs = SPECS["diagonal_lstm"].inputs(
+        {"B": batch, "H": height, "W": width, "D": 2, "C": size}, dtype=dtype, device="cuda"
+    )
+    leaves = tuple(tensor.requires_grad_() for tensor in inputs.values())
+    yield "genfast", partial(ops.diagonal_lstm, backend="triton", **inputs), leaves
+    gates, weight = leaves[:2]
+    yield "good eager", partial(rivals.diagonal_lstm_eager, gates, weight), (gates, weight)
+    compiled = torch.compile(rivals.step, dynamic=False)
+    graph = partial(rivals.diagonal_lstm_eager, gates, weight, step=compiled)
+    yield "torch.compile of its step", graph, (gates, weight)
+    # Input-to-state is inside cuDNN's call, and is not in the scan's: one feature makes it nearly free.
+    lstm = rivals.SequenceLSTM(batch, height, width, 1, size).to("cuda", dtype)
+    yield "cuDNN nn.LSTM stand-in", lstm, tuple(lstm.parameters())
+
+
+def training_step():
+    """PixelRNN of 7 layers and 16 units, 64 binary images: loss, gradients, no optimizer."""
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = PixelRNN(PixelRNNConfig()).to("cuda", dtype)
+        images = torch.randint(0, 2, (64, 1, 28, 28), dtype=torch.uint8, device="cuda")
+        parameters = tuple(model.parameters())
+
+        def step(model=model, images=images, parameters=parameters):
+            return torch.autograd.grad(-model.log_prob(images).mean(), parameters)
+
+        yield {"case": "PixelRNN training step, B=64", "dtype": str(dtype), "contender": "genfast", "us": median(step)}
+
+
+def rows():
+    for sizes, *wanted in TARGETS:
+        for dtype in (torch.bfloat16, torch.float32):
+            for contender, function, leaves in scans(sizes, dtype):
+                for (mode, took), target in zip(forward_and_both(function, leaves), wanted):
+                    row = {"case": "B={} {}x{} C={}".format(*sizes), "dtype": str(dtype), "contender": contender}
+                    row |= {"mode": mode, "us": took}
+                    yield row | ({"target_us": target} if contender == "genfast" and dtype == torch.bfloat16 else {})
+    yield from training_step()
+
+
+def main():
+    about = {
+        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__,
+        "cuda": torch.version.cuda, "python": platform.python_version(), "date": date.today().isoformat(),
+    }  # fmt: skip
+    print(about)
+    result = {"machine": about, "rows": []}
+    for row in rows():
+        result["rows"].append(row)
+        print(*(f"{v:.1f}" if isinstance(v, float) else v for v in row.values()), sep=" | ", flush=True)
+    folder = Path(__file__).resolve().parent / "results"
+    name = about["gpu"].lower().replace(" ", "-")
+    temporary = folder / f".{name}.tmp"
+    folder.mkdir(exist_ok=True)
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(temporary, folder / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()

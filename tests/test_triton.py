@@ -1,0 +1,124 @@
+"""The Triton kernels: interpreted and compiled ahead of time anywhere, run where there is a CUDA device."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import genfast
+from genfast import testing
+from genfast.reference import SPECS
+
+# Where triton must be there, GENFAST_REQUIRE=triton has ended the import of genfast above.
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# C at, below and past the blocks; all launches: resident at 16, 32 and 64 rows, streamed, side tap kept.
+SHAPES = [(64, 28, 28, 2, 16), (7, 8, 8, 2, 33), (3, 32, 32, 2, 64), (2, 32, 17, 1, 128), (2, 5, 40, 2, 200)]
+SHAPES += [(3, 64, 20, 2, 19), (2, 50, 9, 2, 100), (1, 70, 6, 1, 16), (300, 1, 5, 2, 1)]
+
+
+def lane(file, *options, **environment):
+    """Run the tests of `file` in a process of its own, from this folder: the installed package is tested."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "GENFAST_REQUIRE")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
+    folder = Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout[-2000:]
+
+
+@needs_triton
+def test_interpreted():
+    lane("triton_interpreted.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_compiled_ahead_of_time(capability):
+    lane("triton_compiled.py", "-k", f"-{capability}]")
+
+
+def inputs_on_gpu(op, shape, dtype):
+    letters = "BHWDC" if op == "diagonal_lstm" else "BHWFC"
+    inputs = SPECS[op].inputs(dict(zip(letters, shape)), dtype=dtype, device="cuda")
+    return {name: testing.embedded(tensor) for name, tensor in inputs.items()}
+
+
+def assert_all_match(got, truth, rival=None):
+    for name, value in got.items():
+        if rival:
+            testing.assert_no_worse(value, rival[name], truth[name], name=name)
+        else:
+            # Sums over all cells leave small elements from large terms: the error scales with the largest.
+            largest = truth[name].abs().max().item() if truth[name].numel() else 0.0
+            testing.assert_matches(value, truth[name], name=name, atol=1e-5 * max(1.0, largest))
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gpu_diagonal_lstm(shape, dtype):
+    spec, inputs = SPECS["diagonal_lstm"], inputs_on_gpu("diagonal_lstm", shape, dtype)
+    with testing.poisoned():
+        got = testing.evaluate(genfast.ops.diagonal_lstm, inputs, backend="triton")
+    truth = testing.evaluate(spec.reference, {name: tensor.double() for name, tensor in inputs.items()})
+    rival = None if dtype == torch.float32 else testing.evaluate(spec.reference, inputs)
+    assert_all_match(got, truth, rival)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(5, 9, 7, 32, 16), (2, 3, 4, 10, 5), (0, 3, 3, 4, 2), (2, 32, 32, 128, 64)], ids=str)
+def test_gpu_diagonal_block(shape, dtype):
+    spec, inputs = SPECS["diagonal_block"], inputs_on_gpu("diagonal_block", shape, dtype)
+    with testing.poisoned():
+        got = testing.evaluate(genfast.ops.diagonal_block, inputs, backend="triton")
+    truth = testing.evaluate(spec.reference, {name: tensor.double() for name, tensor in inputs.items()})
+    rival = None if dtype == torch.float32 else testing.evaluate(spec.reference, inputs)
+    assert_all_match(got, truth, rival)
+
+
+@needs_gpu
+@pytest.mark.parametrize("shape", [(64, 28, 28, 2, 16), (16, 32, 32, 2, 128)], ids=str)
+def test_gpu_same_bits(shape):
+    """Twice the same, without saving, and split by batch: no race, and no image reads another."""
+    inputs = inputs_on_gpu("diagonal_lstm", shape, torch.bfloat16)
+    first, second = (testing.evaluate(genfast.ops.diagonal_lstm, inputs, backend="triton") for _ in range(2))
+    for name, value in first.items():
+        testing.assert_identical(second[name], value, name=name)
+    gates, *rest = inputs.values()
+    parts = [genfast.ops.diagonal_lstm(part, *rest, backend="triton") for part in gates.split(5)]
+    testing.assert_identical(torch.cat(parts), first["output"], name="parts of the batch")
+
+
+@needs_gpu
+@pytest.mark.parametrize("op", SPECS)
+def test_gpu_registration(op):
+    inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
+    leaves = tuple(tensor.requires_grad_() for tensor in inputs.values())
+    torch.library.opcheck(getattr(torch.ops.genfast, f"{op}_forward").default, (*leaves, True))
+    compiled = torch.compile(getattr(genfast.ops, op), fullgraph=True)
+    got = testing.evaluate(compiled, inputs, backend="triton")
+    assert_all_match(got, testing.evaluate(SPECS[op].reference, {n: t.double() for n, t in inputs.items()}))
+
+
+@needs_gpu
+@pytest.mark.parametrize("op", SPECS)
+def test_gpu_second_order(op):
+    """The gradient of the gradient's square, which runs the reference's formula on the GPU."""
+
+    def penalty(function, dtype, **kwargs):
+        inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
+        leaves = {name: tensor.to(dtype).detach().requires_grad_() for name, tensor in inputs.items()}
+        first = next(iter(leaves.values()))
+        (gradient,) = torch.autograd.grad(function(**leaves, **kwargs).square().sum(), first, create_graph=True)
+        gradients = torch.autograd.grad(gradient.square().sum(), tuple(leaves.values()), allow_unused=True)
+        return {name: g for name, g in zip(leaves, gradients) if g is not None}
+
+    got = penalty(getattr(genfast.ops, op), torch.float32, backend="triton")
+    assert_all_match(got, penalty(SPECS[op].reference, torch.float64))
