@@ -55,8 +55,8 @@ void forward_images(int64_t begin, int64_t end, void* context) {
                        {x, s.inputs},
                        {nullptr, 0},
                        {hidden + d * s.hidden, 2 * s.hidden},
-                       map_of<S>(a.saved_gates, b, 2, d, s, s.gates()),
-                       map_of<S>(a.saved_cells, b, 2, d, s, s.hidden)},
+                       saved_of<S>(a.saved_gates, b, 2, d, s, s.gates()),
+                       saved_of<S>(a.saved_cells, b, 2, d, s, s.hidden)},
                       memory);
     }
     S* sum = memory.take<S>(s.pixels() * s.hidden);
@@ -105,8 +105,8 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
                       static_cast<const S*>(a.c0) + d * s.hidden,
                       {grad_sum, s.hidden},
                       d * s.width,
-                      map_of<const S>(a.saved_gates, b, 2, d, s, s.gates()),
-                      map_of<const S>(a.saved_cells, b, 2, d, s, s.hidden),
+                      saved_of<const S>(a.saved_gates, b, 2, d, s, s.gates()),
+                      saved_of<const S>(a.saved_cells, b, 2, d, s, s.hidden),
                       {grad_gates, s.gates()}},
                      gradient.c0, memory);
     add_weight_gradient<S>(walk, {x, s.inputs}, {hidden + d * s.hidden, 2 * s.hidden},

@@ -33,8 +33,8 @@ void forward_images(int64_t begin, int64_t end, void* context) {
                      {nullptr, 0},
                      map_of<const S>(a.gates, b, a.directions, d, s, s.gates()),
                      map_of<S>(a.hidden, b, a.directions, d, s, s.hidden),
-                     map_of<S>(a.saved_gates, b, a.directions, d, s, s.gates()),
-                     map_of<Arithmetic<S>>(a.saved_cells, b, a.directions, d, s, s.hidden)},
+                     saved_of<S>(a.saved_gates, b, a.directions, d, s, s.gates()),
+                     saved_of<Arithmetic<S>>(a.saved_cells, b, a.directions, d, s, s.hidden)},
                     memory);
   }
 }
@@ -72,8 +72,8 @@ void backward_images(int64_t begin, int64_t end, void* context) {
                         static_cast<const S*>(a.c0) + d * s.hidden,
                         map_of<const S>(a.grad_hidden, b, a.directions, d, s, s.hidden),
                         0,
-                        map_of<const S>(a.saved_gates, b, a.directions, d, s, s.gates()),
-                        map_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden),
+                        saved_of<const S>(a.saved_gates, b, a.directions, d, s, s.gates()),
+                        saved_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden),
                         grad_gates},
                        gradient.c0, memory);
       add_weight_gradient<S>(walk, {nullptr, 0}, map_of<const S>(a.hidden, b, a.directions, d, s, s.hidden),

@@ -38,11 +38,18 @@ Map<E> map_of(P* data, int64_t image, int64_t directions, int64_t direction, con
 }
 
 // Ask for `count` elements of a cell that is one diagonal ahead: cells of a diagonal lie rows apart, a pattern that
-// no hardware prefetcher follows (a third of the reverse scan at C = 16).
+// no hardware prefetcher follows.
 template <class E>
 GENFAST_INLINE void prefetch(const E* at, int64_t count) {
   const char* line = reinterpret_cast<const char*>(at);
   for (int64_t byte = 0; byte < count * static_cast<int64_t>(sizeof(E)); byte += 64) __builtin_prefetch(line + byte);
+}
+
+// The saved activations of one direction of one image: contiguous, and in the order of the scan rather than of the
+// pixels: both scans run straight through them.
+template <class E, class P>
+E* saved_of(P* data, int64_t image, int64_t directions, int64_t direction, const GridShape& s, int64_t width) {
+  return data ? static_cast<E*>(data) + (image * directions + direction) * s.pixels() * width : nullptr;
 }
 
 struct Walk {
@@ -52,7 +59,7 @@ struct Walk {
   int64_t diagonals() const { return shape.height + shape.width - 1; }
   int64_t first_row(int64_t t) const { return max(0, t - shape.width + 1); }
   int64_t end_row(int64_t t) const { return min(shape.height, t + 1); }
-  // Pixel of row i on diagonal t, and of its neighbour `back` steps towards the side the scan comes from.
+  // The pixel of row i on diagonal t.
   int64_t pixel(int64_t i, int64_t t) const {
     const int64_t j = t - i;
     return i * shape.width + (mirrored ? shape.width - 1 - j : j);
@@ -99,13 +106,13 @@ struct ForwardImage {
   Map<const Operand<S>> input;  // [pixels][inputs]
   Map<const S> gates;           // [pixels][4C]
   Map<S> hidden;                // [pixels][C]
-  Map<S> saved_gates;           // [pixels][4C], or null
-  Map<Arithmetic<S>> saved_cells;  // [pixels][C], or null
+  S* saved_gates;               // [cells in scan order][4C], or null
+  Arithmetic<S>* saved_cells;   // [cells in scan order][C], or null
 };
 
 template <class S>
 struct ForwardCell {
-  int64_t pixel;
+  int64_t pixel, order;
   const Operand<S>* input;
   const Operand<S>* state;  // above, then side, row_size apart
   Operand<S>* next;
@@ -125,12 +132,12 @@ GENFAST_INLINE void finish_forward(const ForwardImage<S>& image, const ForwardCe
   store(cell.next + u, h);
   store(image.hidden.at(cell.pixel) + u, h, n);
   if (image.saved_gates) {
-    S* gates = image.saved_gates.at(cell.pixel) + u;
+    S* gates = image.saved_gates + cell.order * 4 * size + u;
     stream(gates, a.i, n);
     stream(gates + size, a.f, n);
     stream(gates + 2 * size, a.g, n);
     stream(gates + 3 * size, a.o, n);
-    stream(image.saved_cells.at(cell.pixel) + u, c, n);
+    stream(image.saved_cells + cell.order * size + u, c, n);
   }
 }
 
@@ -194,14 +201,14 @@ void forward_scan(const ForwardImage<S>& image, Scratch& scratch) {
       if (i < s.height) store(cell + i * row + u, c);
     }
   }
-  for (int64_t t = 0; t < image.walk.diagonals(); ++t) {
+  for (int64_t t = 0, order = 0; t < image.walk.diagonals(); ++t) {
     const Operand<S>* before = state[t % 2];
     Operand<S>* after = state[1 - t % 2] + row;
     const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
-    for (int64_t r = 0; r < count; ++r) {
+    for (int64_t r = 0; r < count; ++r, ++order) {
       const int64_t i = first + r, p = image.walk.pixel(i, t);
       if (image.gates && t + 1 - i < s.width) prefetch(image.gates.at(image.walk.pixel(i, t + 1)), s.gates());
-      cells[r] = {p, image.input.at(p), before + i * row, after + i * row, cell + i * row};
+      cells[r] = {p, order, image.input.at(p), before + i * row, after + i * row, cell + i * row};
     }
     for (int64_t u = 0; u < s.hidden; u += kLanes<T>) forward_cells(image, cells, count, u);
   }
@@ -243,14 +250,15 @@ struct BackwardImage {
   const S* c0;               // [C]
   Map<const S> grad_hidden;  // [pixels][C]
   int64_t grad_shift;        // pixels that grad_hidden is read further down (beyond the image it is zero)
-  Map<const S> saved_gates;
-  Map<const Arithmetic<S>> saved_cells;
+  const S* saved_gates;
+  const Arithmetic<S>* saved_cells;
   Map<S> grad_gates;  // [pixels][4C], out
 };
 
 template <class S>
 struct BackwardCell {
   int64_t pixel;
+  const S* gates;
   const S* grad_hidden;  // null: zero
   const Arithmetic<S>*cell, *before;
   const Operand<S>* state;  // gate gradients of the next side pixel, then of the one below, a row apart
@@ -264,7 +272,7 @@ GENFAST_INLINE void finish_backward(const BackwardImage<S>& image, const Backwar
         using T = Arithmetic<S>;
         const GridShape& s = image.walk.shape;
         const int64_t row = row_size<S>(s.hidden), n = s.hidden - u;
-        const S* gates = image.saved_gates.at(cell.pixel) + u;
+        const S* gates = cell.gates + u;
         const Vector<T> one = broadcast(T(1));
         const Vector<T> i = load(gates, n), f = load(gates + s.hidden, n);
         const Vector<T> g = load(gates + 2 * s.hidden, n), o = load(gates + 3 * s.hidden, n);
@@ -331,16 +339,23 @@ void backward_scan(const BackwardImage<S>& image, Arithmetic<S>* grad_c0, Scratc
   memset(static_cast<void*>(state[1]), 0, static_cast<size_t>(state_size) * sizeof *state[1]);
   memset(carry, 0, static_cast<size_t>(s.height * row) * sizeof *carry);
   for (int64_t u = 0; u < row; ++u) outside[u] = u < s.hidden ? to_arithmetic(image.c0[u]) : T(0);
+  int64_t order = s.pixels();  // of the first cell of the diagonal in hand
   for (int64_t t = image.walk.diagonals() - 1; t >= 0; --t) {
     const Operand<S>* after = state[t % 2];
     Operand<S>* now = state[1 - t % 2];
     const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
+    order -= count;
+    const int64_t side = order - image.walk.end_row(t - 1);  // plus the row: where row i was on the diagonal before
     for (int64_t r = 0; r < count; ++r) {
       const int64_t i = first + r, p = image.walk.pixel(i, t), from = p + image.grad_shift;
-      if (t > i) prefetch(image.saved_gates.at(image.walk.pixel(i, t - 1)), s.gates());
-      const T* before = t > i ? image.saved_cells.at(image.walk.pixel(i, t - 1)) : outside;
-      cells[r] = {p,      from < s.pixels() ? image.grad_hidden.at(from) : nullptr, image.saved_cells.at(p),
-                  before, after + i * 4 * row, now + i * 4 * row, carry + i * row};
+      cells[r] = {p,
+                  image.saved_gates + (order + r) * s.gates(),
+                  from < s.pixels() ? image.grad_hidden.at(from) : nullptr,
+                  image.saved_cells + (order + r) * s.hidden,
+                  t > i ? image.saved_cells + (side + i) * s.hidden : outside,
+                  after + i * 4 * row,
+                  now + i * 4 * row,
+                  carry + i * row};
     }
     const Operand<S>* panel = image.weight;
     for (int64_t u = 0; u < s.hidden;) {
