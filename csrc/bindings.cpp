@@ -69,29 +69,50 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   using N = int64_t;
   m.def("diagonal_lstm_forward", [](const std::string& dtype, A gates, A weight, A h0, A c0, A hidden, A saved_gates,
                                     A saved_cells, N B, N H, N W, N D, N C) {
-    call(genfast::kernels().diagonal_lstm_forward,
-         {type_of(dtype), in(gates), in(weight), in(h0), in(c0), out(hidden), out(saved_gates), out(saved_cells), B, H, W, D, C});
+    call(genfast::kernels().diagonal_lstm_forward, {type_of(dtype), in(gates), in(weight), in(h0), in(c0), out(hidden),
+                                                    out(saved_gates), out(saved_cells), B, H, W, D, C});
   });
-  m.def("diagonal_lstm_backward", [](const std::string& dtype, A grad_hidden, A hidden, A saved_gates, A saved_cells, A weight,
-                                     A h0, A c0, A grad_gates, A grad_weight, A grad_h0, A grad_c0, N B, N H, N W, N D, N C) {
-    call(genfast::kernels().diagonal_lstm_backward,
-         {type_of(dtype), in(grad_hidden), in(hidden), in(saved_gates), in(saved_cells), in(weight), in(h0), in(c0),
-          out(grad_gates), out(grad_weight), out(grad_h0), out(grad_c0), B, H, W, D, C});
-  });
-  m.def("diagonal_block_forward", [](const std::string& dtype, A x, A input_weight, A input_bias, A weight, A h0, A c0,
-                                     A output_weight, A output_bias, A y, A hidden, A saved_gates, A saved_cells, N B, N H,
-                                     N W, N F, N C) {
-    call(genfast::kernels().diagonal_block_forward,
-         {type_of(dtype), in(x), in(input_weight), in(input_bias), in(weight), in(h0), in(c0), in(output_weight),
-          in(output_bias), out(y), out(hidden), out(saved_gates), out(saved_cells), B, H, W, F, C});
-  });
-  m.def("diagonal_block_backward", [](const std::string& dtype, A grad_y, A x, A hidden, A saved_gates, A saved_cells,
-                                      A input_weight, A weight, A h0, A c0, A output_weight, A grad_x, A grad_input_weight,
-                                      A grad_input_bias, A grad_weight, A grad_h0, A grad_c0, A grad_output_weight,
-                                      A grad_output_bias, N B, N H, N W, N F, N C) {
-    call(genfast::kernels().diagonal_block_backward,
-         {type_of(dtype), in(grad_y), in(x), in(hidden), in(saved_gates), in(saved_cells), in(input_weight), in(weight),
-          in(h0), in(c0), in(output_weight), out(grad_x), out(grad_input_weight), out(grad_input_bias), out(grad_weight),
-          out(grad_h0), out(grad_c0), out(grad_output_weight), out(grad_output_bias), B, H, W, F, C});
-  });
+  m.def("diagonal_lstm_backward",
+        [](const std::string& dtype, A grad_hidden, A hidden, A saved_gates, A saved_cells, A weight, A h0, A c0,
+           A grad_gates, A grad_weight, A grad_h0, A grad_c0, N B, N H, N W, N D, N C) {
+          call(genfast::kernels().diagonal_lstm_backward,
+               {type_of(dtype), in(grad_hidden), in(hidden), in(saved_gates), in(saved_cells), in(weight), in(h0),
+                in(c0), out(grad_gates), out(grad_weight), out(grad_h0), out(grad_c0), B, H, W, D, C});
+        });
+  m.def("diagonal_block_forward",
+        [](const std::string& dtype, A x, A input_weight, A input_bias, A weight, A h0, A c0, A output_weight,
+           A output_bias, A y, A hidden, A saved_gates, A saved_cells, N B, N H, N W, N F, N C) {
+          call(genfast::kernels().diagonal_block_forward,
+               {type_of(dtype), in(x), in(input_weight), in(input_bias), in(weight), in(h0), in(c0), in(output_weight),
+                in(output_bias), out(y), out(hidden), out(saved_gates), out(saved_cells), B, H, W, F, C});
+        });
+  m.def("diagonal_block_backward",
+        [](const std::string& dtype, A grad_y, A x, A hidden, A saved_gates, A saved_cells, A input_weight, A weight,
+           A h0, A c0, A output_weight, A grad_x, A grad_input_weight, A grad_input_bias, A grad_weight, A grad_h0,
+           A grad_c0, A grad_output_weight, A grad_output_bias, N B, N H, N W, N F, N C) {
+          call(genfast::kernels().diagonal_block_backward, {type_of(dtype),
+                                                            in(grad_y),
+                                                            in(x),
+                                                            in(hidden),
+                                                            in(saved_gates),
+                                                            in(saved_cells),
+                                                            in(input_weight),
+                                                            in(weight),
+                                                            in(h0),
+                                                            in(c0),
+                                                            in(output_weight),
+                                                            out(grad_x),
+                                                            out(grad_input_weight),
+                                                            out(grad_input_bias),
+                                                            out(grad_weight),
+                                                            out(grad_h0),
+                                                            out(grad_c0),
+                                                            out(grad_output_weight),
+                                                            out(grad_output_bias),
+                                                            B,
+                                                            H,
+                                                            W,
+                                                            F,
+                                                            C});
+        });
 }

@@ -39,12 +39,14 @@ void forward_images(int64_t begin, int64_t end, void* context) {
   Forward<S>& job = *static_cast<Forward<S>*>(context);
   const DiagonalBlockForward& a = job.a;
   const GridShape& s = job.shape;
-  Scratch memory(forward_scratch<S>(s) + Scratch::bytes<S>(2 * s.pixels() * s.hidden) + Scratch::bytes<S>(s.pixels() * s.hidden));
+  Scratch memory(forward_scratch<S>(s) + Scratch::bytes<S>(2 * s.pixels() * s.hidden) +
+                 Scratch::bytes<S>(s.pixels() * s.hidden));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   for (int64_t b = begin; b < end; ++b) {
     Scratch::Frame frame(memory);
     const S* x = static_cast<const S*>(a.x) + b * s.pixels() * s.inputs;
-    S* hidden = a.hidden ? static_cast<S*>(a.hidden) + b * s.pixels() * 2 * s.hidden : memory.take<S>(2 * s.pixels() * s.hidden);
+    S* hidden = a.hidden ? static_cast<S*>(a.hidden) + b * s.pixels() * 2 * s.hidden
+                         : memory.take<S>(2 * s.pixels() * s.hidden);
     for (int64_t d = 0; d < 2; ++d) {
       Scratch::Frame scan(memory);
       forward_scan<S>({{s, d == 1},
@@ -62,8 +64,8 @@ void forward_images(int64_t begin, int64_t end, void* context) {
     S* sum = memory.take<S>(s.pixels() * s.hidden);
     add_directions(s, hidden, sum);
     S* y = static_cast<S*>(a.y) + b * s.pixels() * s.inputs;
-    multiply<S>({s.pixels(), s.inputs, s.hidden, sum, s.hidden, 1, job.output_weight, x, static_cast<const S*>(a.output_bias), y,
-                 s.inputs});
+    multiply<S>({s.pixels(), s.inputs, s.hidden, sum, s.hidden, 1, job.output_weight, x,
+                 static_cast<const S*>(a.output_bias), y, s.inputs});
   }
 }
 
@@ -77,7 +79,8 @@ template <class S>
 struct Backward {
   const DiagonalBlockBackward& a;
   GridShape shape;
-  const S *weight, *input_weight, *output_weight;  // packed for the reverse scan, for grad_x and for the grad of the sum
+  const S *weight, *input_weight,
+      *output_weight;  // packed for the reverse scan, for grad_x and for the grad of the sum
   S* sums;
   int64_t parts;
   int status;
@@ -95,7 +98,8 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
   S* grad_sum = memory.take<S>(pixels * s.hidden);
   S* grad_gates = memory.take<S>(pixels * s.gates());  // of one direction at a time
   S* grad_x = static_cast<S*>(a.grad_x) + b * pixels * s.inputs;
-  multiply<S>({pixels, s.hidden, s.inputs, grad_y, s.inputs, 1, job.output_weight, nullptr, nullptr, grad_sum, s.hidden});
+  multiply<S>(
+      {pixels, s.hidden, s.inputs, grad_y, s.inputs, 1, job.output_weight, nullptr, nullptr, grad_sum, s.hidden});
   for (int64_t d = 0; d < 2; ++d) {
     Scratch::Frame scan(memory);
     const Walk walk{s, d == 1};
@@ -111,17 +115,20 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
                      gradient.c0, memory);
     add_weight_gradient<S>(walk, {x, s.inputs}, {hidden + d * s.hidden, 2 * s.hidden},
                            static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates, s.gates()}, gradient, memory);
-    multiply<S>({pixels, s.inputs, s.gates(), grad_gates, s.gates(), 1, job.input_weight + d * column_room<S>(s.gates(), s.inputs),
-                 d ? grad_x : grad_y, nullptr, grad_x, s.inputs});
+    multiply<S>({pixels, s.inputs, s.gates(), grad_gates, s.gates(), 1,
+                 job.input_weight + d * column_room<S>(s.gates(), s.inputs), d ? grad_x : grad_y, nullptr, grad_x,
+                 s.inputs});
   }
 
-  S *grad_output_weight = sums + 2 * WeightGradient<S>::size(s), *grad_output_bias = grad_output_weight + s.hidden * s.inputs;
+  S *grad_output_weight = sums + 2 * WeightGradient<S>::size(s),
+    *grad_output_bias = grad_output_weight + s.hidden * s.inputs;
   S* sum = grad_sum;  // no longer needed
   add_directions(s, hidden, sum);
   for (int64_t p = 0; p < pixels; ++p) add(grad_y + p * s.inputs, s.inputs, grad_output_bias);
   S* columns = memory.take<S>(column_room<S>(pixels, s.inputs));
   pack_columns(pixels, s.inputs, grad_y, s.inputs, 1, columns);
-  multiply<S>({s.hidden, s.inputs, pixels, sum, 1, s.hidden, columns, grad_output_weight, nullptr, grad_output_weight, s.inputs});
+  multiply<S>({s.hidden, s.inputs, pixels, sum, 1, s.hidden, columns, grad_output_weight, nullptr, grad_output_weight,
+               s.inputs});
 }
 
 template <class S>
@@ -153,7 +160,8 @@ int forward(const DiagonalBlockForward& a) {
   for (int64_t d = 0; d < 2; ++d) {
     S* to = weight + d * forward_room<S>(s);
     pack_forward<S>(s, static_cast<const S*>(a.input_weight) + d * s.gates(), 2 * s.gates(), s.inputs, 0, to);
-    pack_forward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), s.gates(), 2 * s.hidden, s.inputs, to);
+    pack_forward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), s.gates(), 2 * s.hidden,
+                    s.inputs, to);
   }
   pack_columns(s.hidden, s.inputs, static_cast<const S*>(a.output_weight), s.inputs, 1, output_weight);
   Forward<S> job{a, s, weight, output_weight, kOk};
@@ -166,14 +174,16 @@ int backward(const DiagonalBlockBackward& a) {
   const GridShape s{a.height, a.width, a.hidden_size, a.features};
   const int64_t parts = min(a.batch, kPartialSums), size = part_size<S>(s), direction = WeightGradient<S>::size(s);
   const int64_t input_room = column_room<S>(s.gates(), s.inputs), sum_room = column_room<S>(s.inputs, s.hidden);
-  Scratch memory(Scratch::bytes<S>(2 * backward_room<S>(s)) + Scratch::bytes<S>(2 * input_room) + Scratch::bytes<S>(sum_room) +
-                 Scratch::bytes<S>(max(parts, 1) * size));
+  Scratch memory(Scratch::bytes<S>(2 * backward_room<S>(s)) + Scratch::bytes<S>(2 * input_room) +
+                 Scratch::bytes<S>(sum_room) + Scratch::bytes<S>(max(parts, 1) * size));
   if (memory.failed()) return kNoMemory;
   S *weight = memory.take<S>(2 * backward_room<S>(s)), *input_weight = memory.take<S>(2 * input_room);
   S *output_weight = memory.take<S>(sum_room), *sums = memory.take<S>(max(parts, 1) * size);
   for (int64_t d = 0; d < 2; ++d) {
-    pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), weight + d * backward_room<S>(s));
-    pack_columns(s.gates(), s.inputs, static_cast<const S*>(a.input_weight) + d * s.gates(), 1, 2 * s.gates(), input_weight + d * input_room);
+    pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(),
+                     weight + d * backward_room<S>(s));
+    pack_columns(s.gates(), s.inputs, static_cast<const S*>(a.input_weight) + d * s.gates(), 1, 2 * s.gates(),
+                 input_weight + d * input_room);
   }
   pack_columns(s.inputs, s.hidden, static_cast<const S*>(a.output_weight), 1, s.inputs, output_weight);
   Backward<S> job{a, s, weight, input_weight, output_weight, sums, parts, kOk};
@@ -192,7 +202,8 @@ int backward(const DiagonalBlockBackward& a) {
     write(static_cast<S*>(a.grad_input_bias) + d * s.gates(), sum.bias, s.gates());
     write(static_cast<S*>(a.grad_weight) + d * state, sum.weight + s.inputs * s.gates(), state);
     write(static_cast<S*>(a.grad_c0) + d * s.hidden, sum.c0, s.hidden);
-    outside_gradient(s, static_cast<const S*>(a.weight) + d * state, sum.outside, static_cast<S*>(a.grad_h0) + d * s.hidden);
+    outside_gradient(s, static_cast<const S*>(a.weight) + d * state, sum.outside,
+                     static_cast<S*>(a.grad_h0) + d * s.hidden);
   }
   write(static_cast<S*>(a.grad_output_weight), sums + 2 * direction, s.hidden * s.inputs);
   write(static_cast<S*>(a.grad_output_bias), sums + 2 * direction + s.hidden * s.inputs, s.inputs);

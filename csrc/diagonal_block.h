@@ -7,11 +7,11 @@ namespace genfast {
 
 struct DiagonalBlockForward {
   Type type;
-  const void *x, *input_weight, *input_bias;       // [B, H, W, F], [F, 2, 4C], [2, 4C]
-  const void *weight, *h0, *c0;                    // [2, 2, C, 4C], [2, C], [2, C]
-  const void *output_weight, *output_bias;         // [C, F], [F]
-  void* y;                                         // [B, H, W, F], out
-  void *hidden, *saved_gates, *saved_cells;        // [B, H, W, 2, C], [B, H, W, 2, 4C], [B, H, W, 2, C], out or null
+  const void *x, *input_weight, *input_bias;  // [B, H, W, F], [F, 2, 4C], [2, 4C]
+  const void *weight, *h0, *c0;               // [2, 2, C, 4C], [2, C], [2, C]
+  const void *output_weight, *output_bias;    // [C, F], [F]
+  void* y;                                    // [B, H, W, F], out
+  void *hidden, *saved_gates, *saved_cells;   // [B, H, W, 2, C], [B, H, W, 2, 4C], [B, H, W, 2, C], out or null
   int64_t batch, height, width, features, hidden_size;
 };
 

@@ -67,14 +67,10 @@ void backward_images(int64_t begin, int64_t end, void* context) {
       Scratch::Frame frame(memory);
       const Walk walk{s, d == 1};
       const Map<S> grad_gates = map_of<S>(a.grad_gates, b, a.directions, d, s, s.gates());
-      backward_scan<S>({walk,
-                        job.weight + d * backward_room<S>(s),
-                        static_cast<const S*>(a.c0) + d * s.hidden,
-                        map_of<const S>(a.grad_hidden, b, a.directions, d, s, s.hidden),
-                        0,
+      backward_scan<S>({walk, job.weight + d * backward_room<S>(s), static_cast<const S*>(a.c0) + d * s.hidden,
+                        map_of<const S>(a.grad_hidden, b, a.directions, d, s, s.hidden), 0,
                         saved_of<const S>(a.saved_gates, b, a.directions, d, s, s.gates()),
-                        saved_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden),
-                        grad_gates},
+                        saved_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden), grad_gates},
                        gradient.c0, memory);
       add_weight_gradient<S>(walk, {nullptr, 0}, map_of<const S>(a.hidden, b, a.directions, d, s, s.hidden),
                              static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates.data, grad_gates.pixel}, gradient,
@@ -102,12 +98,14 @@ template <class S>
 int backward(const DiagonalLstmBackward& a) {
   using T = Arithmetic<S>;
   const GridShape s{a.height, a.width, a.hidden_size, 0};
-  const int64_t parts = min(a.batch, kPartialSums), size = WeightGradient<T>::size(s), sums_size = max(parts, 1) * a.directions * size;
+  const int64_t parts = min(a.batch, kPartialSums), size = WeightGradient<T>::size(s),
+                sums_size = max(parts, 1) * a.directions * size;
   Scratch memory(a.directions * Scratch::bytes<Operand<S>>(backward_room<S>(s)) + Scratch::bytes<T>(sums_size));
   if (memory.failed()) return kNoMemory;
   Operand<S>* weight = memory.take<Operand<S>>(a.directions * backward_room<S>(s));
   for (int64_t d = 0; d < a.directions; ++d)
-    pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(), weight + d * backward_room<S>(s));
+    pack_backward<S>(s, static_cast<const S*>(a.weight) + 2 * d * s.hidden * s.gates(),
+                     weight + d * backward_room<S>(s));
   Backward<S> job{a, s, weight, memory.take<T>(sums_size), parts, kOk};
   if (parts && s.pixels()) {
     parallel_for(parts * a.directions, backward_images<S>, &job);
@@ -121,7 +119,8 @@ int backward(const DiagonalLstmBackward& a) {
     const int64_t elements = 2 * s.hidden * s.gates();
     write(static_cast<S*>(a.grad_weight) + d * elements, sum.weight, elements);
     write(static_cast<S*>(a.grad_c0) + d * s.hidden, sum.c0, s.hidden);
-    outside_gradient(s, static_cast<const S*>(a.weight) + d * elements, sum.outside, static_cast<S*>(a.grad_h0) + d * s.hidden);
+    outside_gradient(s, static_cast<const S*>(a.weight) + d * elements, sum.outside,
+                     static_cast<S*>(a.grad_h0) + d * s.hidden);
   }
   return kOk;
 }

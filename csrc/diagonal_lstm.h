@@ -9,7 +9,8 @@ struct DiagonalLstmForward {
   Type type;
   const void *gates, *weight, *h0, *c0;  // S [B, H, W, D, 4C], [D, 2, C, 4C], [D, C], [D, C]
   void* hidden;                          // S [B, H, W, D, C], out
-  void *saved_gates, *saved_cells;       // S [B, H, W, D, 4C] and T [B, H, W, D, C], out or null; for the backward only: in the order of the scan
+  void *saved_gates, *saved_cells;  // S [B, H, W, D, 4C] and T [B, H, W, D, C], out or null; for the backward only: in
+                                    // the order of the scan
   int64_t batch, height, width, directions, hidden_size;
 };
 

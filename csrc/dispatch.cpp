@@ -4,12 +4,12 @@
 
 namespace genfast {
 
-#define X(name)                                                   \
-  namespace name {                                                \
-  int diagonal_lstm_forward(const DiagonalLstmForward&);          \
-  int diagonal_lstm_backward(const DiagonalLstmBackward&);        \
-  int diagonal_block_forward(const DiagonalBlockForward&);        \
-  int diagonal_block_backward(const DiagonalBlockBackward&);      \
+#define X(name)                                              \
+  namespace name {                                           \
+  int diagonal_lstm_forward(const DiagonalLstmForward&);     \
+  int diagonal_lstm_backward(const DiagonalLstmBackward&);   \
+  int diagonal_block_forward(const DiagonalBlockForward&);   \
+  int diagonal_block_backward(const DiagonalBlockBackward&); \
   }
 GENFAST_LEVELS
 #undef X
@@ -19,10 +19,12 @@ namespace {
 // What each level's compiler flags let the compiler use. __builtin_cpu_supports asks the system too (xgetbv).
 bool supports_plain() { return true; }
 #if defined(__x86_64__)
-bool supports_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("popcnt"); }
+bool supports_v2() {
+  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("popcnt");
+}
 bool supports_v3() {
-  return supports_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2");
+  return supports_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 bool supports_v4() {
   return supports_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -37,9 +39,13 @@ bool supports_v4_bf16() { return supports_v4() && __builtin_cpu_supports("avx512
 #define NAME_v4 "x86-64-v4"
 #define NAME_v4_bf16 "x86-64-v4-bf16"
 
-#define X(name)                                                                                       \
-  {NAME_##name, supports_##name, name::diagonal_lstm_forward, name::diagonal_lstm_backward,           \
-   name::diagonal_block_forward, name::diagonal_block_backward},
+#define X(name)                  \
+  {NAME_##name,                  \
+   supports_##name,              \
+   name::diagonal_lstm_forward,  \
+   name::diagonal_lstm_backward, \
+   name::diagonal_block_forward, \
+   name::diagonal_block_backward},
 const Kernels kLevels[] = {GENFAST_LEVELS};
 #undef X
 constexpr int kLevelCount = sizeof kLevels / sizeof *kLevels;

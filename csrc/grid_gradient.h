@@ -26,7 +26,8 @@ int64_t weight_gradient_scratch(const GridShape& s) {
 
 template <class T, class S>
 void add(const S* from, int64_t count, T* to) {
-  for (int64_t n = 0; n < count; n += kLanes<T>) store(to + n, load(to + n, count - n) + load(from + n, count - n), count - n);
+  for (int64_t n = 0; n < count; n += kLanes<T>)
+    store(to + n, load(to + n, count - n) + load(from + n, count - n), count - n);
 }
 template <class T, class S>
 void copy(const S* from, int64_t count, T* to) {
@@ -52,16 +53,19 @@ void add_weight_gradient(const Walk& walk, Map<const S> input, Map<const S> hidd
       if (!i) add(grad_gates.at(p), s.gates(), to.outside);
       if (j == first) add(grad_gates.at(p), s.gates(), to.outside + s.gates());
     }
-  const bool is_packed = sizeof(S) == sizeof(T) && grad_gates.pixel == kWide * kLanes<T> && s.gates() == grad_gates.pixel;
+  const bool is_packed =
+      sizeof(S) == sizeof(T) && grad_gates.pixel == kWide * kLanes<T> && s.gates() == grad_gates.pixel;
   if (is_packed)
     columns = reinterpret_cast<const T*>(grad_gates.data);
   else
     pack_columns(s.pixels(), s.gates(), grad_gates.data, grad_gates.pixel, 1, packed);
   if constexpr (sizeof(S) == sizeof(T))
     if (s.inputs)
-      multiply<T>({s.inputs, s.gates(), s.pixels(), input.data, 1, input.pixel, columns, to.weight, nullptr, to.weight, s.gates()});
+      multiply<T>({s.inputs, s.gates(), s.pixels(), input.data, 1, input.pixel, columns, to.weight, nullptr, to.weight,
+                   s.gates()});
   T* state = to.weight + s.inputs * s.gates();
-  multiply<T>({2 * s.hidden, s.gates(), s.pixels(), neighbours, 1, 2 * s.hidden, columns, state, nullptr, state, s.gates()});
+  multiply<T>(
+      {2 * s.hidden, s.gates(), s.pixels(), neighbours, 1, 2 * s.hidden, columns, state, nullptr, state, s.gates()});
 }
 
 // Adds `parts` partial sums, `stride` elements apart, into the first.
@@ -73,15 +77,14 @@ struct Reduction {
 template <class T>
 void reduce(const Reduction<T>& r) {
   constexpr int64_t chunk = 1024;
-  parallel_for(
-      (r.size + chunk - 1) / chunk,
-      [](int64_t begin, int64_t end, void* context) {
-        const Reduction<T>& r = *static_cast<Reduction<T>*>(context);
-        for (int64_t part = 1; part < r.parts; ++part)
-          for (int64_t e = begin * chunk; e < min(end * chunk, r.size); e += kLanes<T>)
-            store(r.sums + e, load(r.sums + e) + load(r.sums + part * r.stride + e));
-      },
-      const_cast<Reduction<T>*>(&r));
+  parallel_for((r.size + chunk - 1) / chunk,
+               [](int64_t begin, int64_t end, void* context) {
+                 const Reduction<T>& r = *static_cast<Reduction<T>*>(context);
+                 for (int64_t part = 1; part < r.parts; ++part)
+                   for (int64_t e = begin * chunk; e < min(end * chunk, r.size); e += kLanes<T>)
+                     store(r.sums + e, load(r.sums + e) + load(r.sums + part * r.stride + e));
+               },
+               const_cast<Reduction<T>*>(&r));
 }
 
 // What h0 [C] receives: the gate gradients of the pixels that read it, through the weights they read it by.

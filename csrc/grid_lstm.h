@@ -101,7 +101,7 @@ template <class S>
 struct ForwardImage {
   Walk walk;
   const Operand<S>* weight;     // pack_forward
-  const Arithmetic<S>*bias;     // [4C], or null when `gates` holds the input-to-state
+  const Arithmetic<S>* bias;    // [4C], or null when `gates` holds the input-to-state
   const S *h0, *c0;             // [C]
   Map<const Operand<S>> input;  // [pixels][inputs]
   Map<const S> gates;           // [pixels][4C]
@@ -190,11 +190,13 @@ void forward_scan(const ForwardImage<S>& image, Scratch& scratch) {
   using T = Arithmetic<S>;
   const GridShape& s = image.walk.shape;
   const int64_t row = row_size<S>(s.hidden);
-  Operand<S>* state[2] = {scratch.take<Operand<S>>((s.height + 1) * row), scratch.take<Operand<S>>((s.height + 1) * row)};
+  Operand<S>* state[2] = {scratch.take<Operand<S>>((s.height + 1) * row),
+                          scratch.take<Operand<S>>((s.height + 1) * row)};
   T* cell = scratch.take<T>(s.height * row);
   ForwardCell<S>* cells = scratch.take<ForwardCell<S>>(s.height);
   for (int64_t u = 0; u < row; u += kLanes<T>) {
-    const Vector<T> h = load(image.h0 + min(u, s.hidden), s.hidden - u), c = load(image.c0 + min(u, s.hidden), s.hidden - u);
+    const Vector<T> h = load(image.h0 + min(u, s.hidden), s.hidden - u),
+                    c = load(image.c0 + min(u, s.hidden), s.hidden - u);
     for (int64_t i = 0; i <= s.height; ++i) {
       store(state[0] + i * row + u, h);
       store(state[1] + i * row + u, h);
@@ -269,24 +271,24 @@ struct BackwardCell {
 template <class S>
 GENFAST_INLINE void finish_backward(const BackwardImage<S>& image, const BackwardCell<S>& cell, int64_t u,
                                     Vector<Arithmetic<S>> grad_h) {
-        using T = Arithmetic<S>;
-        const GridShape& s = image.walk.shape;
-        const int64_t row = row_size<S>(s.hidden), n = s.hidden - u;
-        const S* gates = cell.gates + u;
-        const Vector<T> one = broadcast(T(1));
-        const Vector<T> i = load(gates, n), f = load(gates + s.hidden, n);
-        const Vector<T> g = load(gates + 2 * s.hidden, n), o = load(gates + 3 * s.hidden, n);
-        const Vector<T> c = load(cell.cell + u, n), before = load(cell.before + u, n), y = tanh<T>(c);
-        const Vector<T> grad_c = fma(grad_h * o, fma(-y, y, one), load(cell.carry + u));
-        const Vector<T> grad[4] = {round_to<S>(grad_c * g * (i * (one - i))), round_to<S>(grad_c * before * (f * (one - f))),
-                                   round_to<S>(grad_c * i * fma(-g, g, one)), round_to<S>(grad_h * y * (o * (one - o)))};
-        store(cell.carry + u, grad_c * f);
-        S* out = image.grad_gates.at(cell.pixel) + u;
+  using T = Arithmetic<S>;
+  const GridShape& s = image.walk.shape;
+  const int64_t row = row_size<S>(s.hidden), n = s.hidden - u;
+  const S* gates = cell.gates + u;
+  const Vector<T> one = broadcast(T(1));
+  const Vector<T> i = load(gates, n), f = load(gates + s.hidden, n);
+  const Vector<T> g = load(gates + 2 * s.hidden, n), o = load(gates + 3 * s.hidden, n);
+  const Vector<T> c = load(cell.cell + u, n), before = load(cell.before + u, n), y = tanh<T>(c);
+  const Vector<T> grad_c = fma(grad_h * o, fma(-y, y, one), load(cell.carry + u));
+  const Vector<T> grad[4] = {round_to<S>(grad_c * g * (i * (one - i))), round_to<S>(grad_c * before * (f * (one - f))),
+                             round_to<S>(grad_c * i * fma(-g, g, one)), round_to<S>(grad_h * y * (o * (one - o)))};
+  store(cell.carry + u, grad_c * f);
+  S* out = image.grad_gates.at(cell.pixel) + u;
 #pragma GCC unroll 4
-        for (int q = 0; q < 4; ++q) {
-          store(cell.next + q * row + u, grad[q]);
-          store(out + q * s.hidden, grad[q], n);
-        }
+  for (int q = 0; q < 4; ++q) {
+    store(cell.next + q * row + u, grad[q]);
+    store(out + q * s.hidden, grad[q], n);
+  }
 }
 
 // `V` vectors of units from u on, of all cells of a diagonal, tile by tile.
@@ -321,8 +323,8 @@ void backward_cells(const BackwardImage<S>& image, const BackwardCell<S>* cells,
 template <class S>
 int64_t backward_scratch(const GridShape& s) {
   const int64_t row = row_size<S>(s.hidden);
-  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * 4 * row) + Scratch::bytes<Arithmetic<S>>((s.height + 1) * row) +
-         Scratch::bytes<BackwardCell<S>>(s.height);
+  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * 4 * row) +
+         Scratch::bytes<Arithmetic<S>>((s.height + 1) * row) + Scratch::bytes<BackwardCell<S>>(s.height);
 }
 
 // Writes grad_gates and adds the gradient that reaches the outside cell state to grad_c0 [C].

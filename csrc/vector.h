@@ -58,12 +58,16 @@ using Arithmetic = typename ArithmeticOf<S>::type;
 
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return _mm512_fmadd_ps(a, b, c); }
-GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) { return _mm512_fmadd_pd(a, b, c); }
+GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return _mm512_fmadd_pd(a, b, c);
+}
 GENFAST_INLINE Vector<float> broadcast(float x) { return _mm512_set1_ps(x); }
 GENFAST_INLINE Vector<double> broadcast(double x) { return _mm512_set1_pd(x); }
 #elif defined(__FMA__)
 GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return _mm256_fmadd_ps(a, b, c); }
-GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) { return _mm256_fmadd_pd(a, b, c); }
+GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return _mm256_fmadd_pd(a, b, c);
+}
 GENFAST_INLINE Vector<float> broadcast(float x) { return _mm256_set1_ps(x); }
 GENFAST_INLINE Vector<double> broadcast(double x) { return _mm256_set1_pd(x); }
 #else
@@ -194,7 +198,8 @@ template <>
 struct Exponential<float> {
   static constexpr int kDegree = 4, kMantissa = 23;
   static constexpr int32_t kBias = 127;
-  static constexpr float kQ[kDegree + 1] = {0.4999999815f, 0.1666654362f, 0.04166719986f, 0.008366520575f, 0.001388252154f};
+  static constexpr float kQ[kDegree + 1] = {0.4999999815f, 0.1666654362f, 0.04166719986f, 0.008366520575f,
+                                            0.001388252154f};
   static constexpr float kHigh = 0.693359375f, kLow = -0.000212194440055f, kLog2e = 1.44269504089f;
   static constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to an integer
   static constexpr float kTanhLimit = 19.f, kSigmoidLimit = 44.f;
@@ -204,9 +209,9 @@ struct Exponential<double> {
   static constexpr int kDegree = 11, kMantissa = 52;
   static constexpr int64_t kBias = 1023;
   static constexpr double kQ[kDegree + 1] = {
-      0.49999999999999999998, 0.16666666666666666667,  0.041666666666666676774, 0.008333333333333334007,
+      0.49999999999999999998,   0.16666666666666666667,    0.041666666666666676774,    0.008333333333333334007,
       0.0013888888888879073994, 0.00019841269841263299129, 0.000024801587336442237861, 2.7557319247218730776e-6,
-      2.7557263279088496905e-7, 2.5052071094293546753e-8, 2.0918137737642736429e-9, 1.6086627956780368844e-10};
+      2.7557263279088496905e-7, 2.5052071094293546753e-8,  2.0918137737642736429e-9,   1.6086627956780368844e-10};
   static constexpr double kHigh = 0.693145751953125, kLow = 1.42860682030941723212e-6, kLog2e = 1.4426950408889634074;
   static constexpr double kRound = 6755399441055744.;
   static constexpr double kTanhLimit = 40., kSigmoidLimit = 350.;
