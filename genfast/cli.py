@@ -104,7 +104,7 @@ def _evaluate_options(parser):
 
 def _demo_options(parser):
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)")
-    parser.add_argument("--seconds", type=_positive, default=110.0, help="time to train (110)")
+    parser.add_argument("--seconds", type=_positive, default=110.0, help="longest time to train (110)")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
 
 
@@ -210,5 +210,5 @@ COMMANDS = {
     "sample": (_sample_options, run_sample, "draw images from a model"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
-    "demo": (_demo_options, run_demo, "train on digits for two minutes and write a report"),
+    "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),
 }

@@ -23,7 +23,7 @@ from genfast.train.trainer import Run, fit
 
 
 def demo(out, *, seconds=110.0, seed=0):
-    """Train for about `seconds`, then measure, sample and write `out`/index.html with all that it shows."""
+    """Train for at most about `seconds`, then measure, sample and write `out`/index.html with all that it shows."""
     out = writable_folder(out)
     clear_run(out)
     train, valid, test = (load("digits", split=split) for split in ("train", "valid", "test"))

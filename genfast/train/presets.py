@@ -18,14 +18,14 @@ PRESETS = {
     },
     "digits": {
         "data": "digits",
-        "model": {"hidden": 16, "layers": 3, "head": 32, "dropout": 0.1},
+        "model": {"hidden": 16, "layers": 3, "head": 32, "dropout": 0.2},
         "train": {
-            "steps": 6000,
+            "steps": 2000,
             "batch": 32,
             "lr": 4e-3,
             "warmup": 200,
             "ema": 0.998,
-            "weight_decay": 0.01,
+            "weight_decay": 0.05,
             "eval_every": 200,
             "save_every": 1000,
         },
