@@ -15,3 +15,10 @@ def keep_freed_memory():
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed_memory():
+    """Return to the system what is free now: tensors of other sizes, such as those of an evaluation, fragment it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

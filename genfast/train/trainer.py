@@ -20,7 +20,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import steps_per_epoch
-from genfast.train.memory import keep_freed_memory
+from genfast.train.memory import keep_freed_memory, release_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.optim import learning_rate, make_optimizer
 from genfast.train.signals import stop_signals
@@ -181,6 +181,7 @@ class Run:
         self.counted, self.mark = 0, now
         if evaluate:
             record["valid_nats"] = nats = mean_nats(self.averaged, self.valid.split(self.config.eval_batch))
+            release_freed_memory()
             if not math.isfinite(nats):
                 raise FloatingPointError(f"train: expected a finite validation loss; got {nats} at step {self.step}")
             record["best"] = nats < self.best_nats
