@@ -53,7 +53,7 @@ RESIDENT_UNITS = {(16, 2): 64, (32, 2): 64, (64, 2): 32, (16, 4): 32, (32, 4): 3
 STREAMED_FORWARD = {
     (32, 2): Streamed(32, 128, 32, num_warps=8, num_stages=3),
     (64, 2): Streamed(64, 32, 64, num_warps=8, num_stages=3),
-    (32, 4): Streamed(32, 32, 32, num_warps=8, num_stages=2),
+    (32, 4): Streamed(32, 32, 16, num_warps=8, num_stages=2),
 }
 STREAMED_BACKWARD = {
     (32, 2): Streamed(32, 128, 64, num_warps=8, num_stages=3),
@@ -93,7 +93,8 @@ def weight_launch(dtype, size, directions, cells):
     block_k = 64 if dtype.itemsize == 2 else 32
     blocks = directions * triton.cdiv(size, block_m) * triton.cdiv(4 * size, block_n)
     steps = triton.next_power_of_2(triton.cdiv(cells * blocks, block_k * PROGRAMS))
-    return WeightGradient(block_m, block_n, block_k, steps, num_warps=4, num_stages=3)
+    warps = 8 if block_m * block_n >= 4096 else 4
+    return WeightGradient(block_m, block_n, block_k, steps, num_warps=warps, num_stages=3)
 
 
 def device_of(tensor):

@@ -16,18 +16,17 @@ REGISTERS_OF_A_PROCESSOR = 64 * 1024
 BF16, FP32 = torch.bfloat16, torch.float32
 
 # dtype, B, H, W, D, C: the shapes of the speed targets, then one for every other row of the launch tables.
+TARGETS = [(BF16, 64, 28, 28, 2, 16), (BF16, 64, 32, 32, 2, 64), (BF16, 16, 32, 32, 2, 128)]
 CASES = [
-    (BF16, 64, 28, 28, 2, 16),
-    (BF16, 64, 32, 32, 2, 64),
-    (BF16, 16, 32, 32, 2, 128),
+    *TARGETS,
     (BF16, 64, 64, 64, 2, 32),
     (BF16, 16, 64, 64, 2, 128),
     (FP32, 64, 28, 28, 2, 16),
     (FP32, 16, 32, 32, 2, 64),
 ]
 
-# Stack bytes: what spilled, or holds an argument of a call. 0 unless listed, by kernel and case.
-STACK = {}
+# Bytes that one thread may spill to its stack; nothing where a speed target is set.
+STACK = 64
 
 
 def launches(dtype, B, H, W, D, C):
@@ -63,7 +62,7 @@ def test_compiles_within_budget(case, capability):
     for name, warps, registers, stack, shared in found:
         assert registers * warps * 32 <= REGISTERS_OF_A_PROCESSOR, (name, registers, warps)
         assert shared <= SHARED[capability], (name, shared)
-        assert stack <= STACK.get((name, case), 0), (name, stack)
+        assert stack <= (0 if case in TARGETS and capability == 90 else STACK), (name, stack)
 
 
 def main():
