@@ -12,6 +12,9 @@ from torch import nn
 from genfast import ops
 from genfast.models import PixelRNN, PixelRNNConfig
 from genfast.reference import SPECS
+from genfast.train.config import TrainConfig
+from genfast.train.memory import keep_freed_memory
+from genfast.train.optim import make_optimizer
 
 SCAN, SEQUENCE, BLOCK, STEP = (
     "the scan, one direction",
@@ -96,9 +99,10 @@ def _block(case, sizes):
 
 
 def _training_step(batch):
+    keep_freed_memory()  # as `genfast train` does, here for every contender
     torch.manual_seed(0)
     model = PixelRNN(PixelRNNConfig(channels=1, height=28, width=28, levels=2, hidden=16, layers=7))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = make_optimizer(model, TrainConfig())
     images = torch.randint(2, (batch, 1, 28, 28), dtype=torch.uint8)
 
     def train(block):
@@ -116,7 +120,6 @@ def _training_step(batch):
     }
     contenders = {name: partial(train, block) for name, block in blocks.items()}
     return Comparison(STEP, f"B={batch}", "training step", contenders, images=batch)
-
 
 
 def _inputs(op, sizes):
