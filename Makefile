@@ -27,12 +27,12 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-# pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the module asked for.
+# pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for.
 $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	@mkdir -p build
 	SKBUILD_BUILD_DIR=build/cmake $(PIP) install -v --no-build-isolation -c constraints.txt \
 		'.[all,test]' >build/install.log 2>&1 || { tail -n 100 build/install.log; exit 1; }
-	@cd build && ../$(BIN)/python -c 'import genfast._C' || \
+	@cd build && ../$(BIN)/python -c 'import genfast._C, triton' || \
 		{ grep -n -A 20 -e 'error' -e 'FAILED' install.log | head -n 100; exit 1; }
 	@touch $@
 
