@@ -15,6 +15,10 @@ struct bfloat16 {
 using Body = void (*)(int64_t begin, int64_t end, void* context);
 void parallel_for(int64_t count, Body body, void* context);
 
+// Asks the system for huge pages behind a large output that is about to be written for the first time: fresh 4 KB
+// pages are faulted in one by one, which took a third of forward + backward at B=64, 28x28, C=16.
+void use_huge_pages(void* memory, int64_t bytes);
+
 // Scratch that a kernel takes once per piece of work; `failed` instead of an exception, because kernel files
 // are compiled without them.
 class Scratch {

@@ -154,6 +154,11 @@ void backward_images(int64_t begin, int64_t end, void* context) {
 template <class S>
 int forward(const DiagonalBlockForward& a) {
   const GridShape s{a.height, a.width, a.hidden_size, a.features};
+  const int64_t pixels = a.batch * s.pixels() * static_cast<int64_t>(sizeof(S));
+  use_huge_pages(a.y, pixels * s.inputs);
+  use_huge_pages(a.hidden, pixels * 2 * s.hidden);
+  use_huge_pages(a.saved_gates, pixels * 2 * s.gates());
+  use_huge_pages(a.saved_cells, pixels * 2 * s.hidden);
   Scratch memory(Scratch::bytes<S>(2 * forward_room<S>(s)) + Scratch::bytes<S>(output_room<S>(s)));
   if (memory.failed()) return kNoMemory;
   S *weight = memory.take<S>(2 * forward_room<S>(s)), *output_weight = memory.take<S>(output_room<S>(s));
@@ -172,6 +177,7 @@ int forward(const DiagonalBlockForward& a) {
 template <class S>
 int backward(const DiagonalBlockBackward& a) {
   const GridShape s{a.height, a.width, a.hidden_size, a.features};
+  use_huge_pages(a.grad_x, a.batch * s.pixels() * s.inputs * static_cast<int64_t>(sizeof(S)));
   const int64_t parts = min(a.batch, kPartialSums), size = part_size<S>(s), direction = WeightGradient<S>::size(s);
   const int64_t input_room = column_room<S>(s.gates(), s.inputs), sum_room = column_room<S>(s.inputs, s.hidden);
   Scratch memory(Scratch::bytes<S>(2 * backward_room<S>(s)) + Scratch::bytes<S>(2 * input_room) +

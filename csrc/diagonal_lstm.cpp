@@ -82,6 +82,10 @@ void backward_images(int64_t begin, int64_t end, void* context) {
 template <class S>
 int forward(const DiagonalLstmForward& a) {
   const GridShape s{a.height, a.width, a.hidden_size, 0};
+  const int64_t cells = a.batch * s.pixels() * a.directions, size = static_cast<int64_t>(sizeof(S));
+  use_huge_pages(a.hidden, cells * s.hidden * size);
+  use_huge_pages(a.saved_gates, cells * s.gates() * size);
+  use_huge_pages(a.saved_cells, cells * s.hidden * static_cast<int64_t>(sizeof(Arithmetic<S>)));
   Scratch memory(a.directions * Scratch::bytes<Operand<S>>(forward_room<S>(s)));
   if (memory.failed()) return kNoMemory;
   Operand<S>* weight = memory.take<Operand<S>>(a.directions * forward_room<S>(s));
@@ -98,6 +102,7 @@ template <class S>
 int backward(const DiagonalLstmBackward& a) {
   using T = Arithmetic<S>;
   const GridShape s{a.height, a.width, a.hidden_size, 0};
+  use_huge_pages(a.grad_gates, a.batch * s.pixels() * a.directions * s.gates() * static_cast<int64_t>(sizeof(S)));
   const int64_t parts = min(a.batch, kPartialSums), size = WeightGradient<T>::size(s),
                 sums_size = max(parts, 1) * a.directions * size;
   Scratch memory(a.directions * Scratch::bytes<Operand<S>>(backward_room<S>(s)) + Scratch::bytes<T>(sums_size));

@@ -1,5 +1,7 @@
 #include "dispatch.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 
 namespace genfast {
@@ -71,6 +73,16 @@ const Kernels* compiled_levels(int* count) {
 const Kernels& kernels() { return *current.load(std::memory_order_relaxed); }
 void use_level(const Kernels& level) { current.store(&level, std::memory_order_relaxed); }
 void set_parallel_for(uintptr_t hook) { torch_parallel_for.store(reinterpret_cast<TorchParallelFor>(hook)); }
+
+void use_huge_pages(void* memory, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = uintptr_t{2} << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(bytes)) / page * page;
+  // Advice only: where it is refused, nothing changes.
+  if (memory && end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 void parallel_for(int64_t count, Body body, void* context) {
   const TorchParallelFor hook = torch_parallel_for.load();
