@@ -90,7 +90,7 @@ def weight_launch(dtype, size, directions, cells):
     """The fixed launch of the weight gradient; `steps` is a power of two, so that few kernels are compiled."""
     block_m = min(64, max(16, triton.next_power_of_2(size)))
     block_n = min(128, 4 * block_m) if dtype.itemsize == 2 else 64
-    block_k = 64 if dtype.itemsize == 2 else 32
+    block_k = 64 if dtype.itemsize == 2 else 16
     blocks = directions * triton.cdiv(size, block_m) * triton.cdiv(4 * size, block_n)
     steps = triton.next_power_of_2(triton.cdiv(cells * blocks, block_k * PROGRAMS))
     warps = 8 if block_m * block_n >= 4096 else 4

@@ -40,7 +40,7 @@ def test_interpreted():
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiled_ahead_of_time(capability):
-    lane("triton_compiled.py", "-k", f"-{capability}]")
+    lane("triton_compiled.py", "-k", f"sm_{capability}")
 
 
 def inputs_on_gpu(op, shape, dtype):

@@ -54,7 +54,7 @@ def measure(case, capability):
         yield kernel.__name__, compiled.metadata.num_warps, *triton_aot.resources(compiled)
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)).removeprefix("torch."))
 def test_compiles_within_budget(case, capability):
     found = list(measure(case, capability))
