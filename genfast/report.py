@@ -13,7 +13,7 @@ def beside(real, drawn, levels):
     """A PNG: held-out images on the left, the model's samples on the right."""
     figure, axes = _figure(9, 4.9, columns=2)
     for axis, images, title in zip(
-        axes, (real, drawn), ("real digits (test set)", "samples of the model"), strict=True
+        axes, (real, drawn), ("real digits (held out)", "samples of the model"), strict=True
     ):
         picture = grid(images, levels)
         axis.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
