@@ -339,6 +339,7 @@ def test_averages_follow_their_recursion(tmp_path):
         expected = decay * expected + (1 - decay) * table.weight.detach().double()
     torch.testing.assert_close(run.averaged.weight.double(), expected, rtol=1e-5, atol=1e-7)
     assert not torch.equal(run.averaged.weight, table.weight)
+    assert not run.averaged.weight.requires_grad and run.averaged.weight.grad_fn is None
 
 
 def test_only_weight_matrices_decay():

@@ -140,7 +140,8 @@ class Run:
         self.optimizer.step()
         self.step, self.counted = self.step + 1, self.counted + 1
         decay = min(config.ema, self.step / (self.step + 9))
-        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        with torch.no_grad():  # else the averages would hold the history of the whole run
+            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
 
     def next_batch(self):
         size, per_epoch = self.config.batch, steps_per_epoch(len(self.train), self.config.batch)
