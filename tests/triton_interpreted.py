@@ -4,8 +4,10 @@ TRITON_INTERPRET must be set before triton is imported. Its bfloat16 is silently
 import contextlib
 from unittest import mock
 
+import numpy
 import pytest
 import torch
+from triton.runtime import interpreter
 
 from genfast import testing
 from genfast.kernels import _common, diagonal_block, diagonal_lstm
@@ -13,6 +15,39 @@ from genfast.reference import SPECS, diagonal_lstm_ref
 
 GUARD, MARK = 64, 12345.0
 STREAMED = _common.Streamed(rows=16, block_n=16, block_k=16, num_warps=4, num_stages=2)
+
+
+@pytest.fixture(autouse=True)
+def _addresses(monkeypatch):
+    """No load or store, however its value is used, may lie outside the tensors of its launch: a GPU may fault."""
+    ranges = []
+    plain = {n: getattr(interpreter.InterpreterBuilder, n) for n in ("create_masked_load", "create_masked_store")}
+    plain_init = interpreter.GridExecutor._init_args_hst
+
+    def init(self, args, kwargs):
+        hosts = plain_init(self, args, kwargs)
+        tensors = [x for x in (*hosts[0], *hosts[1].values()) if isinstance(x, torch.Tensor)]
+        ranges[:] = [(x.data_ptr(), x.data_ptr() + x.numel() * x.element_size()) for x in tensors]
+        return hosts
+
+    def check(addresses, mask):
+        used = addresses.data[numpy.broadcast_to(mask.data, addresses.data.shape)]
+        inside = numpy.zeros(used.shape, bool)
+        for start, end in ranges:
+            inside |= (used >= start) & (used < end)
+        assert inside.all(), "an address outside the tensors"
+
+    def load(self, addresses, mask, *rest):
+        check(addresses, mask)
+        return plain["create_masked_load"](self, addresses, mask, *rest)
+
+    def store(self, addresses, value, mask, *rest):
+        check(addresses, mask)
+        return plain["create_masked_store"](self, addresses, value, mask, *rest)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "_init_args_hst", init)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", load)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", store)
 
 
 @contextlib.contextmanager
