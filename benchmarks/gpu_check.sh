@@ -1,7 +1,8 @@
 #!/bin/sh
 # Build, check and time everything on a machine with a CUDA GPU: sh benchmarks/gpu_check.sh
-# It needs python (PYTHON=...) with torch, triton, numpy and pytest; a network only to build the C++ core. It writes build/gpu/ and
-# benchmarks/results/<gpu>.json. With the table of launches as well: sh benchmarks/gpu_check.sh --table
+# It needs python (PYTHON=...) with torch, triton, numpy and pytest; a network only to build the C++ core.
+# It writes build/gpu/ and benchmarks/results/<gpu>.json.
+# With the table of launches as well: sh benchmarks/gpu_check.sh --table
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -27,7 +28,7 @@ CHECK
 
 # From tests/, so that the copy above is imported and not the checkout.
 (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider test_triton.py)
-if "$python" -c 'import genfast._C'; then
+if "$python" -c 'import genfast._C, hypothesis'; then
     (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider -k triton test_every_op.py)
 fi
 "$python" benchmarks/gpu.py
