@@ -42,16 +42,16 @@ $(VENV)/tools: constraints.txt
 
 # The C++ core once more with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests of the ops.
 SANITIZED := build/sanitized
-PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+UNDER_SANITIZERS = PYTHONPATH=$(CURDIR)/$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM_THREADS=$(TEST_THREADS) \
+	LD_PRELOAD="$(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize: $(VENV)/installed
 	rm -rf $(SANITIZED)
-	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE=GENFAST_SANITIZE=ON SKBUILD_INSTALL_STRIP=false \
-		$(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
-	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __asan_report_
+	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE=GENFAST_SANITIZE=ON \
+		SKBUILD_INSTALL_STRIP=false $(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
 	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
-	PYTHONPATH=$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM_THREADS=$(TEST_THREADS) LD_PRELOAD="$(PRELOAD)" \
-		ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
+	$(UNDER_SANITIZERS) $(BIN)/python tests/overflow.py 2>&1 | grep heap-buffer-overflow
+	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
 SANITIZE_TESTS ?= tests/test_every_op.py
 
 clean:
