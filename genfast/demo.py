@@ -122,7 +122,7 @@ def _mnist_samples(seed):
         model = models.PixelRNN.pretrained("mnist")
     except FileNotFoundError:
         return None
-    return model.sample(20, seed=seed)
+    return model.sample(10, seed=seed)
 
 
 def _median_ms(call, repeats):

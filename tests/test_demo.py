@@ -100,7 +100,7 @@ def test_shipped_mnist_samples_are_shown_when_there_are_weights(monkeypatch):
     monkeypatch.setattr(
         models.PixelRNN, "pretrained", classmethod(lambda cls, name: model if name == "mnist" else None)
     )
-    assert demo._mnist_samples(0).shape == (20, 1, 4, 4)
+    assert demo._mnist_samples(0).shape == (10, 1, 4, 4)
 
     def missing(cls, name):
         raise FileNotFoundError(name)

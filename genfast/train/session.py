@@ -92,8 +92,8 @@ def nll_table(model, training, held_out, batch=250):
     }
 
 
-def draw(model, count, *, seed, temperature=1.0, batch=64):
-    """Samples 0 to `count` - 1, in batches that bound the memory; the split does not change them."""
+def draw(model, count, *, seed, temperature=1.0, batch=16):
+    """Samples 0 to `count` - 1, in batches that a progress bar counts; the split does not change them."""
     starts = track(range(0, count, batch), "batch")
     parts = [model.sample(min(batch, count - i), seed=seed, temperature=temperature, first=i) for i in starts]
     return torch.cat(parts)
