@@ -12,6 +12,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Float32 products as three TF32 ones: about 1e-6 relative, on the tensor cores. Half types ignore it.
 PRECISION = tl.constexpr("tf32x3")
 
+# Uniform numbers are 24-bit multiples of it.
+UNIT = tl.constexpr(2.0**-24)
+
 
 class Resident(NamedTuple):
     """One program holds the weights and the states of `rows` image rows on chip for the whole scan."""
@@ -123,3 +126,16 @@ def sigmoid(x, APPROXIMATE: tl.constexpr):
 def images_of_program(height, rows):
     """How many whole images share the lanes of one program; an image taller than `rows` has its own."""
     return max(1, rows // height)
+
+
+@triton.jit
+def uniform(seed, image, element, draw):
+    """The random number of one place, float64 in [0, 1): the integers of `genfast.sample.uniform`.
+
+    `seed` holds the 64 bits of the seed, of either sign; `image` is a tensor of 64-bit and `element` one of 32-bit
+    integers, of one shape.
+    """
+    image = image.to(tl.uint64)
+    low, high = image.to(tl.uint32), (image >> 32).to(tl.uint32)
+    word, _, _, _ = tl.philox(seed, element.to(tl.uint32) * 0 + draw, element.to(tl.uint32), low, high)
+    return (word >> 8).to(tl.float64) * UNIT
