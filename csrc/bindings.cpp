@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dispatch.h"
@@ -19,19 +20,39 @@ Type type_of(const std::string& name) {
   throw py::value_error("dtype must be float32, float64 or bfloat16; got " + name);
 }
 
-// Addresses come from tensors that the caller has checked and keeps alive.
-const void* in(uintptr_t address) { return reinterpret_cast<const void*>(address); }
-void* out(uintptr_t address) { return reinterpret_cast<void*>(address); }
+// A Python number as the member of an argument struct that it stands for. An address comes from a tensor that the
+// caller has checked and keeps alive.
+struct Argument {
+  py::handle value;
 
-template <class Arguments>
-void call(int (*kernel)(const Arguments&), const Arguments& arguments) {
+  operator const void*() const { return reinterpret_cast<const void*>(value.cast<uintptr_t>()); }
+  operator void*() const { return reinterpret_cast<void*>(value.cast<uintptr_t>()); }
+  operator int64_t() const { return value.cast<int64_t>(); }
+  operator double() const { return value.cast<double>(); }
+};
+
+template <class Arguments, size_t... I>
+void call(const char* name, int (*kernel)(const Arguments&), const std::string& dtype, const py::args& given,
+          std::index_sequence<I...>) {
+  if (given.size() != sizeof...(I))
+    throw py::type_error(std::string(name) + ": expected " + std::to_string(sizeof...(I)) + " numbers; got " +
+                         std::to_string(given.size()));
+  const Arguments arguments{type_of(dtype), Argument{given[I]}...};
   int status;
   {
     py::gil_scoped_release release;
     status = kernel(arguments);
   }
   if (status == genfast::kNoMemory) throw std::bad_alloc();
-  if (status != genfast::kOk) throw std::runtime_error("no kernel serves this dtype");
+  if (status != genfast::kOk) throw std::runtime_error(std::string(name) + ": no kernel serves " + dtype);
+}
+
+template <class Arguments>
+void define(py::module_& m, const char* name, int (*genfast::Kernels::*kernel)(const Arguments&)) {
+  constexpr size_t count = sizeof(Arguments) / 8 - 1;  // all members but the type, which is padded to 8 bytes
+  m.def(name, [name, kernel](const std::string& dtype, const py::args& given) {
+    call(name, genfast::kernels().*kernel, dtype, given, std::make_index_sequence<count>());
+  });
 }
 
 std::vector<std::string> levels() {
@@ -65,54 +86,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("set_level", set_level, py::arg("name"));
   m.def("set_parallel_for", genfast::set_parallel_for, py::arg("address"));
 
-  using A = uintptr_t;
-  using N = int64_t;
-  m.def("diagonal_lstm_forward", [](const std::string& dtype, A gates, A weight, A h0, A c0, A hidden, A saved_gates,
-                                    A saved_cells, N B, N H, N W, N D, N C) {
-    call(genfast::kernels().diagonal_lstm_forward, {type_of(dtype), in(gates), in(weight), in(h0), in(c0), out(hidden),
-                                                    out(saved_gates), out(saved_cells), B, H, W, D, C});
-  });
-  m.def("diagonal_lstm_backward",
-        [](const std::string& dtype, A grad_hidden, A hidden, A saved_gates, A saved_cells, A weight, A h0, A c0,
-           A grad_gates, A grad_weight, A grad_h0, A grad_c0, N B, N H, N W, N D, N C) {
-          call(genfast::kernels().diagonal_lstm_backward,
-               {type_of(dtype), in(grad_hidden), in(hidden), in(saved_gates), in(saved_cells), in(weight), in(h0),
-                in(c0), out(grad_gates), out(grad_weight), out(grad_h0), out(grad_c0), B, H, W, D, C});
-        });
-  m.def("diagonal_block_forward",
-        [](const std::string& dtype, A x, A input_weight, A input_bias, A weight, A h0, A c0, A output_weight,
-           A output_bias, A y, A hidden, A saved_gates, A saved_cells, N B, N H, N W, N F, N C) {
-          call(genfast::kernels().diagonal_block_forward,
-               {type_of(dtype), in(x), in(input_weight), in(input_bias), in(weight), in(h0), in(c0), in(output_weight),
-                in(output_bias), out(y), out(hidden), out(saved_gates), out(saved_cells), B, H, W, F, C});
-        });
-  m.def("diagonal_block_backward",
-        [](const std::string& dtype, A grad_y, A x, A hidden, A saved_gates, A saved_cells, A input_weight, A weight,
-           A h0, A c0, A output_weight, A grad_x, A grad_input_weight, A grad_input_bias, A grad_weight, A grad_h0,
-           A grad_c0, A grad_output_weight, A grad_output_bias, N B, N H, N W, N F, N C) {
-          call(genfast::kernels().diagonal_block_backward, {type_of(dtype),
-                                                            in(grad_y),
-                                                            in(x),
-                                                            in(hidden),
-                                                            in(saved_gates),
-                                                            in(saved_cells),
-                                                            in(input_weight),
-                                                            in(weight),
-                                                            in(h0),
-                                                            in(c0),
-                                                            in(output_weight),
-                                                            out(grad_x),
-                                                            out(grad_input_weight),
-                                                            out(grad_input_bias),
-                                                            out(grad_weight),
-                                                            out(grad_h0),
-                                                            out(grad_c0),
-                                                            out(grad_output_weight),
-                                                            out(grad_output_bias),
-                                                            B,
-                                                            H,
-                                                            W,
-                                                            F,
-                                                            C});
-        });
+#define OP(name, Arguments) define<genfast::Arguments>(m, #name, &genfast::Kernels::name);
+  GENFAST_OPS(OP)
+#undef OP
 }

@@ -6,16 +6,6 @@
 
 namespace genfast {
 
-#define X(name)                                              \
-  namespace name {                                           \
-  int diagonal_lstm_forward(const DiagonalLstmForward&);     \
-  int diagonal_lstm_backward(const DiagonalLstmBackward&);   \
-  int diagonal_block_forward(const DiagonalBlockForward&);   \
-  int diagonal_block_backward(const DiagonalBlockBackward&); \
-  }
-GENFAST_LEVELS
-#undef X
-
 namespace {
 
 // What each level's compiler flags let the compiler use. __builtin_cpu_supports asks the system too (xgetbv).
@@ -41,13 +31,23 @@ bool supports_v4_bf16() { return supports_v4() && __builtin_cpu_supports("avx512
 #define NAME_v4 "x86-64-v4"
 #define NAME_v4_bf16 "x86-64-v4-bf16"
 
-#define X(name)                  \
-  {NAME_##name,                  \
-   supports_##name,              \
-   name::diagonal_lstm_forward,  \
-   name::diagonal_lstm_backward, \
-   name::diagonal_block_forward, \
-   name::diagonal_block_backward},
+}  // namespace
+
+#define DECLARE(name, Arguments) int name(const Arguments&);
+#define ADDRESS(name, Arguments) name,
+#define X(level)                                                                              \
+  namespace level {                                                                           \
+  GENFAST_OPS(DECLARE)                                                                        \
+  static constexpr Kernels kKernels = {NAME_##level, supports_##level, GENFAST_OPS(ADDRESS)}; \
+  }
+GENFAST_LEVELS
+#undef X
+#undef ADDRESS
+#undef DECLARE
+
+namespace {
+
+#define X(level) level::kKernels,
 const Kernels kLevels[] = {GENFAST_LEVELS};
 #undef X
 constexpr int kLevelCount = sizeof kLevels / sizeof *kLevels;

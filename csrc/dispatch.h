@@ -6,13 +6,20 @@
 
 namespace genfast {
 
+// Every kernel and its arguments: dispatch.cpp and bindings.cpp are made from this list.
+// Arguments are a struct of `Type type`, then members of 8 bytes in the order in which Python passes them.
+#define GENFAST_OPS(OP)                            \
+  OP(diagonal_lstm_forward, DiagonalLstmForward)   \
+  OP(diagonal_lstm_backward, DiagonalLstmBackward) \
+  OP(diagonal_block_forward, DiagonalBlockForward) \
+  OP(diagonal_block_backward, DiagonalBlockBackward)
+
 struct Kernels {
   const char* level;
   bool (*supported)();
-  int (*diagonal_lstm_forward)(const DiagonalLstmForward&);
-  int (*diagonal_lstm_backward)(const DiagonalLstmBackward&);
-  int (*diagonal_block_forward)(const DiagonalBlockForward&);
-  int (*diagonal_block_backward)(const DiagonalBlockBackward&);
+#define OP(name, Arguments) int (*name)(const Arguments&);
+  GENFAST_OPS(OP)
+#undef OP
 };
 
 // Every level that was compiled in, worst first.
