@@ -202,7 +202,7 @@ struct Exponential<float> {
                                             0.001388252154f};
   static constexpr float kHigh = 0.693359375f, kLow = -0.000212194440055f, kLog2e = 1.44269504089f;
   static constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to an integer
-  static constexpr float kTanhLimit = 19.f, kSigmoidLimit = 44.f;
+  static constexpr float kTanhLimit = 19.f, kSigmoidLimit = 44.f, kLimit = 87.f;
 };
 template <>
 struct Exponential<double> {
@@ -214,7 +214,7 @@ struct Exponential<double> {
       2.7557263279088496905e-7, 2.5052071094293546753e-8,  2.0918137737642736429e-9,   1.6086627956780368844e-10};
   static constexpr double kHigh = 0.693145751953125, kLow = 1.42860682030941723212e-6, kLog2e = 1.4426950408889634074;
   static constexpr double kRound = 6755399441055744.;
-  static constexpr double kTanhLimit = 40., kSigmoidLimit = 350.;
+  static constexpr double kTanhLimit = 40., kSigmoidLimit = 350., kLimit = 708.;
 };
 
 // A NaN passes through: comparisons with it are false, and the x86 instructions then return their second operand.
@@ -258,6 +258,12 @@ GENFAST_INLINE Vector<T> exponential(Vector<T> x) {
   return fma(power, p, power);
 }
 
+// The exponential of any x: it stops at e^-87 and e^87 (float), e^-708 and e^708 (double), short of denormals.
+template <class T>
+GENFAST_INLINE Vector<T> bounded_exponential(Vector<T> x) {
+  return exponential<T>(clamp(x, Exponential<T>::kLimit));
+}
+
 // tanh(x) = e / (e + 2) with e = expm1(2x), accurate near zero too.
 template <class T>
 GENFAST_INLINE Vector<T> tanh_expm1(Vector<T> x) {
@@ -268,6 +274,53 @@ template <class T>
 GENFAST_INLINE Vector<T> tanh(Vector<T> x) {
   Vector<T> e = tanh_expm1<T>(x);
   return e / (e + broadcast(T(2)));
+}
+
+// log((1 + s) / (1 - s)) = 2s + s z q(z) with z = s^2 on |s| <= (sqrt(2) - 1) / (sqrt(2) + 1), relative error 2.8e-9
+// and 4.6e-18 (Chebyshev nodes).
+template <class T>
+struct Logarithm;
+template <>
+struct Logarithm<float> {
+  static constexpr int kDegree = 2;
+  static constexpr int32_t kSqrtHalf = 0x3f3504f3;  // the bits of sqrt(1/2)
+  static constexpr float kQ[kDegree + 1] = {0.6666668504f, 0.3998878057f, 0.2957994939f};
+};
+template <>
+struct Logarithm<double> {
+  static constexpr int kDegree = 6;
+  static constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd;
+  static constexpr double kQ[kDegree + 1] = {0.66666666666666696862, 0.3999999999989950449, 0.28571428625975484921,
+                                             0.22222211134795079855, 0.1818288912526172208, 0.15331721600556041269,
+                                             0.1461644968504340586};
+};
+
+// log(x) of a normal positive x, to about one unit in the last place. Zero and denormals read as about the smallest
+// normal number, infinity as the number past the largest: always finite. A NaN stays a NaN.
+template <class T>
+GENFAST_INLINE Vector<T> logarithm(Vector<T> x) {
+  using E = Exponential<T>;
+  using L = Logarithm<T>;
+  using Integer = typename VectorOf<T>::integer;
+  Integer bits;
+  memcpy(&bits, &x, sizeof bits);
+  Integer exponent = (bits - L::kSqrtHalf) >> E::kMantissa;
+  bits -= exponent << E::kMantissa;  // x = 2^exponent m with m in [sqrt(1/2), sqrt(2))
+  Vector<T> m, n, round = broadcast(E::kRound);
+  memcpy(&m, &bits, sizeof m);
+  memcpy(&bits, &round, sizeof bits);
+  bits += exponent;
+  memcpy(&n, &bits, sizeof n);
+  n -= round;
+  Vector<T> f = m - broadcast(T(1)), s = f / (m + broadcast(T(1))), z = s * s;
+  Vector<T> q = broadcast(L::kQ[L::kDegree]);
+#pragma GCC unroll 16
+  for (int i = L::kDegree - 1; i >= 0; --i) q = fma(q, z, broadcast(L::kQ[i]));
+  // 2s = f - s f, and s f = f^2 / 2 - s f^2 / 2: f is exact, so the rounding of s weighs little.
+  Vector<T> half = broadcast(T(0.5)) * f * f;
+  Vector<T> low = fma(s, fma(z, q, half), n * broadcast(E::kLow));
+  Vector<T> r = fma(n, broadcast(E::kHigh), f - (half - low));
+  return x != x ? x : r;
 }
 
 template <class T>
