@@ -75,6 +75,8 @@ def explain(op, *args, **kwargs):
     if name not in _DTYPES:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    # The levels of an image decide nothing: the float tensors do.
+    tensors = [tensor for tensor in tensors if tensor.dtype in FLOATS] or tensors
     if not tensors:
         raise TypeError(f"explain: {name} must be given the tensors of the call; got {args!r}")
     chosen = select(name, tensors[0], kwargs.get("backend", "auto"))

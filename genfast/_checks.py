@@ -28,3 +28,12 @@ def check_shape(op, name, tensor, shape, symbols, **sizes):
     if tensor.shape != shape:
         values = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
         raise ValueError(f"{op}: {name} must have shape {symbols} with {values}; got {tuple(tensor.shape)}")
+
+
+def signed(op, seed):
+    """A seed in [0, 2**64) as the signed 64-bit number of the same bits, which is what an op's schema can hold."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{op}: seed must be an int; got {type(seed).__name__}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{op}: seed must lie in [0, 2**64); got {seed}")
+    return seed - 2**64 if seed >= 2**63 else seed

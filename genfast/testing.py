@@ -56,10 +56,14 @@ def assert_identical(actual, expected, *, name="result"):
     assert_matches(actual, expected, name=name, atol=0, rtol=0)
 
 
+def _poison(tensor):
+    return torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
+
+
 def embedded(tensor):
     """A contiguous copy inside a larger NaN-filled buffer: what reads outside its input, reads NaN."""
     guard = 64
-    buffer = tensor.new_full((tensor.numel() + 2 * guard,), torch.nan)
+    buffer = tensor.new_full((tensor.numel() + 2 * guard,), _poison(tensor))
     view = buffer[guard : guard + tensor.numel()].view(tensor.shape)
     view.copy_(tensor.detach())
     return view
@@ -78,7 +82,7 @@ def channels_last(tensor):
 
 def sliced(tensor):
     """The same values as every second element, in every dimension, of a larger NaN-filled buffer."""
-    buffer = tensor.new_full([2 * size + 3 for size in tensor.shape], torch.nan)
+    buffer = tensor.new_full([2 * size + 3 for size in tensor.shape], _poison(tensor))
     view = buffer[tuple(slice(1, 1 + 2 * size, 2) for size in tensor.shape)]
     view.copy_(tensor.detach())
     return view
@@ -118,10 +122,25 @@ def threads(count):
         torch.set_num_threads(before)
 
 
+def learned(inputs):
+    """The arguments that have a gradient: the float tensors."""
+    return {name: t for name, t in inputs.items() if torch.is_tensor(t) and t.is_floating_point()}
+
+
+def each_tensor(function, inputs):
+    """`inputs` with `function` applied to every tensor."""
+    return {name: function(value) if torch.is_tensor(value) else value for name, value in inputs.items()}
+
+
+def doubled(inputs):
+    """`inputs` with the float tensors in float64."""
+    return {**inputs, **{name: tensor.double() for name, tensor in learned(inputs).items()}}
+
+
 def evaluate(function, inputs, seed=1, **kwargs):
     """Output and gradients of `function(**inputs)` for a random incoming gradient, by name; inputs are detached."""
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-    output = function(**leaves, **kwargs)
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in learned(inputs).items()}
+    output = function(**{**inputs, **leaves}, **kwargs)
     generator = torch.Generator().manual_seed(seed)
     incoming = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
     gradients = torch.autograd.grad(output, tuple(leaves.values()), incoming)

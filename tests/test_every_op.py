@@ -1,6 +1,7 @@
 """Every op x every backend x every property. What is special to one op is in its own file."""
 
 import doctest
+import inspect
 import multiprocessing
 import threading
 
@@ -64,18 +65,35 @@ def small(op):
     return SPECS[op].gradcheck[0]
 
 
-@parametrize("shape", range(12))
-@parametrize("op, backend, dtype", LANES)
+def crowded(op):
+    """The shape of most images: work for every thread."""
+    return max(SPECS[op].shapes, key=lambda sizes: sizes["B"])
+
+
+def first_learned(inputs):
+    return next(iter(testing.learned(inputs).items()))
+
+
+def with_leaves(inputs, requires_grad=True):
+    """`inputs` with fresh leaves for the float tensors, and these leaves by name."""
+    leaves = {n: t.detach().clone().requires_grad_(requires_grad) for n, t in testing.learned(inputs).items()}
+    return {**inputs, **leaves}, leaves
+
+
+SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(SPECS[lane[0]].shapes))]
+
+
+@parametrize("op, backend, dtype, shape", SHAPES)
 def test_matches_reference(op, backend, dtype, shape):
     """Output and every gradient, with NaN around the inputs and in the outputs before they are written."""
     spec = SPECS[op]
     sizes = spec.shapes[shape]
     if INTERPRETED and backend == "triton" and sizes["B"] * sizes["H"] * sizes["W"] > 60:
         sizes = {**sizes, "B": 1}
-    inputs = {n: testing.embedded(t) for n, t in sample(op, backend, dtype, sizes).items()}
+    inputs = testing.each_tensor(testing.embedded, sample(op, backend, dtype, sizes))
     with testing.poisoned():
         got = run(op, inputs, backend)
-    truth = testing.evaluate(spec.reference, {n: t.double() for n, t in inputs.items()})
+    truth = testing.evaluate(spec.reference, testing.doubled(inputs))
     rival = testing.evaluate(spec.reference, inputs) if dtype.itemsize == 2 else None
     for name, value in got.items():
         assert value.dtype == dtype
@@ -90,10 +108,11 @@ def test_matches_reference(op, backend, dtype, shape):
 @given(data=strategies.data())
 def test_any_shape(op, backend, dtype, data):
     """Shapes that nobody chose, without and with gradients."""
-    limits = {"B": (0, 6), "H": (0, 7), "W": (0, 7), "D": (1, 2), "C": (1, 40), "F": (1, 40)}
-    sizes = {letter: data.draw(strategies.integers(*limits[letter]), letter) for letter in small(op)}
-    inputs = {n: testing.embedded(t) for n, t in sample(op, backend, dtype, sizes).items()}
-    truth = testing.evaluate(SPECS[op].reference, {n: t.double() for n, t in inputs.items()})
+    ranges = {"B": range(7), "H": range(8), "W": range(8), "D": (1, 2), "C": range(1, 41), "F": range(1, 41)}
+    ranges |= SPECS[op].ranges
+    sizes = {letter: data.draw(strategies.sampled_from(ranges[letter]), letter) for letter in small(op)}
+    inputs = testing.each_tensor(testing.embedded, sample(op, backend, dtype, sizes))
+    truth = testing.evaluate(SPECS[op].reference, testing.doubled(inputs))
     with testing.poisoned():
         got = run(op, inputs, backend)
         alone = getattr(genfast.ops, op)(**inputs, backend=backend)
@@ -106,14 +125,14 @@ def test_any_shape(op, backend, dtype, data):
 @parametrize("op, backend, dtype", [lane for lane in LANES if lane[2] in (torch.float32, torch.float64)])
 def test_layouts(op, backend, dtype, layout):
     """Strides change nothing: neither those of the inputs nor those of the incoming gradient."""
-    inputs = {n: testing.LAYOUTS[layout](t) for n, t in sample(op, backend, dtype, small(op)).items()}
+    inputs = testing.each_tensor(testing.LAYOUTS[layout], sample(op, backend, dtype, small(op)))
     got = run(op, inputs, backend)
-    expected = run(op, {n: t.contiguous() for n, t in inputs.items()}, backend)
+    expected = run(op, testing.each_tensor(torch.Tensor.contiguous, inputs), backend)
     for name in expected:
         testing.assert_matches(got[name], expected[name], name=name)
     function = getattr(genfast.ops, op)
-    leaves = {n: t.contiguous().requires_grad_() for n, t in inputs.items()}
-    output = function(**leaves, backend=backend)
+    arguments, leaves = with_leaves(testing.each_tensor(torch.Tensor.contiguous, inputs))
+    output = function(**arguments, backend=backend)
     incoming = testing.LAYOUTS[layout](torch.randn_like(output))
     for name, a, b in zip(
         leaves,
@@ -126,22 +145,21 @@ def test_layouts(op, backend, dtype, layout):
 @parametrize("case", range(2))
 @parametrize("op, backend", DOUBLE)
 def test_gradcheck(op, backend, case):
-    inputs = sample(op, backend, torch.float64, SPECS[op].gradcheck[case])
-    leaves = tuple(t.requires_grad_() for t in inputs.values())
+    inputs, leaves = with_leaves(sample(op, backend, torch.float64, SPECS[op].gradcheck[case]))
 
     def function(*tensors):
-        return getattr(genfast.ops, op)(*tensors, backend=backend)
+        return getattr(genfast.ops, op)(**{**inputs, **dict(zip(leaves, tensors))}, backend=backend)
 
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=case == 0)
+    assert torch.autograd.gradcheck(function, tuple(leaves.values()))
+    assert torch.autograd.gradgradcheck(function, tuple(leaves.values()), fast_mode=case == 0)
 
 
 @parametrize("op, backend, dtype", PRECISE)
 def test_gradient_of_one_argument(op, backend, dtype):
     """Each argument may be the only one that requires a gradient, to the second order."""
     inputs = sample(op, backend, dtype, small(op))
-    for name in inputs:
-        leaf = inputs[name].clone().requires_grad_()
+    for name, tensor in testing.learned(inputs).items():
+        leaf = tensor.clone().requires_grad_()
 
         def loss(function, **kwargs):
             output = function(**{**inputs, name: leaf}, **kwargs)  # noqa: B023
@@ -157,19 +175,43 @@ def test_opcheck(op, backend, dtype):
     forward = getattr(torch.ops.genfast, f"{op}_forward").default
     backward = getattr(torch.ops.genfast, f"{op}_backward").default
     inputs = sample(op, backend, dtype, small(op))
+    inputs = raw_arguments(op, inputs, backend)
     for gradient in (False, True):
-        leaves = [t.detach().requires_grad_(gradient) for t in inputs.values()]
+        arguments, _ = with_leaves(inputs, gradient)
         for save in (False, True):
-            torch.library.opcheck(forward, (*leaves, save), {"backend": backend})
-    results = forward(*inputs.values(), True, backend=backend)
+            torch.library.opcheck(forward, (*arguments.values(), save), {"backend": backend})
+    results = as_tuple(forward(*inputs.values(), True, backend=backend))
     torch.library.opcheck(backward, backward_arguments(op, inputs, results), {"backend": backend})
+
+
+def raw_arguments(op, inputs, backend):
+    """The arguments of the op under the function, which may have arranged them otherwise: caught in the act."""
+    called, forward = {}, f"{op}_forward"
+
+    class Catch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is getattr(torch.ops.genfast, forward).default:
+                called.update(zip(argument_names(forward), args))
+            return function(*args, **(kwargs or {}))
+
+    with Catch(), torch.no_grad():
+        getattr(genfast.ops, op)(**inputs, backend=backend)
+    return called
+
+
+def as_tuple(results):
+    return (results,) if torch.is_tensor(results) else tuple(results)
 
 
 def backward_arguments(op, inputs, results):
     """The incoming gradient and what the forward op saved, in the order of the schema of the backward op."""
     _, *names = argument_names(f"{op}_backward")
-    known = {**inputs, **dict(zip(("saved_cells", "saved_gates", "hidden"), reversed(results)))}
+    known = {**inputs, **dict(zip(result_names(f"{op}_forward"), results))}
     return torch.ones_like(results[0]), *(known[name] for name in names)
+
+
+def result_names(raw):
+    return [result.name for result in getattr(torch.ops.genfast, raw).default._schema.returns]
 
 
 def argument_names(raw):
@@ -179,18 +221,20 @@ def argument_names(raw):
 
 @parametrize("op, backend, dtype", NATIVE)
 def test_raw_op_differentiates_or_raises(op, backend, dtype):
-    inputs = sample(op, backend, dtype, small(op))
-    leaves = {n: t.clone().requires_grad_() for n, t in inputs.items()}
+    inputs = raw_arguments(op, sample(op, backend, dtype, small(op)), backend)
+    arguments, leaves = with_leaves(inputs)
     forward = getattr(torch.ops.genfast, f"{op}_forward")
-    output, *saved = forward(*leaves.values(), True, backend=backend)
+    output, *saved = as_tuple(forward(*arguments.values(), True, backend=backend))
     assert not any(s.requires_grad for s in saved)
     got = torch.autograd.grad(output.sum(), tuple(leaves.values()))
-    expected = torch.autograd.grad(getattr(genfast.ops, op)(**leaves, backend=backend).sum(), tuple(leaves.values()))
-    for name, a, b in zip(leaves, got, expected):
+    backward = getattr(torch.ops.genfast, f"{op}_backward")
+    results = as_tuple(forward(*inputs.values(), True, backend=backend))
+    expected = as_tuple(backward(*backward_arguments(op, inputs, results), backend=backend))
+    for name, a, b in zip(leaves, got, expected, strict=True):
         testing.assert_identical(a, b, name=name)
-    arguments = backward_arguments(op, leaves, (output.detach(), *saved))
+    given = backward_arguments(op, arguments, (output.detach(), *saved))
     with pytest.raises(RuntimeError, match=f"{op}_backward: expected no input that requires grad"):
-        getattr(torch.ops.genfast, f"{op}_backward")(*arguments, backend=backend)
+        backward(*given, backend=backend)
 
 
 @parametrize("op, backend, dtype", PRECISE)
@@ -212,7 +256,7 @@ def test_compiles_as_one_graph(op, backend, dtype):
 @parametrize("op, backend, dtype", PRECISE)
 def test_functional_gradients(op, backend, dtype):
     inputs = sample(op, backend, dtype, small(op))
-    first = next(iter(inputs))
+    first, _ = first_learned(inputs)
 
     def loss(tensor):
         return (getattr(genfast.ops, op)(**{**inputs, first: tensor}, backend=backend) ** 2).sum()
@@ -233,22 +277,25 @@ def test_functional_gradients(op, backend, dtype):
 def test_forward_mode_raises(op, backend, dtype):
     """Nothing is silently zero: neither from the function nor from the op under it."""
     inputs = sample(op, backend, dtype, small(op))
-    function, (first, primal) = getattr(genfast.ops, op), next(iter(inputs.items()))
+    function, (first, primal) = getattr(genfast.ops, op), first_learned(inputs)
     with pytest.raises(NotImplementedError, match="forward mode"):
         torch.func.jvp(lambda x: function(**{**inputs, first: x}, backend=backend), (primal,), (primal,))
+    arguments = raw_arguments(op, inputs, backend)
+    raw_first, raw_primal = first_learned(arguments)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(primal, torch.ones_like(primal))
         with pytest.raises(NotImplementedError, match="forward mode"):
             function(**{**inputs, first: dual}, backend=backend)
+        dual = torch.autograd.forward_ad.make_dual(raw_primal, torch.ones_like(raw_primal))
         with pytest.raises(NotImplementedError, match="forward mode"):
             raw = getattr(torch.ops.genfast, f"{op}_forward")
-            raw(dual, *list(inputs.values())[1:], False, backend=backend)
+            raw(*{**arguments, raw_first: dual}.values(), False, backend=backend)
 
 
 @parametrize("op", OPS)
 def test_reference_has_forward_mode(op):
     inputs = sample(op, "reference", torch.float64, small(op))
-    first, primal = next(iter(inputs.items()))
+    first, primal = first_learned(inputs)
 
     def function(x):
         return getattr(genfast.ops, op)(**{**inputs, first: x}, backend="reference")
@@ -261,7 +308,7 @@ def test_reference_has_forward_mode(op):
 @parametrize("shape", (3, 5, 6, 7, 8))
 @parametrize("op, backend, dtype", CPP)
 def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
-    inputs = sample(op, backend, dtype, shape)
+    inputs = sample(op, backend, dtype, min(shape, len(SPECS[op].shapes) - 1))
     with testing.threads(1):
         expected = run(op, inputs, backend)
     active = genfast.backends()["cpp"]
@@ -278,27 +325,28 @@ def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
 
 @parametrize("op, backend, dtype", CPP)
 def test_same_bits_for_batch_splits(op, backend, dtype):
-    inputs = sample(op, backend, dtype, 7)
-    first, whole = next(iter(inputs.items()))
-    expected = run(op, inputs, backend)
-    incoming = torch.ones_like(expected["output"])
+    inputs = sample(op, backend, dtype, crowded(op))
+    first, _ = first_learned(inputs)
+    expected = run(op, inputs, backend)["output"]
     function = getattr(genfast.ops, op)
 
-    def gradient(tensor, grad):
-        leaf = tensor.clone().requires_grad_()
-        return torch.autograd.grad(function(**{**inputs, first: leaf}, backend=backend), leaf, grad)[0]
+    def gradient(arguments, grad):
+        leaf = arguments[first].clone().requires_grad_()
+        return torch.autograd.grad(function(**{**arguments, first: leaf}, backend=backend), leaf, grad)[0]
 
-    expected_gradient = gradient(whole, incoming)
+    expected_gradient = gradient(inputs, torch.ones_like(expected))
     for size in (1, 7, 16, 32):
-        parts = [function(**{**inputs, first: part}, backend=backend) for part in whole.split(size)]
-        testing.assert_identical(torch.cat(parts), expected["output"], name=f"output, parts of {size}")
-        parts = [gradient(part, grad) for part, grad in zip(whole.split(size), incoming.split(size))]
-        testing.assert_identical(torch.cat(parts), expected_gradient, name=f"gradient, parts of {size}")
+        split = {name: inputs[name].split(size) for name in SPECS[op].batched or (first,)}
+        parts = [{**inputs, **dict(zip(split, part))} for part in zip(*split.values(), strict=True)]
+        outputs = [function(**part, backend=backend) for part in parts]
+        testing.assert_identical(torch.cat(outputs), expected, name=f"output, parts of {size}")
+        gradients = [gradient(part, torch.ones_like(output)) for part, output in zip(parts, outputs)]
+        testing.assert_identical(torch.cat(gradients), expected_gradient, name=f"gradient, parts of {size}")
 
 
 @parametrize("op, backend", CPP_OPS)
 def test_several_python_threads(op, backend):
-    inputs = sample(op, shape=7)
+    inputs = sample(op, shape=crowded(op))
     expected = run(op, inputs, backend)
     results = []
 
@@ -324,7 +372,7 @@ def in_child(op, backend, inputs, connection):
 @parametrize("op, backend", CPP_OPS)
 def test_after_fork(op, backend):
     """The parent has used its threads; the child must neither hang nor differ."""
-    inputs = sample(op, shape=7)
+    inputs = sample(op, shape=crowded(op))
     with testing.threads(2):
         expected = getattr(genfast.ops, op)(**inputs, backend=backend)
         here, there = multiprocessing.Pipe()
@@ -373,4 +421,4 @@ def test_function_and_spec_agree(op):
     spec = SPECS[op]
     inputs = spec.inputs(small(op))
     assert spec.name == op and "arXiv" in spec.paper and spec.bench
-    assert list(inputs) == argument_names(f"{op}_forward")
+    assert list(inputs) == list(inspect.signature(getattr(genfast.ops, op)).parameters)[:-1]
