@@ -1,0 +1,219 @@
+"""What the models of tractable density share: images and labels in, log-probabilities and samples out."""
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from genfast.models._pretrained import Pretrained
+from genfast.nn import MaskedConv2d
+from genfast.sample import inverse_cdf, uniform
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass
+class AutoregressiveConfig:
+    """Sizes of the images of an `Autoregressive` model.
+
+    Attributes:
+        channels: 1 for grey, 3 for R -> G -> B.
+        height, width: of the images, in pixels.
+        levels: values of a channel, 2 to 256.
+    """
+
+    channels: int = 1
+    height: int = 28
+    width: int = 28
+    levels: int = 2
+
+    def least(self):
+        """The smallest value of every integer field."""
+        return {"channels": 1, "height": 1, "width": 1, "levels": 2}
+
+    def __post_init__(self):
+        name = type(self).__name__
+        for field, low in self.least().items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name}: {field} must be an int; got {value!r}")
+            if value < low:
+                raise ValueError(f"{name}: {field} must be at least {low}; got {value}")
+        if self.levels > 256:
+            raise ValueError(f"{name}: levels must be at most 256; got {self.levels}")
+        dropout = getattr(self, "dropout", 0.0)
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"{name}: dropout must be a number in [0, 1); got {dropout!r}")
+
+
+class Autoregressive(Pretrained, nn.Module):
+    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel.
+
+    A subclass sets `name` and `config_type` and defines `network`. Every conditional is a softmax over the
+    levels, for two levels the logit of level 1; a subclass with other conditionals overrides `draws`,
+    `conditionals`, `nll` and `draw`. A config with a field `classes` above 0 makes the model conditional: it
+    takes a label with every image.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    @property
+    def draws(self):
+        """How many draws make a pixel: each of them runs the network."""
+        return self.config.channels
+
+    def network(self, x, labels):
+        """What gives the conditionals their parameters.
+
+        Args: x (float [B, C, R, W] in [-1, 1], the first R rows of images), labels (int64 [B] or None).
+        Returns: [B, P, R, W]; a row never depends on the rows below.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines network")
+
+    def rows(self, row):
+        """How many rows of an image the network needs to draw one of row `row`."""
+        return row + 1
+
+    def conditionals(self, features):
+        """Parameters as `forward` returns them, the pixels last, from the features [B, P, R, W]."""
+        return features.unflatten(1, (self.config.channels, -1))
+
+    def nll(self, x, logits):
+        """Negative log-likelihood in nats of images x, uint8 [B, C, H, W]: [B]."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).permute(0, 3, 4, 1, 2)
+        target = x.permute(0, 2, 3, 1)
+        if self.config.levels == 2:
+            target = target.to(logits.dtype)
+            nats = F.binary_cross_entropy_with_logits(logits[..., 0], target, reduction="none")
+        else:
+            nats = F.cross_entropy(logits.flatten(0, 3), target.flatten().long(), reduction="none")
+        return nats.view(target.shape).sum(dim=(1, 2, 3))
+
+    def draw(self, logits, index, *, seed, first, temperature, element):
+        """Draw number `index` of one pixel from its conditionals: uint8 [B, channels drawn, 1, 1].
+
+        `element` is the place of the draw in the image, (row * W + column) * C + index.
+        """
+        images = np.arange(first, first + len(logits), dtype=np.uint64)
+        u = torch.from_numpy(uniform(seed, images, element)).to(logits.device)
+        return inverse_cdf(logits[:, index, :, 0, 0].double() / temperature, u)[:, None, None, None]
+
+    def forward(self, x, labels=None):
+        """Logits of every conditional.
+
+        Args:
+            x: uint8 [B, C, H, W], levels.
+            labels: integers [B], 0 to classes - 1, for a conditional model.
+        Returns: [B, C, L', H, W]; L' is 1 for 2 levels (the logit of level 1), else the number of levels.
+        Raises: TypeError for another dtype; ValueError for another shape or device, a value out of range, a
+            label that is missing, or one given to an unconditional model.
+        """
+        self._check_images(x)
+        return self._run(x, self._check_labels(labels, len(x)))
+
+    def log_prob(self, x, labels=None):
+        """Log-probability of each image in nats: `x` uint8 [B, C, H, W] -> [B]. Arguments and errors as `forward`."""
+        return -self.nll(x, self.forward(x, labels))
+
+    @torch.no_grad()
+    def sample(self, n, *, seed=0, temperature=1.0, first=0, labels=None):
+        """Images drawn pixel by pixel: uint8 [n, C, H, W].
+
+        Sample number i takes its random numbers from (seed, i) alone, so that `sample(2, first=5)` is
+        `sample(7)[5:]` (but for a draw within rounding of a boundary between two levels). Each pixel runs the
+        network on the rows so far: slow, and the judge of anything faster.
+
+        Args:
+            n: number of images.
+            seed: int in [0, 2**64).
+            temperature: divides the logits; below 1 the samples keep to likelier values.
+            first: index of the first image.
+            labels: for a conditional model: one int for all, or integers [n], one for each image.
+        Raises: ValueError for a negative n or first, a seed out of range, or a temperature not above 0; errors
+            of labels as `forward`.
+        """
+        c, weight = self.config, next(self.parameters())
+        if n < 0 or first < 0:
+            raise ValueError(f"sample: n and first must not be negative; got n={n}, first={first}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"sample: seed must lie in [0, 2**64); got {seed}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"sample: temperature must be positive and finite; got {temperature}")
+        if isinstance(labels, int):
+            labels = torch.full((n,), labels, device=weight.device)
+        labels = self._check_labels(labels, n)
+        x = torch.zeros(n, c.channels, c.height, c.width, dtype=torch.uint8, device=weight.device)
+        training = self.training
+        self.eval()
+        for i, j, k in product(range(c.height), range(c.width), range(self.draws)):
+            pixel = self._run(x[:, :, : self.rows(i)], labels)[..., i : i + 1, j : j + 1]
+            element = (i * c.width + j) * c.channels + k
+            drawn = self.draw(pixel, k, seed=seed, first=first, temperature=temperature, element=element)
+            x[:, k : k + drawn.shape[1], i : i + 1, j : j + 1] = drawn
+        self.train(training)
+        return x
+
+    def _run(self, x, labels):
+        x = x.to(next(self.parameters()).dtype) * (2 / (self.config.levels - 1)) - 1
+        return self.conditionals(self.network(x, labels))
+
+    def _check_images(self, x):
+        c, model = self.config, type(self).__name__
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{model}: x must be a torch.Tensor; got {type(x).__name__}")
+        if x.dtype != torch.uint8:
+            raise TypeError(f"{model}: x must hold levels as torch.uint8; got {x.dtype}")
+        if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
+            expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
+            raise ValueError(f"{model}: x must have shape {expected}; got {tuple(x.shape)}")
+        if x.device != (device := next(self.parameters()).device):
+            raise ValueError(f"{model}: x must be on the model's device {device}; got {x.device}")
+        if torch.compiler.is_compiling():
+            return  # reading a value would break the compiled graph in two
+        if c.levels < 256 and x.numel() and (top := int(x.max())) >= c.levels:
+            raise ValueError(f"{model}: x must lie in 0..{c.levels - 1}; got {top}")
+
+    def _check_labels(self, labels, n):
+        """The labels as int64 [n]; None for an unconditional model."""
+        model, classes = type(self).__name__, getattr(self.config, "classes", 0)
+        if not classes:
+            if labels is not None:
+                raise ValueError(f"{model}: labels must be None for an unconditional model; got {_kind(labels)}")
+            return None
+        expected = f"integers [B] with B={n}"
+        if labels is None:
+            raise ValueError(f"{model}: labels must be {expected} for a model of {classes} classes; got None")
+        if not isinstance(labels, torch.Tensor) or labels.dtype not in INTEGERS:
+            raise TypeError(f"{model}: labels must be {expected}; got {_kind(labels)}")
+        if labels.shape != (n,):
+            raise ValueError(f"{model}: labels must have shape [B] with B={n}; got {tuple(labels.shape)}")
+        if labels.device != (device := next(self.parameters()).device):
+            raise ValueError(f"{model}: labels must be on the model's device {device}; got {labels.device}")
+        if n and not torch.compiler.is_compiling():
+            low, high = (int(value) for value in labels.aminmax())
+            if low < 0 or high >= classes:
+                raise ValueError(f"{model}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}")
+        return labels.long()
+
+    def extra_repr(self):
+        return f"{self.config}"
+
+
+def output_features(config):
+    """Features of softmax conditionals: a logit for 2 levels, else one for each level, of every channel."""
+    return config.channels * (1 if config.levels == 2 else config.levels)
+
+
+def output_layers(features, config):
+    """1x1 convolutions (mask B) from `features` by way of `config.head` features, twice, to the conditionals."""
+    sizes = (features, config.head, config.head, output_features(config))
+    return nn.ModuleList(MaskedConv2d(n, m, 1, "B", config.channels) for n, m in pairwise(sizes))
+
+
+def _kind(value):
+    return str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
