@@ -148,9 +148,14 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
     )
 
 
+def stem(op):
+    """The file of an op: what is drawn from a distribution stands beside its likelihood."""
+    return op.removesuffix("_nll").removesuffix("_sample")
+
+
 def launcher(op, name):
-    """The Triton launcher `genfast.kernels.<op>.<name>`."""
-    return getattr(importlib.import_module(f"genfast.kernels.{op}"), name)
+    """The Triton launcher `genfast.kernels.<stem>.<name>`."""
+    return getattr(importlib.import_module(f"genfast.kernels.{stem(op)}"), name)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
     Args:
-        name: stem of the op.
+        name: of the op.
         reference: pure PyTorch function of the tensors and settings; it gives the derivatives of the gradient.
         arguments: names of the tensor arguments; the first that is no constant chooses the backend.
         results: names of what the forward op returns: the output, then what is empty unless saved.
@@ -135,7 +135,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     return call
 
 
-def register_sampler(name, reference, *, arguments, settings, allocate, dtypes, stem=None):
+def register_sampler(name, reference, *, arguments, settings, allocate, dtypes):
     """Register `genfast::<name>`, whose result has no gradient; return `call(*arguments, backend)`.
 
     Args:
@@ -145,11 +145,10 @@ def register_sampler(name, reference, *, arguments, settings, allocate, dtypes, 
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
         allocate: (*tensors, *settings) -> (the numbers for the C++ function, a tuple of the empty result).
         dtypes: backend -> dtypes that it serves.
-        stem: the file of the Triton launcher, if it is not called like the op.
     """
     count = len(arguments)
     _backends.serves(name, dtypes)
-    op = _define(name, name, arguments, settings, ["draw"], allocate, stem=stem)
+    op = _define(name, name, arguments, settings, ["draw"], allocate)
 
     def call(*args, backend):
         tensors, chosen = [tensor.detach() for tensor in args[:count]], args[count:]
@@ -161,7 +160,7 @@ def register_sampler(name, reference, *, arguments, settings, allocate, dtypes, 
     return call
 
 
-def _define(op, name, tensors, settings, results, allocate, lead=0, stem=None):
+def _define(op, name, tensors, settings, results, allocate, lead=0):
     """Define one functional op; its kernel is the native function of the backend asked for."""
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
@@ -175,7 +174,7 @@ def _define(op, name, tensors, settings, results, allocate, lead=0, stem=None):
         tensors, chosen = [tensor.contiguous() for tensor in args[:count]], args[count:]
         backend = _backends.select(op, tensors[lead], backend, _backends.NATIVE)
         if backend == "triton":
-            return _backends.launcher(stem or op, name)(*tensors, *chosen)
+            return _backends.launcher(op, name)(*tensors, *chosen)
         numbers, made = allocate(*tensors, *chosen)
         # An empty tensor has the address 0, which is how the C++ side is told not to save.
         addresses = [tensor.data_ptr() for tensor in (*tensors, *made)]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import genfast
-from genfast.reference import SPECS
+from genfast import _backends
+from genfast.reference import SAMPLERS, SPECS
 
 try:
     import tomllib
@@ -24,7 +25,7 @@ PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").iterdir() if path.suffix in (".h", ".cpp"))
 SCRIPTS = sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
-OPS = sorted(SPECS)
+OPS = sorted([*SPECS, *SAMPLERS])
 LEVELS = ("plain", "v2", "v3", "v4", "v4_bf16")
 C_HEADERS = {"stdint.h", "stdlib.h", "string.h", "stddef.h", "immintrin.h"}
 
@@ -76,22 +77,25 @@ def test_one_reader_of_the_environment():
 
 @pytest.mark.parametrize("op", OPS)
 def test_one_stem_in_every_place(op):
+    stem = _backends.stem(op)
     places = ("genfast/reference/{}.py", "genfast/ops/{}.py", "csrc/{}.h", "csrc/{}.cpp", "kernels/{}.py")
-    files = [place.format(op) for place in (*places, "tests/test_{}.py")]
+    files = [place.format(stem) for place in (*places, "tests/test_{}.py")]
     assert not [file for file in files if not (ROOT / file).is_file()]
-    for place in ("csrc/bindings.cpp", "csrc/dispatch.h", "csrc/dispatch.cpp", f"csrc/{op}.cpp", f"kernels/{op}.py"):
+    entries = [op] if op in SAMPLERS else [f"{op}_forward", f"{op}_backward"]
+    for place in ("csrc/dispatch.h", f"csrc/{stem}.cpp", f"kernels/{stem}.py"):
         text = (ROOT / place).read_text()
-        assert f"{op}_forward" in text and f"{op}_backward" in text, place
-    assert f"csrc/{op}.cpp" in (ROOT / "CMakeLists.txt").read_text()
+        assert all(entry in text for entry in entries), place
+    assert f"csrc/{stem}.cpp" in (ROOT / "CMakeLists.txt").read_text()
     assert re.search(rf"`(genfast\.)?{op}\b", (ROOT / "README.md").read_text()), "README.md must list the op"
-    assert any(f"ops.{op}(" in path.read_text() for path in (ROOT / "genfast/nn").glob("*.py")), "no layer uses the op"
+    users = [*(ROOT / "genfast/nn").glob("*.py"), *(ROOT / "genfast/models").glob("*.py")]
+    assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer or model uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
 
 
 def test_no_file_without_its_op():
     for folder, suffix in (("genfast/ops", ".py"), ("kernels", ".py"), ("genfast/reference", ".py")):
         stems = {path.stem for path in (ROOT / folder).glob(f"*{suffix}") if not path.stem.startswith("_")}
-        assert stems == set(OPS), folder
+        assert stems == {_backends.stem(op) for op in OPS}, folder
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *CSRC, *SCRIPTS], ids=name)

@@ -11,7 +11,7 @@ class Spec:
     """An op in terms of its reference.
 
     Attributes:
-        name: stem of the op; `getattr(genfast.ops, name)` is the public function.
+        name: of the op; `getattr(genfast.ops, name)` is the public function.
         reference: the pure PyTorch function.
         make: (sizes, generator) -> the arguments by name, in the order of the signature: float64 tensors, the
             constants (tensors of whole numbers, which have no gradient) and the settings (numbers).
