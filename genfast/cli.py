@@ -7,18 +7,19 @@ import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
 from genfast._files import writable_folder
 from genfast.data.grid import writer
 from genfast.demo import demo
 from genfast.models import MODELS
-from genfast.train import PRESETS, TrainConfig, preset
+from genfast.train import PRESETS, TrainConfig
 from genfast.train.runs import open_model
-from genfast.train.session import draw, evaluate, train
+from genfast.train.session import draw, evaluate, sample_labels, train
 
-FROM_DATA = ("channels", "height", "width", "levels")
+FROM_DATA = ("channels", "height", "width", "levels", "classes")
+DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
 
 
 def main(argv=None):
@@ -67,8 +68,15 @@ def _train_options(parser):
         command.set_defaults(model=name)
         add = command.add_argument
         add("--out", required=True, metavar="RUN", help="folder of the run; made if it is not there")
-        add("--preset", choices=sorted(PRESETS), help="a recipe; options given beside it win")
+        presets = PRESETS.get(name, {})
+        if presets:
+            text = f"a recipe: {', '.join(presets)}; options given beside it win"
+            add("--preset", choices=presets, metavar="NAME", help=text)
         _data_options(command)
+        if _is_conditional(config):
+            on = ", ".join(preset for preset, recipe in presets.items() if recipe.get("conditional"))
+            text = "train on the labels of the data as well" + (f" (on for {on})" if on else "")
+            add("--conditional", action=argparse.BooleanOptionalAction, help=text)
         add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
         add("--overwrite", action="store_true", help="replace the run that is in --out")
         add("--init-from", metavar="RUN", help="start from the weights of this run or model")
@@ -79,10 +87,10 @@ def _train_options(parser):
 
 
 def _data_options(parser):
-    parser.add_argument("--data", metavar="DATA", help="digits, mnist-binary, a folder of images, or an .npz file")
+    parser.add_argument("--data", metavar="DATA", help="digits, photos, mnist-binary, a folder, or an .npz file")
     parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name")
-    parser.add_argument("--size", type=_count, help="crop and resize a folder's images to N x N", metavar="N")
-    parser.add_argument("--levels", type=_count, help="grey levels to keep of a folder or .npz", metavar="L")
+    parser.add_argument("--size", type=_count, help="N x N pixels: patches of photos, a folder's images", metavar="N")
+    parser.add_argument("--levels", type=_count, help="levels to keep of photos, folder or .npz", metavar="L")
     parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
 
 
@@ -91,6 +99,8 @@ def _sample_options(parser):
     parser.add_argument("-n", type=_count, default=64, help="images to draw (64)")
     parser.add_argument("--out", required=True, metavar="FILE", help="FILE.png (a grid) or FILE.npz (the levels)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
+    text = "classes to draw, again and again, such as 0,1,2 (a conditional model: all of them)"
+    parser.add_argument("--label", "--labels", dest="labels", type=_labels, action="extend", metavar="K", help=text)
     parser.add_argument("--temperature", type=_positive, default=1.0, help="below 1: likelier images (1.0)")
 
 
@@ -117,6 +127,8 @@ def _config_options(group, config, skip=()):
         how = {"type": kind, "metavar": kind.__name__.upper()}
         if kind is bool:
             how = {"action": argparse.BooleanOptionalAction}
+        elif get_origin(kind) is Literal:
+            how = {"choices": get_args(kind)}
         elif get_args(kind):
             how = {"type": get_args(kind)[0], "nargs": len(get_args(kind)), "metavar": "X"}
         shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
@@ -134,10 +146,11 @@ def run_train(args):
     result = train(
         out,
         model=args.model,
-        preset=preset(args.preset) if args.preset else {},
+        preset=getattr(args, "preset", None),
+        conditional=getattr(args, "conditional", None),
         model_options={k: v for k, v in vars(args).items() if k in _model_fields(args.model)},
         train_options=given,
-        data_options={k: getattr(args, k) for k in ("data", "data_root", "size", "levels", "strict")},
+        data_options={k: getattr(args, k) for k in DATA_OPTIONS},
         resume=args.resume,
         overwrite=args.overwrite,
         init_from=args.init_from,
@@ -153,6 +166,10 @@ def run_train(args):
     return 130 if result.reason == "interrupted" else 0
 
 
+def _is_conditional(config):
+    return any(field.name == "classes" for field in fields(config))
+
+
 def _model_fields(name):
     return {f.name for f in fields(MODELS[name][1])} - set(FROM_DATA)
 
@@ -160,12 +177,14 @@ def _model_fields(name):
 def run_sample(args):
     write = writer(args.out)  # a wrong ending or folder is found before the work
     model = open_model(args.target)
-    write(draw(model, args.n, seed=args.seed, temperature=args.temperature), model.config.levels)
+    labels = sample_labels(model, args.n, args.labels)
+    images = draw(model, args.n, seed=args.seed, temperature=args.temperature, labels=labels)
+    write(images, model.config.levels, labels)
     print(f"{args.out}: {args.n} images")
 
 
 def run_evaluate(args):
-    data = {k: getattr(args, k) for k in ("data", "data_root", "size", "levels", "strict")}
+    data = {k: getattr(args, k) for k in DATA_OPTIONS}
     for line in evaluate(args.target, data, args.split, args.batch):
         print(line)
 
@@ -184,6 +203,10 @@ def _count(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text}")
     return value
+
+
+def _labels(text):
+    return [int(part) for part in text.split(",")]
 
 
 def _positive(text):

@@ -80,7 +80,7 @@ def scan_speed(batch=64, size=28, hidden=16):
 
 
 def _train(train, valid, out, seconds, seed):
-    recipe = preset("digits")
+    recipe = preset("pixelrnn", "digits")
     config = TrainConfig(**(recipe["train"] | {"seed": seed, "device": "cpu"}))
     _, channels, height, width = train.images.shape
     shape = {"channels": channels, "height": height, "width": width, "levels": train.levels}

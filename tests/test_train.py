@@ -300,7 +300,7 @@ def test_every_epoch_sees_each_image_once_in_its_own_order(tmp_path):
     data = ImageData(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 4, 3) % 3, 3, "x")
     table = Table()
     run = Run(table, data, VALID, config(batch=5), tmp_path, None)
-    run.train = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 4, 3)
+    run.train = (torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 4, 3),)
     epochs = []
     for epoch in range(2):
         epochs.append(torch.cat([run_batch(run, epoch * 4 + i) for i in range(4)]).tolist())
@@ -310,7 +310,7 @@ def test_every_epoch_sees_each_image_once_in_its_own_order(tmp_path):
 
 def run_batch(run, step):
     run.step = step
-    return run.next_batch()[:, 0, 0, 0]
+    return run.next_batch()[0][:, 0, 0, 0]
 
 
 def test_more_images_per_batch_than_there_are(tmp_path):
@@ -453,8 +453,12 @@ def test_a_missing_device_is_named(tmp_path):
         fit(pixelrnn(), TRAIN, VALID, config(device="cuda"), tmp_path)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_valid(name):
-    recipe = PRESETS[name]
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model in PRESETS for name in PRESETS[model]])
+def test_presets_are_valid(model, name):
+    recipe = PRESETS[model][name]
+    assert recipe.keys() <= {"data", "model", "train", "conditional"}
     TrainConfig(**recipe["train"])
-    models.MODELS["pixelrnn"][1](**recipe["model"])
+    channels, side, levels = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}[recipe["data"]]
+    shape = {"channels": channels, "height": side, "width": side, "levels": levels}
+    classes = {"classes": 10} if recipe.get("conditional") else {}
+    models.MODELS[model][1](**recipe["model"], **shape, **classes)

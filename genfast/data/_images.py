@@ -6,23 +6,32 @@ import numpy as np
 import torch
 
 SPLITS = ("train", "valid", "test")
+MOST_CLASSES = 2**20  # a table of embeddings has a row for each: a larger label is something else than a class
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """`images` uint8 [N, C, H, W] with values in 0..levels-1; `skipped` files could not be read."""
+    """`images` uint8 [N, C, H, W] with values in 0..levels-1; `skipped` files could not be read.
+
+    `labels` int64 [N] with values in 0..classes-1, or None and 0 classes.
+    """
 
     images: torch.Tensor
     levels: int
     name: str
     skipped: int = 0
+    labels: torch.Tensor | None = None
+    classes: int = 0
 
     def __len__(self):
         return len(self.images)
 
 
-def image_data(array, levels, name, skipped=0):
-    """Check an array [N, H, W], [N, C, H, W] or [N, H, W, C] of whole numbers and keep it as uint8 levels."""
+def image_data(array, levels, name, skipped=0, labels=None, classes=None):
+    """Check an array [N, H, W], [N, C, H, W] or [N, H, W, C] of whole numbers and keep it as uint8 levels.
+
+    `labels` [N], whole numbers of at least 0, one for each image; without `classes`, the largest says how many.
+    """
     array = _channels_first(np.asarray(array), name)
     if array.dtype.kind not in "buif":
         raise TypeError(f"{name}: expected whole numbers; got dtype {array.dtype}")
@@ -32,7 +41,30 @@ def image_data(array, levels, name, skipped=0):
         levels = 2 if array.size and array.max() <= 1 else 256
     if not 2 <= levels <= 256:
         raise ValueError(f"{name}: expected 2 to 256 levels; got {levels}")
-    return ImageData(torch.from_numpy(_as_levels(array, levels, name)), int(levels), name, skipped)
+    images = torch.from_numpy(_as_levels(array, levels, name))
+    if labels is None:
+        return ImageData(images, int(levels), name, skipped)
+    labels = check_labels(labels, len(images), name)
+    classes = int(labels.max()) + 1 if classes is None else classes
+    return ImageData(images, int(levels), name, skipped, torch.from_numpy(labels), classes)
+
+
+def check_labels(labels, count, name):
+    """Labels as int64 [count]."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "ui":
+        raise TypeError(f"{name}: expected labels that are whole numbers; got dtype {labels.dtype}")
+    if labels.shape != (count,):
+        raise ValueError(f"{name}: expected one label for each of {count} images; got shape {labels.shape}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
+        got = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"{name}: expected labels from 0 to {MOST_CLASSES - 1}; got {got}")
+    return labels.astype(np.int64)
+
+
+def quantise(array, levels):
+    """The top of 256 values: uint8 0..255 -> uint8 0..levels-1."""
+    return (array.astype(np.uint16) * levels // 256).astype(np.uint8)
 
 
 def split_indices(count, split):

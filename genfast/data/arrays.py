@@ -8,11 +8,12 @@ from math import prod
 
 import numpy as np
 
-from genfast.data._images import SPLITS, check_split, image_data, split_indices
+from genfast.data._images import SPLITS, check_labels, check_split, image_data, split_indices
 
 # What zipfile, zlib and NumPy's header parser raise on corrupted bytes.
 BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SyntaxError)
 BROKEN += (MemoryError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error)
+LABELS = ("labels", *(f"{split}_labels" for split in SPLITS))
 
 
 def read_npz(path):
@@ -30,6 +31,7 @@ def load_npz(path, split, levels=None):
     """Images from an .npz with arrays train/valid/test, or with one array of images that is split here.
 
     A scalar array `levels` says how many grey levels there are; else 2 if no value exceeds 1, else 256.
+    Labels are in train_labels/valid_labels/test_labels, or in `labels` beside the one array.
     """
     check_split(split)
     arrays = read_npz(path)
@@ -37,19 +39,26 @@ def load_npz(path, split, levels=None):
     if stored is not None and (np.size(stored) != 1 or np.asarray(stored).dtype.kind not in "ui"):
         raise ValueError(f"{path}: expected one whole number in 'levels'; got {stored!r}")
     levels = levels or (None if stored is None else int(np.asarray(stored).reshape(())))
+    labels = {key: arrays.pop(key) for key in LABELS if key in arrays}
     named = [key for key in SPLITS if key in arrays]
     if named and split not in named:
         raise LookupError(f"{path}: expected an array {split!r}; got only {', '.join(sorted(arrays))}")
     if named:
         name, array = f"{path}[{split}]", arrays[split]
+        counts = {f"{key}_labels": len(np.atleast_1d(arrays[key])) for key in named}
     else:
         name, array = _only_images(path, arrays)
         if array.ndim < 3:
             raise ValueError(f"{name}: expected images of shape [N, H, W] or [N, C, H, W]; got {array.shape}")
         image_data(array, levels, name)
         levels = levels or (2 if array.max() <= 1 else 256)
-        array = array[split_indices(len(array), split)]
-    return image_data(array, levels, name)
+        counts = {"labels": len(array)}
+    labels, classes = _labels(path, labels, counts)
+    if named:
+        return image_data(array, levels, name, labels=labels.get(f"{split}_labels"), classes=classes)
+    chosen = split_indices(len(array), split)
+    labels = labels["labels"][chosen] if labels else None
+    return image_data(array[chosen], levels, name, labels=labels, classes=classes)
 
 
 def read_idx(path):
@@ -73,6 +82,14 @@ def read_idx(path):
     if body != prod(shape):
         raise ValueError(f"{path}: expected {prod(shape)} bytes for shape {shape}; got {body}")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _labels(path, labels, counts):
+    """The label arrays that belong to `counts` images, and how many classes all of them together have."""
+    if foreign := sorted(labels.keys() - counts.keys()):
+        raise ValueError(f"{path}: expected labels named {', '.join(counts)}; got {', '.join(foreign)}")
+    labels = {key: check_labels(array, counts[key], f"{path}[{key}]") for key, array in labels.items()}
+    return labels, 1 + max((int(array.max()) for array in labels.values() if len(array)), default=-1)
 
 
 def _only_images(path, arrays):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import SPLITS, check_split, image_data, split_indices
+from genfast.data._images import SPLITS, check_split, image_data, quantise, split_indices
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 GREY = {"1", "L", "I", "I;16", "I;16B", "I;16L", "LA"}
@@ -37,8 +37,7 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
         got = f"{skipped} broken files of {len(files)}"
         raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
     stack = np.stack([image for _, image in _same_size(images)])
-    stack = (stack.astype(np.uint16) * levels // 256).astype(np.uint8)
-    return image_data(stack.transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
+    return image_data(quantise(stack, levels).transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
 
 
 def _files(folder):

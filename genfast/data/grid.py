@@ -37,16 +37,20 @@ def png(array):
     return buffer.getvalue()
 
 
-def npz(images, levels):
+def npz(images, levels, labels=None):
+    arrays = {} if labels is None else {"labels": np.asarray(labels)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=np.asarray(images), levels=np.int64(levels))
+    np.savez_compressed(buffer, images=np.asarray(images), levels=np.int64(levels), **arrays)
     return buffer.getvalue()
 
 
 def writer(path):
-    """A function `(images, levels)` that writes FILE.png or FILE.npz; fails now if that cannot be."""
+    """A function `(images, levels, labels=None)` that writes FILE.png or FILE.npz; fails now if that cannot be.
+
+    In the PNG, a column for each of several labels that come again and again.
+    """
     path = Path(path)
-    encode = {".png": lambda images, levels: png(grid(images, levels)), ".npz": npz}.get(path.suffix.lower())
+    encode = {".png": _picture, ".npz": npz}.get(path.suffix.lower())
     if encode is None:
         raise ValueError(f"{path}: expected a name ending in .png or .npz; got {path.suffix or 'no ending'}")
     if path.is_dir():
@@ -54,4 +58,9 @@ def writer(path):
     if path.suffix.lower() == ".png":
         import PIL.Image  # noqa: F401  a missing Pillow is found before the work
     writable_folder(path.parent)
-    return lambda images, levels: write_bytes(path, encode(images, levels))
+    return lambda images, levels, labels=None: write_bytes(path, encode(images, levels, labels))
+
+
+def _picture(images, levels, labels=None):
+    several = 1 if labels is None else len(set(np.asarray(labels).tolist()))
+    return png(grid(images, levels, columns=several if several > 1 else None))

@@ -33,9 +33,15 @@ def independent_pixel_nll(train, test, levels, pseudocount=0.5):
     for name, images in (("train", train), ("test", test)):
         if (top := int(images.max())) >= levels:
             raise ValueError(f"independent_pixel_nll: {name} must lie in 0..{levels - 1}; got {top}")
-    total = torch.zeros((), dtype=torch.float64)
-    for level in range(levels):
-        count = (train == level).sum(0, dtype=torch.float64)
-        log_p = ((count + pseudocount) / (len(train) + pseudocount * levels)).log()
-        total -= ((test == level).sum(0, dtype=torch.float64) * log_p).sum()
-    return float(total / len(test))
+    chance = (_counts(train, levels) + pseudocount) / (len(train) + pseudocount * levels)
+    return float(-(_counts(test, levels) * chance.log()).sum() / len(test))
+
+
+def _counts(images, levels, chunk=512):
+    """How often each pixel of each channel has each level: [C * H * W, L], in chunks that bound the memory."""
+    dims = images[0].numel()
+    first = torch.arange(dims) * levels
+    counts = torch.zeros(dims * levels, dtype=torch.int64)
+    for part in images.cpu().flatten(1).split(chunk):
+        counts += torch.bincount((part + first).flatten(), minlength=dims * levels)
+    return counts.view(dims, levels).double()

@@ -1,40 +1,43 @@
-"""Recipes by name: `genfast train pixelrnn --preset mnist`."""
+"""Recipes by model and name: `genfast train pixelrnn --preset mnist`."""
 
 PRESETS = {
-    "mnist": {
-        "data": "mnist-binary",
-        "model": {"hidden": 16, "layers": 7, "head": 32, "virtual_column": True},
-        "train": {
-            "steps": 52_000,
-            "batch": 16,
-            "lr": 4e-3,
-            "betas": (0.9, 0.99),
-            "warmup": 300,
-            "ema": 0.999,
-            "weight_decay": 0.02,
-            "eval_every": 2000,
-            "save_every": 1000,
+    "pixelrnn": {
+        "mnist": {
+            "data": "mnist-binary",
+            "model": {"hidden": 16, "layers": 7, "head": 32, "virtual_column": True},
+            "train": {
+                "steps": 52_000,
+                "batch": 16,
+                "lr": 4e-3,
+                "betas": (0.9, 0.99),
+                "warmup": 300,
+                "ema": 0.999,
+                "weight_decay": 0.02,
+                "eval_every": 2000,
+                "save_every": 1000,
+            },
         },
-    },
-    "digits": {
-        "data": "digits",
-        "model": {"hidden": 16, "layers": 3, "head": 32, "dropout": 0.2},
-        "train": {
-            "steps": 2000,
-            "batch": 32,
-            "lr": 4e-3,
-            "warmup": 200,
-            "ema": 0.998,
-            "weight_decay": 0.05,
-            "eval_every": 200,
-            "save_every": 1000,
+        "digits": {
+            "data": "digits",
+            "model": {"hidden": 16, "layers": 3, "head": 32, "dropout": 0.2},
+            "train": {
+                "steps": 2000,
+                "batch": 32,
+                "lr": 4e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "save_every": 1000,
+            },
         },
     },
 }
 
 
-def preset(name):
+def preset(model, name):
     """The recipe of that name: its data, and what it sets of the model and of the training."""
-    if name not in PRESETS:
-        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; got {name!r}")
-    return PRESETS[name]
+    recipes = PRESETS.get(model, {})
+    if name not in recipes:
+        raise ValueError(f"preset: expected one of {', '.join(recipes) or 'none'} for {model}; got {name!r}")
+    return recipes[name]

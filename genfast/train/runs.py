@@ -1,17 +1,45 @@
 """Run folders: what was asked for (config.json), and the model that came out (model/)."""
 
+import platform
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 
+import torch
+
+import genfast
 from genfast import models
 from genfast._files import read_json, write_json
 
 CONFIG = "config.json"
 
 
-def save_run(out, model, model_config, train_config, data):
+def save_run(out, model, model_config, train_config, data, **about):
+    """Write RUN/config.json; `about` it: what resuming does not need."""
     settings = {"model": model, "model_config": model_config, "train": train_config.to_dict(), "data": data}
-    write_json(Path(out) / CONFIG, settings)
+    write_json(Path(out) / CONFIG, settings | about)
+
+
+def machine(device):
+    """What a run's speed depends on: the device and its threads, the versions, and the date."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else _cpu(),
+        "threads": torch.get_num_threads(),
+        "genfast": genfast.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def load_run(out):
@@ -41,5 +69,14 @@ def open_model(target):
     if folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a run with a model; got a folder without model/{CONFIG}")
     if "/" in str(target):
-        return models.PixelRNN.from_pretrained(str(target))
-    return models.PixelRNN.pretrained(str(target))
+        return models.load(str(target))
+    model, name = shipped(target)
+    return models.MODELS[model][0].pretrained(name)
+
+
+def shipped(target):
+    """(model, name) of weights that come with the package: `mnist` is the PixelRNN's, `pixelcnn-mnist` not."""
+    for model in models.MODELS:
+        if str(target).startswith(f"{model}-"):
+            return model, str(target).removeprefix(f"{model}-")
+    return "pixelrnn", str(target)

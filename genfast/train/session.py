@@ -9,51 +9,81 @@ from genfast import metrics, models
 from genfast.data import load
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
+from genfast.train.inputs import batches, inputs
 from genfast.train.presets import PRESETS
+from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import progress_bar, track
-from genfast.train.runs import clear_run, load_run, open_model, save_run
-from genfast.train.trainer import fit, mean_nats
+from genfast.train.runs import clear_run, load_run, machine, open_model, save_run, shipped
+from genfast.train.trainer import fit, mean_nats, pick_device
 
 
-def train(out, *, model, preset, model_options, train_options, data_options, resume=False, overwrite=False,
-          init_from=None, minutes=None, threads=None):  # fmt: skip
-    """Start the run `out` from a preset and the options beside it, or resume it from its own settings."""
+def train(out, *, model, preset=None, model_options, train_options, data_options, conditional=None, resume=False,
+          overwrite=False, init_from=None, minutes=None, threads=None):  # fmt: skip
+    """Start the run `out` from a preset and the options beside it, or resume it from its own settings.
+
+    `conditional` (of models whose config has `classes`): whether to train on the labels of the data; None: as
+    the preset says.
+    """
     if threads:
         torch.set_num_threads(threads)
+    recipe = recipe_of(model, preset) if preset else {}
     if resume:
         settings = load_run(out)
-        _unchanged(settings, model, model_options, train_options, data_options)
+        given = {"model": model, "preset": preset, "conditional": conditional}
+        _unchanged(settings, {k: v for k, v in given.items() if v is not None} | model_options | train_options,
+                   data_options)  # fmt: skip
         config = TrainConfig.from_dict(settings["train"])
         source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
     else:
         if checkpoint_path(out).exists() and not overwrite:
             raise FileExistsError(f"{out}: expected an empty folder, --resume or --overwrite; got a run")
-        config = TrainConfig(**(preset.get("train", {}) | train_options))
-        source = data_options | {"data": data_options["data"] or preset.get("data")}
+        config = TrainConfig(**(recipe.get("train", {}) | train_options))
+        source = data_options | {"data": data_options["data"] or recipe.get("data")}
     training, validation = load_data(source, "train"), load_data(source, "valid")
     if resume:
         model_config = settings["model_config"]
     else:
-        _, channels, height, width = training.images.shape
-        shape = {"channels": channels, "height": height, "width": width, "levels": training.levels}
-        model_config = preset.get("model", {}) | model_options | shape
+        conditional = recipe.get("conditional", False) if conditional is None else conditional
+        model_config = recipe.get("model", {}) | model_options | _fixed_by(training, conditional)
     torch.manual_seed(config.seed)
     network = models.build(model, **model_config)
     if init_from:
-        copy_into(network, open_model(init_from).state_dict(), str(init_from))
+        _start_from(network, init_from, training)
+    for data in (training, validation):
+        inputs(network, data)
+    device = pick_device(config.device)
     if not resume:
         if overwrite:
             clear_run(out)
-        save_run(out, model, model_config, config, source)
+        save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
     done = load_checkpoint(out)[1]["step"] if resume else 0
     with progress_bar(config.total_steps(len(training)), done) as progress:
         return fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
+def _fixed_by(data, conditional):
+    """What the data decide of a model's config."""
+    _, channels, height, width = data.images.shape
+    fixed = {"channels": channels, "height": height, "width": width, "levels": data.levels}
+    if not conditional:
+        return fixed
+    if data.labels is None:
+        raise ValueError(f"{data.name}: expected labels, or --no-conditional; got images without labels")
+    return fixed | {"classes": data.classes}
+
+
+def _start_from(network, target, training):
+    start = open_model(target)
+    if start.name != network.name:
+        raise ValueError(f"{target}: expected a {network.name} to start from; got a {start.name}")
+    inputs(start, training)
+    copy_into(network, start.state_dict(), str(target))
+
+
 def load_data(source, split):
     """One split of the data that a run's settings name."""
     if not source.get("data"):
-        raise ValueError("data: expected --data digits, mnist-binary, FOLDER or FILE.npz; got none")
+        raise ValueError("data: expected --data digits, photos, mnist-binary, FOLDER or FILE.npz; got none")
     options = {
         "strict": bool(source.get("strict")),
         "size": source.get("size"),
@@ -70,10 +100,7 @@ def evaluate(target, data_options, split, batch):
     model = open_model(target)
     source = _data_of(target, data_options)
     held_out = _held_out(source, split)
-    expected = (model.config.channels, model.config.height, model.config.width, model.config.levels)
-    got = (*held_out.images.shape[1:], held_out.levels)
-    if got != expected:
-        raise ValueError(f"{held_out.name}: expected (channels, height, width, levels) {expected}; got {got}")
+    inputs(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
@@ -85,17 +112,36 @@ def nll_table(model, training, held_out, batch=250):
     """Nats per image of the held-out images under the model, and under what knows less."""
     images, levels = held_out.images, held_out.levels
     return {
-        "model": mean_nats(model, track(images.split(batch), "batch")),
+        "model": mean_nats(model, track(batches(inputs(model, held_out), batch), "batch")),
         "independent pixels": metrics.independent_pixel_nll(training.images, images, levels),
         "gzip": metrics.gzip_nats(images, levels),
         "PNG": metrics.png_nats(images, levels),
     }
 
 
-def draw(model, count, *, seed, temperature=1.0, batch=16):
-    """Samples 0 to `count` - 1, in batches that a progress bar counts; the split does not change them."""
-    starts = track(range(0, count, batch), "batch")
-    parts = [model.sample(min(batch, count - i), seed=seed, temperature=temperature, first=i) for i in starts]
+def sample_labels(model, count, labels=None):
+    """The labels of `count` samples, [count]: those given, or all classes, again and again; None without classes."""
+    classes = getattr(model.config, "classes", 0)
+    if not classes:
+        if labels:
+            raise ValueError(f"labels: expected none, as this {model.name} is not conditional; got {labels}")
+        return None
+    labels = labels or range(classes)
+    if wrong := [label for label in labels if not 0 <= label < classes]:
+        raise ValueError(f"labels: expected 0 to {classes - 1}; got {wrong[0]}")
+    return torch.tensor(labels)[torch.arange(count) % len(labels)]
+
+
+def draw(model, count, *, seed, temperature=1.0, batch=16, labels=None):
+    """Samples 0 to `count` - 1, in batches that a progress bar counts; the split does not change them.
+
+    `labels` [count] of a conditional model.
+    """
+    parts = []
+    for start in track(range(0, count, batch), "batch"):
+        end = min(start + batch, count)
+        more = {} if labels is None else {"labels": labels[start:end]}
+        parts.append(model.sample(end - start, seed=seed, temperature=temperature, first=start, **more))
     return torch.cat(parts)
 
 
@@ -104,8 +150,9 @@ def _data_of(target, options):
     if options["data"]:
         return options
     given = {k: v for k, v in options.items() if v}
-    if target in PRESETS and not Path(target).exists():
-        return {"data": PRESETS[target]["data"]} | given
+    model, name = shipped(target)
+    if name in PRESETS.get(model, {}) and not Path(target).exists():
+        return {"data": PRESETS[model][name]["data"]} | given
     try:
         return load_run(target)["data"] | given
     except (FileNotFoundError, ValueError):
@@ -122,11 +169,13 @@ def _held_out(source, split):
         return load_data(source, "valid")
 
 
-def _unchanged(settings, model, model_options, train_options, data_options):
+def _unchanged(settings, options, data_options):
     """Resuming continues what was started: an option that says otherwise is refused, not ignored."""
-    saved = {"model": settings["model"]} | settings["model_config"] | settings["train"] | settings["data"]
-    given = {"model": model} | model_options | train_options
-    given |= {k: v for k, v in data_options.items() if v and k != "data_root"}
+    saved = settings["model_config"] | settings["train"] | settings["data"]
+    saved |= {"model": settings["model"], "conditional": bool(settings["model_config"].get("classes"))}
+    # A run of an earlier version does not say from which preset it was started.
+    saved["preset"] = settings.get("preset", options.get("preset"))
+    given = options | {k: v for k, v in data_options.items() if v and k != "data_root"}
     for name, value in given.items():
         value = list(value) if isinstance(value, tuple) else value
         if saved.get(name) != value:

@@ -20,6 +20,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import steps_per_epoch
+from genfast.train.inputs import batches, inputs
 from genfast.train.memory import keep_freed_memory, release_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.optim import learning_rate, make_optimizer
@@ -40,10 +41,10 @@ class FitResult:
 def fit(model, train, valid, config, out, *, resume=False, minutes=None, progress=None):
     """Train `model` on `train` and keep in `out`/model the averaged weights that did best on `valid`.
 
-    Args: model (with `log_prob(uint8 [B, C, H, W]) -> [B]` in nats and `save_pretrained(folder)`);
-    train, valid (ImageData); config (TrainConfig); out (folder for metrics.jsonl, checkpoint/ and model/);
-    resume (continue `out` exactly as if it had never stopped); minutes (stop this call after so long);
-    progress (called with each record of metrics.jsonl).
+    Args: model (with `log_prob(uint8 [B, C, H, W]) -> [B]` in nats and `save_pretrained(folder)`; with
+    `config.classes` above 0, `log_prob(images, labels)`); train, valid (ImageData); config (TrainConfig);
+    out (folder for metrics.jsonl, checkpoint/ and model/); resume (continue `out` exactly as if it had never
+    stopped); minutes (stop this call after so long); progress (called with each record of metrics.jsonl).
     Ctrl-C and SIGTERM end the run with a whole checkpoint.
     Returns: FitResult. Raises: FloatingPointError if the loss stops being finite.
     """
@@ -71,13 +72,17 @@ def pick_device(name):
 
 @torch.no_grad()
 def mean_nats(model, batches):
-    """Mean negative log-likelihood in nats per image over batches of images, of the model without dropout."""
+    """Mean negative log-likelihood in nats per image of the model without dropout.
+
+    `batches` of images, or of tuples (images, labels) for a conditional model.
+    """
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    for images in batches:
-        total -= model.log_prob(images).double().sum().item()
-        count += len(images)
+    for batch in batches:
+        nats = model.log_prob(*(batch if isinstance(batch, tuple) else (batch,)))
+        total -= nats.double().sum().item()
+        count += len(nats)
     model.train(was_training)
     return total / count
 
@@ -89,9 +94,11 @@ class Run:
         self.model, self.config, self.out = model.train(), config, Path(out)
         self.device = next(model.parameters()).device
         _check_images(train, valid)
-        self.fingerprint = [_fingerprint(train), _fingerprint(valid)]
-        self.train, self.valid = train.images.to(self.device), valid.images.to(self.device)
-        self.steps = config.total_steps(len(self.train))
+        parts = inputs(model, train), inputs(model, valid)
+        self.fingerprint = [_fingerprint(part) for part in parts]
+        self.train, self.valid = (tuple(tensor.to(self.device) for tensor in part) for part in parts)
+        self.images = len(train)
+        self.steps = config.total_steps(self.images)
         self.parameters = list(model.parameters())
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.averages = list(self.averaged.parameters())
@@ -130,9 +137,9 @@ class Run:
             group["lr"] = rate
         batch = self.next_batch()
         # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
-        loss = -self.model.log_prob(batch).mean()
+        loss = -self.model.log_prob(*batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / batch[0].numel()).backward()
+        (loss / batch[0][0].numel()).backward()
         self.norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip or math.inf)
         self.total += loss.detach()
         if self.device.type == "cpu":
@@ -144,13 +151,15 @@ class Run:
             torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
 
     def next_batch(self):
-        size, per_epoch = self.config.batch, steps_per_epoch(len(self.train), self.config.batch)
+        """Images, or images and their labels, as the arguments of `log_prob`."""
+        size, per_epoch = self.config.batch, steps_per_epoch(self.images, self.config.batch)
         epoch, index = divmod(self.step, per_epoch)
         if epoch != self.epoch:
             # From (seed, epoch) alone, so that resuming needs no record of it.
-            order = np.random.RandomState([self.config.seed, epoch]).permutation(len(self.train))
+            order = np.random.RandomState([self.config.seed, epoch]).permutation(self.images)
             self.epoch, self.order = epoch, torch.from_numpy(order).to(self.device)
-        return self.train.index_select(0, self.order[index * size : (index + 1) * size])
+        chosen = self.order[index * size : (index + 1) * size]
+        return tuple(tensor.index_select(0, chosen) for tensor in self.train)
 
     def after_update(self, last):
         config, due = self.config, lambda every: last or self.step % every == 0
@@ -168,7 +177,7 @@ class Run:
         self.check_finite()
         now = time.perf_counter()
         self.seconds += now - self.mark
-        batch = min(self.config.batch, len(self.train))
+        batch = min(self.config.batch, self.images)
         record = {
             "step": self.step,
             "images": self.step * batch,
@@ -181,7 +190,7 @@ class Run:
         self.total.zero_()
         self.counted, self.mark = 0, now
         if evaluate:
-            record["valid_nats"] = nats = mean_nats(self.averaged, self.valid.split(self.config.eval_batch))
+            record["valid_nats"] = nats = mean_nats(self.averaged, batches(self.valid, self.config.eval_batch))
             release_freed_memory()
             if not math.isfinite(nats):
                 raise FloatingPointError(f"train: expected a finite validation loss; got {nats} at step {self.step}")
@@ -252,8 +261,9 @@ def _check_images(train, valid):
         raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
 
 
-def _fingerprint(data):
-    return f"{tuple(data.images.shape)} crc32 {zlib.crc32(data.images.cpu().contiguous().numpy()):08x}"
+def _fingerprint(parts):
+    sums = (f"{tuple(part.shape)} crc32 {zlib.crc32(part.cpu().contiguous().numpy()):08x}" for part in parts)
+    return ", labels ".join(sums)
 
 
 def _changes(saved, given):
