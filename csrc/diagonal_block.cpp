@@ -39,7 +39,7 @@ void forward_images(int64_t begin, int64_t end, void* context) {
   Forward<S>& job = *static_cast<Forward<S>*>(context);
   const DiagonalBlockForward& a = job.a;
   const GridShape& s = job.shape;
-  Scratch memory(forward_scratch<S>(s) + Scratch::bytes<S>(2 * s.pixels() * s.hidden) +
+  Scratch memory(forward_scratch<S>(DiagonalWalk(s, 0)) + Scratch::bytes<S>(2 * s.pixels() * s.hidden) +
                  Scratch::bytes<S>(s.pixels() * s.hidden));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   for (int64_t b = begin; b < end; ++b) {
@@ -49,17 +49,17 @@ void forward_images(int64_t begin, int64_t end, void* context) {
                          : memory.take<S>(2 * s.pixels() * s.hidden);
     for (int64_t d = 0; d < 2; ++d) {
       Scratch::Frame scan(memory);
-      forward_scan<S>({{s, d == 1},
-                       job.weight + d * forward_room<S>(s),
-                       static_cast<const S*>(a.input_bias) + d * s.gates(),
-                       static_cast<const S*>(a.h0) + d * s.hidden,
-                       static_cast<const S*>(a.c0) + d * s.hidden,
-                       {x, s.inputs},
-                       {nullptr, 0},
-                       {hidden + d * s.hidden, 2 * s.hidden},
-                       saved_of<S>(a.saved_gates, b, 2, d, s, s.gates()),
-                       saved_of<S>(a.saved_cells, b, 2, d, s, s.hidden)},
-                      memory);
+      forward_scan<S, DiagonalWalk>({{s, d},
+                                     job.weight + d * forward_room<S>(s),
+                                     static_cast<const S*>(a.input_bias) + d * s.gates(),
+                                     static_cast<const S*>(a.h0) + d * s.hidden,
+                                     static_cast<const S*>(a.c0) + d * s.hidden,
+                                     {x, s.inputs},
+                                     {nullptr, 0},
+                                     {hidden + d * s.hidden, 2 * s.hidden},
+                                     saved_of<S>(a.saved_gates, b, 2, d, s, s.gates()),
+                                     saved_of<S>(a.saved_cells, b, 2, d, s, s.hidden)},
+                                    memory);
     }
     S* sum = memory.take<S>(s.pixels() * s.hidden);
     add_directions(s, hidden, sum);
@@ -102,17 +102,17 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
       {pixels, s.hidden, s.inputs, grad_y, s.inputs, 1, job.output_weight, nullptr, nullptr, grad_sum, s.hidden});
   for (int64_t d = 0; d < 2; ++d) {
     Scratch::Frame scan(memory);
-    const Walk walk{s, d == 1};
+    const DiagonalWalk walk(s, d);
     const WeightGradient<S> gradient(s, sums + d * WeightGradient<S>::size(s));
-    backward_scan<S>({walk,
-                      job.weight + d * backward_room<S>(s),
-                      static_cast<const S*>(a.c0) + d * s.hidden,
-                      {grad_sum, s.hidden},
-                      d * s.width,
-                      saved_of<const S>(a.saved_gates, b, 2, d, s, s.gates()),
-                      saved_of<const S>(a.saved_cells, b, 2, d, s, s.hidden),
-                      {grad_gates, s.gates()}},
-                     gradient.c0, memory);
+    backward_scan<S, DiagonalWalk>({walk,
+                                    job.weight + d * backward_room<S>(s),
+                                    static_cast<const S*>(a.c0) + d * s.hidden,
+                                    {grad_sum, s.hidden},
+                                    d * s.width,
+                                    saved_of<const S>(a.saved_gates, b, 2, d, s, s.gates()),
+                                    saved_of<const S>(a.saved_cells, b, 2, d, s, s.hidden),
+                                    {grad_gates, s.gates()}},
+                                   gradient.c0, memory);
     add_weight_gradient<S>(walk, {x, s.inputs}, {hidden + d * s.hidden, 2 * s.hidden},
                            static_cast<const S*>(a.h0) + d * s.hidden, {grad_gates, s.gates()}, gradient, memory);
     multiply<S>({pixels, s.inputs, s.gates(), grad_gates, s.gates(), 1,
@@ -133,7 +133,7 @@ void backward_image(const Backward<S>& job, int64_t b, S* sums, Scratch& memory)
 
 template <class S>
 int64_t backward_image_scratch(const GridShape& s) {
-  const int64_t scan = backward_scratch<S>(s) + weight_gradient_scratch<S>(s);
+  const int64_t scan = backward_scratch<S>(DiagonalWalk(s, 0)) + weight_gradient_scratch<S>(s);
   const int64_t output = Scratch::bytes<S>(column_room<S>(s.pixels(), s.inputs));
   return Scratch::bytes<S>(s.pixels() * s.hidden) + Scratch::bytes<S>(s.pixels() * s.gates()) + max(scan, output);
 }
@@ -153,7 +153,7 @@ void backward_images(int64_t begin, int64_t end, void* context) {
 
 template <class S>
 int forward(const DiagonalBlockForward& a) {
-  const GridShape s{a.height, a.width, a.hidden_size, a.features};
+  const GridShape s{a.height, a.width, a.hidden_size, a.features, DiagonalWalk::kTaps};
   const int64_t pixels = a.batch * s.pixels() * static_cast<int64_t>(sizeof(S));
   use_huge_pages(a.y, pixels * s.inputs);
   use_huge_pages(a.hidden, pixels * 2 * s.hidden);
@@ -176,7 +176,7 @@ int forward(const DiagonalBlockForward& a) {
 
 template <class S>
 int backward(const DiagonalBlockBackward& a) {
-  const GridShape s{a.height, a.width, a.hidden_size, a.features};
+  const GridShape s{a.height, a.width, a.hidden_size, a.features, DiagonalWalk::kTaps};
   use_huge_pages(a.grad_x, a.batch * s.pixels() * s.inputs * static_cast<int64_t>(sizeof(S)));
   const int64_t parts = min(a.batch, kPartialSums), size = part_size<S>(s), direction = WeightGradient<S>::size(s);
   const int64_t input_room = column_room<S>(s.gates(), s.inputs), sum_room = column_room<S>(s.inputs, s.hidden);

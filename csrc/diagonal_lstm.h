@@ -1,24 +1,11 @@
-// The diagonal LSTM scan. All tensors are contiguous; S is the storage type, T float for bfloat16 and else S.
+// The diagonal LSTM scan.
 #pragma once
 
-#include "common.h"
+#include "grid_arguments.h"
 
 namespace genfast {
 
-struct DiagonalLstmForward {
-  Type type;
-  const void *gates, *weight, *h0, *c0;  // S [B, H, W, D, 4C], [D, 2, C, 4C], [D, C], [D, C]
-  void* hidden;                          // S [B, H, W, D, C], out
-  void *saved_gates, *saved_cells;  // S [B, H, W, D, 4C] and T [B, H, W, D, C], out or null; for the backward only: in
-                                    // the order of the scan
-  int64_t batch, height, width, directions, hidden_size;
-};
-
-struct DiagonalLstmBackward {
-  Type type;
-  const void *grad_hidden, *hidden, *saved_gates, *saved_cells, *weight, *h0, *c0;
-  void *grad_gates, *grad_weight, *grad_h0, *grad_c0;  // out, shaped like what they are the gradients of
-  int64_t batch, height, width, directions, hidden_size;
-};
+using DiagonalLstmForward = ScanForward;
+using DiagonalLstmBackward = ScanBackward;
 
 }  // namespace genfast

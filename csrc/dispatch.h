@@ -3,16 +3,19 @@
 
 #include "diagonal_block.h"
 #include "diagonal_lstm.h"
+#include "row_lstm.h"
 
 namespace genfast {
 
 // Every kernel and its arguments: dispatch.cpp and bindings.cpp are made from this list.
 // Arguments are a struct of `Type type`, then members of 8 bytes in the order in which Python passes them.
-#define GENFAST_OPS(OP)                            \
-  OP(diagonal_lstm_forward, DiagonalLstmForward)   \
-  OP(diagonal_lstm_backward, DiagonalLstmBackward) \
-  OP(diagonal_block_forward, DiagonalBlockForward) \
-  OP(diagonal_block_backward, DiagonalBlockBackward)
+#define GENFAST_OPS(OP)                              \
+  OP(diagonal_lstm_forward, DiagonalLstmForward)     \
+  OP(diagonal_lstm_backward, DiagonalLstmBackward)   \
+  OP(diagonal_block_forward, DiagonalBlockForward)   \
+  OP(diagonal_block_backward, DiagonalBlockBackward) \
+  OP(row_lstm_forward, RowLstmForward)               \
+  OP(row_lstm_backward, RowLstmBackward)
 
 struct Kernels {
   const char* level;

@@ -1,7 +1,8 @@
-// One direction of one image of a grid LSTM: the forward and the reverse scan over its anti-diagonals.
+// One direction of one image of a grid LSTM: the forward and the reverse scan, step by step.
 //
-// Both walk the image by index; nothing is skewed or flipped. The state of a diagonal lies in scratch, row by
-// row, so that what a cell reads, the rows i - 1 and i of the diagonal before, are neighbours in memory.
+// A walk says which cells make up a step: an anti-diagonal or a row. All cells of a step are independent, and each has
+// a lane, which keeps its cell state. The hidden state of a step lies in scratch, lane by lane, so that what a cell
+// reads of the step before, one neighbour for each tap, lies side by side in memory; nothing is skewed or flipped.
 #pragma once
 
 #include "matmul.h"
@@ -12,11 +13,11 @@ namespace {
 
 // Sizes of one layer: `inputs` features are multiplied inside the scan (0: the gates come precomputed).
 struct GridShape {
-  int64_t height, width, hidden, inputs;
+  int64_t height, width, hidden, inputs, taps;
 
   int64_t pixels() const { return height * width; }
   int64_t gates() const { return 4 * hidden; }
-  int64_t depth() const { return inputs + 2 * hidden; }  // rows of the stacked weight: input, above, side
+  int64_t depth() const { return inputs + taps * hidden; }  // rows of the stacked weight: the input, then each tap
 };
 
 // One direction of one image in memory: a pointer to its first pixel, and elements from pixel to pixel.
@@ -37,8 +38,8 @@ Map<E> map_of(P* data, int64_t image, int64_t directions, int64_t direction, con
   return {first + (image * s.pixels() * directions + direction) * width, directions * width};
 }
 
-// Ask for `count` elements of a cell that is one diagonal ahead: cells of a diagonal lie rows apart, a pattern that
-// no hardware prefetcher follows.
+// Ask for `count` elements of a cell that is one step ahead: cells of a diagonal lie rows apart, a pattern that no
+// hardware prefetcher follows.
 template <class E>
 GENFAST_INLINE void prefetch(const E* at, int64_t count) {
   const char* line = reinterpret_cast<const char*>(at);
@@ -52,17 +53,45 @@ E* saved_of(P* data, int64_t image, int64_t directions, int64_t direction, const
   return data ? static_cast<E*>(data) + (image * directions + direction) * s.pixels() * width : nullptr;
 }
 
-struct Walk {
+// A walk has steps 0 .. steps() - 1; step t holds the lanes first(t) .. end(t) - 1, none when t is outside. The cell of
+// lane l reads, by tap k, lane l + k of the step before, where lanes are counted from the outside one in front of them.
+
+// Anti-diagonals: the lane is the row, tap 0 reads the row above, tap 1 the side, which is the same lane.
+struct DiagonalWalk {
+  static constexpr int64_t kTaps = 2;
   GridShape shape;
   bool mirrored;
 
-  int64_t diagonals() const { return shape.height + shape.width - 1; }
-  int64_t first_row(int64_t t) const { return max(0, t - shape.width + 1); }
-  int64_t end_row(int64_t t) const { return min(shape.height, t + 1); }
-  // The pixel of row i on diagonal t.
-  int64_t pixel(int64_t i, int64_t t) const {
-    const int64_t j = t - i;
-    return i * shape.width + (mirrored ? shape.width - 1 - j : j);
+  DiagonalWalk(const GridShape& s, int64_t direction) : shape(s), mirrored(direction == 1) {}
+  int64_t lanes() const { return shape.height; }
+  int64_t steps() const { return shape.height + shape.width - 1; }
+  int64_t first(int64_t t) const { return max(0, t - shape.width + 1); }
+  int64_t end(int64_t t) const { return min(shape.height, t + 1); }
+  int64_t pixel(int64_t lane, int64_t t) const {
+    const int64_t j = t - lane;
+    return lane * shape.width + (mirrored ? shape.width - 1 - j : j);
+  }
+  // The pixel that tap k of the pixel in row i, column j reads; -1 outside the image.
+  int64_t neighbour(int64_t i, int64_t j, int64_t k) const {
+    const int64_t row = k == 0 ? i - 1 : i, column = k == 0 ? j : mirrored ? j + 1 : j - 1;
+    return row >= 0 && column >= 0 && column < shape.width ? row * shape.width + column : -1;
+  }
+};
+
+// Rows: the lane is the column, taps 0, 1 and 2 read the row above at the left, straight up and at the right.
+struct RowWalk {
+  static constexpr int64_t kTaps = 3;
+  GridShape shape;
+
+  RowWalk(const GridShape& s, int64_t) : shape(s) {}
+  int64_t lanes() const { return shape.width; }
+  int64_t steps() const { return shape.height; }
+  int64_t first(int64_t) const { return 0; }
+  int64_t end(int64_t t) const { return t >= 0 && t < shape.height ? shape.width : 0; }
+  int64_t pixel(int64_t lane, int64_t t) const { return t * shape.width + lane; }
+  int64_t neighbour(int64_t i, int64_t j, int64_t k) const {
+    const int64_t column = j + k - 1;
+    return i && column >= 0 && column < shape.width ? (i - 1) * shape.width + column : -1;
   }
 };
 
@@ -71,11 +100,11 @@ GENFAST_INLINE int64_t row_size(int64_t hidden) {
   return round_up(hidden, kLanes<Arithmetic<S>>);
 }
 
-// The stacked weight [input; above; side] x 4C, by panels of one vector of units with its four gates together:
-// [panel][k][gate][lane], each of the three parts padded to whole pairs.
+// The stacked weight [input; taps] x 4C, by panels of one vector of units with its four gates together:
+// [panel][k][gate][lane], the input and each tap padded to whole pairs.
 template <class S>
 int64_t forward_panel_depth(const GridShape& s) {
-  return padded_depth<S>(s.inputs) + 2 * padded_depth<S>(s.hidden);
+  return padded_depth<S>(s.inputs) + s.taps * padded_depth<S>(s.hidden);
 }
 template <class S>
 int64_t forward_room(const GridShape& s) {
@@ -97,7 +126,7 @@ void pack_forward(const GridShape& s, const S* weight, int64_t row, int64_t rows
         }
 }
 
-template <class S>
+template <class S, class Walk>
 struct ForwardImage {
   Walk walk;
   const Operand<S>* weight;     // pack_forward
@@ -114,13 +143,13 @@ template <class S>
 struct ForwardCell {
   int64_t pixel, order;
   const Operand<S>* input;
-  const Operand<S>* state;  // above, then side, row_size apart
+  const Operand<S>* state;  // what each tap reads, row_size apart
   Operand<S>* next;
   Arithmetic<S>* cell;
 };
 
-template <class S>
-GENFAST_INLINE void finish_forward(const ForwardImage<S>& image, const ForwardCell<S>& cell, int64_t u,
+template <class S, class Walk>
+GENFAST_INLINE void finish_forward(const ForwardImage<S, Walk>& image, const ForwardCell<S>& cell, int64_t u,
                                    const Arithmetic<S>* sum) {
   using T = Arithmetic<S>;
   constexpr int64_t lanes = kLanes<T>;
@@ -141,9 +170,9 @@ GENFAST_INLINE void finish_forward(const ForwardImage<S>& image, const ForwardCe
   }
 }
 
-// One vector of units of all cells of a diagonal, tile by tile.
-template <class S>
-void forward_cells(const ForwardImage<S>& image, const ForwardCell<S>* cells, int64_t count, int64_t u) {
+// One vector of units of all cells of a step, tile by tile.
+template <class S, class Walk>
+void forward_cells(const ForwardImage<S, Walk>& image, const ForwardCell<S>* cells, int64_t count, int64_t u) {
   using T = Arithmetic<S>;
   constexpr int64_t lanes = kLanes<T>;
   constexpr bool same_type = sizeof(S) == sizeof(T);
@@ -154,7 +183,7 @@ void forward_cells(const ForwardImage<S>& image, const ForwardCell<S>* cells, in
   T first[kWideRows * 4 * lanes], sum[kWideRows * 4 * lanes];
   const T* start[kWideRows];
   const Operand<S>*inputs[kWideRows], *states[kWideRows];
-  const Source<S> sources[2] = {{inputs, 1, 0, s.inputs, 1}, {states, 2, row_size<S>(s.hidden), s.hidden, 1}};
+  const Source<S> sources[2] = {{inputs, 1, 0, s.inputs, 1}, {states, Walk::kTaps, row_size<S>(s.hidden), s.hidden, 1}};
   for (int64_t m = 0; m < count; m += kWideRows) {
     const int64_t height = min(kWideRows, count - m);
     for (int64_t r = 0; r < height; ++r) {
@@ -178,38 +207,39 @@ void forward_cells(const ForwardImage<S>& image, const ForwardCell<S>* cells, in
   }
 }
 
-template <class S>
-int64_t forward_scratch(const GridShape& s) {
-  const int64_t row = row_size<S>(s.hidden);
-  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * row) + Scratch::bytes<Arithmetic<S>>(s.height * row) +
-         Scratch::bytes<ForwardCell<S>>(s.height);
+template <class S, class Walk>
+int64_t forward_scratch(const Walk& walk) {
+  const int64_t row = row_size<S>(walk.shape.hidden), lanes = walk.lanes();
+  return 2 * Scratch::bytes<Operand<S>>((lanes + Walk::kTaps - 1) * row) + Scratch::bytes<Arithmetic<S>>(lanes * row) +
+         Scratch::bytes<ForwardCell<S>>(lanes);
 }
 
-template <class S>
-void forward_scan(const ForwardImage<S>& image, Scratch& scratch) {
+template <class S, class Walk>
+void forward_scan(const ForwardImage<S, Walk>& image, Scratch& scratch) {
   using T = Arithmetic<S>;
-  const GridShape& s = image.walk.shape;
-  const int64_t row = row_size<S>(s.hidden);
-  Operand<S>* state[2] = {scratch.take<Operand<S>>((s.height + 1) * row),
-                          scratch.take<Operand<S>>((s.height + 1) * row)};
-  T* cell = scratch.take<T>(s.height * row);
-  ForwardCell<S>* cells = scratch.take<ForwardCell<S>>(s.height);
+  const Walk& walk = image.walk;
+  const GridShape& s = walk.shape;
+  const int64_t row = row_size<S>(s.hidden), lanes = walk.lanes(), states = lanes + Walk::kTaps - 1;
+  Operand<S>* state[2] = {scratch.take<Operand<S>>(states * row), scratch.take<Operand<S>>(states * row)};
+  T* cell = scratch.take<T>(lanes * row);
+  ForwardCell<S>* cells = scratch.take<ForwardCell<S>>(lanes);
   for (int64_t u = 0; u < row; u += kLanes<T>) {
     const Vector<T> h = load(image.h0 + min(u, s.hidden), s.hidden - u),
                     c = load(image.c0 + min(u, s.hidden), s.hidden - u);
-    for (int64_t i = 0; i <= s.height; ++i) {
+    for (int64_t i = 0; i < states; ++i) {
       store(state[0] + i * row + u, h);
       store(state[1] + i * row + u, h);
-      if (i < s.height) store(cell + i * row + u, c);
+      if (i < lanes) store(cell + i * row + u, c);
     }
   }
-  for (int64_t t = 0, order = 0; t < image.walk.diagonals(); ++t) {
+  for (int64_t t = 0, order = 0; t < walk.steps(); ++t) {
     const Operand<S>* before = state[t % 2];
     Operand<S>* after = state[1 - t % 2] + row;
-    const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
+    const int64_t first = walk.first(t), count = walk.end(t) - first;
     for (int64_t r = 0; r < count; ++r, ++order) {
-      const int64_t i = first + r, p = image.walk.pixel(i, t);
-      if (image.gates && t + 1 - i < s.width) prefetch(image.gates.at(image.walk.pixel(i, t + 1)), s.gates());
+      const int64_t i = first + r, p = walk.pixel(i, t);
+      if (image.gates && i >= walk.first(t + 1) && i < walk.end(t + 1))
+        prefetch(image.gates.at(walk.pixel(i, t + 1)), s.gates());
       cells[r] = {p, order, image.input.at(p), before + i * row, after + i * row, cell + i * row};
     }
     for (int64_t u = 0; u < s.hidden; u += kLanes<T>) forward_cells(image, cells, count, u);
@@ -217,11 +247,11 @@ void forward_scan(const ForwardImage<S>& image, Scratch& scratch) {
   finish_streams();
 }
 
-// Transposed weights for the reverse scan, [gate of side, then of above][C] -> C, packed like pack_columns but with
-// pairs: panels [k][vectors][lane].
+// Transposed weights for the reverse scan, [gates of the last tap, then of those before][C] -> C, packed like
+// pack_columns but with pairs: panels [k][vectors][lane].
 template <class S>
 int64_t backward_room(const GridShape& s) {
-  return 8 * padded_depth<S>(s.hidden) * round_up(s.hidden, kWide * kLanes<Arithmetic<S>>);
+  return 4 * s.taps * padded_depth<S>(s.hidden) * round_up(s.hidden, kWide * kLanes<Arithmetic<S>>);
 }
 
 template <class S>
@@ -230,8 +260,8 @@ void pack_backward(const GridShape& s, const S* weight, Operand<S>* to) {
   const int64_t depth = padded_depth<S>(s.hidden);
   for (int64_t u = 0; u < s.hidden;) {
     const int vectors = vectors_at<Arithmetic<S>>(u, s.hidden);
-    for (int64_t tap = 0; tap < 2; ++tap) {
-      const S* from = weight + (1 - tap) * s.hidden * s.gates();
+    for (int64_t tap = 0; tap < s.taps; ++tap) {
+      const S* from = weight + (s.taps - 1 - tap) * s.hidden * s.gates();
       for (int g = 0; g < 4; ++g)
         for (int64_t k = 0; k < depth; ++k)
           for (int64_t c = 0; c < vectors * lanes; ++c) {
@@ -240,12 +270,12 @@ void pack_backward(const GridShape& s, const S* weight, Operand<S>* to) {
             pack_element<S>(to, vectors, (tap * 4 + g) * depth + k, c / lanes, c % lanes, value);
           }
     }
-    to += 8 * depth * vectors * lanes;
+    to += 4 * s.taps * depth * vectors * lanes;
     u += vectors * lanes;
   }
 }
 
-template <class S>
+template <class S, class Walk>
 struct BackwardImage {
   Walk walk;
   const Operand<S>* weight;  // pack_backward
@@ -263,13 +293,13 @@ struct BackwardCell {
   const S* gates;
   const S* grad_hidden;  // null: zero
   const Arithmetic<S>*cell, *before;
-  const Operand<S>* state;  // gate gradients of the next side pixel, then of the one below, a row apart
+  const Operand<S>* state;  // gate gradients of the cells that read this one, by the last tap first, a row apart
   Operand<S>* next;
   Arithmetic<S>* carry;  // gradient of the cell state, in and out
 };
 
-template <class S>
-GENFAST_INLINE void finish_backward(const BackwardImage<S>& image, const BackwardCell<S>& cell, int64_t u,
+template <class S, class Walk>
+GENFAST_INLINE void finish_backward(const BackwardImage<S, Walk>& image, const BackwardCell<S>& cell, int64_t u,
                                     Vector<Arithmetic<S>> grad_h) {
   using T = Arithmetic<S>;
   const GridShape& s = image.walk.shape;
@@ -291,9 +321,9 @@ GENFAST_INLINE void finish_backward(const BackwardImage<S>& image, const Backwar
   }
 }
 
-// `V` vectors of units from u on, of all cells of a diagonal, tile by tile.
-template <class S, int V>
-void backward_cells(const BackwardImage<S>& image, const BackwardCell<S>* cells, int64_t count, int64_t u,
+// `V` vectors of units from u on, of all cells of a step, tile by tile.
+template <class S, int V, class Walk>
+void backward_cells(const BackwardImage<S, Walk>& image, const BackwardCell<S>* cells, int64_t count, int64_t u,
                     const Operand<S>* panel) {
   using T = Arithmetic<S>;
   constexpr int64_t lanes = kLanes<T>, rows = V == 1 ? kNarrowRows : kWideRows;
@@ -301,7 +331,7 @@ void backward_cells(const BackwardImage<S>& image, const BackwardCell<S>* cells,
   T first[rows * V * lanes], sum[rows * V * lanes];
   const T* start[rows];
   const Operand<S>* states[rows];
-  const Source<S> source{states, 8, row_size<S>(s.hidden), s.hidden, 1};
+  const Source<S> source{states, 4 * Walk::kTaps, row_size<S>(s.hidden), s.hidden, 1};
   for (int64_t m = 0; m < count; m += rows) {
     const int64_t height = min(rows, count - m);
     for (int64_t r = 0; r < height; ++r) {
@@ -320,56 +350,66 @@ void backward_cells(const BackwardImage<S>& image, const BackwardCell<S>* cells,
   }
 }
 
-template <class S>
-int64_t backward_scratch(const GridShape& s) {
-  const int64_t row = row_size<S>(s.hidden);
-  return 2 * Scratch::bytes<Operand<S>>((s.height + 1) * 4 * row) +
-         Scratch::bytes<Arithmetic<S>>((s.height + 1) * row) + Scratch::bytes<BackwardCell<S>>(s.height);
+template <class S, class Walk>
+int64_t backward_scratch(const Walk& walk) {
+  const int64_t row = row_size<S>(walk.shape.hidden), lanes = walk.lanes();
+  return 2 * Scratch::bytes<Operand<S>>((lanes + Walk::kTaps - 1) * 4 * row) +
+         Scratch::bytes<Arithmetic<S>>((lanes + 1) * row) + Scratch::bytes<BackwardCell<S>>(lanes);
+}
+
+// The cells of step t, of which the first is number `order` of the scan; `after` and `now` hold the gate gradients of
+// the step after it and its own.
+template <class S, class Walk>
+void backward_step(const BackwardImage<S, Walk>& image, int64_t t, int64_t order, const Operand<S>* after,
+                   Operand<S>* now, Arithmetic<S>* carry, const Arithmetic<S>* outside, BackwardCell<S>* cells) {
+  const Walk& walk = image.walk;
+  const GridShape& s = walk.shape;
+  const int64_t row = row_size<S>(s.hidden), first = walk.first(t), count = walk.end(t) - first;
+  const int64_t older = order - walk.end(t - 1);  // plus the lane: where it was in the step before
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t i = first + r, p = walk.pixel(i, t), from = p + image.grad_shift;
+    cells[r] = {p,
+                image.saved_gates + (order + r) * s.gates(),
+                from < s.pixels() ? image.grad_hidden.at(from) : nullptr,
+                image.saved_cells + (order + r) * s.hidden,
+                i < walk.end(t - 1) ? image.saved_cells + (older + i) * s.hidden : outside,
+                after + i * 4 * row,
+                now + (i + Walk::kTaps - 2) * 4 * row,
+                carry + i * row};
+  }
+  const Operand<S>* panel = image.weight;
+  for (int64_t u = 0; u < s.hidden;) {
+    const int vectors = vectors_at<Arithmetic<S>>(u, s.hidden);
+    if (vectors == kWide)
+      backward_cells<S, kWide>(image, cells, count, u, panel);
+    else
+      backward_cells<S, 1>(image, cells, count, u, panel);
+    u += vectors * kLanes<Arithmetic<S>>;
+    panel += 4 * s.taps * padded_depth<S>(s.hidden) * vectors * kLanes<Arithmetic<S>>;
+  }
 }
 
 // Writes grad_gates and adds the gradient that reaches the outside cell state to grad_c0 [C].
-template <class S>
-void backward_scan(const BackwardImage<S>& image, Arithmetic<S>* grad_c0, Scratch& scratch) {
+template <class S, class Walk>
+void backward_scan(const BackwardImage<S, Walk>& image, Arithmetic<S>* grad_c0, Scratch& scratch) {
   using T = Arithmetic<S>;
-  const GridShape& s = image.walk.shape;
-  const int64_t row = row_size<S>(s.hidden), state_size = (s.height + 1) * 4 * row;
+  const Walk& walk = image.walk;
+  const GridShape& s = walk.shape;
+  const int64_t row = row_size<S>(s.hidden), lanes = walk.lanes(), state_size = (lanes + Walk::kTaps - 1) * 4 * row;
   Operand<S>* state[2] = {scratch.take<Operand<S>>(state_size), scratch.take<Operand<S>>(state_size)};
-  T* carry = scratch.take<T>((s.height + 1) * row);
-  BackwardCell<S>* cells = scratch.take<BackwardCell<S>>(s.height);
-  T* outside = carry + s.height * row;
+  T* carry = scratch.take<T>((lanes + 1) * row);
+  BackwardCell<S>* cells = scratch.take<BackwardCell<S>>(lanes);
+  T* outside = carry + lanes * row;
   memset(static_cast<void*>(state[0]), 0, static_cast<size_t>(state_size) * sizeof *state[0]);
   memset(static_cast<void*>(state[1]), 0, static_cast<size_t>(state_size) * sizeof *state[1]);
-  memset(carry, 0, static_cast<size_t>(s.height * row) * sizeof *carry);
+  memset(carry, 0, static_cast<size_t>(lanes * row) * sizeof *carry);
   for (int64_t u = 0; u < row; ++u) outside[u] = u < s.hidden ? to_arithmetic(image.c0[u]) : T(0);
-  int64_t order = s.pixels();  // of the first cell of the diagonal in hand
-  for (int64_t t = image.walk.diagonals() - 1; t >= 0; --t) {
-    const Operand<S>* after = state[t % 2];
-    Operand<S>* now = state[1 - t % 2];
-    const int64_t first = image.walk.first_row(t), count = image.walk.end_row(t) - first;
-    order -= count;
-    const int64_t side = order - image.walk.end_row(t - 1);  // plus the row: where row i was on the diagonal before
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t i = first + r, p = image.walk.pixel(i, t), from = p + image.grad_shift;
-      cells[r] = {p,
-                  image.saved_gates + (order + r) * s.gates(),
-                  from < s.pixels() ? image.grad_hidden.at(from) : nullptr,
-                  image.saved_cells + (order + r) * s.hidden,
-                  t > i ? image.saved_cells + (side + i) * s.hidden : outside,
-                  after + i * 4 * row,
-                  now + i * 4 * row,
-                  carry + i * row};
-    }
-    const Operand<S>* panel = image.weight;
-    for (int64_t u = 0; u < s.hidden;) {
-      const int vectors = vectors_at<T>(u, s.hidden);
-      if (vectors == kWide)
-        backward_cells<S, kWide>(image, cells, count, u, panel);
-      else
-        backward_cells<S, 1>(image, cells, count, u, panel);
-      u += vectors * kLanes<T>, panel += 8 * padded_depth<S>(s.hidden) * vectors * kLanes<T>;
-    }
+  int64_t order = s.pixels();
+  for (int64_t t = walk.steps() - 1; t >= 0; --t) {
+    order -= walk.end(t) - walk.first(t);
+    backward_step(image, t, order, state[t % 2], state[1 - t % 2], carry, outside, cells);
   }
-  for (int64_t i = 0; i < s.height; ++i)
+  for (int64_t i = 0; i < lanes; ++i)
     for (int64_t u = 0; u < s.hidden; ++u) grad_c0[u] += carry[i * row + u];
 }
 
