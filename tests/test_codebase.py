@@ -26,6 +26,7 @@ KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").iterdir() if path.suffix in (".h", ".cpp"))
 SCRIPTS = sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 OPS = sorted([*SPECS, *SAMPLERS])
+STEMS = sorted({_backends.stem(op) for op in OPS})
 LEVELS = ("plain", "v2", "v3", "v4", "v4_bf16")
 C_HEADERS = {"stdint.h", "stdlib.h", "string.h", "stddef.h", "immintrin.h"}
 
@@ -95,7 +96,7 @@ def test_one_stem_in_every_place(op):
 def test_no_file_without_its_op():
     for folder, suffix in (("genfast/ops", ".py"), ("kernels", ".py"), ("genfast/reference", ".py")):
         stems = {path.stem for path in (ROOT / folder).glob(f"*{suffix}") if not path.stem.startswith("_")}
-        assert stems == {_backends.stem(op) for op in OPS}, folder
+        assert stems == set(STEMS), folder
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *CSRC, *SCRIPTS], ids=name)
@@ -150,7 +151,7 @@ def includes(path):
 
 def test_includes():
     """What is compiled for a newer CPU takes no inline code from the C++ library; pybind11 stays in one file."""
-    seen, queue = set(), [f"{op}.cpp" for op in OPS]
+    seen, queue = set(), [f"{stem}.cpp" for stem in STEMS]
     while queue:
         file = queue.pop()
         seen.add(file)
@@ -174,7 +175,7 @@ def test_no_loose_arithmetic():
 
 def objects():
     folder = ROOT / "build/cmake/CMakeFiles"
-    return {(level, op): folder / f"kernels_{level}.dir/csrc/{op}.cpp.o" for level in LEVELS for op in OPS}
+    return {(level, stem): folder / f"kernels_{level}.dir/csrc/{stem}.cpp.o" for level in LEVELS for stem in STEMS}
 
 
 def symbols(path):
@@ -188,10 +189,11 @@ def test_kernel_objects_share_no_code():
     found = {key: path for key, path in objects().items() if path.exists()}
     if not os.environ.get("GENFAST_REQUIRE") and not (found and shutil.which("nm")):
         pytest.skip("needs the object files that make test leaves in build/cmake")
-    assert {op for level, op in found if level == "plain"} == set(OPS), "make test leaves them in build/cmake"
+    assert {stem for level, stem in found if level == "plain"} == set(STEMS), "make test leaves them in build/cmake"
     for (level, op), path in found.items():
         listed = symbols(path)
-        assert any(kind == "T" and text.startswith(f"genfast::{level}::{op}_forward(") for kind, text in listed)
+        entry = re.compile(rf"genfast::{level}::{op}(_nll)?(_forward|_sample)\(")
+        assert any(kind == "T" and entry.match(text) for kind, text in listed)
         assert not [text for kind, text in listed if kind in "VvWwu"], (level, op)
         public = [text for kind, text in listed if kind in "TDB" and not text.startswith(f"genfast::{level}::{op}_")]
         assert not public, (level, op)
@@ -239,7 +241,7 @@ def test_docstring_of_an_op(op):
     arguments = doc[places[0] : places[1]]
     for argument in inspect.signature(getattr(genfast.ops, op)).parameters:
         assert f"    {argument}: " in arguments, argument
-    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", SPECS[op].paper)
+    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", (SPECS | SAMPLERS)[op].paper)
 
 
 @pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent.name == "nn" and p.stem != "__init__"], ids=name)
