@@ -18,6 +18,7 @@ class TrainConfig:
     warmup: int = option(300, "updates over which the learning rate rises")
     clip: float = option(1.0, "largest gradient norm of the loss in nats per dimension (0: no clipping)")
     ema: float = option(0.999, "decay of the moving average of the weights, which is what is kept")
+    precision: str = option("float32", "float32, or bfloat16: matrix products and convolutions by torch.autocast")
     seed: int = option(0, "seed of the weights, the data order and dropout")
     log_every: int = option(50, "updates between lines of metrics.jsonl")
     eval_every: int = option(1000, "updates between evaluations on the validation images")
@@ -34,6 +35,7 @@ class TrainConfig:
         _require("lr", self.lr, "a number above 0", lambda v: v > 0)
         _require("ema", self.ema, "a number from 0 to below 1", lambda v: 0 <= v < 1)
         _require("seed", self.seed, "a whole number from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32)
+        _require("precision", self.precision, "float32 or bfloat16", lambda v: v in ("float32", "bfloat16"))
         _require("betas", len(self.betas), "two numbers", lambda v: v == 2)
         for beta in self.betas:
             _require("betas", beta, "numbers from 0 to below 1", lambda v: 0 <= v < 1)

@@ -137,7 +137,8 @@ class Run:
             group["lr"] = rate
         batch = self.next_batch()
         # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
-        loss = -self.model.log_prob(*batch).mean()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = -self.model.log_prob(*batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (loss / batch[0][0].numel()).backward()
         self.norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip or math.inf)
