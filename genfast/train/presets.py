@@ -32,6 +32,51 @@ PRESETS = {
             },
         },
     },
+    "pixelcnn": {
+        "mnist": {
+            "data": "mnist-binary",
+            "model": {"hidden": 32, "layers": 15, "head": 64},
+            "train": {
+                "steps": 40_000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 300,
+                "ema": 0.999,
+                "weight_decay": 0.02,
+                "eval_every": 2000,
+                "save_every": 1000,
+            },
+        },
+        "digits": {
+            "data": "digits",
+            "model": {"hidden": 32, "layers": 6, "head": 64, "dropout": 0.2},
+            "train": {
+                "steps": 3000,
+                "batch": 32,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "save_every": 1000,
+            },
+        },
+        "photos": {
+            "data": "photos",
+            "model": {"hidden": 48, "layers": 8, "head": 96, "dropout": 0.2},
+            "train": {
+                "steps": 4000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "eval_batch": 52,
+                "save_every": 500,
+            },
+        },
+    },
 }
 
 
