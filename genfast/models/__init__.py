@@ -1,9 +1,14 @@
 """Generative models, by name: `build("pixelrnn", hidden=32)`, `load("RUN/model")`."""
 
 from genfast.models._pretrained import local_folder, read_config
+from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
 
-MODELS = {"pixelrnn": (PixelRNN, PixelRNNConfig)}
+MODELS = {
+    "pixelrnn": (PixelRNN, PixelRNNConfig),
+    "pixelcnn": (PixelCNN, PixelCNNConfig),
+}
 
 
 def build(name, **config):
@@ -23,4 +28,14 @@ def load(folder):
     return MODELS[name][0].from_pretrained(folder)
 
 
-__all__ = ["MODELS", "PixelRNN", "PixelRNNConfig", "build", "load"]
+__all__ = [
+    "MODELS",
+    "Autoregressive",
+    "AutoregressiveConfig",
+    "PixelCNN",
+    "PixelCNNConfig",
+    "PixelRNN",
+    "PixelRNNConfig",
+    "build",
+    "load",
+]

@@ -1,6 +1,18 @@
 """Layers: drop-in torch modules on [B, F, H, W] images."""
 
 from genfast.nn.diagonal_lstm import DiagonalBiLSTM, ResidualDiagonalBlock
+from genfast.nn.gated_residual import GatedResidualBlock
 from genfast.nn.masked_conv import MaskedConv2d, color_mask
+from genfast.nn.residual import ResidualConvBlock
+from genfast.nn.shifted_conv import ShiftedConv2d, ShiftedConvTranspose2d
 
-__all__ = ["DiagonalBiLSTM", "MaskedConv2d", "ResidualDiagonalBlock", "color_mask"]
+__all__ = [
+    "DiagonalBiLSTM",
+    "GatedResidualBlock",
+    "MaskedConv2d",
+    "ResidualConvBlock",
+    "ResidualDiagonalBlock",
+    "ShiftedConv2d",
+    "ShiftedConvTranspose2d",
+    "color_mask",
+]
