@@ -18,7 +18,7 @@ _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "b
 
 
 def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes,
-             constants=(), settings=None):  # fmt: skip
+             constants=(), settings=None, arrange=torch.Tensor.contiguous):  # fmt: skip
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
     Args:
@@ -33,16 +33,19 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         dtypes: backend -> dtypes that it serves.
         constants: which arguments have no gradient.
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
+        arrange: what brings a tensor into a memory layout that the native functions read.
     """
     settings = settings or {}
     count, first = len(arguments), 1 + len(settings)
     learned = [i for i, argument in enumerate(arguments) if argument not in constants]
     _backends.serves(name, dtypes)
     flags = {**settings, "save": "bool"}
-    forward_op = _define(name, f"{name}_forward", arguments, flags, results, allocate, learned[0])
+    forward_op = _define(name, f"{name}_forward", arguments, flags, results, allocate, arrange, learned[0])
     incoming = f"grad_{results[0]}"
     gradients = [f"grad_{arguments[i]}" for i in learned]
-    backward_op = _define(name, f"{name}_backward", (incoming, *residuals), settings, gradients, allocate_gradients)
+    backward_op = _define(
+        name, f"{name}_backward", (incoming, *residuals), settings, gradients, allocate_gradients, arrange
+    )
     kept = (*arguments, *(r for r in residuals if r in results))
 
     def run_backward(backend, chosen, grad, tensors):
@@ -135,7 +138,9 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     return call
 
 
-def register_sampler(name, reference, *, arguments, settings, allocate, dtypes):
+def register_sampler(
+    name, reference, *, arguments, settings, allocate, dtypes, arrange=torch.Tensor.contiguous
+):  # fmt: skip
     """Register `genfast::<name>`, whose result has no gradient; return `call(*arguments, backend)`.
 
     Args:
@@ -145,10 +150,11 @@ def register_sampler(name, reference, *, arguments, settings, allocate, dtypes):
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
         allocate: (*tensors, *settings) -> (the numbers for the C++ function, a tuple of the empty result).
         dtypes: backend -> dtypes that it serves.
+        arrange: what brings a tensor into a memory layout that the native functions read.
     """
     count = len(arguments)
     _backends.serves(name, dtypes)
-    op = _define(name, name, arguments, settings, ["draw"], allocate)
+    op = _define(name, name, arguments, settings, ["draw"], allocate, arrange)
 
     def call(*args, backend):
         tensors, chosen = [tensor.detach() for tensor in args[:count]], args[count:]
@@ -160,7 +166,7 @@ def register_sampler(name, reference, *, arguments, settings, allocate, dtypes):
     return call
 
 
-def _define(op, name, tensors, settings, results, allocate, lead=0):
+def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
     """Define one functional op; its kernel is the native function of the backend asked for."""
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
@@ -171,7 +177,7 @@ def _define(op, name, tensors, settings, results, allocate, lead=0):
         return made if len(results) > 1 else made[0]
 
     def kernel(*args, backend="auto"):
-        tensors, chosen = [tensor.contiguous() for tensor in args[:count]], args[count:]
+        tensors, chosen = [arrange(tensor) for tensor in args[:count]], args[count:]
         backend = _backends.select(op, tensors[lead], backend, _backends.NATIVE)
         if backend == "triton":
             return _backends.launcher(op, name)(*tensors, *chosen)
