@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from genfast.data import binarize, image_data, load, load_digits, read_idx, read_npz
+from genfast.data import binarize, image_data, load, load_digits, load_photos, read_idx, read_npz
 from genfast.data.grid import grid, npz, png, writer
 
 BITS = np.random.RandomState(0).randint(0, 2, (40, 784), dtype=np.uint8)
@@ -44,10 +44,122 @@ def test_digits_are_disjoint_levels_of_the_known_images():
     parts = [load_digits(split) for split in ("train", "valid", "test")]
     assert [len(part) for part in parts] == [1297, 200, 300]
     assert all(part.levels == 16 and part.images.dtype == torch.uint8 for part in parts)
-    together = torch.cat([part.images for part in parts]).flatten(1)
-    expected = np.minimum(original().images, 15).reshape(1797, 64)
-    assert sorted(map(bytes, together.numpy())) == sorted(map(bytes, expected.astype(np.uint8)))
+    together = torch.cat([part.images for part in parts]).flatten(1).numpy()
+    labels = torch.cat([part.labels for part in parts]).tolist()
+    expected = np.minimum(original().images, 15).reshape(1797, 64).astype(np.uint8)
+    pairs = sorted(zip(map(bytes, expected), original().target.tolist(), strict=True))
+    assert sorted(zip(map(bytes, together), labels, strict=True)) == pairs
+    assert all(part.labels.dtype == torch.int64 and part.classes == 10 for part in parts)
     assert torch.equal(load("digits", split="test").images, parts[2].images)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fragment"),
+    [
+        ("digits", {"size": 16}, "digits: expected no size.*; got 16"),
+        ("digits", {"levels": 4}, "digits: expected no levels.*; got 4"),
+        ("mnist-binary", {"levels": 4}, "mnist-binary: expected no levels.*; got 4"),
+        ("photos", {"size": 65}, "photos: expected a size from 1 to 64; got 65"),
+        ("photos", {"levels": 1}, "photos: expected 2 to 256 levels; got 1"),
+        ("photos", {"levels": 257}, "photos: expected 2 to 256 levels; got 257"),
+    ],
+)
+def test_options_that_the_data_cannot_follow(name, options, fragment):
+    with one_error(ValueError, fragment):
+        load(name, **options)
+
+
+# photos
+
+
+class Photos:
+    """Stand in for the photographs: images of 24-bit numbers, each pixel its own."""
+
+    def __init__(self, monkeypatch, height=427, width=640):
+        numbers = np.arange(2 * height * width).reshape(2, height, width)
+        self.images = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1).astype(np.uint8)
+        monkeypatch.setattr("genfast.data.photos._photos", lambda: list(self.images))
+
+    def numbers(self, patches):
+        red, green, blue = patches.to(torch.int64).unbind(1)
+        return red << 16 | green << 8 | blue
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 64])
+def test_no_pixel_of_a_photo_is_in_two_splits(monkeypatch, size):
+    photos = Photos(monkeypatch)
+    seen = {split: photos.numbers(load_photos(split, size=size).images) for split in ("train", "valid", "test")}
+    for patches in seen.values():
+        first = patches[:, :1, :1]
+        rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        assert torch.equal(patches, first + rows * 640 + columns), "a patch is a window of the photograph"
+    pixels = {split: patches.unique() for split, patches in seen.items()}
+    assert sum(len(p) for p in pixels.values()) == len(torch.cat(list(pixels.values())).unique())
+    for split in ("valid", "test"):
+        assert seen[split].numel() == len(pixels[split]), "held-out patches do not overlap"
+    assert len(pixels["train"]) > 0.7 * 2 * 427 * 640
+    for patches in seen.values():
+        assert set((patches.flatten() >= 427 * 640).tolist()) == {False, True}, "both photographs in every split"
+
+
+def test_photos_are_the_pixels_of_the_files():
+    from sklearn.datasets import load_sample_image
+
+    china = load_sample_image("china.jpg")
+    train, valid, test = (load("photos", split=split) for split in ("train", "valid", "test"))
+    assert [len(part) for part in (train, valid, test)] == [5200, 52, 52]
+    assert train.levels == 256 and train.labels is None and train.images.shape[1:] == (3, 32, 32)
+    assert np.array_equal(train.images[1].numpy(), china[:32, 8:40].transpose(2, 0, 1))
+    assert np.array_equal(test.images[1].numpy(), china[:32, 14 * 32 : 15 * 32].transpose(2, 0, 1))
+    assert np.array_equal(valid.images[2].numpy(), china[32:64, 9 * 32 : 10 * 32].transpose(2, 0, 1))
+    coarse = load("photos", split="test", levels=4)
+    assert coarse.levels == 4 and torch.equal(coarse.images, test.images // 64)
+    assert load("photos", split="test", size=8).images.shape[1:] == (3, 8, 8)
+
+
+# labels
+
+
+def test_npz_labels_follow_their_images(tmp_path):
+    images = np.arange(30, dtype=np.uint8).reshape(30, 1, 1).repeat(2, axis=1)
+    (tmp_path / "a.npz").write_bytes(npz_bytes(images=images, labels=np.arange(30) % 7))
+    parts = [load(tmp_path / "a.npz", split=split) for split in ("train", "valid", "test")]
+    assert [part.classes for part in parts] == [7, 7, 7]
+    for part in parts:
+        assert torch.equal(part.labels, part.images[:, 0, 0, 0].long() % 7)
+    named = {"train": images[:20], "valid": images[20:], "train_labels": np.arange(20) % 3, "valid_labels": [9] * 10}
+    (tmp_path / "b.npz").write_bytes(npz_bytes(**named))
+    train, valid = (load(tmp_path / "b.npz", split=split) for split in ("train", "valid"))
+    assert train.classes == valid.classes == 10 and valid.labels.tolist() == [9] * 10
+    assert train.labels.tolist() == [i % 3 for i in range(20)] and train.labels.dtype == torch.int64
+    (tmp_path / "c.npz").write_bytes(npz_bytes(train=images, valid=images, train_labels=np.zeros(30, int)))
+    assert load(tmp_path / "c.npz", split="valid").labels is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "fragment"),
+    [
+        (np.zeros(3, int), ValueError, r"each of 4 images; got shape \(3,\)"),
+        (np.zeros((4, 2), int), ValueError, r"each of 4 images; got shape \(4, 2\)"),
+        (np.int64(3), ValueError, r"each of 4 images; got shape \(\)"),
+        (np.array([0, 1, -1, 2]), ValueError, "labels from 0 to .*; got -1 to 2"),
+        (np.array([0, 1, 2**40, 2]), ValueError, "labels from 0 to .*; got 0 to 1099511627776"),
+        (np.zeros(4), TypeError, "whole numbers; got dtype float64"),
+        (np.array(list("abcd")), TypeError, "whole numbers; got dtype <U1"),
+    ],
+)
+def test_wrong_labels_name_both(tmp_path, labels, kind, fragment):
+    images = np.zeros((4, 3, 3), int)
+    for arrays in ({"images": images, "labels": labels}, {"train": images, "train_labels": labels}):
+        (tmp_path / "w.npz").write_bytes(npz_bytes(**arrays))
+        with one_error(kind, "w.npz", "labels", fragment):
+            load(tmp_path / "w.npz")
+
+
+def test_labels_of_no_images_are_refused(tmp_path):
+    (tmp_path / "w.npz").write_bytes(npz_bytes(train=np.zeros((4, 3, 3), int), labels=np.zeros(4, int)))
+    with one_error(ValueError, "w.npz", "expected labels named train_labels; got labels"):
+        load(tmp_path / "w.npz")
 
 
 # binary MNIST
@@ -359,6 +471,8 @@ def test_png_and_npz_can_be_read_back(tmp_path):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(picture)))), picture)
     (tmp_path / "a.npz").write_bytes(npz(images, 256))
     assert np.array_equal(read_npz(tmp_path / "a.npz")["images"], images)
+    (tmp_path / "b.npz").write_bytes(npz(images, 256, torch.tensor([3, 1, 0, 3])))
+    assert read_npz(tmp_path / "b.npz")["labels"].tolist() == [3, 1, 0, 3]
     with one_error(ValueError, ".png or .npz", ".gif"):
         writer(tmp_path / "a.gif")
     with one_error(OSError, "written", "got a file"):
