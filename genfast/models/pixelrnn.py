@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig, output_layers
-from genfast.nn import MaskedConv2d, ResidualDiagonalBlock
+from genfast.nn import MaskedConv2d, ResidualDiagonalBlock, ResidualRowBlock
+
+BLOCKS = {"diagonal": ResidualDiagonalBlock, "row": ResidualRowBlock}
 
 
 @dataclass
@@ -17,11 +19,13 @@ class PixelRNNConfig(AutoregressiveConfig):
         channels: 1 for grey, 3 for R -> G -> B.
         height, width: of the images, in pixels.
         levels: values of a channel, 2 to 256.
-        hidden: units h of each direction of a Diagonal BiLSTM; the features are 2h.
-        layers: residual Diagonal BiLSTM blocks.
+        hidden: units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; the features are 2h.
+        layers: residual LSTM blocks.
         head: features of the two 1x1 layers before the output.
-        virtual_column: run on one more column past the right edge, which shows the next row the last pixel.
+        virtual_column: run on one more column past the right edge, which shows the next row the last pixel
+            (kind "diagonal").
         dropout: probability that a feature map leaves a residual branch in training.
+        kind: "diagonal" for Diagonal BiLSTMs, "row" for Row LSTMs, half the work but with blind spots.
     """
 
     hidden: int = 16
@@ -29,6 +33,7 @@ class PixelRNNConfig(AutoregressiveConfig):
     head: int = 32
     virtual_column: bool = False
     dropout: float = 0.0
+    kind: str = "diagonal"
 
     def least(self):
         return super().least() | {"layers": 0, "hidden": self.channels, "head": self.channels}
@@ -37,18 +42,28 @@ class PixelRNNConfig(AutoregressiveConfig):
         super().__post_init__()
         if not isinstance(self.virtual_column, bool):
             raise TypeError(f"PixelRNNConfig: virtual_column must be a bool; got {self.virtual_column!r}")
+        if self.kind not in BLOCKS:
+            raise ValueError(f"PixelRNNConfig: kind must be one of {', '.join(BLOCKS)}; got {self.kind!r}")
+        if self.virtual_column and self.kind != "diagonal":
+            raise ValueError(
+                "PixelRNNConfig: virtual_column must be False unless kind is 'diagonal', whose blind spot it mends; "
+                f"got True with kind={self.kind!r}"
+            )
 
 
 class PixelRNN(Autoregressive):
-    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by Diagonal BiLSTMs.
+    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by Diagonal BiLSTMs or Row LSTMs.
 
     7x7 convolution (mask A), `layers` residual blocks, two layers of ReLU and 1x1 convolution (mask B), and
     ReLU and 1x1 convolution to the logits. Levels are scaled to [-1, 1]; what lies outside the image is 0 to
     the convolution and learned to the LSTMs.
 
-    One blind spot is the paper's: the last pixel of a row (of a colour image: its last colour) is invisible
-    to the next row, but for the last four columns, which the 7x7 convolution serves. Only a feature past the
-    right edge could hand it to the right-to-left map. `virtual_column=True` adds that feature.
+    Diagonal BiLSTMs have the paper's blind spot: the last pixel of a row (of a colour image: its last colour) is
+    invisible to the next row, but for the last four columns, which the 7x7 convolution serves. Only a feature past
+    the right edge could hand it to the right-to-left map. `virtual_column=True` adds that feature.
+
+    Row LSTMs (`kind="row"`) read a triangle: with N >= 1 layers, of the row k >= 1 above, the columns from N + k + 3
+    at the left to k + 2 at the right, and N + 3 at the left of the own row. All else above is invisible.
 
     Paper: Pixel Recurrent Neural Networks, table 1, arXiv 1601.06759.
     Example: `PixelRNN(PixelRNNConfig(levels=2)).log_prob(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))`
@@ -61,9 +76,8 @@ class PixelRNN(Autoregressive):
         super().__init__(config)
         colors, features = config.channels, 2 * config.hidden
         self.input = MaskedConv2d(colors, features, 7, "A", colors)
-        self.blocks = nn.ModuleList(
-            ResidualDiagonalBlock(config.hidden, colors, config.dropout) for _ in range(config.layers)
-        )
+        block = BLOCKS[config.kind]
+        self.blocks = nn.ModuleList(block(config.hidden, colors, config.dropout) for _ in range(config.layers))
         self.head = output_layers(features, config)
 
     def network(self, x, labels):

@@ -1,17 +1,22 @@
 """Layers: drop-in torch modules on [B, F, H, W] images."""
 
 from genfast.nn.diagonal_lstm import DiagonalBiLSTM, ResidualDiagonalBlock
+from genfast.nn.gated import GatedStackLayer
 from genfast.nn.gated_residual import GatedResidualBlock
 from genfast.nn.masked_conv import MaskedConv2d, color_mask
 from genfast.nn.residual import ResidualConvBlock
+from genfast.nn.row_lstm import ResidualRowBlock, RowLSTM
 from genfast.nn.shifted_conv import ShiftedConv2d, ShiftedConvTranspose2d
 
 __all__ = [
     "DiagonalBiLSTM",
     "GatedResidualBlock",
+    "GatedStackLayer",
     "MaskedConv2d",
     "ResidualConvBlock",
     "ResidualDiagonalBlock",
+    "ResidualRowBlock",
+    "RowLSTM",
     "ShiftedConv2d",
     "ShiftedConvTranspose2d",
     "color_mask",
