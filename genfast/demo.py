@@ -49,9 +49,10 @@ def demo(out, *, seconds=110.0, seed=0):
         },
     }
     write_json(out / "metrics.json", facts)
+    lines = {"independent pixels (test)": table["independent pixels"]}
     pictures = {
         "samples.png": report.beside(test.images[:64], samples[:64], train.levels),
-        "loss.png": report.curves(read_metrics(out / "metrics.jsonl"), table["independent pixels"]),
+        "loss.png": report.curves(read_metrics(out / "metrics.jsonl"), lines),
     }
     mnist = _mnist_samples(seed)
     if mnist is not None:

@@ -22,17 +22,18 @@ def beside(real, drawn, levels):
     return _png(figure)
 
 
-def curves(records, independent):
-    """A PNG: training and validation NLL over the steps, and the independent-pixel model to compare."""
+def curves(records, lines):
+    """A PNG: training and validation NLL over the steps, and `lines`, {label: nats}, to compare."""
     figure, (axis,) = _figure(9, 3.6)
     valid = [r for r in records if "valid_nats" in r]
     axis.plot([r["step"] for r in records], [r["train_nats"] for r in records], color=MUTED, lw=1, label="training")
     axis.plot([r["step"] for r in valid], [r["valid_nats"] for r in valid], color=ACCENT, lw=2, label="validation")
-    axis.axhline(independent, color=INK, lw=1, ls="--", label="independent pixels (test)")
+    for label, nats in lines.items():
+        axis.axhline(nats, color=INK, lw=1, ls="--", label=label)
     best = min(valid, key=lambda r: r["valid_nats"])
     axis.plot(best["step"], best["valid_nats"], "o", color=ACCENT, label="kept weights")
-    low, high = sorted((best["valid_nats"], independent))
-    axis.set_ylim(0.93 * low, 1.08 * high)
+    shown = [best["valid_nats"], valid[0]["valid_nats"], *lines.values()]
+    axis.set_ylim(0.97 * min(shown), 1.03 * max(shown))
     axis.set(xlabel="step", ylabel="nats per image")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)

@@ -122,4 +122,4 @@ def test_steps_follow_the_time_given(tmp_path):
 def test_figures_take_colour_and_one_evaluation():
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
     assert report.beside(images, images, 256).startswith(b"\x89PNG")
-    assert report.curves([{"step": 1, "train_nats": 5.0, "valid_nats": 4.0}], 6.0).startswith(b"\x89PNG")
+    assert report.curves([{"step": 1, "train_nats": 5.0, "valid_nats": 4.0}], {"x": 6.0}).startswith(b"\x89PNG")
