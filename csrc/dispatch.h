@@ -1,21 +1,32 @@
 // Chooses the instruction-set level whose kernels run.
 #pragma once
 
+#include "bernoulli.h"
+#include "categorical.h"
 #include "diagonal_block.h"
 #include "diagonal_lstm.h"
+#include "gated_activation.h"
 #include "row_lstm.h"
 
 namespace genfast {
 
 // Every kernel and its arguments: dispatch.cpp and bindings.cpp are made from this list.
 // Arguments are a struct of `Type type`, then members of 8 bytes in the order in which Python passes them.
-#define GENFAST_OPS(OP)                              \
-  OP(diagonal_lstm_forward, DiagonalLstmForward)     \
-  OP(diagonal_lstm_backward, DiagonalLstmBackward)   \
-  OP(diagonal_block_forward, DiagonalBlockForward)   \
-  OP(diagonal_block_backward, DiagonalBlockBackward) \
-  OP(row_lstm_forward, RowLstmForward)               \
-  OP(row_lstm_backward, RowLstmBackward)
+#define GENFAST_OPS(OP)                                \
+  OP(diagonal_lstm_forward, DiagonalLstmForward)       \
+  OP(diagonal_lstm_backward, DiagonalLstmBackward)     \
+  OP(diagonal_block_forward, DiagonalBlockForward)     \
+  OP(diagonal_block_backward, DiagonalBlockBackward)   \
+  OP(row_lstm_forward, RowLstmForward)                 \
+  OP(row_lstm_backward, RowLstmBackward)               \
+  OP(categorical_nll_forward, CategoricalNllForward)   \
+  OP(categorical_nll_backward, CategoricalNllBackward) \
+  OP(categorical_sample, CategoricalSample)            \
+  OP(bernoulli_nll_forward, BernoulliNllForward)       \
+  OP(bernoulli_nll_backward, BernoulliNllBackward)     \
+  OP(bernoulli_sample, BernoulliSample)                \
+  OP(gated_activation_forward, GatedActivationForward) \
+  OP(gated_activation_backward, GatedActivationBackward)
 
 struct Kernels {
   const char* level;
