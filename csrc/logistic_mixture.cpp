@@ -1,0 +1,170 @@
+#include "logistic_mixture.h"
+
+#include "mixture_tile.h"
+#include "philox.h"
+
+namespace genfast {
+namespace GENFAST_LEVEL {
+namespace {
+
+// Pixels of one piece of work. The sum of an image is the sum of its chunks, whatever the number of threads.
+constexpr int64_t kChunk = 256;
+
+template <class A>
+struct Job {
+  const A& a;
+  int64_t chunks;
+  double* sums;  // [B, chunks]
+  int status;
+};
+
+// The first pixel of a chunk and where its image lies.
+struct Chunk {
+  int64_t image, first, end;
+  Chunk(int64_t item, int64_t chunks, int64_t pixels)
+      : image(item / chunks), first(item % chunks * kChunk), end(first + kChunk < pixels ? first + kChunk : pixels) {}
+};
+
+template <class S, int C>
+void forward_chunks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  using J = Job<LogisticMixtureNllForward>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureNllForward& a = job.a;
+  const Mixture<T, C> mixture(a.components, a.levels);
+  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  Tile<T, C> tile(mixture, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    double sum = 0;
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
+      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
+      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, tile.params);
+      T lanes[kLanes<T>];
+      store(lanes, tile.nll());
+      for (int64_t i = 0; i < n; ++i) sum += lanes[i];
+    }
+    job.sums[item] = sum;
+  }
+}
+
+template <class S, int C>
+void backward_chunks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  using J = Job<LogisticMixtureNllBackward>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureNllBackward& a = job.a;
+  const Mixture<T, C> mixture(a.components, a.levels);
+  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  Tile<T, C> tile(mixture, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    const T grad = to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]);
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
+      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
+      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, tile.params);
+      tile.gradient(grad);
+      write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
+    }
+  }
+}
+
+template <class S, int C>
+int forward(const LogisticMixtureNllForward& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  Scratch memory(Scratch::bytes<double>(a.batch * chunks));
+  if (memory.failed()) return kNoMemory;
+  Job<LogisticMixtureNllForward> job{a, chunks, memory.take<double>(a.batch * chunks), kOk};
+  parallel_for(a.batch * chunks, forward_chunks<S, C>, &job);
+  for (int64_t b = 0; b < a.batch; ++b) {
+    double sum = 0;
+    for (int64_t i = 0; i < chunks; ++i) sum += job.sums[b * chunks + i];
+    assign(static_cast<S*>(a.nll)[b], static_cast<Arithmetic<S>>(sum));
+  }
+  return job.status;
+}
+
+template <class S, int C>
+int backward(const LogisticMixtureNllBackward& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk, rows = a.components * (C == 1 ? 3 : 10);
+  use_huge_pages(a.grad_params, a.batch * a.pixels * rows * static_cast<int64_t>(sizeof(S)));
+  Job<LogisticMixtureNllBackward> job{a, chunks, nullptr, kOk};
+  parallel_for(a.batch * chunks, backward_chunks<S, C>, &job);
+  return job.status;
+}
+
+template <class S, int C>
+void sample_chunks(int64_t begin, int64_t end, void* context) {
+  using J = Job<LogisticMixtureSample>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureSample& a = job.a;
+  const Mixture<double, C> mixture(a.components, a.levels);
+  const Plane params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  Draw<C> draw(mixture, a.temperature, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    uint8_t* to = static_cast<uint8_t*>(a.draw) + chunk.image * C * a.pixels;
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<double>) {
+      const int64_t n = chunk.end - pixel < kLanes<double> ? chunk.end - pixel : kLanes<double>;
+      const uint32_t element = static_cast<uint32_t>(a.first_element + pixel * C);
+      const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
+      uniforms(seed, image, element, C, 0, kLanes<double>, draw.component_u);
+      uniforms(seed, image, element, 1, 1, C * kLanes<double>, draw.logistic_u);
+      draw.levels(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n);
+      for (int64_t c = 0; c < C; ++c)
+        for (int64_t i = 0; i < n; ++i)
+          to[c * a.pixels + pixel + i] = static_cast<uint8_t>(draw.level[c * kLanes<double> + i]);
+    }
+  }
+}
+
+template <class S, int C>
+int sample(const LogisticMixtureSample& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  Job<LogisticMixtureSample> job{a, chunks, nullptr, kOk};
+  parallel_for(a.batch * chunks, sample_chunks<S, C>, &job);
+  return job.status;
+}
+
+}  // namespace
+
+int logistic_mixture_nll_forward(const LogisticMixtureNllForward& a) {
+  const bool grey = a.channels == 1;
+  switch (a.type) {
+    case Type::kFloat32: return grey ? forward<float, 1>(a) : forward<float, 3>(a);
+    case Type::kFloat64: return grey ? forward<double, 1>(a) : forward<double, 3>(a);
+    case Type::kBfloat16: return grey ? forward<bfloat16, 1>(a) : forward<bfloat16, 3>(a);
+  }
+  return kNoKernel;
+}
+
+int logistic_mixture_nll_backward(const LogisticMixtureNllBackward& a) {
+  const bool grey = a.channels == 1;
+  switch (a.type) {
+    case Type::kFloat32: return grey ? backward<float, 1>(a) : backward<float, 3>(a);
+    case Type::kFloat64: return grey ? backward<double, 1>(a) : backward<double, 3>(a);
+    case Type::kBfloat16: return grey ? backward<bfloat16, 1>(a) : backward<bfloat16, 3>(a);
+  }
+  return kNoKernel;
+}
+
+int logistic_mixture_sample(const LogisticMixtureSample& a) {
+  const bool grey = a.channels == 1;
+  switch (a.type) {
+    case Type::kFloat32: return grey ? sample<float, 1>(a) : sample<float, 3>(a);
+    case Type::kFloat64: return grey ? sample<double, 1>(a) : sample<double, 3>(a);
+    case Type::kBfloat16: return grey ? sample<bfloat16, 1>(a) : sample<bfloat16, 3>(a);
+  }
+  return kNoKernel;
+}
+
+}  // namespace GENFAST_LEVEL
+}  // namespace genfast
