@@ -1,4 +1,4 @@
-"""Recipes by model and name: `genfast train pixelrnn --preset mnist`."""
+"""Recipes by model and name: `genfast train pixelrnn --preset mnist`. `conditional` ones train on the labels too."""
 
 PRESETS = {
     "pixelrnn": {
@@ -28,6 +28,20 @@ PRESETS = {
                 "ema": 0.998,
                 "weight_decay": 0.05,
                 "eval_every": 200,
+                "save_every": 1000,
+            },
+        },
+        "mnist-row": {
+            "data": "mnist-binary",
+            "model": {"hidden": 24, "layers": 7, "head": 32, "kind": "row"},
+            "train": {
+                "steps": 52_000,
+                "batch": 16,
+                "lr": 4e-3,
+                "warmup": 300,
+                "ema": 0.999,
+                "weight_decay": 0.02,
+                "eval_every": 2000,
                 "save_every": 1000,
             },
         },
@@ -64,6 +78,83 @@ PRESETS = {
         "photos": {
             "data": "photos",
             "model": {"hidden": 48, "layers": 8, "head": 96, "dropout": 0.2},
+            "train": {
+                "steps": 4000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "eval_batch": 52,
+                "save_every": 500,
+            },
+        },
+    },
+    "gated-pixelcnn": {
+        "mnist": {
+            "data": "mnist-binary",
+            "model": {"hidden": 32, "layers": 10, "head": 64},
+            "train": {
+                "steps": 40_000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 300,
+                "ema": 0.999,
+                "weight_decay": 0.02,
+                "eval_every": 2000,
+                "save_every": 1000,
+            },
+        },
+        "digits": {
+            "data": "digits",
+            "conditional": True,
+            "model": {"hidden": 32, "layers": 5, "head": 64, "dropout": 0.2},
+            "train": {
+                "steps": 3000,
+                "batch": 32,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "save_every": 1000,
+            },
+        },
+        "photos": {
+            "data": "photos",
+            "model": {"hidden": 48, "layers": 6, "head": 96, "dropout": 0.2},
+            "train": {
+                "steps": 4000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "eval_batch": 52,
+                "save_every": 500,
+            },
+        },
+    },
+    "pixelcnn++": {
+        "digits": {
+            "data": "digits",
+            "model": {"filters": 32, "blocks": 2, "resolutions": 2, "mixtures": 5, "dropout": 0.3},
+            "train": {
+                "steps": 3000,
+                "batch": 32,
+                "lr": 2e-3,
+                "warmup": 200,
+                "ema": 0.998,
+                "weight_decay": 0.05,
+                "eval_every": 200,
+                "save_every": 1000,
+            },
+        },
+        "photos": {
+            "data": "photos",
+            "model": {"filters": 40, "blocks": 2, "resolutions": 3, "mixtures": 5, "dropout": 0.3},
             "train": {
                 "steps": 4000,
                 "batch": 16,
