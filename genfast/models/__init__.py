@@ -2,12 +2,16 @@
 
 from genfast.models._pretrained import local_folder, read_config
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
+from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
 
 MODELS = {
     "pixelrnn": (PixelRNN, PixelRNNConfig),
     "pixelcnn": (PixelCNN, PixelCNNConfig),
+    "gated-pixelcnn": (GatedPixelCNN, GatedPixelCNNConfig),
+    "pixelcnn++": (PixelCNNPlusPlus, PixelCNNPlusPlusConfig),
 }
 
 
@@ -32,8 +36,12 @@ __all__ = [
     "MODELS",
     "Autoregressive",
     "AutoregressiveConfig",
+    "GatedPixelCNN",
+    "GatedPixelCNNConfig",
     "PixelCNN",
     "PixelCNNConfig",
+    "PixelCNNPlusPlus",
+    "PixelCNNPlusPlusConfig",
     "PixelRNN",
     "PixelRNNConfig",
     "build",

@@ -1,0 +1,188 @@
+"""PixelCNN++: an image as a product of conditionals of whole pixels, each a mixture of logistics."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from genfast import ops
+from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.nn import GatedResidualBlock, ShiftedConv2d, ShiftedConvTranspose2d
+
+# Kernel and shift of the two streams: the rows above; and those with what is left of the pixel.
+STREAMS = (((2, 3), "down"), ((2, 2), "down-right"))
+
+
+@dataclass
+class PixelCNNPlusPlusConfig(AutoregressiveConfig):
+    """Sizes of a `PixelCNNPlusPlus`.
+
+    Attributes:
+        channels: 1 for grey, 3 for R -> G -> B.
+        height, width: of the images, in pixels; multiples of 2 to the power `resolutions - 1`.
+        levels: values of a channel, 2 to 256.
+        filters: features of each stream (the paper's CIFAR-10 model has 160).
+        blocks: residual blocks of each resolution on the way down; one more on the way back up (paper: 5).
+        resolutions: 1 to 3; every further one halves height and width (paper: 3).
+        mixtures: logistics K of a pixel's mixture (paper: 10, and 5 for CIFAR-10).
+        dropout: probability that a feature map is dropped inside a residual block in training (paper: 0.5).
+        classes: number of labels that the model is conditional on, 0 for none.
+    """
+
+    filters: int = 40
+    blocks: int = 2
+    resolutions: int = 3
+    mixtures: int = 5
+    dropout: float = 0.0
+    classes: int = 0
+
+    def least(self):
+        return super().least() | {"filters": 1, "blocks": 1, "resolutions": 1, "mixtures": 1, "classes": 0}
+
+    def __post_init__(self):
+        super().__post_init__()
+        name = type(self).__name__
+        if self.channels not in (1, 3):
+            raise ValueError(f"{name}: channels must be 1 or 3; got {self.channels}")
+        if self.resolutions > 3:
+            raise ValueError(f"{name}: resolutions must be at most 3; got {self.resolutions}")
+        if self.height % self.coarsest or self.width % self.coarsest:
+            expected = f"multiples of {self.coarsest} for {self.resolutions} resolutions"
+            raise ValueError(f"{name}: height and width must be {expected}; got {self.height} and {self.width}")
+
+    @property
+    def coarsest(self):
+        """Height and width, in pixels, of a feature of the lowest resolution."""
+        return 2 ** (self.resolutions - 1)
+
+
+class PixelCNNPlusPlus(Autoregressive):
+    """`p(x) = prod_i p(x_i | x_<i)` over whole pixels x_i: R, G and B of a pixel are one joint conditional.
+
+    Two streams of gated residual blocks: one holds the rows above a pixel, the other, which reads the first,
+    also what lies to its left. They go down through `resolutions` and back up; on the way up every block reads
+    by a short-cut the features of the same place on the way down. Levels are scaled to [-1, 1]; beside them
+    stands a channel of ones, by which the zeros outside the image differ from a level of 0.
+    A conditional is a discretised mixture of logistics, where the means of G and B are linear in the colours
+    before them: `logistic_mixture_nll` says what its parameters are.
+
+    Only distance hides an earlier pixel. With one resolution the view ends `4 blocks + 3` rows above, and
+    `4 blocks + 1` columns to the right there and to the left in the pixel's own row. More resolutions see
+    over far more, but a coarse feature never holds the lower of its two rows in time: in an odd row (from 0)
+    the row itself is seen `4 blocks + 2` columns to the left, the one above it as far to the right.
+
+    Initialisation is PyTorch's, with the last convolution of a block at a tenth of it, not the paper's
+    weight normalisation by a first batch: what that buys, blocks that start close to the identity at any
+    depth, costs no pass over the data so, and no normalisation of every weight in every step.
+
+    Paper: PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+        Modifications, arXiv 1701.05517.
+    Example: `PixelCNNPlusPlus(PixelCNNPlusPlusConfig()).sample(1)`
+    """
+
+    name = "pixelcnn++"
+    config_type = PixelCNNPlusPlusConfig
+    draws = 1
+
+    def __init__(self, config):
+        super().__init__(config)
+        inputs, features, blocks = config.channels + 1, config.filters, config.blocks
+        self.above = ShiftedConv2d(inputs, features, (2, 3), "down", mask="A")
+        self.row_above = ShiftedConv2d(inputs, features, (1, 3), "down", mask="A")
+        self.left = ShiftedConv2d(inputs, features, (2, 1), "down-right", mask="A")
+        levels = range(config.resolutions)
+        self.encoder = nn.ModuleList(self._stack(blocks, 0) for _ in levels)
+        # One block for every feature map that the encoder keeps: each reads its own short-cut.
+        self.decoder = nn.ModuleList(self._stack(blocks + (i < levels[-1]), features) for i in levels)
+        self.halving = nn.ModuleList(
+            nn.ModuleList(ShiftedConv2d(features, features, *stream, stride=2) for stream in STREAMS)
+            for _ in levels[1:]
+        )
+        self.doubling = nn.ModuleList(
+            nn.ModuleList(ShiftedConvTranspose2d(features, features, shift) for _, shift in STREAMS) for _ in levels[1:]
+        )
+        self.head = nn.Linear(features, {1: 3, 3: 10}[config.channels] * config.mixtures)
+        self._spread_components()
+
+    def _stack(self, blocks, shortcut):
+        c = self.config
+        return nn.ModuleList(TwoStreamBlock(c.filters, shortcut, c.dropout, c.classes) for _ in range(blocks))
+
+    @torch.no_grad()
+    def _spread_components(self):
+        """Start every pixel from K logistics that share [-1, 1] evenly: equal ones would stay nearly equal."""
+        k, channels = self.config.mixtures, self.config.channels
+        self.head.weight.mul_(0.1)
+        _, means, scales, _ = self.head.bias.zero_().tensor_split([k, k * (1 + channels), k * (1 + 2 * channels)])
+        means.copy_(torch.linspace(-1, 1, 2 * k + 1)[1::2].repeat(channels))
+        scales.fill_(-math.log(k))
+
+    def network(self, x, labels):
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0).contiguous(memory_format=torch.channels_last)
+        streams = self.above(x), self.row_above(x) + self.left(x)
+        kept = [streams]
+        for i, stack in enumerate(self.encoder):
+            if i > 0:
+                streams = _each(self.halving[i - 1], streams)
+                kept.append(streams)
+            for block in stack:
+                streams = block(streams, None, labels)
+                kept.append(streams)
+        streams = kept.pop()
+        for i, stack in reversed(list(enumerate(self.decoder))):
+            for block in stack:
+                streams = block(streams, kept.pop(), labels)
+            if i > 0:
+                streams = _each(self.doubling[i - 1], streams)
+        return self.head(F.elu(streams[1]).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def rows(self, row):
+        coarsest = self.config.coarsest
+        return (row // coarsest + 1) * coarsest
+
+    def conditionals(self, features):
+        return features
+
+    def nll(self, x, params):
+        return ops.logistic_mixture_nll(x, params, self.config.levels)
+
+    def draw(self, params, index, *, seed, first, temperature, element):
+        settings = {"first_index": first, "temperature": temperature, "first_element": element}
+        return ops.logistic_mixture_sample(params, self.config.levels, seed, **settings)
+
+    def forward(self, x, labels=None):
+        """Parameters of every pixel's mixture.
+
+        Args:
+            x: uint8 [B, C, H, W], levels.
+            labels: integers [B], 0 to classes - 1, for a conditional model.
+        Returns: [B, P, H, W] with P = 3K for grey and 10K for colour, as `logistic_mixture_nll` reads them.
+        Raises: TypeError for another dtype; ValueError for another shape or device, a value out of range, a
+            label that is missing, or one given to an unconditional model.
+        """
+        return super().forward(x, labels)
+
+
+class TwoStreamBlock(nn.Module):
+    """A gated residual block for each stream, where the second reads the first."""
+
+    def __init__(self, features, shortcut, dropout, classes):
+        super().__init__()
+        down, right = STREAMS
+        self.down = GatedResidualBlock(features, *down, shortcut, dropout, classes)
+        self.right = GatedResidualBlock(features, *right, features + shortcut, dropout, classes)
+
+    def forward(self, streams, kept, labels):
+        """Both streams, [B, F, H, W] each, after the block; `kept` are those of the short-cut, or None."""
+        down, right = streams
+        if kept is None:
+            down = self.down(down, None, labels)
+            return down, self.right(right, down, labels)
+        down = self.down(down, kept[0], labels)
+        return down, self.right(right, torch.cat((down, kept[1]), 1), labels)
+
+
+def _each(layers, streams):
+    return tuple(layer(stream) for layer, stream in zip(layers, streams, strict=True))
