@@ -16,10 +16,10 @@ from genfast.kernels._common import (
     images_of_program,
     scan_launch,
     shared_memory,
-    sigmoid,
     tanh,
     weight_launch,
 )
+from genfast.kernels._lstm_cell import activate, cell_gradient, load_gates, neighbour, store_gates
 
 
 def diagonal_lstm_forward(gates, weight, h0, c0, save):
@@ -96,30 +96,6 @@ def _weight_gradient(grad_gates, hidden, h0):
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return partial.sum(0).to(hidden.dtype)
-
-
-@triton.jit
-def load_gates(pointers, mask, C: tl.constexpr):
-    i = tl.load(pointers, mask=mask, other=0.0)
-    f = tl.load(pointers + C, mask=mask, other=0.0)
-    g = tl.load(pointers + 2 * C, mask=mask, other=0.0)
-    o = tl.load(pointers + 3 * C, mask=mask, other=0.0)
-    return i, f, g, o
-
-
-@triton.jit
-def store_gates(pointers, i, f, g, o, mask, C: tl.constexpr):
-    dtype = pointers.dtype.element_ty
-    tl.store(pointers, i.to(dtype), mask=mask)
-    tl.store(pointers + C, f.to(dtype), mask=mask)
-    tl.store(pointers + 2 * C, g.to(dtype), mask=mask)
-    tl.store(pointers + 3 * C, o.to(dtype), mask=mask)
-
-
-@triton.jit
-def activate(i, f, g, o, dtype: tl.constexpr):
-    approximate: tl.constexpr = dtype == tl.bfloat16
-    return sigmoid(i, approximate), sigmoid(f, approximate), tanh(g, approximate), sigmoid(o, approximate)
 
 
 @triton.jit
@@ -220,14 +196,6 @@ def resident_forward_kernel(
 
 
 @triton.jit
-def neighbour(hidden, outside, cell, unit, valid, edge, C: tl.constexpr):
-    """Units of the hidden states of `cell`; beyond the image's edge, of `outside`."""
-    mask = valid & ~edge & (unit < C)[None, :]
-    h = tl.load(hidden + cell[:, None] * C + unit[None, :], mask=mask, other=0.0)
-    return tl.where(edge, tl.load(outside + unit, mask=unit < C, other=0.0)[None, :], h)
-
-
-@triton.jit
 def streamed_forward_kernel(
     gates, weight, h0, c0, hidden, saved_gates, cells, B,
     H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
@@ -294,14 +262,6 @@ def streamed_forward_kernel(
                     store_gates(saved_gates + cell[:, None] * 4 * C + unit[None, :], a_i, a_f, a_g, a_o, mask, C)
         # Other threads of this program read the new states in the next step.
         tl.debug_barrier()
-
-
-@triton.jit
-def cell_gradient(dh, dc, i, f, g, o, c, previous_c, dtype: tl.constexpr):
-    """Back through one cell: the four pre-activation gradients and what flows on to the side cell's memory."""
-    y = tanh(c, dtype == tl.bfloat16)
-    dc += dh * o * (1 - y * y)
-    return dc * g * i * (1 - i), dc * previous_c * f * (1 - f), dc * i * (1 - g * g), dh * y * o * (1 - o), dc * f
 
 
 @triton.jit

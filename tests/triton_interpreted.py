@@ -10,7 +10,7 @@ import torch
 from triton.runtime import interpreter
 
 from genfast import testing
-from genfast.kernels import _common, diagonal_block, diagonal_lstm
+from genfast.kernels import _common, diagonal_block, diagonal_lstm, row_lstm
 from genfast.reference import SPECS, diagonal_lstm_ref
 
 GUARD, MARK = 64, 12345.0
@@ -93,6 +93,7 @@ def run(op, inputs, module):
     values = {**inputs, **dict(zip(("hidden", "saved_gates", "saved_cells"), [output, *saved][-3:]))}
     residuals = {
         "diagonal_lstm": ("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+        "row_lstm": ("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
         "diagonal_block": (
             "x", "hidden", "saved_gates", "saved_cells", "input_weight", "weight", "h0", "c0", "output_weight",
         ),
@@ -154,6 +155,34 @@ def test_side_tap_kept(dtype, B, H, W, D, C, monkeypatch):
 @pytest.mark.parametrize("B, H, W, F, C", [(2, 3, 4, 6, 3), (1, 1, 1, 1, 1), (0, 2, 2, 4, 3), (2, 1, 3, 5, 17)])
 def test_diagonal_block(B, H, W, F, C):
     check("diagonal_block", torch.float32, diagonal_block, B=B, H=H, W=W, F=F, C=C)
+
+
+# One column, one row, several images of one program and the last one missing, images wider than the lanes.
+@pytest.mark.parametrize(
+    "dtype, B, H, W, C",
+    [
+        (torch.float32, 1, 1, 1, 1),
+        (torch.float32, 3, 4, 5, 3),
+        (torch.float32, 5, 3, 7, 17),
+        (torch.float32, 2, 5, 1, 16),
+        (torch.float32, 1, 3, 35, 5),
+        (torch.float32, 0, 3, 2, 3),
+        (torch.float32, 2, 3, 0, 3),
+        (torch.float16, 3, 3, 5, 16),
+        (torch.float16, 1, 3, 2, 33),
+    ],
+)
+def test_row_lstm(dtype, B, H, W, C):
+    check("row_lstm", dtype, row_lstm, B=B, H=H, W=W, C=C)
+
+
+@pytest.mark.parametrize("B, H, W, C", [(1, 3, 17, 5), (6, 3, 3, 17), (1, 3, 2, 16)])
+def test_row_lstm_in_several_blocks(B, H, W, C, monkeypatch):
+    """Lanes, then units and inputs of the products, one past a block; and all of them one block exactly."""
+    monkeypatch.setattr(row_lstm, "row_launch", lambda *_: STREAMED)
+    launch = _common.WeightGradient(block_m=16, block_n=32, block_k=16, steps=2, num_warps=4, num_stages=2)
+    monkeypatch.setattr(row_lstm, "weight_launch", lambda *_: launch)
+    check("row_lstm", torch.float32, row_lstm, B=B, H=H, W=W, C=C)
 
 
 def test_weight_gradient_in_several_parts(monkeypatch):
