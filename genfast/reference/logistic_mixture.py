@@ -169,7 +169,7 @@ SPEC = Spec(
     ranges=_LETTERS,
 )
 
-SAMPLE_SPEC = Spec(
+SAMPLER = Spec(
     name="logistic_mixture_sample",
     reference=logistic_mixture_sample_ref,
     make=_make_sample,
