@@ -37,3 +37,46 @@ def signed(op, seed):
     if not 0 <= seed < 2**64:
         raise ValueError(f"{op}: seed must lie in [0, 2**64); got {seed}")
     return seed - 2**64 if seed >= 2**63 else seed
+
+
+def check_levels(op, x, like, levels):
+    """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
+    _check_kind(op, x, like, (torch.uint8,))
+    # Reading a value would break a compiled graph in two.
+    if levels < 256 and x.numel() and not torch.compiler.is_compiling() and (top := int(x.max())) >= levels:
+        raise ValueError(f"{op}: x must lie in 0 .. {levels - 1}; got {top}")
+
+
+def check_values(op, x, like):
+    """`x` holds 0 and 1 as uint8, or values in [0, 1] in the dtype of the tensor `like`, on its device."""
+    _check_kind(op, x, like, (torch.uint8, like.dtype))
+    if not x.is_floating_point():
+        return check_levels(op, x, like, 2)
+    if x.numel() and not torch.compiler.is_compiling():
+        low, high = (float(value) for value in x.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
+
+
+def _check_kind(op, x, like, dtypes):
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{op}: x must be a torch.Tensor; got {type(x).__name__}")
+    if x.dtype not in dtypes:
+        raise TypeError(f"{op}: x must have dtype {' or '.join(map(str, dtypes))}; got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{op}: x must be a strided tensor; got layout {x.layout}")
+    if x.device != like.device:
+        raise ValueError(f"{op}: x must be on the device {like.device}; got {x.device}")
+
+
+def check_draw(op, first_index, temperature, first_element):
+    """The settings of a sampler, but for its seed."""
+    for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
+        if not 0 <= value < 2**bits:
+            raise ValueError(f"{op}: {name} must lie in [0, 2**{bits}); got {value}")
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise TypeError(f"{op}: temperature must be a number; got {type(temperature).__name__}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{op}: temperature must be positive and finite; got {temperature}")

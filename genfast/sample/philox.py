@@ -1,27 +1,28 @@
 """Philox4x32-10: random numbers as a pure function of their place."""
 
 import numpy as np
+import torch
 
-_LOW = np.uint64(0xFFFFFFFF)
-_HIGH = np.uint64(32)
+_LOW = 0xFFFFFFFF
 
 
 def philox4x32(counter, key):
     """Ten rounds of Philox4x32.
 
     Args:
-        counter: four arrays of 32-bit words, broadcast against each other.
-        key: two 32-bit words.
-    Returns: four uint64 arrays that hold 32-bit words.
+        counter: four words of 32 bits: int64 tensors, or ints, broadcast against each other.
+        key: two ints of 32 bits.
+    Returns: four int64 tensors that hold 32-bit words.
     Paper: Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon et al., SC 2011).
     """
-    a, b, c, d = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
-    k0, k1 = int(key[0]), int(key[1])
+    a, b, c, d = torch.broadcast_tensors(*(torch.as_tensor(word) for word in counter))
+    k0, k1 = key
     for _ in range(10):
-        p, q = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
-        a, c = (q >> _HIGH) ^ b ^ np.uint64(k0), (p >> _HIGH) ^ d ^ np.uint64(k1)
+        # The product of two 32-bit words wraps around in int64, which keeps its bits.
+        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, c = (q >> 32 & _LOW) ^ b ^ k0, (p >> 32 & _LOW) ^ d ^ k1
         b, d = q & _LOW, p & _LOW
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+        k0, k1 = k0 + 0x9E3779B9 & _LOW, k1 + 0xBB67AE85 & _LOW
     return a, b, c, d
 
 
@@ -33,15 +34,21 @@ def uniform(seed, image, element, draw=0):
 
     Args:
         seed: int in [0, 2**64).
-        image: index of the sample, array or int in [0, 2**64).
-        element: index inside the sample, array or int in [0, 2**32).
-        draw: which of several numbers for that element, array or int in [0, 2**32).
-    Returns: array of the broadcast shape.
+        image: index of the sample, array or int in [0, 2**64), or an int64 tensor of these bits.
+        element: index inside the sample, array, int or tensor in [0, 2**32).
+        draw: which of several numbers for that element, array, int or tensor in [0, 2**32).
+    Returns: what broadcasting gives: a tensor if `image` is one, else an array.
     Raises: ValueError for a seed out of range.
     Example: `uniform(0, np.arange(4)[:, None], np.arange(784))`
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"uniform: seed must lie in [0, 2**64); got {seed}")
-    image = np.asarray(image, dtype=np.uint64)
-    words = philox4x32((draw, element, image & _LOW, image >> _HIGH), (seed & 0xFFFFFFFF, seed >> 32))
-    return (words[0] >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    if not torch.is_tensor(image):
+        image, element, draw = (_bits(word) for word in (image, element, draw))
+        return uniform(seed, image, element, draw).numpy()
+    words = philox4x32((draw, element, image & _LOW, image >> 32 & _LOW), (seed & _LOW, seed >> 32))
+    return (words[0] >> 8).double() * 2.0**-24
+
+
+def _bits(word):
+    return torch.from_numpy(np.asarray(word, dtype=np.uint64).astype(np.int64))

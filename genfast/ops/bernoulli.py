@@ -1,0 +1,159 @@
+"""The Bernoulli distribution of binary pixels: its likelihood and its sampler, each one native call."""
+
+import torch
+
+from genfast._checks import check_draw, check_shape, check_tensors, check_values, signed
+from genfast._register import register, register_sampler
+from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
+
+_NATIVE = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def bernoulli_nll(x, logits, *, backend="auto"):
+    """Negative log-likelihood of binary images, or cross-entropy of grey values in [0, 1].
+
+    With p = sigmoid(logits)::
+
+        nll[b] = sum over c, h, w of -x log(p) - (1 - x) log(1 - p)
+
+    A term of weight 0 is 0, also for an infinite logit. Channels-last logits are read in place, and their gradient
+    is written the same way.
+
+    Args:
+        x: [B, C, H, W], uint8 0 or 1, or values in [0, 1] of the dtype of logits; B, H and W may be 0.
+        logits: [B, C, H, W]; float32, float64, bfloat16 or float16; any scale, infinite too, any strides.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        nll: [B], nats per image, of the dtype of logits; summed in float32 or wider.
+
+    Raises:
+        TypeError: x has another dtype, or logits is no strided float tensor.
+        ValueError: a shape does not fit, a value of x is out of range (not looked at while compiling), devices
+            differ, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in logits, deterministic; x has none. The first is native: nothing is saved but the two
+        arguments. The higher ones run the reference.
+
+    Paper:
+        Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.1, arXiv 1312.6114.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.bernoulli_nll(torch.ones(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, 1, 2, 2))
+        tensor([2.7726, 2.7726])
+    """
+    check_tensors("bernoulli_nll", logits=logits)
+    if logits.ndim != 4:
+        raise ValueError(f"bernoulli_nll: logits must have shape [B, C, H, W]; got {tuple(logits.shape)}")
+    check_values("bernoulli_nll", x, logits)
+    sizes = dict(zip("BCHW", logits.shape))
+    check_shape("bernoulli_nll", "x", x, tuple(logits.shape), "[B, C, H, W]", **sizes)
+    x = x.detach()
+    if _channels_last(logits):
+        return _nll(_pixels_first(x), _pixels_first(logits), backend=backend)
+    return _nll(x, logits, backend=backend)
+
+
+def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
+    """Draw binary images by one uniform number for each value, the same on every backend.
+
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sample.uniform`::
+
+        draw[b, c, h, w] = 1 if u >= sigmoid(-logits[b, c, h, w] / temperature) else 0
+
+    in float64: what `categorical_sample` draws with logits (0, logits). Image number i depends on (seed, i) alone.
+    A value of probability 0 (an infinite logit) is never drawn; which one a NaN gives is unspecified.
+
+    Args:
+        logits: [B, C, H, W]; float32, float64, bfloat16 or float16; any scale, any strides.
+        seed: int in [0, 2**64).
+        first_index: index of the first image, int in [0, 2**63).
+        temperature: divides the logits; positive and finite.
+        first_element: element of the first value, int in [0, 2**32): to draw one pixel of a larger image.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        draw: [B, C, H, W], uint8, 0 or 1.
+
+    Raises:
+        TypeError: logits is no strided float tensor, or a number has another type.
+        ValueError: a shape does not fit, a number is out of range, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+
+    Gradients:
+        None.
+
+    Paper:
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 5.3, arXiv 1601.06759.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.bernoulli_sample(torch.zeros(1, 1, 1, 6), seed=0).flatten().tolist()
+        [0, 0, 0, 1, 0, 0]
+    """
+    check_tensors("bernoulli_sample", logits=logits)
+    if logits.ndim != 4:
+        raise ValueError(f"bernoulli_sample: logits must have shape [B, C, H, W]; got {tuple(logits.shape)}")
+    check_draw("bernoulli_sample", first_index, temperature, first_element)
+    settings = (signed("bernoulli_sample", seed), first_index, float(temperature), first_element)
+    if _channels_last(logits):
+        batch, channels, height, width = logits.shape
+        drawn = _sample(_pixels_first(logits), *settings, backend=backend)
+        return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return _sample(logits, *settings, backend=backend)
+
+
+def _channels_last(tensor):
+    return tensor.permute(0, 2, 3, 1).is_contiguous()
+
+
+def _pixels_first(tensor):
+    """[B, C, H, W] as [B, H W C]."""
+    return tensor.permute(0, 2, 3, 1).flatten(1)
+
+
+def _numbers(x, logits):
+    batch, *places = logits.shape
+    return batch, torch.Size(places).numel(), int(x.dtype == torch.uint8)
+
+
+def _allocate(x, logits, save):
+    return _numbers(x, logits), (logits.new_empty(logits.shape[0]),)
+
+
+def _allocate_gradients(grad_nll, x, logits):
+    return _numbers(x, logits), (logits.new_empty(logits.shape),)
+
+
+def _allocate_sample(logits, seed, first_index, temperature, first_element):
+    batch, places, *inner = logits.shape
+    numbers = (batch, places, torch.Size(inner).numel(), seed, first_index, first_element, temperature)
+    return numbers, (logits.new_empty(logits.shape, dtype=torch.uint8),)
+
+
+_nll = register(
+    "bernoulli_nll",
+    bernoulli_nll_ref,
+    arguments=("x", "logits"),
+    constants=("x",),
+    results=("nll",),
+    residuals=("x", "logits"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)
+_sample = register_sampler(
+    "bernoulli_sample",
+    bernoulli_sample_ref,
+    arguments=("logits",),
+    settings={"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"},
+    allocate=_allocate_sample,
+    dtypes=_NATIVE,
+)

@@ -1,0 +1,172 @@
+"""The categorical distribution over the levels of a pixel: its likelihood and its sampler, each one native call."""
+
+import torch
+
+from genfast._checks import check_draw, check_levels, check_shape, check_tensors, signed
+from genfast._register import register, register_sampler
+from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
+
+_NATIVE = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def categorical_nll(x, logits, *, backend="auto"):
+    """Negative log-likelihood of images under a softmax for each pixel and channel.
+
+    With l over the levels 0 .. L-1::
+
+        nll[b] = sum over c, h, w of logsumexp_l logits[b, c, l, h, w] - logits[b, c, x[b, c, h, w], h, w]
+
+    Logits are read where the convolution wrote them, [B, C, L, H, W] or with channels last [B, H, W, C, L], and
+    their gradient is written the same way; other strides are copied first. A logit of -inf is a level of
+    probability 0: it costs nothing, has gradient 0, and an image in which it occurs has nll inf. Where every logit
+    of a pixel is -inf, or one is inf or NaN, the result is NaN.
+
+    Args:
+        x: [B, C, H, W], uint8, levels in 0 .. L-1; B, H and W may be 0.
+        logits: [B, C, L, H, W], L in 2 .. 256; float32, float64, bfloat16 or float16; any scale, any strides.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        nll: [B], nats per image, of the dtype of logits; summed in float32 or wider.
+
+    Raises:
+        TypeError: x is no uint8 tensor, or logits no strided float tensor.
+        ValueError: a shape does not fit, a level is out of range (not looked at while compiling: such an image then
+            has nll NaN on the native backends), devices differ, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in logits, deterministic; x has none. The first is native and recomputes the softmax: nothing is
+        saved but the two arguments. The higher ones run the reference.
+
+    Paper:
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 2.2, arXiv 1601.06759.
+
+    Example:
+        >>> import torch, genfast
+        >>> x = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
+        >>> logits = torch.randn(4, 3 * 256, 8, 8).unflatten(1, (3, 256))
+        >>> genfast.categorical_nll(x, logits).shape
+        torch.Size([4])
+    """
+    check_tensors("categorical_nll", logits=logits)
+    _check_logits("categorical_nll", logits)
+    batch, channels, levels, height, width = logits.shape
+    check_levels("categorical_nll", x, logits, levels)
+    sizes = {"B": batch, "C": channels, "H": height, "W": width}
+    check_shape("categorical_nll", "x", x, tuple(sizes.values()), "[B, C, H, W]", **sizes)
+    if _levels_last(logits):
+        return _nll(_pixels_first(x), _pixels_first(logits), backend=backend)
+    return _nll(x, logits, backend=backend)
+
+
+def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
+    """Draw the level of each pixel and channel by one uniform number, the same on every backend.
+
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sample.uniform`::
+
+        weight[l] = exp((logits[b, c, l, h, w] - max) / temperature)
+        draw[b, c, h, w] = the first l with weight[0] + ... + weight[l] > u (weight[0] + ... + weight[L-1])
+
+    in float64. Image number i depends on (seed, i) alone. A level of probability 0 (logit -inf) is never drawn, and
+    nothing outside 0 .. L-1 ever; where every logit is -inf, or one is inf or NaN, which level is drawn is unspecified.
+
+    Args:
+        logits: [B, C, L, H, W], L in 2 .. 256; float32, float64, bfloat16 or float16; any scale, any strides; the
+            layouts of `categorical_nll` are read in place.
+        seed: int in [0, 2**64).
+        first_index: index of the first image, int in [0, 2**63).
+        temperature: divides the logits; positive and finite.
+        first_element: element of the first value, int in [0, 2**32): to draw one pixel of a larger image.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        draw: [B, C, H, W], uint8, levels in 0 .. L-1.
+
+    Raises:
+        TypeError: logits is no strided float tensor, or a number has another type.
+        ValueError: a shape does not fit, a number is out of range, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+
+    Gradients:
+        None.
+
+    Paper:
+        Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 2.2, arXiv 1601.06759.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.categorical_sample(torch.zeros(1, 1, 4, 1, 6), seed=0).flatten().tolist()
+        [1, 1, 1, 3, 1, 1]
+    """
+    check_tensors("categorical_sample", logits=logits)
+    _check_logits("categorical_sample", logits)
+    check_draw("categorical_sample", first_index, temperature, first_element)
+    settings = (signed("categorical_sample", seed), first_index, float(temperature), first_element)
+    if _levels_last(logits):
+        batch, channels, _, height, width = logits.shape
+        drawn = _sample(_pixels_first(logits), *settings, backend=backend)
+        return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return _sample(logits, *settings, backend=backend)
+
+
+def _check_logits(op, logits):
+    if logits.ndim != 5 or not 2 <= logits.shape[2] <= 256:
+        got = tuple(logits.shape)
+        raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
+
+
+def _levels_last(logits):
+    """Whether the memory is [B, H, W, C, L], as a convolution in channels_last leaves it."""
+    return logits.permute(0, 3, 4, 1, 2).is_contiguous()
+
+
+def _pixels_first(tensor):
+    """[B, C, H, W] or [B, C, L, H, W] with the places H W C as one dimension, and the levels behind it."""
+    if tensor.ndim == 4:
+        return tensor.permute(0, 2, 3, 1).flatten(1)
+    return tensor.permute(0, 3, 4, 1, 2).flatten(1, 3)
+
+
+def _numbers(logits):
+    batch, places, levels, *inner = logits.shape
+    return batch, places, levels, torch.Size(inner).numel()
+
+
+def _allocate(x, logits, save):
+    return _numbers(logits), (logits.new_empty(logits.shape[0]),)
+
+
+def _allocate_gradients(grad_nll, x, logits):
+    return _numbers(logits), (logits.new_empty(logits.shape),)
+
+
+def _allocate_sample(logits, seed, first_index, temperature, first_element):
+    shape = logits.shape[:2] + logits.shape[3:]
+    numbers = (*_numbers(logits), seed, first_index, first_element, temperature)
+    return numbers, (logits.new_empty(shape, dtype=torch.uint8),)
+
+
+_nll = register(
+    "categorical_nll",
+    categorical_nll_ref,
+    arguments=("x", "logits"),
+    constants=("x",),
+    results=("nll",),
+    residuals=("x", "logits"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)
+_sample = register_sampler(
+    "categorical_sample",
+    categorical_sample_ref,
+    arguments=("logits",),
+    settings={"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"},
+    allocate=_allocate_sample,
+    dtypes=_NATIVE,
+)

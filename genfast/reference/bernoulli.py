@@ -1,0 +1,79 @@
+"""The Bernoulli likelihood and sampler in plain PyTorch: the specification of `genfast.ops.bernoulli`."""
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from genfast.reference._spec import Spec, normal
+from genfast.reference.categorical import place_uniform
+from genfast.sample import inverse_cdf
+
+
+def bernoulli_nll_ref(x, logits):
+    """`x` in [0, 1] and `logits`, both [B, ...] -> nats per image [B]; half precision is summed in float32.
+
+    An infinite logit costs nothing where it is right: a term of weight 0 is left out.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    x = x.to(wide.dtype)
+    one = torch.where(x > 0, x * logsigmoid(wide), 0)
+    zero = torch.where(x < 1, (1 - x) * logsigmoid(-wide), 0)
+    return -(one + zero).flatten(1).sum(1).to(logits.dtype)
+
+
+def bernoulli_sample_ref(logits, seed, first_index, temperature, first_element):
+    """`logits` [B, N, ...] -> uint8 0 or 1 of the same shape: whether u passes the probability of 0."""
+    return inverse_cdf(logits[..., None], place_uniform(logits, seed, first_index, first_element), temperature)
+
+
+def _make(sizes, generator):
+    shape = tuple(sizes[k] for k in "BCHW")
+    return {
+        "x": torch.randint(2, shape, generator=generator, dtype=torch.uint8),
+        "logits": normal(generator, *shape, scale=3.0),
+    }
+
+
+def _make_sample(sizes, generator):
+    settings = {"seed": 2**64 - 3, "first_index": 7, "temperature": 0.75, "first_element": 11}
+    return {"logits": _make(sizes, generator)["logits"], **settings}
+
+
+def _sizes(*values):
+    return dict(zip("BCHW", values))
+
+
+_COMMON = {
+    "shapes": (
+        _sizes(1, 1, 1, 1),
+        _sizes(3, 3, 1, 7),
+        _sizes(2, 1, 7, 1),
+        _sizes(2, 3, 19, 18),
+        _sizes(2, 1, 32, 32),
+        _sizes(3, 2, 3, 5),
+        _sizes(1, 1, 25, 41),
+        _sizes(33, 1, 4, 4),
+        _sizes(5, 3, 29, 31),
+        _sizes(0, 3, 2, 2),
+        _sizes(2, 3, 0, 2),
+    ),
+    "gradcheck": (_sizes(2, 2, 2, 2), _sizes(1, 1, 3, 1)),
+    "bench": {"B=64 1x28x28": _sizes(64, 1, 28, 28), "B=16 3x32x32": _sizes(16, 3, 32, 32)},
+}
+
+SPEC = Spec(
+    name="bernoulli_nll",
+    reference=bernoulli_nll_ref,
+    make=_make,
+    gradients="every order in logits, deterministic; the first is native, the higher ones run the reference",
+    batched=("x", "logits"),
+    paper="Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.1, arXiv 1312.6114",
+    **_COMMON,
+)
+SAMPLER = Spec(
+    name="bernoulli_sample",
+    reference=bernoulli_sample_ref,
+    make=_make_sample,
+    gradients="none",
+    paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 5.3, arXiv 1601.06759",
+    **_COMMON,
+)
