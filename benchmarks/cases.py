@@ -16,8 +16,9 @@ from genfast.train.config import TrainConfig
 from genfast.train.memory import keep_freed_memory
 from genfast.train.optim import make_optimizer
 
-SCAN, SEQUENCE, BLOCK, STEP = (
+SCAN, ROWS, SEQUENCE, BLOCK, STEP = (
     "the scan, one direction",
+    "the row scan",
     "input-to-state and both directions, beside nn.LSTM",
     "the residual block",
     "PixelRNN, 7 layers, h=16, 28x28 binary, training step",
@@ -39,37 +40,42 @@ class Comparison:
 
 def comparisons():
     """Yield every `Comparison`, each built when its turn comes."""
-    compiled_step = torch.compile(rivals.step, dynamic=False)
     for case, sizes in SPECS["diagonal_lstm"].bench.items():
-        build = _scan if sizes["D"] == 1 else _sequence
-        yield from build(case, sizes, compiled_step)
+        if sizes["D"] == 1:
+            yield from _scan(SCAN, "diagonal_lstm", rivals.step, case, sizes)
+        else:
+            yield from _sequence(case, sizes)
+    for case, sizes in SPECS["row_lstm"].bench.items():
+        yield from _scan(ROWS, "row_lstm", rivals.row_step, case, sizes)
     for case, sizes in SPECS["diagonal_block"].bench.items():
         yield from _block(case, sizes)
     yield _training_step(64)
 
 
-def _scan(case, sizes, compiled_step):
+def _scan(group, op, step, case, sizes):
     torch._dynamo.reset()
-    inputs = _inputs("diagonal_lstm", sizes)
+    function, eager = getattr(ops, op), getattr(rivals, f"{op}_eager")
+    compiled_step = torch.compile(step, dynamic=False)
+    inputs = _inputs(op, sizes)
     gates, weight = inputs["gates"], inputs["weight"]
     low = {name: tensor.detach().bfloat16().requires_grad_() for name, tensor in inputs.items()}
     functions = {
-        "genfast": (partial(ops.diagonal_lstm, backend="cpp", **inputs), inputs.values()),
-        "genfast bfloat16": (partial(ops.diagonal_lstm, backend="cpp", **low), low.values()),
-        EAGER: (partial(rivals.diagonal_lstm_eager, gates, weight), (gates, weight)),
-        COMPILED: (partial(rivals.diagonal_lstm_eager, gates, weight, step=compiled_step), (gates, weight)),
-        REFERENCE: (partial(ops.diagonal_lstm, backend="reference", **inputs), inputs.values()),
+        "genfast": (partial(function, backend="cpp", **inputs), inputs.values()),
+        "genfast bfloat16": (partial(function, backend="cpp", **low), low.values()),
+        EAGER: (partial(eager, gates, weight), (gates, weight)),
+        COMPILED: (partial(eager, gates, weight, step=compiled_step), (gates, weight)),
+        REFERENCE: (partial(function, backend="reference", **inputs), inputs.values()),
     }
     cells = sizes["B"] * sizes["H"] * sizes["W"]
-    flops = 16 * cells * sizes["C"] ** 2
+    flops = 2 * cells * weight.numel()
     for mode in ("forward", "forward+backward"):
         contenders = _contenders(functions, mode)
         work = dict.fromkeys(contenders, flops * (1 if mode == "forward" else 3))
         contenders["sgemm"], work["sgemm"] = machine.sgemm()
-        yield Comparison(SCAN, case, mode, contenders, work, sizes["B"])
+        yield Comparison(group, case, mode, contenders, work, sizes["B"])
 
 
-def _sequence(case, sizes, _):
+def _sequence(case, sizes):
     inputs = _inputs("diagonal_lstm", sizes)
     weight, size, features = inputs["weight"], sizes["C"], 2 * sizes["C"]
     x = torch.randn(sizes["B"], sizes["H"], sizes["W"], features, requires_grad=True)

@@ -52,6 +52,30 @@ def diagonal_lstm_eager(gates, weight, *, step=step):
     return torch.stack(maps, 3)
 
 
+def row_step(gates, h, c, taps):
+    """All cells of one row: `gates` [B * W, 4C], `h` and `c` [B, W, C] of the row above, `taps` [3C, 4C]."""
+    batch, width, size = h.shape
+    above = F.pad(h, (0, 0, 1, 1))
+    inputs = torch.cat((above[:, :-2], h, above[:, 2:]), 2).view(batch * width, 3 * size)
+    i, f, g, o = torch.addmm(gates, inputs, taps).view(batch, width, 4 * size).chunk(4, 2)
+    c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
+    return o.sigmoid() * c.tanh(), c
+
+
+def row_lstm_eager(gates, weight, *, step=row_step):
+    """Good eager: `row_lstm` with a zero boundary, one addmm for each row, the rows unbound once.
+
+    The same function as `genfast.ops.row_lstm(gates, weight)`, gradients included.
+    """
+    batch, _, width, _ = gates.shape
+    h = c = gates.new_zeros(batch, width, weight.shape[1])
+    hidden = []
+    for inputs in gates.transpose(0, 1).flatten(1, 2).unbind(0):
+        h, c = step(inputs, h, c, weight.flatten(0, 1))
+        hidden.append(h)
+    return torch.stack(hidden, 1)
+
+
 def diagonal_block_eager(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias):
     """`diagonal_block` on the good eager scan. The boundary is zero, whatever `h0` and `c0` hold."""
     gates = F.linear(x, input_weight.flatten(1).T, input_bias.flatten()).unflatten(3, input_bias.shape)
