@@ -6,27 +6,31 @@
 #include "diagonal_block.h"
 #include "diagonal_lstm.h"
 #include "gated_activation.h"
+#include "logistic_mixture.h"
 #include "row_lstm.h"
 
 namespace genfast {
 
 // Every kernel and its arguments: dispatch.cpp and bindings.cpp are made from this list.
 // Arguments are a struct of `Type type`, then members of 8 bytes in the order in which Python passes them.
-#define GENFAST_OPS(OP)                                \
-  OP(diagonal_lstm_forward, DiagonalLstmForward)       \
-  OP(diagonal_lstm_backward, DiagonalLstmBackward)     \
-  OP(diagonal_block_forward, DiagonalBlockForward)     \
-  OP(diagonal_block_backward, DiagonalBlockBackward)   \
-  OP(row_lstm_forward, RowLstmForward)                 \
-  OP(row_lstm_backward, RowLstmBackward)               \
-  OP(categorical_nll_forward, CategoricalNllForward)   \
-  OP(categorical_nll_backward, CategoricalNllBackward) \
-  OP(categorical_sample, CategoricalSample)            \
-  OP(bernoulli_nll_forward, BernoulliNllForward)       \
-  OP(bernoulli_nll_backward, BernoulliNllBackward)     \
-  OP(bernoulli_sample, BernoulliSample)                \
-  OP(gated_activation_forward, GatedActivationForward) \
-  OP(gated_activation_backward, GatedActivationBackward)
+#define GENFAST_OPS(OP)                                         \
+  OP(diagonal_lstm_forward, DiagonalLstmForward)                \
+  OP(diagonal_lstm_backward, DiagonalLstmBackward)              \
+  OP(diagonal_block_forward, DiagonalBlockForward)              \
+  OP(diagonal_block_backward, DiagonalBlockBackward)            \
+  OP(row_lstm_forward, RowLstmForward)                          \
+  OP(row_lstm_backward, RowLstmBackward)                        \
+  OP(categorical_nll_forward, CategoricalNllForward)            \
+  OP(categorical_nll_backward, CategoricalNllBackward)          \
+  OP(categorical_sample, CategoricalSample)                     \
+  OP(bernoulli_nll_forward, BernoulliNllForward)                \
+  OP(bernoulli_nll_backward, BernoulliNllBackward)              \
+  OP(bernoulli_sample, BernoulliSample)                         \
+  OP(gated_activation_forward, GatedActivationForward)          \
+  OP(gated_activation_backward, GatedActivationBackward)        \
+  OP(logistic_mixture_nll_forward, LogisticMixtureNllForward)   \
+  OP(logistic_mixture_nll_backward, LogisticMixtureNllBackward) \
+  OP(logistic_mixture_sample, LogisticMixtureSample)
 
 struct Kernels {
   const char* level;

@@ -1,10 +1,8 @@
 """The discretised mixture of logistics, the likelihood of PixelCNN++."""
 
-import math
-
 import torch
 
-from genfast._checks import check_tensors, signed
+from genfast._checks import check_draw, check_levels, check_tensors, signed
 from genfast._layout import channels_innermost, empty_like, in_place_or_copy
 from genfast._register import register, register_sampler
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
@@ -64,13 +62,8 @@ def logistic_mixture_nll(x, params, levels, *, backend="auto"):
     """
     op = "logistic_mixture_nll"
     _check_params(op, params, levels)
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{op}: x must be a torch.Tensor; got {type(x).__name__}")
-    if x.dtype != torch.uint8:
-        raise TypeError(f"{op}: x must have dtype torch.uint8; got {x.dtype}")
-    if x.device != params.device:
-        raise ValueError(f"{op}: x must be on the device of params, {params.device}; got {x.device}")
-    batch, size, height, width = params.shape
+    check_levels(op, x, params, levels)
+    batch, _, height, width = params.shape
     if x.ndim != 4 or x.shape[1] not in (1, 3) or (x.shape[0], *x.shape[2:]) != (batch, height, width):
         raise ValueError(
             f"{op}: x must have shape [B, C, H, W] with B={batch}, C=1 or 3, H={height}, W={width}; "
@@ -79,9 +72,6 @@ def logistic_mixture_nll(x, params, levels, *, backend="auto"):
     if channels_of(params, x.shape[1]) is None:
         kind = "3K with K>=1 for C=1" if x.shape[1] == 1 else "10K with K>=1 for C=3"
         raise ValueError(f"{op}: params must have shape [B, P, H, W] with P={kind}; got {tuple(params.shape)}")
-    # Looking for the largest level of a GPU's tensor waits for the GPU; a graph cannot stop for it.
-    if levels < 256 and not torch.compiler.is_compiling() and x.numel() and x.max() >= levels:
-        raise ValueError(f"{op}: x must hold levels below {levels}; got {x.max().item()}")
     return _nll(x, params, levels, backend=backend)
 
 
@@ -138,11 +128,7 @@ def logistic_mixture_sample(
         raise ValueError(
             f"{op}: params must have shape [B, P, H, W] with P={kinds[channels]} with K>=1; got {tuple(params.shape)}"
         )
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"{op}: temperature must be positive and finite; got {temperature}")
-    for name, value in (("first_index", first_index), ("first_element", first_element)):
-        if value < 0:
-            raise ValueError(f"{op}: {name} must not be negative; got {value}")
+    check_draw(op, first_index, temperature, first_element)
     seed = signed(op, seed)
     return _sample(params, levels, seed, first_index, float(temperature), first_element, found, backend=backend)
 

@@ -52,10 +52,9 @@ def logistic_mixture_sample_ref(
 
     def u(draw):
         """[B, C, H, W]"""
-        image = first_index + torch.arange(batch).numpy().reshape(-1, 1, 1, 1)
-        element = first_element + torch.arange(height * width * channels).view(height, width, channels)
-        drawn = uniform(seed % 2**64, image, element.permute(2, 0, 1).numpy(), draw)
-        return torch.from_numpy(drawn).to(params.device)
+        image = first_index + torch.arange(batch, device=params.device).view(-1, 1, 1, 1)
+        place = torch.arange(height * width * channels, device=params.device).view(height, width, channels)
+        return uniform(seed % 2**64, image, first_element + place.permute(2, 0, 1), draw)
 
     cumulative = ((log_weights - log_weights.amax(1, keepdim=True)) / temperature).exp().cumsum(1)
     component = (cumulative[:, :-1] <= u(0)[:, :1] * cumulative[:, -1:]).sum(1, keepdim=True)[:, None]
