@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ from torch import nn
 
 from genfast import models
 from genfast.data import ImageData
-from genfast.models import Autoregressive, AutoregressiveConfig
 from genfast.train import PRESETS, TrainConfig, fit, learning_rate, mean_nats
 from genfast.train.checkpoint import checkpoint_path, load_checkpoint
 from genfast.train.metrics_log import read_metrics
@@ -147,86 +146,10 @@ def test_dropout_and_order_do_matter(whole, tmp_path):
     assert not torch.equal(one["model.input.weight"], other["model.input.weight"])
 
 
-# labels
-
-
-@dataclass
-class TintConfig(AutoregressiveConfig):
-    classes: int = 0
-
-
-class Tint(Autoregressive):
-    """Pixels that are independent given the label: the smallest conditional model."""
-
-    name, config_type = "tint", TintConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.weight = nn.Parameter(torch.zeros(max(1, config.classes), config.channels * config.levels))
-
-    def network(self, x, labels):
-        rows = self.weight[0 if labels is None else labels].view(-1, self.weight.shape[1], 1, 1)
-        return rows.expand(len(x), -1, *x.shape[2:])
-
-
-def tint(**changes):
-    return Tint(TintConfig(**(SHAPE | {"classes": 3} | changes)))
-
-
-def labelled(count, seed=0, classes=3):
-    """Images of one level, which is their label."""
-    labels = torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
-    pixels = labels.to(torch.uint8).view(count, 1, 1, 1).expand(count, 1, 4, 3)
-    return ImageData(pixels.clone(), 3, f"labelled {seed}", labels=labels, classes=classes)
-
-
-def test_labels_reach_the_model_with_their_images(tmp_path):
-    data = labelled(40)
-    result = fit(tint(), data, labelled(10, seed=1), config(lr=0.3, steps=60, weight_decay=0.0), tmp_path)
-    assert result.best_nats < 0.05 * 12 * math.log(3), "with its label an image is certain"
-    fit(tint(classes=0), data, labelled(10, seed=1), config(lr=0.3, steps=60), tmp_path / "without")
-    assert read_metrics(tmp_path / "without" / "metrics.jsonl")[-1]["train_nats"] > 0.7 * 12 * math.log(3)
-    model = tint()
-    model.weight.data = torch.eye(3) * 2
-    batches = list(zip(data.images.split(7), data.labels.split(7), strict=True))
-    assert mean_nats(model, batches) == pytest.approx(12 * (math.log(math.exp(2) + 2) - 2), rel=1e-6)
-
-
-def test_resuming_with_labels_is_exact_and_wants_the_same(tmp_path):
-    data, valid = labelled(22), labelled(9, seed=1)
-    fit(tint(), data, valid, config(), tmp_path / "whole")
-    fit(tint(), data, valid, config(), tmp_path / "parts", minutes=1e-9)
-    other = replace(data, labels=data.labels.roll(1))
-    with pytest.raises(ValueError, match="same training and validation images to resume; got .*labels"):
-        resumed(tmp_path / "parts", model=tint(), train=other, valid=valid)
-    resumed(tmp_path / "parts", model=tint(), train=data, valid=valid)
-    one, other = (load_checkpoint(tmp_path / name)[0] for name in ("whole", "parts"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
 def test_an_unconditional_run_ignores_labels(tmp_path, whole):
     train, valid = (replace(d, labels=torch.zeros(len(d), dtype=torch.int64), classes=1) for d in (TRAIN, VALID))
     fit(pixelrnn(), train, valid, config(), tmp_path)
     same_run(tmp_path, whole)
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "message"),
-    [
-        ({}, replace(labelled(5), labels=None), "labelled 0: expected labels for a model of 3 classes; got images"),
-        ({}, labelled(30, classes=4), "labelled 0: expected labels from 0 to 2; got 0 to 3"),
-        ({}, replace(labelled(5), labels=torch.arange(5) - 1), "labelled 0: expected labels from 0 to 2; got -1 to 3"),
-        ({}, replace(labelled(5), labels=torch.zeros(4).long()), "expected 5 whole labels; got torch.int64 "),
-        ({}, replace(labelled(5), labels=torch.zeros(5)), "expected 5 whole labels; got torch.float32 "),
-        ({"levels": 4}, labelled(5), r"\(1, 4, 3, 4\); got \(1, 4, 3, 3\)"),
-        ({"channels": 3}, labelled(5), r"\(3, 4, 3, 3\); got \(1, 4, 3, 3\)"),
-    ],
-)
-def test_data_of_another_model_are_refused_before_any_work(tmp_path, model, data, message):
-    for train, valid in ((data, labelled(5)), (labelled(5), data)):
-        with pytest.raises(ValueError, match=message):
-            fit(tint(**model), train, valid, config(), tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 # disks that fail
