@@ -1,6 +1,7 @@
 """What the Triton kernels share: dtypes, launch tables and the device guard."""
 
 import contextlib
+import struct
 from typing import NamedTuple
 
 import torch
@@ -139,3 +140,28 @@ def uniform(seed, image, element, draw):
     low, high = image.to(tl.uint32), (image >> 32).to(tl.uint32)
     word, _, _, _ = tl.philox(seed, element.to(tl.uint32) * 0 + draw, element.to(tl.uint32), low, high)
     return (word >> 8).to(tl.float64) * UNIT
+
+
+def bits_of(number):
+    """A Python float as the integer of its 64 bits: Triton would round a float argument to float32."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+def sum_parts(parts, like):
+    """The sums of `parts` [B, n], float32, in one fixed order whatever B: [B] of the dtype of `like`."""
+    batch, count = parts.shape
+    total = like.new_empty(batch)
+    if batch:
+        with device_of(parts):
+            sum_parts_kernel[(batch,)](parts, total, count, BLOCK=1024)
+    return total
+
+
+@triton.jit
+def sum_parts_kernel(parts, total, COUNT, BLOCK: tl.constexpr):
+    image = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, BLOCK)
+    sums = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, COUNT, BLOCK):
+        sums += tl.load(parts + image * COUNT + start + n, mask=start + n < COUNT, other=0.0)
+    tl.store(total + image, tl.sum(sums).to(total.dtype.element_ty))

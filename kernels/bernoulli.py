@@ -1,0 +1,100 @@
+"""The Bernoulli likelihood and sampler in Triton: one element for each lane, images in blocks."""
+
+import torch
+import triton
+import triton.language as tl
+
+from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
+
+BLOCK = 1024
+
+
+def bernoulli_nll_forward(x, logits, save):
+    """Returns `nll` [B]."""
+    batch, size = logits.shape[0], logits.shape[1:].numel()
+    parts = logits.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
+    if parts.numel():
+        with device_of(logits):
+            bernoulli_nll_forward_kernel[(parts.numel(),)](x, logits, parts, size, BLOCK=BLOCK)
+    return sum_parts(parts, logits)
+
+
+def bernoulli_nll_backward(grad_nll, x, logits):
+    """Returns `grad_logits`."""
+    grad_logits = logits.new_empty(logits.shape)
+    size = logits.shape[1:].numel()
+    if logits.numel():
+        with device_of(logits):
+            bernoulli_nll_backward_kernel[(logits.shape[0] * triton.cdiv(size, BLOCK),)](
+                grad_nll, x, logits, grad_logits, size, BLOCK=BLOCK
+            )
+    return grad_logits
+
+
+def bernoulli_sample(logits, seed, first_index, temperature, first_element):
+    """Returns what is drawn, uint8 of the shape of `logits`."""
+    draw = logits.new_empty(logits.shape, dtype=torch.uint8)
+    places, size = logits.shape[1], logits.shape[1:].numel()
+    if logits.numel():
+        with device_of(logits):
+            bernoulli_sample_kernel[(logits.shape[0] * triton.cdiv(size, BLOCK),)](
+                logits,
+                draw,
+                seed,
+                first_index,
+                bits_of(temperature),
+                first_element,
+                places,
+                size // places,
+                BLOCK=BLOCK,
+            )
+    return draw
+
+
+@triton.jit
+def block(SIZE, BLOCK: tl.constexpr):
+    """This program's image, and its elements in it."""
+    blocks = tl.cdiv(SIZE, BLOCK)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    return image, tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def bernoulli_nll_forward_kernel(x, logits, parts, SIZE, BLOCK: tl.constexpr):
+    image, i = block(SIZE, BLOCK)
+    target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    size = tl.abs(logit)
+    weight = tl.where(logit > 0, 1 - target, target)
+    e = tl.exp(-size)
+    # log(1 + e), with what rounding took from 1 + e added to its logarithm.
+    rounded = 1 + e
+    nats = tl.where(weight == 0, 0.0, weight * size) + tl.log(rounded) + (e - (rounded - 1)) / rounded
+    tl.store(parts + tl.program_id(0), tl.sum(tl.where(i < SIZE, nats, 0.0)))
+
+
+@triton.jit
+def bernoulli_nll_backward_kernel(grad_nll, x, logits, grad_logits, SIZE, BLOCK: tl.constexpr):
+    image, i = block(SIZE, BLOCK)
+    target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    weight = tl.load(grad_nll + image).to(tl.float32)
+    e = tl.exp(-tl.abs(logit))
+    probability = tl.where(logit < 0, e, 1.0) / (1 + e)
+    grad = (weight * (probability - target)).to(grad_logits.dtype.element_ty)
+    tl.store(grad_logits + image * SIZE + i, grad, mask=i < SIZE)
+
+
+@triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
+def bernoulli_sample_kernel(
+    logits, draw, seed, first_index, temperature, first_element, PLACES, INNER, BLOCK: tl.constexpr
+):  # fmt: skip
+    SIZE = PLACES * INNER
+    image, i = block(SIZE, BLOCK)
+    logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float64)
+    scaled = -tl.abs(logit) / temperature.to(tl.float64, bitcast=True)
+    smaller = tl.where(scaled < -708.0, 0.0, tl.exp(scaled))
+    zero = tl.where(logit < 0, 1.0, smaller)
+    element = first_element + (i % INNER).to(tl.int64) * PLACES + i // INNER
+    u = uniform(seed, tl.zeros((BLOCK,), tl.int64) + first_index + image, element, 0)
+    tl.store(draw + image * SIZE + i, (zero <= u * (1 + smaller)).to(tl.uint8), mask=i < SIZE)
