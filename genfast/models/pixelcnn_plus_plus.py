@@ -146,11 +146,12 @@ class PixelCNNPlusPlus(Autoregressive):
         return features
 
     def nll(self, x, params):
+        params = params.to(torch.promote_types(params.dtype, torch.float32))
         return ops.logistic_mixture_nll(x, params, self.config.levels)
 
     def draw(self, params, index, *, seed, first, temperature, element):
-        settings = {"first_index": first, "temperature": temperature, "first_element": element}
-        return ops.logistic_mixture_sample(params, self.config.levels, seed, **settings)
+        c = self.config
+        return ops.logistic_mixture_sample(params, c.levels, seed, first, temperature, element, c.channels)
 
     def forward(self, x, labels=None):
         """Parameters of every pixel's mixture.
