@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,56 @@ def test_preset_and_options_beside_it(genfast, data, tmp_path):
     settings = json.loads((tmp_path / "r" / "config.json").read_text())
     assert code == 0 and settings["model_config"]["virtual_column"] is True and settings["model_config"]["hidden"] == 2
     assert settings["train"]["steps"] == 6 and settings["train"]["ema"] == 0.999
+
+
+def test_help_lists_the_presets_of_its_model(genfast):
+    for model, names in (("pixelrnn", ["mnist", "digits", "mnist-row"]), ("pixelcnn++", ["digits", "photos"])):
+        out = " ".join(genfast("train", model, "--help")[1].split())
+        assert f"a recipe: {', '.join(names)};" in out, out
+
+
+SMALLEST = {
+    "pixelrnn": ["--hidden", 3, "--layers", 1, "--head", 3],
+    "pixelcnn": ["--hidden", 3, "--layers", 1, "--head", 3],
+    "gated-pixelcnn": ["--hidden", 3, "--layers", 1, "--head", 3],
+    "pixelcnn++": ["--filters", 2, "--blocks", 1, "--resolutions", 2, "--mixtures", 2],
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.RandomState(0)
+    for i in range(20):
+        Image.fromarray(random.randint(0, 256, (9, 7, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("model", cli.MODELS)
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_every_model_trains_evaluates_and_samples(genfast, data, pictures, tmp_path, model, kind):
+    assert SMALLEST.keys() == cli.MODELS.keys()
+    source = {"grey": ["--data", data], "colour": ["--data", pictures, "--size", 4]}[kind]
+    options = ["--steps", 2, "--batch", 2, "--eval-every", 1, *SMALLEST[model]]
+    assert genfast("train", model, *source, *options, "--out", tmp_path / "r")[0] == 0
+    code, out, err = genfast("evaluate", tmp_path / "r")
+    rows = {line[:20].strip(): [float(x) for x in line[20:].split()] for line in out.splitlines()[2:]}
+    assert (code, err) == (0, "") and list(rows) == ["model", "independent pixels", "gzip", "PNG"]
+    dims = {"grey": 16, "colour": 48}[kind]
+    for nats, bits in rows.values():
+        assert bits == pytest.approx(nats / dims / np.log(2), abs=1e-3)
+    code, _, err = genfast("sample", tmp_path / "r", "-n", 2, "--temperature", 0.5, "--out", tmp_path / "a.npz")
+    images = np.load(tmp_path / "a.npz")["images"]
+    assert (code, err) == (0, "") and images.shape == {"grey": (2, 1, 4, 4), "colour": (2, 3, 4, 4)}[kind]
+    assert images.max() <= {"grey": 2, "colour": 255}[kind]
+
+
+def test_photos_are_trained_on(genfast, tmp_path):
+    train = ["train", "pixelcnn++", "--data", "photos", "--size", 4, "--levels", 16, *SMALLEST["pixelcnn++"]]
+    code, _, err = genfast(*train, "--steps", 2, "--eval-batch", 5000, "--out", tmp_path / "r")
+    assert (code, err) == (0, "")
+    settings = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert [settings["model_config"][k] for k in ("channels", "height", "levels")] == [3, 4, 16]
+    assert genfast("evaluate", tmp_path / "r", "--split", "test", "--batch", 5000)[0] == 0
 
 
 def test_resume_overwrite_and_init_from(genfast, data, run, tmp_path):
@@ -187,9 +238,15 @@ WRONG = [
     (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/r", "--preset", "x"], "'x'"),
     (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/r", "--minutes", "0"], "above 0; got 0"),
     (["train", "pixelrnn", "--out", "{tmp}/r", "--resume"], "config.json; got none"),
+    (["train", "pixelcnn", "--data", "digits", "--out", "{tmp}/r", "--size", "16"], "digits: expected no size"),
+    (["train", "pixelcnn", "--data", "photos", "--out", "{tmp}/r", "--size", "65"], "from 1 to 64; got 65"),
+    (["train", "pixelcnn", "--preset", "mnist-row", "--out", "{tmp}/r"], "'mnist-row'"),
+    (["train", "pixelcnn++", "--data", "digits", "--out", "{tmp}/r", "--mixtures", "0"], "at least 1; got 0"),
     (["sample", "{tmp}/none", "--out", "{tmp}/a.png"], "got {tmp}/none"),
     (["sample", "{tmp}", "--out", "{tmp}/a.png"], "expected a run with a model"),
     (["sample", "nomodel", "--out", "{tmp}/a.png"], "got 'nomodel'"),
+    (["sample", "pixelcnn++-none", "--out", "{tmp}/a.png"], "PixelCNNPlusPlus.pretrained"),
+    (["sample", "{run}", "--out", "{tmp}/a.png", "--label", "1"], "this pixelrnn is not conditional; got [1]"),
     (["sample", "{run}", "--out", "{tmp}/a.gif"], ".png or .npz"),
     (["sample", "{run}", "--out", "{tmp}/file/a.png"], "written; got a file"),
     (["sample", "{run}", "--out", "{tmp}/a.png", "-n", "0"], "at least 1; got 0"),
@@ -275,6 +332,43 @@ def test_samples_do_not_depend_on_the_batch(run):
     model = PixelRNN.from_pretrained(run / "model")
     whole, parts = (cli.draw(model, 7, seed=5, batch=batch) for batch in (7, 3))
     assert whole.shape == (7, 1, 4, 4) and torch.equal(whole, parts)
+
+
+def test_shipped_weights_are_found_by_model_and_name(genfast, monkeypatch, tmp_path):
+    model = cli.MODELS["pixelcnn++"][0](cli.MODELS["pixelcnn++"][1](height=4, width=4, filters=2, blocks=1))
+    model.save_pretrained(tmp_path / "pixelcnn++-tiny")
+    monkeypatch.setattr("genfast.models._pretrained.SHIPPED", tmp_path)
+    assert genfast("sample", "pixelcnn++-tiny", "-n", 1, "--out", tmp_path / "a.npz")[0] == 0
+    code, _, err = genfast("sample", "tiny", "-n", 1, "--out", tmp_path / "a.npz")
+    assert code == 2 and "PixelRNN.pretrained: expected one of []" in err
+
+
+def test_a_model_of_the_hub_may_be_any(genfast, monkeypatch, tmp_path):
+    model = cli.MODELS["pixelcnn"][0](cli.MODELS["pixelcnn"][1](height=2, width=2, hidden=2, layers=1, head=2))
+    model.save_pretrained(tmp_path / "cache")
+    found = {"someone/model": tmp_path / "cache"}
+    monkeypatch.setattr("genfast.models.local_folder", lambda folder: found.get(folder, folder))
+    assert genfast("sample", "someone/model", "-n", 1, "--out", tmp_path / "a.npz")[0] == 0
+    assert np.load(tmp_path / "a.npz")["images"].shape == (1, 1, 2, 2)
+
+
+def test_the_quality_table_is_made_of_runs(genfast, run, tmp_path):
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "quality.py"
+    command = [sys.executable, script, run, "--results", tmp_path]
+    for _ in range(2):  # a run that is measured again takes its own place
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (row,) = json.loads((tmp_path / "quality.json").read_text())
+    records = read_metrics(run / "metrics.jsonl")
+    assert (row["name"], row["updates"], row["images_seen"]) == ("pixelrnn-one", 6, 96)
+    assert row["valid_nats"] == pytest.approx(min(r["valid_nats"] for r in records if "valid_nats" in r), rel=1e-5)
+    out = genfast("evaluate", run)[1].splitlines()[2].split()
+    assert [row["test_nats"], row["test_bits_per_dim"]] == pytest.approx([float(x) for x in out[1:]], abs=1e-3)
+    assert row["parameters"] == sum(p.numel() for p in PixelRNN.from_pretrained(run / "model").parameters())
+    assert row["trained_on"]["threads"] == torch.get_num_threads() and row["training_seconds"] > 0
+    assert f"{row['test_nats']:.2f}" in (tmp_path / "quality.md").read_text()
+    kept = tmp_path / "pixelrnn-one"
+    assert (kept / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (kept / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_shipped_weights_are_evaluated_on_their_own_data(genfast, monkeypatch, tmp_path):
