@@ -35,7 +35,7 @@ PRESETS = {
             "data": "mnist-binary",
             "model": {"hidden": 24, "layers": 7, "head": 32, "kind": "row"},
             "train": {
-                "steps": 52_000,
+                "steps": 40_000,
                 "batch": 16,
                 "lr": 4e-3,
                 "warmup": 300,
