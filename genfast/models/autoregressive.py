@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from genfast import ops
 from genfast.models._pretrained import Pretrained
 from genfast.nn import MaskedConv2d
-from genfast.sample import inverse_cdf, uniform
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -85,23 +83,20 @@ class Autoregressive(Pretrained, nn.Module):
 
     def nll(self, x, logits):
         """Negative log-likelihood in nats of images x, uint8 [B, C, H, W]: [B]."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).permute(0, 3, 4, 1, 2)
-        target = x.permute(0, 2, 3, 1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.config.levels == 2:
-            target = target.to(logits.dtype)
-            nats = F.binary_cross_entropy_with_logits(logits[..., 0], target, reduction="none")
-        else:
-            nats = F.cross_entropy(logits.flatten(0, 3), target.flatten().long(), reduction="none")
-        return nats.view(target.shape).sum(dim=(1, 2, 3))
+            return ops.bernoulli_nll(x, logits[:, :, 0])
+        return ops.categorical_nll(x, logits)
 
     def draw(self, logits, index, *, seed, first, temperature, element):
         """Draw number `index` of one pixel from its conditionals: uint8 [B, channels drawn, 1, 1].
 
         `element` is the place of the draw in the image, (row * W + column) * C + index.
         """
-        images = np.arange(first, first + len(logits), dtype=np.uint64)
-        u = torch.from_numpy(uniform(seed, images, element)).to(logits.device)
-        return inverse_cdf(logits[:, index, :, 0, 0].double() / temperature, u)[:, None, None, None]
+        settings = {"first_index": first, "temperature": temperature, "first_element": element}
+        if self.config.levels == 2:
+            return ops.bernoulli_sample(logits[:, index : index + 1, 0], seed, **settings)
+        return ops.categorical_sample(logits[:, index : index + 1], seed, **settings)
 
     def forward(self, x, labels=None):
         """Logits of every conditional.
@@ -144,18 +139,21 @@ class Autoregressive(Pretrained, nn.Module):
             raise ValueError(f"sample: seed must lie in [0, 2**64); got {seed}")
         if not 0 < temperature < float("inf"):
             raise ValueError(f"sample: temperature must be positive and finite; got {temperature}")
-        if isinstance(labels, int):
+        if type(labels) is int and getattr(c, "classes", 0):
+            self._check_range(labels, labels)
             labels = torch.full((n,), labels, device=weight.device)
         labels = self._check_labels(labels, n)
         x = torch.zeros(n, c.channels, c.height, c.width, dtype=torch.uint8, device=weight.device)
         training = self.training
         self.eval()
-        for i, j, k in product(range(c.height), range(c.width), range(self.draws)):
-            pixel = self._run(x[:, :, : self.rows(i)], labels)[..., i : i + 1, j : j + 1]
-            element = (i * c.width + j) * c.channels + k
-            drawn = self.draw(pixel, k, seed=seed, first=first, temperature=temperature, element=element)
-            x[:, k : k + drawn.shape[1], i : i + 1, j : j + 1] = drawn
-        self.train(training)
+        try:
+            for i, j, k in product(range(c.height), range(c.width), range(self.draws)):
+                pixel = self._run(x[:, :, : self.rows(i)], labels)[..., i : i + 1, j : j + 1]
+                element = (i * c.width + j) * c.channels + k
+                drawn = self.draw(pixel, k, seed=seed, first=first, temperature=temperature, element=element)
+                x[:, k : k + drawn.shape[1], i : i + 1, j : j + 1] = drawn
+        finally:
+            self.train(training)
         return x
 
     def _run(self, x, labels):
@@ -195,10 +193,13 @@ class Autoregressive(Pretrained, nn.Module):
         if labels.device != (device := next(self.parameters()).device):
             raise ValueError(f"{model}: labels must be on the model's device {device}; got {labels.device}")
         if n and not torch.compiler.is_compiling():
-            low, high = (int(value) for value in labels.aminmax())
-            if low < 0 or high >= classes:
-                raise ValueError(f"{model}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}")
+            self._check_range(*(int(value) for value in labels.aminmax()))
         return labels.long()
+
+    def _check_range(self, low, high):
+        if low < 0 or high >= self.config.classes:
+            expected = f"{type(self).__name__}: labels must lie in 0..{self.config.classes - 1}"
+            raise ValueError(f"{expected}; got {low if low < 0 else high}")
 
     def extra_repr(self):
         return f"{self.config}"

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from genfast import ops
 from genfast.nn.masked_conv import color_mask
 
 
@@ -44,7 +45,9 @@ class GatedStackLayer(nn.Module):
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(f"GatedStackLayer: kernel_size must be odd and at least 3; got {kernel_size}")
         if mask == "B" and in_channels != features:
-            raise ValueError(f"GatedStackLayer: in_channels must be features={features}; got {in_channels}")
+            raise ValueError(
+                f"GatedStackLayer: in_channels must be features={features} for mask 'B'; got {in_channels}"
+            )
         self.in_channels, self.features, self.skip = in_channels, features, skip
         self.kernel_size, self.mask_type, self.colors, self.dropout = kernel_size, mask, colors, dropout
         side = kernel_size // 2
@@ -88,11 +91,11 @@ class GatedStackLayer(nn.Module):
         if self.label_bias is not None:
             up, across = F.embedding(labels, self.label_bias.flatten(1))[:, :, None, None].chunk(2, 1)
             above, left = above + up, left + across
-        g = F.dropout2d(gate(left), self.dropout, self.training)
+        g = F.dropout2d(ops.gated_activation(left), self.dropout, self.training)
         output_weight = self.output_weight if self.output_mask is None else self.output_weight * self.output_mask
         output = F.linear(g.permute(0, 2, 3, 1), output_weight, self.output_bias).permute(0, 3, 1, 2)
         residual, skip = output.split((self.features, self.skip), 1)
-        return gate(above), residual if self.mask_type == "A" else h + residual, skip
+        return ops.gated_activation(above), residual if self.mask_type == "A" else h + residual, skip
 
     def extra_repr(self):
         classes = 0 if self.label_bias is None else len(self.label_bias)
@@ -100,12 +103,6 @@ class GatedStackLayer(nn.Module):
             f"{self.in_channels}, {self.features}, skip={self.skip}, kernel_size={self.kernel_size}, "
             f"mask={self.mask_type!r}, colors={self.colors}, classes={classes}, dropout={self.dropout}"
         )
-
-
-def gate(x):
-    """`tanh(a) * sigmoid(b)` of the halves a and b of the features: [B, 2F, H, W] -> [B, F, H, W]."""
-    a, b = x.chunk(2, 1)
-    return torch.tanh(a) * torch.sigmoid(b)
 
 
 def _conv(x, padding, weight, bias):

@@ -36,4 +36,5 @@ class ResidualConvBlock(nn.Module):
         return x + F.dropout2d(y, self.dropout, self.training)
 
     def extra_repr(self):
-        return f"{self.hidden}, colors={self.colors}, dropout={self.dropout}"
+        kernel_size = self.conv.kernel_size[0]
+        return f"{self.hidden}, colors={self.colors}, kernel_size={kernel_size}, dropout={self.dropout}"
