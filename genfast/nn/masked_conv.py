@@ -61,10 +61,13 @@ class MaskedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Uniform in +-1/sqrt(fan in), counting only the taps that the mask admits."""
+    def reset_parameters(self, gain=1 / math.sqrt(3)):
+        """Weights uniform with standard deviation gain/sqrt(fan in), counting only the taps that the mask admits.
+
+        The default is that of `torch.nn.Conv2d`; sqrt(2) keeps the scale of what passes a ReLU (He et al. 2015).
+        """
         bound = 1 / math.sqrt(max(1, int(self.mask.sum(dim=(1, 2, 3)).max())))
-        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.weight, -gain * math.sqrt(3) * bound, gain * math.sqrt(3) * bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
