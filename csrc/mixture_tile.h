@@ -32,6 +32,7 @@ void read_tile(const S* from, const Plane& plane, int64_t n, T* tile) {
       for (int64_t i = 0; i < kLanes<T>; ++i)
         tile[r * kLanes<T> + i] = i < n ? to_arithmetic(from[i * plane.rows + r]) : 0;
     } else {
+      __builtin_prefetch(from + r * plane.pixels + kLanes<T>);
       store(tile + r * kLanes<T>, load(from + r * plane.pixels, n));
     }
   }

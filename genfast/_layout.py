@@ -1,7 +1,5 @@
 """The two memory layouts of an image that kernels read in place: `torch.contiguous_format` and `channels_last`."""
 
-import torch
-
 
 def channels_innermost(tensor):
     """Whether [B, ..., H, W] lies in memory as [B, H, W, ...], as a channels_last convolution leaves it."""
@@ -16,6 +14,6 @@ def in_place_or_copy(tensor):
 def empty_like(tensor):
     """An empty tensor of the same layout, or contiguous where the layout is neither of the two."""
     if not channels_innermost(tensor):
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        return tensor.new_empty(tensor.shape)
     batch, *channels, height, width = tensor.shape
     return tensor.new_empty((batch, height, width, *channels)).movedim((1, 2), (-2, -1))
