@@ -38,9 +38,20 @@ def test_interpreted():
 
 
 @needs_triton
+def test_interpreted_pixelwise():
+    lane("triton_interpreted_pixelwise.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
+
+
+@needs_triton
+def test_samplers_interpreted():
+    lane("test_every_sampler.py", "-k", "triton and not opcheck", TRITON_INTERPRET="1", GENFAST_REQUIRE="cpp,triton")
+
+
+@needs_triton
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiled_ahead_of_time(capability):
     lane("triton_compiled.py", "-k", f"sm_{capability}")
+    lane("triton_compiled_pixelwise.py", "-k", f"sm_{capability}")
 
 
 def inputs_on_gpu(op, shape, dtype):

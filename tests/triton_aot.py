@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 OPTIONS = ("num_warps", "num_stages")
-TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
 
 
 @contextlib.contextmanager
@@ -40,12 +40,12 @@ def compile_launch(kernel, arguments, options, capability):
         elif isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
             attributes[(position,)] = [["tt.divisibility", 16]]
-        elif value == 1:
+        elif value == 1 and not parameter.do_not_specialize:
             signature[parameter.name] = "constexpr"
             constants[parameter.name] = 1
         else:
-            signature[parameter.name] = "i32"
-            if value % 16 == 0:
+            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and not parameter.do_not_specialize:
                 attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
