@@ -1,6 +1,7 @@
 """PixelRNN: an image as a product of conditionals, pixel by pixel, by LSTMs over the image."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 from torch.nn import functional as F
@@ -33,7 +34,7 @@ class PixelRNNConfig(AutoregressiveConfig):
     head: int = 32
     virtual_column: bool = False
     dropout: float = 0.0
-    kind: str = "diagonal"
+    kind: Literal["diagonal", "row"] = "diagonal"
 
     def least(self):
         return super().least() | {"layers": 0, "hidden": self.channels, "head": self.channels}
