@@ -24,7 +24,8 @@ class PixelCNNPlusPlusConfig(AutoregressiveConfig):
         height, width: of the images, in pixels; multiples of 2 to the power `resolutions - 1`.
         levels: values of a channel, 2 to 256.
         filters: features of each stream (the paper's CIFAR-10 model has 160).
-        blocks: residual blocks of each resolution on the way down; one more on the way back up (paper: 5).
+        blocks: residual blocks of each resolution on the way down; on the way back up one more, but for the
+            lowest (paper: 5).
         resolutions: 1 to 3; every further one halves height and width (paper: 3).
         mixtures: logistics K of a pixel's mixture (paper: 10, and 5 for CIFAR-10).
         dropout: probability that a feature map is dropped inside a residual block in training (paper: 0.5).
@@ -70,7 +71,7 @@ class PixelCNNPlusPlus(Autoregressive):
 
     Only distance hides an earlier pixel. With one resolution the view ends `4 blocks + 3` rows above, and
     `4 blocks + 1` columns to the right there and to the left in the pixel's own row. More resolutions see
-    over far more, but a coarse feature never holds the lower of its two rows in time: in an odd row (from 0)
+    over far more, but their features end above the pair of rows that they stand for: in an odd row (from 0)
     the row itself is seen `4 blocks + 2` columns to the left, the one above it as far to the right.
 
     Initialisation is PyTorch's, with the last convolution of a block at a tenth of it, not the paper's
@@ -92,16 +93,17 @@ class PixelCNNPlusPlus(Autoregressive):
         self.above = ShiftedConv2d(inputs, features, (2, 3), "down", mask="A")
         self.row_above = ShiftedConv2d(inputs, features, (1, 3), "down", mask="A")
         self.left = ShiftedConv2d(inputs, features, (2, 1), "down-right", mask="A")
-        levels = range(config.resolutions)
-        self.encoder = nn.ModuleList(self._stack(blocks, 0) for _ in levels)
-        # One block for every feature map that the encoder keeps: each reads its own short-cut.
-        self.decoder = nn.ModuleList(self._stack(blocks + (i < levels[-1]), features) for i in levels)
+        lowest = config.resolutions - 1
+        self.encoder = nn.ModuleList(self._stack(blocks, 0) for _ in range(lowest + 1))
+        # One block for every pair of feature maps that the encoder keeps, but for the last pair, which enters it.
+        self.decoder = nn.ModuleList(self._stack(blocks + (i < lowest), features) for i in range(lowest + 1))
         self.halving = nn.ModuleList(
             nn.ModuleList(ShiftedConv2d(features, features, *stream, stride=2) for stream in STREAMS)
-            for _ in levels[1:]
+            for _ in range(lowest)
         )
         self.doubling = nn.ModuleList(
-            nn.ModuleList(ShiftedConvTranspose2d(features, features, shift) for _, shift in STREAMS) for _ in levels[1:]
+            nn.ModuleList(ShiftedConvTranspose2d(features, features, shift) for _, shift in STREAMS)
+            for _ in range(lowest)
         )
         self.head = nn.Linear(features, {1: 3, 3: 10}[config.channels] * config.mixtures)
         self._spread_components()
