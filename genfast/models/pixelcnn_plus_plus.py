@@ -23,11 +23,10 @@ class PixelCNNPlusPlusConfig(AutoregressiveConfig):
         channels: 1 for grey, 3 for R -> G -> B.
         height, width: of the images, in pixels; multiples of 2 to the power `resolutions - 1`.
         levels: values of a channel, 2 to 256.
-        filters: features of each stream (the paper's CIFAR-10 model has 160).
-        blocks: residual blocks of each resolution on the way down; on the way back up one more, but for the
-            lowest (paper: 5).
+        filters: features of each stream.
+        blocks: residual blocks of a resolution on the way down, and one more on the way up to it (paper: 5).
         resolutions: 1 to 3; every further one halves height and width (paper: 3).
-        mixtures: logistics K of a pixel's mixture (paper: 10, and 5 for CIFAR-10).
+        mixtures: logistics K of a pixel's mixture (the paper finds 5 enough).
         dropout: probability that a feature map is dropped inside a residual block in training (paper: 0.5).
         classes: number of labels that the model is conditional on, 0 for none.
     """
