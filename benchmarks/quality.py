@@ -19,7 +19,7 @@ from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
 from genfast.train.runs import load_run, open_model, shipped
 from genfast.train.session import load_data
-from genfast.train.trainer import mean_nats
+from genfast.train.trainer import mean_nats, pick_device
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAPER = "Pixel Recurrent Neural Networks, table 4"
@@ -56,7 +56,7 @@ def measure(run, options):
     """One row of the table: what a run was, what it took, and what its kept weights reach."""
     settings = _settings(run)
     name = f"{settings['model']}-{settings.get('preset') or run.name}"
-    model = open_model(run if (run / "model").is_dir() else name)
+    model = open_model(run if (run / "model").is_dir() else name).to(pick_device("auto"))
     source = settings["data"] | ({"data_root": options.data_root} if options.data_root else {})
     records = read_metrics(run / "metrics.jsonl")
     dims = model.config.channels * model.config.height * model.config.width

@@ -17,6 +17,7 @@ from genfast.models import MODELS
 from genfast.train import PRESETS, TrainConfig
 from genfast.train.runs import open_model
 from genfast.train.session import draw, evaluate, sample_labels, train
+from genfast.train.trainer import pick_device
 
 FROM_DATA = ("channels", "height", "width", "levels", "classes")
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
@@ -101,6 +102,7 @@ def _sample_options(parser):
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     text = "classes to draw, again and again, such as 0,1,2 (a conditional model: all of them)"
     parser.add_argument("--label", "--labels", dest="labels", type=_labels, action="extend", metavar="K", help=text)
+    _device_option(parser)
     parser.add_argument("--temperature", type=_positive, default=1.0, help="below 1: likelier images (1.0)")
 
 
@@ -109,7 +111,13 @@ def _evaluate_options(parser):
     _data_options(parser)
     parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
     parser.add_argument("--batch", type=_count, default=250, help="images per batch (250)")
+    _device_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="changes nothing: the likelihoods are exact")
+
+
+def _device_option(parser):
+    text = "auto (a GPU if there is one), cpu or cuda (auto)"
+    parser.add_argument("--device", default="auto", help=text)
 
 
 def _demo_options(parser):
@@ -176,7 +184,7 @@ def _model_fields(name):
 
 def run_sample(args):
     write = writer(args.out)  # a wrong ending or folder is found before the work
-    model = open_model(args.target)
+    model = open_model(args.target).to(pick_device(args.device))
     labels = sample_labels(model, args.n, args.labels)
     images = draw(model, args.n, seed=args.seed, temperature=args.temperature, labels=labels)
     write(images, model.config.levels, labels)
@@ -185,7 +193,7 @@ def run_sample(args):
 
 def run_evaluate(args):
     data = {k: getattr(args, k) for k in DATA_OPTIONS}
-    for line in evaluate(args.target, data, args.split, args.batch):
+    for line in evaluate(args.target, data, args.split, args.batch, args.device):
         print(line)
 
 

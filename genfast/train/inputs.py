@@ -2,21 +2,29 @@
 
 
 def inputs(model, data):
-    """The tensors that `log_prob` takes: (images,), or (images, labels) for a model conditional on labels.
+    """The tensors that `log_prob` takes, on the model's device: (images,), or (images, labels) if it has classes.
 
     Raises: ValueError for images of another shape or levels than the model's config names, or for labels that
         a conditional model needs and the data lack, or that are none of its classes.
     """
+    check(model, data)
+    device = next(model.parameters()).device
+    conditional = getattr(getattr(model, "config", None), "classes", 0)
+    return tuple(part.to(device) for part in ((data.images, data.labels) if conditional else (data.images,)))
+
+
+def check(model, data):
+    """Refuse data that are not the model's, as `inputs` says."""
     config = getattr(model, "config", None)
     if config is None:
-        return (data.images,)
+        return
     expected = (config.channels, config.height, config.width, config.levels)
     got = (*data.images.shape[1:], data.levels)
     if got != expected:
         raise ValueError(f"{data.name}: expected (channels, height, width, levels) {expected}; got {got}")
     classes = getattr(config, "classes", 0)
     if not classes:
-        return (data.images,)
+        return
     if data.labels is None:
         raise ValueError(f"{data.name}: expected labels for a model of {classes} classes; got images without labels")
     if data.labels.shape != (len(data),) or data.labels.is_floating_point():
@@ -25,7 +33,6 @@ def inputs(model, data):
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{data.name}: expected labels from 0 to {classes - 1}; got {low} to {high}")
-    return data.images, data.labels
 
 
 def batches(parts, size):

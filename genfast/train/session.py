@@ -9,7 +9,7 @@ from genfast import metrics, models
 from genfast.data import load
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
-from genfast.train.inputs import batches, inputs
+from genfast.train.inputs import batches, check, inputs
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import progress_bar, track
@@ -50,7 +50,7 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
     if init_from:
         _start_from(network, init_from, training)
     for data in (training, validation):
-        inputs(network, data)
+        check(network, data)
     device = pick_device(config.device)
     if not resume:
         if overwrite:
@@ -76,7 +76,7 @@ def _start_from(network, target, training):
     start = open_model(target)
     if start.name != network.name:
         raise ValueError(f"{target}: expected a {network.name} to start from; got a {start.name}")
-    inputs(start, training)
+    check(start, training)
     copy_into(network, start.state_dict(), str(target))
 
 
@@ -95,12 +95,12 @@ def load_data(source, split):
     return data
 
 
-def evaluate(target, data_options, split, batch):
+def evaluate(target, data_options, split, batch, device="cpu"):
     """Lines of a report: the model's NLL on held-out images, and what simpler models make of them."""
-    model = open_model(target)
+    model = open_model(target).to(pick_device(device))
     source = _data_of(target, data_options)
     held_out = _held_out(source, split)
-    inputs(model, held_out)
+    check(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
@@ -137,11 +137,11 @@ def draw(model, count, *, seed, temperature=1.0, batch=16, labels=None):
 
     `labels` [count] of a conditional model.
     """
-    parts = []
+    device, parts = next(model.parameters()).device, []
     for start in track(range(0, count, batch), "batch"):
         end = min(start + batch, count)
-        more = {} if labels is None else {"labels": labels[start:end]}
-        parts.append(model.sample(end - start, seed=seed, temperature=temperature, first=start, **more))
+        more = {} if labels is None else {"labels": labels[start:end].to(device)}
+        parts.append(model.sample(end - start, seed=seed, temperature=temperature, first=start, **more).cpu())
     return torch.cat(parts)
 
 

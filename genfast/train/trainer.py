@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import time
 import zlib
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def fit(model, train, valid, config, out, *, resume=False, minutes=None, progres
 def pick_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device: expected auto, cpu or cuda; got {name!r}")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"device: expected a device of this machine; got {name}, which it has not")
@@ -94,9 +97,8 @@ class Run:
         self.model, self.config, self.out = model.train(), config, Path(out)
         self.device = next(model.parameters()).device
         _check_images(train, valid)
-        parts = inputs(model, train), inputs(model, valid)
-        self.fingerprint = [_fingerprint(part) for part in parts]
-        self.train, self.valid = (tuple(tensor.to(self.device) for tensor in part) for part in parts)
+        self.train, self.valid = inputs(model, train), inputs(model, valid)
+        self.fingerprint = [_fingerprint(self.train), _fingerprint(self.valid)]
         self.images = len(train)
         self.steps = config.total_steps(self.images)
         self.parameters = list(model.parameters())
