@@ -20,7 +20,7 @@ from torch import nn
 from genfast import models
 from genfast.data import ImageData
 from genfast.train import PRESETS, TrainConfig, fit, learning_rate, mean_nats
-from genfast.train.checkpoint import checkpoint_path, load_checkpoint
+from genfast.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from genfast.train.metrics_log import read_metrics
 from genfast.train.optim import make_optimizer
 from genfast.train.trainer import Run
@@ -264,6 +264,16 @@ def test_resuming_something_else_is_refused(whole):
     other = models.build("pixelrnn", hidden=2, layers=2, head=4, virtual_column=True, **SHAPE)
     with pytest.raises(ValueError, match="differs in blocks.1"):
         resumed(whole, model=other)
+
+
+def test_a_checkpoint_older_than_a_setting_resumes(tmp_path, whole):
+    fit(pixelrnn(), TRAIN, VALID, config(), tmp_path, minutes=1e-9)
+    tensors, state = load_checkpoint(tmp_path)
+    del state["train"]["precision"]
+    save_checkpoint(tmp_path, tensors, state)
+    assert resumed(tmp_path).reason == "finished"
+    with pytest.raises(ValueError, match="same settings.*precision bfloat16 instead of float32"):
+        resumed(tmp_path, config=config(precision="bfloat16"))
 
 
 def test_a_new_run_never_overwrites_one(whole):

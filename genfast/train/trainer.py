@@ -230,8 +230,9 @@ class Run:
     def restore(self):
         tensors, state = load_checkpoint(self.out)
         path = checkpoint_path(self.out)
+        settings = type(self.config).from_dict(state["train"])  # a setting that is newer than the run has its default
         for what, saved, given in (
-            ("settings", state["train"], self.config.to_dict()),
+            ("settings", settings.to_dict(), self.config.to_dict()),
             ("training and validation images", state["images"], self.fingerprint),
         ):
             if saved != given:
