@@ -40,8 +40,11 @@ def main():
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is, if no longer where it was")
     parser.add_argument("--machine", help="what a run was trained on that has not recorded it")
+    parser.add_argument("--name", help="name of the row of a RUN that was started by hand, such as pixelcnn-mnist")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the tables are kept")
     options = parser.parse_args()
+    if options.name and len(options.runs) != 1:
+        parser.error(f"--name: expected one RUN; got {len(options.runs)}")
     table = options.results / "quality.json"
     rows = {row["name"]: row for row in json.loads(table.read_text())} if table.is_file() else {}
     for run in options.runs:
@@ -55,7 +58,7 @@ def main():
 def measure(run, options):
     """One row of the table: what a run was, what it took, and what its kept weights reach."""
     settings = _settings(run)
-    name = f"{settings['model']}-{settings.get('preset') or run.name}"
+    name = options.name or f"{settings['model']}-{settings.get('preset') or run.name}"
     model = open_model(run if (run / "model").is_dir() else name).to(pick_device("auto"))
     source = settings["data"] | ({"data_root": options.data_root} if options.data_root else {})
     records = read_metrics(run / "metrics.jsonl")

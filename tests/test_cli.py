@@ -369,6 +369,9 @@ def test_the_quality_table_is_made_of_runs(genfast, run, tmp_path):
     assert row["parameters"] == sum(p.numel() for p in PixelRNN.from_pretrained(run / "model").parameters())
     assert row["trained_on"]["threads"] == torch.get_num_threads() and row["training_seconds"] > 0
     assert f"{row['test_nats']:.2f}" in (tmp_path / "quality.md").read_text()
+    subprocess.run([*command, "--name", "pixelrnn-two"], check=True, capture_output=True, timeout=300)
+    names = [row["name"] for row in json.loads((tmp_path / "quality.json").read_text())]
+    assert names == ["pixelrnn-one", "pixelrnn-two"]
     kept = tmp_path / "pixelrnn-one"
     assert (kept / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     assert (kept / "curve.png").read_bytes().startswith(b"\x89PNG")
