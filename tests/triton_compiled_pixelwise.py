@@ -6,7 +6,7 @@ import torch
 import triton_aot
 from triton_compiled import CAPABILITIES, REGISTERS_OF_A_PROCESSOR, SHARED
 
-from genfast.kernels import bernoulli, categorical, gated_activation
+from genfast.kernels import bernoulli, categorical, gated_activation, logistic_mixture
 
 BF16, FP32 = torch.bfloat16, torch.float32
 # [B, N, L, M]: channels last and not, many levels and few.
@@ -40,6 +40,14 @@ def elementwise_launches(dtype):
     gated_activation.gated_activation_backward(gates[:, :32], gates)
 
 
+def mixture_launches(dtype, channels, size, layout):
+    params = empty(16, size * (3 if channels == 1 else 10), 32, 32, dtype=dtype).to(memory_format=layout)
+    x, grad = empty(16, channels, 32, 32, dtype=torch.uint8), empty(16, dtype=dtype)
+    logistic_mixture.logistic_mixture_nll_forward(x, params, 256, False)
+    logistic_mixture.logistic_mixture_nll_backward(grad, x, params, 256)
+    logistic_mixture.logistic_mixture_sample(params, 256, *SETTINGS, channels)
+
+
 def check(launches, capability):
     for kernel, arguments, options in launches:
         compiled = triton_aot.compile_launch(kernel, arguments, options, capability)
@@ -65,4 +73,21 @@ def test_elementwise(dtype, capability):
     with triton_aot.record_launches() as recorded:
         elementwise_launches(dtype)
     assert len(recorded) == 9
+    check(recorded, capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
+@pytest.mark.parametrize(
+    "dtype, channels, size, layout",
+    [
+        (FP32, 3, 10, torch.channels_last),
+        (BF16, 3, 10, torch.contiguous_format),
+        (FP32, 1, 5, torch.contiguous_format),
+    ],
+    ids=str,
+)
+def test_mixture(dtype, channels, size, layout, capability):
+    with triton_aot.record_launches() as recorded:
+        mixture_launches(dtype, channels, size, layout)
+    assert len(recorded) == 4
     check(recorded, capability)

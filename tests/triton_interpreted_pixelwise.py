@@ -10,7 +10,8 @@ from triton_interpreted import _addresses, guarded_outputs  # noqa: F401
 from genfast import _backends, testing
 from genfast.reference import SAMPLERS, SPECS
 
-OPS, DRAWS = ("categorical_nll", "bernoulli_nll", "gated_activation"), ("categorical_sample", "bernoulli_sample")
+OPS = ("categorical_nll", "bernoulli_nll", "gated_activation", "logistic_mixture_nll")
+DRAWS = ("categorical_sample", "bernoulli_sample", "logistic_mixture_sample")
 CASES = [(op, shape) for op in OPS for shape in range(len(SPECS[op].shapes))]
 DRAW_CASES = [(op, shape) for op in DRAWS for shape in range(len(SAMPLERS[op].shapes))]
 
@@ -20,15 +21,18 @@ def module(op):
 
 
 def pixels_first(tensor, op):
-    """How the public functions hand over channels-last memory: [B, H W C(, L)], and for the gate [B H W, C]."""
+    """How the public functions hand over channels-last memory: [B, H W C(, L)], for the gate [B H W, C], and for the
+    mixture as it is."""
     last = tensor.movedim((-2, -1), (1, 2))
-    return last.flatten(0, 2) if op == "gated_activation" else last.flatten(1, 3)
+    if op.startswith("logistic_mixture"):
+        return testing.embedded(last).movedim((1, 2), (-2, -1))
+    return testing.embedded(last.flatten(0, 2) if op == "gated_activation" else last.flatten(1, 3))
 
 
 def arranged(spec, sizes, dtype, first):
     sizes = {**sizes, "B": min(sizes["B"], 3)}
     inputs = spec.inputs(sizes, dtype=dtype)
-    return testing.each_tensor(lambda t: testing.embedded(pixels_first(t, spec.name) if first else t), inputs)
+    return testing.each_tensor(lambda t: pixels_first(t, spec.name) if first else testing.embedded(t), inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

@@ -122,7 +122,7 @@ def _make_sample(sizes, generator):
     return {
         "params": _params(sizes, generator),
         "levels": sizes["L"],
-        "seed": 2**63 + 5,
+        "seed": 2**63 - 5,
         "first_index": 3,
         "temperature": 0.9,
         "first_element": 0,
