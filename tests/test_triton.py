@@ -55,8 +55,7 @@ def test_compiled_ahead_of_time(capability):
 
 
 def inputs_on_gpu(op, shape, dtype):
-    letters = "BHWDC" if op == "diagonal_lstm" else "BHWFC"
-    inputs = SPECS[op].inputs(dict(zip(letters, shape)), dtype=dtype, device="cuda")
+    inputs = SPECS[op].inputs(dict(zip(SPECS[op].gradcheck[0], shape)), dtype=dtype, device="cuda")
     return {name: testing.embedded(tensor) for name, tensor in inputs.items()}
 
 
@@ -77,6 +76,24 @@ def test_gpu_diagonal_lstm(shape, dtype):
     spec, inputs = SPECS["diagonal_lstm"], inputs_on_gpu("diagonal_lstm", shape, dtype)
     with testing.poisoned():
         got = testing.evaluate(genfast.ops.diagonal_lstm, inputs, backend="triton")
+    truth = testing.evaluate(spec.reference, {name: tensor.double() for name, tensor in inputs.items()})
+    rival = None if dtype == torch.float32 else testing.evaluate(spec.reference, inputs)
+    assert_all_match(got, truth, rival)
+
+
+# C at and past the blocks; several images of one program, images wider than its lanes, one row, one column.
+ROW_SHAPES = [(64, 28, 28, 16), (7, 8, 8, 33), (3, 32, 32, 64), (16, 32, 32, 128), (2, 5, 70, 200), (300, 1, 5, 1)]
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [*ROW_SHAPES, (5, 9, 1, 19)], ids=str)
+def test_gpu_row_lstm(shape, dtype):
+    spec, inputs = SPECS["row_lstm"], inputs_on_gpu("row_lstm", shape, dtype)
+    with testing.poisoned():
+        got, again = (testing.evaluate(genfast.ops.row_lstm, inputs, backend="triton") for _ in range(2))
+    for name, value in got.items():
+        testing.assert_identical(again[name], value, name=name)
     truth = testing.evaluate(spec.reference, {name: tensor.double() for name, tensor in inputs.items()})
     rival = None if dtype == torch.float32 else testing.evaluate(spec.reference, inputs)
     assert_all_match(got, truth, rival)
