@@ -228,8 +228,7 @@ def test_empty_batch(case):
     assert model.sample(0, labels=labels).shape == (0, 1, 3, 4)
 
 
-@pytest.mark.parametrize("levels", [2, 5])
-@every_case
+@pytest.mark.parametrize("case, levels", [(CASES[0], 2), *((case, 5) for case in CASES)], ids=str)
 def test_compiled_training_step(case, levels):
     shallow = {"layers": 1} if "layers" in case.config else {}
     model = case.build(torch.float32, height=2, width=3, levels=levels, **shallow)
