@@ -11,7 +11,7 @@ from torch import nn
 
 from genfast import ops
 from genfast.models import PixelRNN, PixelRNNConfig
-from genfast.reference import SPECS
+from genfast.reference import SAMPLERS, SPECS
 from genfast.train.config import TrainConfig
 from genfast.train.memory import keep_freed_memory
 from genfast.train.optim import make_optimizer
@@ -23,6 +23,13 @@ SCAN, ROWS, SEQUENCE, BLOCK, STEP = (
     "the residual block",
     "PixelRNN, 7 layers, h=16, 28x28 binary, training step",
 )
+PIXELWISE = {
+    "categorical_nll": "the categorical likelihood, logits in channels_last memory",
+    "bernoulli_nll": "the Bernoulli likelihood",
+    "gated_activation": "tanh(a) * sigmoid(b), channels_last",
+    "categorical_sample": "draws from a categorical distribution, logits in channels_last memory",
+    "bernoulli_sample": "draws from a Bernoulli distribution",
+}
 EAGER, COMPILED, REFERENCE = "good eager", "torch.compile of its step", "reference backend"
 
 
@@ -49,6 +56,12 @@ def comparisons():
         yield from _scan(ROWS, "row_lstm", rivals.row_step, case, sizes)
     for case, sizes in SPECS["diagonal_block"].bench.items():
         yield from _block(case, sizes)
+    for op in ("categorical_nll", "bernoulli_nll", "gated_activation"):
+        for case, sizes in SPECS[op].bench.items():
+            yield from _pixelwise(op, case, sizes)
+    for op, rival in (("categorical_sample", rivals.multinomial), ("bernoulli_sample", rivals.bernoulli)):
+        for case, sizes in SAMPLERS[op].bench.items():
+            yield _draws(op, rival, case, sizes)
     yield _training_step(64)
 
 
@@ -102,6 +115,40 @@ def _block(case, sizes):
     }
     for mode in ("forward", "forward+backward"):
         yield Comparison(BLOCK, case, mode, _contenders(functions, mode), images=sizes["B"])
+
+
+def _pixelwise(op, case, sizes):
+    torch._dynamo.reset()
+    inputs = {name: _pixels_together(tensor) for name, tensor in SPECS[op].inputs(sizes).items()}
+    name, leaf = next((name, tensor) for name, tensor in inputs.items() if tensor.is_floating_point())
+    inputs[name] = leaf = leaf.requires_grad_()
+    eager = getattr(rivals, f"{op}_eager")
+    functions = {
+        "genfast": partial(getattr(ops, op), backend="cpp"),
+        EAGER: eager,
+        "torch.compile": torch.compile(eager, dynamic=False),
+        REFERENCE: partial(getattr(ops, op), backend="reference"),
+    }
+    if op == "categorical_nll":
+        functions["cross_entropy of a permuted copy"] = rivals.cross_entropy_of_rows
+    bound = {contender: (partial(function, **inputs), (leaf,)) for contender, function in functions.items()}
+    for mode in ("forward", "forward+backward"):
+        yield Comparison(PIXELWISE[op], case, mode, _contenders(bound, mode), images=sizes["B"])
+
+
+def _draws(op, rival, case, sizes):
+    inputs = {n: _pixels_together(v) if torch.is_tensor(v) else v for n, v in SAMPLERS[op].inputs(sizes).items()}
+    contenders = {
+        "genfast": partial(getattr(ops, op), **inputs, backend="cpp"),
+        REFERENCE: partial(getattr(ops, op), **inputs, backend="reference"),
+        f"torch.{rival.__name__}": partial(rival, inputs["logits"]),
+    }
+    return Comparison(PIXELWISE[op], case, "draw", contenders, images=sizes["B"])
+
+
+def _pixels_together(tensor):
+    """What belongs to one pixel together in memory, as a convolution in channels_last leaves it."""
+    return tensor.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1))
 
 
 def _training_step(batch):

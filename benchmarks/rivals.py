@@ -96,3 +96,33 @@ class SequenceLSTM(nn.Module):
 
     def forward(self):
         return self.lstm(self.x)[0]
+
+
+def cross_entropy_of_rows(x, logits):
+    """`categorical_nll` as people write it: a permuted copy of the logits, one row for each value."""
+    rows = logits.permute(0, 1, 3, 4, 2).reshape(-1, logits.shape[2])
+    return F.cross_entropy(rows, x.flatten().long(), reduction="none").view(x.shape).sum((1, 2, 3))
+
+
+def categorical_nll_eager(x, logits):
+    """`categorical_nll` without the copy: the levels stay dimension 1."""
+    return F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none").sum((1, 2, 3))
+
+
+def bernoulli_nll_eager(x, logits):
+    return F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none").sum((1, 2, 3))
+
+
+def gated_activation_eager(x):
+    a, b = x.chunk(2, 1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+def multinomial(logits):
+    """Draws of the distribution of `categorical_sample`: other numbers, and no say in which."""
+    rows = logits.permute(0, 1, 3, 4, 2).reshape(-1, logits.shape[2])
+    return torch.multinomial(rows.softmax(1), 1)
+
+
+def bernoulli(logits):
+    return torch.bernoulli(torch.sigmoid(logits))

@@ -17,7 +17,8 @@ import report
 import timing
 import torch
 
-from genfast.reference import SPECS
+from genfast import _backends
+from genfast.reference import SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE_FROM = 64  # below this many units half the work is exp, and a share of the sgemm rate says nothing
@@ -45,7 +46,8 @@ def main():
 
 def check():
     """Run the tests of the benchmarked ops in a process of its own; end here unless they pass."""
-    tests = ["test_every_op.py", *(f"test_{op}.py" for op in SPECS)]
+    stems = dict.fromkeys(_backends.stem(op) for op in [*SPECS, *SAMPLERS])
+    tests = ["test_every_op.py", "test_every_sampler.py", *(f"test_{stem}.py" for stem in stems)]
     paths = [ROOT / "tests" / test for test in tests]
     pytest = Path(sys.executable).with_name("pytest")
     command = [pytest, "-q", "-x", "-k", "cpp", "--rootdir", ROOT, *(path for path in paths if path.exists())]
