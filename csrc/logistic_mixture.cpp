@@ -42,7 +42,7 @@ void forward_chunks(int64_t begin, int64_t end, void* context) {
     for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
       const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
       tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
-      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, tile.params);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
       T lanes[kLanes<T>];
       store(lanes, tile.nll());
       for (int64_t i = 0; i < n; ++i) sum += lanes[i];
@@ -68,7 +68,7 @@ void backward_chunks(int64_t begin, int64_t end, void* context) {
     for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
       const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
       tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
-      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, tile.params);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
       tile.gradient(grad);
       write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
     }
@@ -109,16 +109,21 @@ void sample_chunks(int64_t begin, int64_t end, void* context) {
   Scratch memory(mixture.scratch());
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   Draw<C> draw(mixture, a.temperature, memory);
+  double component_u[kChunk], logistic_u[kChunk * C];
   for (int64_t item = begin; item < end; ++item) {
     const Chunk chunk(item, job.chunks, a.pixels);
     uint8_t* to = static_cast<uint8_t*>(a.draw) + chunk.image * C * a.pixels;
+    const uint32_t element = static_cast<uint32_t>(a.first_element + chunk.first * C);
+    const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
+    // As many as whole vectors of pixels read.
+    const int64_t count = (chunk.end - chunk.first + kLanes<double> - 1) / kLanes<double> * kLanes<double>;
+    uniforms(seed, image, element, C, 0, count, component_u);
+    uniforms(seed, image, element, 1, 1, count * C, logistic_u);
     for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<double>) {
       const int64_t n = chunk.end - pixel < kLanes<double> ? chunk.end - pixel : kLanes<double>;
-      const uint32_t element = static_cast<uint32_t>(a.first_element + pixel * C);
-      const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
-      uniforms(seed, image, element, C, 0, kLanes<double>, draw.component_u);
-      uniforms(seed, image, element, 1, 1, C * kLanes<double>, draw.logistic_u);
-      draw.levels(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n);
+      const int64_t done = pixel - chunk.first;
+      draw.levels(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, component_u + done,
+                  logistic_u + done * C);
       for (int64_t c = 0; c < C; ++c)
         for (int64_t i = 0; i < n; ++i)
           to[c * a.pixels + pixel + i] = static_cast<uint8_t>(draw.level[c * kLanes<double> + i]);

@@ -24,16 +24,23 @@ struct Plane {
   int64_t pixel_step() const { return innermost ? rows : 1; }
 };
 
-// [rows][lanes] from and to n pixels; lanes past n are zero.
+// The first rows, [rows][lanes], of n pixels; lanes past n are zero. And back.
 template <class T, class S>
-void read_tile(const S* from, const Plane& plane, int64_t n, T* tile) {
-  for (int64_t r = 0; r < plane.rows; ++r) {
-    if (plane.innermost) {
-      for (int64_t i = 0; i < kLanes<T>; ++i)
-        tile[r * kLanes<T> + i] = i < n ? to_arithmetic(from[i * plane.rows + r]) : 0;
+void read_tile(const S* from, const Plane& plane, int64_t rows, int64_t n, T* tile) {
+  const int64_t step = plane.pixel_step();
+  for (int64_t r = 0; r < rows; ++r, tile += kLanes<T>, from += plane.row_step()) {
+    if constexpr (sizeof(T) == sizeof(Arithmetic<S>)) {
+      if (step == 1) {
+        // Rows lie pages apart, where no hardware prefetcher sees the next tile coming.
+        __builtin_prefetch(from + kLanes<T>);
+        store(tile, load(from, n));
+        continue;
+      }
+    }
+    if (n == kLanes<T>) {
+      for (int64_t i = 0; i < kLanes<T>; ++i) tile[i] = static_cast<T>(to_arithmetic(from[i * step]));
     } else {
-      __builtin_prefetch(from + r * plane.pixels + kLanes<T>);
-      store(tile + r * kLanes<T>, load(from + r * plane.pixels, n));
+      for (int64_t i = 0; i < kLanes<T>; ++i) tile[i] = i < n ? static_cast<T>(to_arithmetic(from[i * step])) : T(0);
     }
   }
 }
@@ -233,18 +240,18 @@ template <int C>
 class Draw {
  public:
   static constexpr int64_t kPixels = kLanes<double>;
-  double component_u[kPixels], logistic_u[C * kPixels];  // [lanes], [lanes][C]
-  double level[C * kPixels];                             // [C][lanes]
+  double level[C * kPixels];  // [C][lanes]
 
   Draw(const Mixture<double, C>& mixture, double temperature, Scratch& memory)
-      : m_(mixture), temperature_(broadcast(temperature)) {
+      : m_(mixture), temperature_(broadcast(temperature)), coldness_(broadcast(1 / temperature)) {
     sums_ = memory.take<double>(m_.components * kPixels);
   }
 
+  // The numbers are [lanes], one for the component, and [lanes][C].
   template <class S>
-  void levels(const S* params, const Plane& plane, int64_t n) {
+  void levels(const S* params, const Plane& plane, int64_t n, const double* component_u, const double* logistic_u) {
     int64_t component[kPixels];
-    choose(params, plane, n, component);
+    choose(params, plane, n, load(component_u), component);
     const auto chosen = [&](int64_t row) {
       double lanes[kPixels] = {};
       for (int64_t i = 0; i < n; ++i) {
@@ -279,27 +286,23 @@ class Draw {
 
  private:
   const Mixture<double, C>& m_;
-  Vector<double> temperature_;
+  Vector<double> temperature_, coldness_;
   double* sums_;  // [K][lanes]
 
   // The component at which the running sum of the weights passes u.
   template <class S>
-  void choose(const S* params, const Plane& plane, int64_t n, int64_t* component) {
-    const auto at = [&](int64_t k, int64_t i) {
-      return static_cast<double>(to_arithmetic(params[k * plane.row_step() + i * plane.pixel_step()]));
-    };
-    for (int64_t k = 0; k < m_.components; ++k)
-      for (int64_t i = 0; i < kPixels; ++i) sums_[k * kPixels + i] = i < n ? at(k, i) : 0;
+  void choose(const S* params, const Plane& plane, int64_t n, Vector<double> u, int64_t* component) {
+    read_tile(params, plane, m_.components, n, sums_);
     Vector<double> best = load(sums_), sum = broadcast(0.);
     for (int64_t k = 1; k < m_.components; ++k) {
       const Vector<double> next = load(sums_ + k * kPixels);
       best = next > best ? next : best;
     }
     for (int64_t k = 0; k < m_.components; ++k) {
-      sum += decay<double>((load(sums_ + k * kPixels) - best) / temperature_);
+      sum += decay<double>((load(sums_ + k * kPixels) - best) * coldness_);
       store(sums_ + k * kPixels, sum);
     }
-    const Vector<double> passed = load(component_u) * sum;
+    const Vector<double> passed = u * sum;
     typename VectorOf<double>::integer count = {};
     for (int64_t k = 0; k + 1 < m_.components; ++k) count -= load(sums_ + k * kPixels) <= passed;
     memcpy(component, &count, sizeof count);
