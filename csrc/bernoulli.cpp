@@ -160,7 +160,9 @@ int backward(const BernoulliNllBackward& a) {
 template <class S>
 int sample(const BernoulliSample& a) {
   BernoulliSample job = a;
-  parallel_for(a.batch * a.places * blocks(a.inner), draw_blocks<S>, &job);
+  // Places one after the other in memory, whichever dimension they are: element first_element + i.
+  if (a.inner == 1) job.places = 1, job.inner = a.places;
+  parallel_for(job.batch * job.places * blocks(job.inner), draw_blocks<S>, &job);
   return kOk;
 }
 
