@@ -30,6 +30,7 @@ PIXELWISE = {
     "categorical_sample": "draws from a categorical distribution, logits in channels_last memory",
     "bernoulli_sample": "draws from a Bernoulli distribution",
 }
+MIXTURE = "logistic mixture"
 EAGER, COMPILED, REFERENCE = "good eager", "torch.compile of its step", "reference backend"
 
 
@@ -62,6 +63,8 @@ def comparisons():
     for op, rival in (("categorical_sample", rivals.multinomial), ("bernoulli_sample", rivals.bernoulli)):
         for case, sizes in SAMPLERS[op].bench.items():
             yield _draws(op, rival, case, sizes)
+    for case, sizes in SPECS["logistic_mixture_nll"].bench.items():
+        yield from _mixture(case, sizes)
     yield _training_step(64)
 
 
@@ -144,6 +147,30 @@ def _draws(op, rival, case, sizes):
         f"torch.{rival.__name__}": partial(rival, inputs["logits"]),
     }
     return Comparison(PIXELWISE[op], case, "draw", contenders, images=sizes["B"])
+
+
+def _mixture(case, sizes):
+    """The likelihood in both memory layouts, then draws; the reference is the good eager of both."""
+    for layout, arrange in (("contiguous", torch.Tensor.contiguous), ("channels_last", _pixels_together)):
+        torch._dynamo.reset()
+        x, params, levels = SPECS["logistic_mixture_nll"].inputs(sizes).values()
+        x, params = arrange(x), arrange(params).requires_grad_()
+        eager = partial(ops.logistic_mixture_nll, backend="reference")
+        functions = {
+            "genfast": partial(ops.logistic_mixture_nll, backend="cpp"),
+            EAGER: eager,
+            "torch.compile": torch.compile(eager, dynamic=False),
+        }
+        bound = {name: (partial(function, x, params, levels), (params,)) for name, function in functions.items()}
+        for mode in ("forward", "forward+backward"):
+            contenders = _contenders(bound, mode)
+            yield Comparison(MIXTURE, f"{case} {layout}", mode, contenders, images=sizes["B"])
+    inputs = SAMPLERS["logistic_mixture_sample"].inputs(sizes)
+    draws = {"genfast": "cpp", EAGER: "reference"}
+    contenders = {
+        name: partial(ops.logistic_mixture_sample, **inputs, backend=backend) for name, backend in draws.items()
+    }
+    yield Comparison(MIXTURE, case, "draw", contenders, images=sizes["B"])
 
 
 def _pixels_together(tensor):
