@@ -61,7 +61,7 @@ class MaskedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self, gain=1 / math.sqrt(3)):
+    def reset_parameters(self, gain=3**-0.5):
         """Weights uniform with standard deviation gain/sqrt(fan in), counting only the taps that the mask admits.
 
         The default is that of `torch.nn.Conv2d`; sqrt(2) keeps the scale of what passes a ReLU (He et al. 2015).
