@@ -321,30 +321,15 @@ int sample(const CategoricalSample& a) {
 }  // namespace
 
 int categorical_nll_forward(const CategoricalNllForward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return forward<float>(a);
-    case Type::kFloat64: return forward<double>(a);
-    case Type::kBfloat16: return forward<bfloat16>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
 }
 
 int categorical_nll_backward(const CategoricalNllBackward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return backward<float>(a);
-    case Type::kFloat64: return backward<double>(a);
-    case Type::kBfloat16: return backward<bfloat16>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
 }
 
 int categorical_sample(const CategoricalSample& a) {
-  switch (a.type) {
-    case Type::kFloat32: return sample<float>(a);
-    case Type::kFloat64: return sample<double>(a);
-    case Type::kBfloat16: return sample<bfloat16>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return sample<decltype(s)>(a); });
 }
 
 }  // namespace GENFAST_LEVEL

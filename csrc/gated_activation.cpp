@@ -90,21 +90,11 @@ int backward(GatedActivationBackward a) {
 }  // namespace
 
 int gated_activation_forward(const GatedActivationForward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return forward<float>(a);
-    case Type::kFloat64: return forward<double>(a);
-    case Type::kBfloat16: return forward<bfloat16>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
 }
 
 int gated_activation_backward(const GatedActivationBackward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return backward<float>(a);
-    case Type::kFloat64: return backward<double>(a);
-    case Type::kBfloat16: return backward<bfloat16>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
 }
 
 }  // namespace GENFAST_LEVEL

@@ -133,22 +133,12 @@ int backward(const ScanBackward& a) {
 
 template <class Walk>
 int scan_forward(const ScanForward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return forward<float, Walk>(a);
-    case Type::kFloat64: return forward<double, Walk>(a);
-    case Type::kBfloat16: return forward<bfloat16, Walk>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return forward<decltype(s), Walk>(a); });
 }
 
 template <class Walk>
 int scan_backward(const ScanBackward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return backward<float, Walk>(a);
-    case Type::kFloat64: return backward<double, Walk>(a);
-    case Type::kBfloat16: return backward<bfloat16, Walk>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) { return backward<decltype(s), Walk>(a); });
 }
 
 }  // namespace

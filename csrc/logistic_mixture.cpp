@@ -142,33 +142,24 @@ int sample(const LogisticMixtureSample& a) {
 }  // namespace
 
 int logistic_mixture_nll_forward(const LogisticMixtureNllForward& a) {
-  const bool grey = a.channels == 1;
-  switch (a.type) {
-    case Type::kFloat32: return grey ? forward<float, 1>(a) : forward<float, 3>(a);
-    case Type::kFloat64: return grey ? forward<double, 1>(a) : forward<double, 3>(a);
-    case Type::kBfloat16: return grey ? forward<bfloat16, 1>(a) : forward<bfloat16, 3>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? forward<S, 1>(a) : forward<S, 3>(a);
+  });
 }
 
 int logistic_mixture_nll_backward(const LogisticMixtureNllBackward& a) {
-  const bool grey = a.channels == 1;
-  switch (a.type) {
-    case Type::kFloat32: return grey ? backward<float, 1>(a) : backward<float, 3>(a);
-    case Type::kFloat64: return grey ? backward<double, 1>(a) : backward<double, 3>(a);
-    case Type::kBfloat16: return grey ? backward<bfloat16, 1>(a) : backward<bfloat16, 3>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? backward<S, 1>(a) : backward<S, 3>(a);
+  });
 }
 
 int logistic_mixture_sample(const LogisticMixtureSample& a) {
-  const bool grey = a.channels == 1;
-  switch (a.type) {
-    case Type::kFloat32: return grey ? sample<float, 1>(a) : sample<float, 3>(a);
-    case Type::kFloat64: return grey ? sample<double, 1>(a) : sample<double, 3>(a);
-    case Type::kBfloat16: return grey ? sample<bfloat16, 1>(a) : sample<bfloat16, 3>(a);
-  }
-  return kNoKernel;
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? sample<S, 1>(a) : sample<S, 3>(a);
+  });
 }
 
 }  // namespace GENFAST_LEVEL

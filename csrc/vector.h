@@ -56,6 +56,17 @@ using Arithmetic = typename ArithmeticOf<S>::type;
 
 #define GENFAST_INLINE inline __attribute__((always_inline))
 
+// body(S()) with the storage type S that `type` names.
+template <class Body>
+int by_type(Type type, const Body& body) {
+  switch (type) {
+    case Type::kFloat32: return body(float());
+    case Type::kFloat64: return body(double());
+    case Type::kBfloat16: return body(bfloat16());
+  }
+  return kNoKernel;
+}
+
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return _mm512_fmadd_ps(a, b, c); }
 GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) {

@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from genfast import cli
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _away_from_the_checkout(tmp_path_factory):
@@ -21,3 +23,17 @@ def _threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def genfast(capsys):
+    """Run a command in this process; returns (exit code, stdout, stderr)."""
+
+    def run(*argv):
+        try:
+            code = cli.main([str(word) for word in argv])
+        except SystemExit as exit:
+            code = exit.code or 0
+        return code, *capsys.readouterr()
+
+    return run

@@ -27,20 +27,6 @@ TINY = ["--hidden", "2", "--layers", "1", "--head", "4", "--steps", "6", "--eval
 GENFAST = [sys.executable, "-m", "genfast"]
 
 
-@pytest.fixture
-def genfast(capsys):
-    """Run a command in this process; returns (exit code, stdout, stderr)."""
-
-    def run(*argv):
-        try:
-            code = cli.main([str(word) for word in argv])
-        except SystemExit as exit:
-            code = exit.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "noise.npz"

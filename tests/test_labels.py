@@ -101,20 +101,6 @@ def test_data_of_another_model_are_refused_before_any_work(tmp_path, model, data
 TINY = ["--hidden", 4, "--layers", 1, "--head", 8, "--steps", 4, "--eval-every", 2, "--log-every", 1]
 
 
-@pytest.fixture
-def genfast(capsys):
-    """Run a command in this process; returns (exit code, stdout, stderr)."""
-
-    def run(*argv):
-        try:
-            code = cli.main([str(word) for word in argv])
-        except SystemExit as exit:
-            code = exit.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path, random = tmp_path_factory.mktemp("data") / "noise.npz", np.random.RandomState(0)
