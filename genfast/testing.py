@@ -122,6 +122,13 @@ def threads(count):
         torch.set_num_threads(before)
 
 
+def awake(module, std=0.7):
+    """The module in float64 with all its weights at work: new ones have output projections that are zero."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return module.double()
+
+
 def learned(inputs):
     """The arguments that have a gradient: the float tensors."""
     return {name: t for name, t in inputs.items() if torch.is_tensor(t) and t.is_floating_point()}

@@ -18,9 +18,10 @@ def _away_from_the_checkout(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _threads():
-    """Every test starts with the same threads, whatever the test before it set."""
+def _threads_and_seed():
+    """Every test starts with the same threads and seed, whatever the test before it did."""
     before = torch.get_num_threads()
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
 

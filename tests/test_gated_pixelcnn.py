@@ -1,20 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from genfast import testing
 from genfast.models import GatedPixelCNN, GatedPixelCNNConfig, build
 from genfast.nn import GatedStackLayer, color_mask
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def awake(module, std=0.5):
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=std)
-    return module.double()
+awake = partial(testing.awake, std=0.5)
 
 
 def layer(mask="B", kernel_size=3, colors=1, **options):

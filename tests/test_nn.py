@@ -1,25 +1,21 @@
 import pytest
 import torch
 
-from genfast.nn import DiagonalBiLSTM, MaskedConv2d, ResidualDiagonalBlock, color_mask
+from genfast.nn import (
+    DiagonalBiLSTM,
+    MaskedConv2d,
+    ResidualConvBlock,
+    ResidualDiagonalBlock,
+    ResidualRowBlock,
+    color_mask,
+)
 from genfast.nn import diagonal_lstm as family
+from genfast.testing import awake
 
 LAYERS = {
     "DiagonalBiLSTM": lambda colors: DiagonalBiLSTM(6, 3, colors),
     "ResidualDiagonalBlock": lambda colors: ResidualDiagonalBlock(3, colors),
 }
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def awake(layer):
-    """The layer in float64 with all its weights at work: the output projection starts at zero."""
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    return layer.double()
 
 
 def influence(layer, channels, height, width):
@@ -132,9 +128,9 @@ def test_the_op_gets_the_image_without_a_copy(monkeypatch):
     assert seen[0].is_contiguous() and seen[0].data_ptr() == x.data_ptr()
 
 
-def test_dropout_leaves_out_whole_maps_of_the_branch():
-    block = awake(ResidualDiagonalBlock(8))
-    block.dropout = 0.25
+@pytest.mark.parametrize("kind", [ResidualConvBlock, ResidualDiagonalBlock, ResidualRowBlock])
+def test_dropout_leaves_out_whole_maps_of_the_branch(kind):
+    block = awake(kind(8, dropout=0.25))
     x = torch.randn(64, 16, 3, 3, dtype=torch.float64)
     branch = block.eval()(x) - x
     scale = (block.train()(x) - x) / branch

@@ -1,21 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from genfast import testing
 from genfast.models import PixelCNN, PixelCNNConfig, build
 from genfast.nn import MaskedConv2d, ResidualConvBlock, color_mask
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def awake(module, std=0.5):
-    """The module in float64 with all its weights at work: the last convolution of a new block is zero."""
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=std)
-    return module.double()
+awake = partial(testing.awake, std=0.5)
 
 
 def seen(height, width, layers, at):
@@ -78,16 +71,6 @@ def test_channels_last_throughout():
     torch.testing.assert_close(block(x), y)
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert block(x[:0]).shape == (0, 8, 4, 5)
-
-
-def test_dropout_leaves_out_whole_maps_of_the_branch():
-    block = awake(ResidualConvBlock(8, dropout=0.25))
-    x = torch.randn(64, 16, 3, 3, dtype=torch.float64)
-    branch = block.eval()(x) - x
-    scale = (block.train()(x) - x) / branch
-    kept = scale.amax((2, 3)) > 0.5
-    torch.testing.assert_close(scale, (kept / 0.75)[:, :, None, None].expand_as(scale).to(scale))
-    assert 0.7 < kept.double().mean() < 0.8
 
 
 def test_a_new_model_learns():

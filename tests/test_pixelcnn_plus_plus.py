@@ -5,20 +5,14 @@ import pytest
 import torch
 from scipy import stats
 
+from genfast import testing
 from genfast.models import PixelCNNPlusPlusConfig, build
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def awake(std=0.25, **config):
     """A small model with all its weights at work."""
     model = build("pixelcnn++", **{"filters": 4, "blocks": 1, "resolutions": 1, "mixtures": 2, **config})
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=std)
-    return model
+    return testing.awake(model, std).float()
 
 
 def every_image(config):

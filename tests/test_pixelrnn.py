@@ -11,21 +11,15 @@ import pytest
 import torch
 from scipy import stats
 
+from genfast import testing
 from genfast.models import MODELS, PixelRNN, PixelRNNConfig, _pretrained, build, load
 from genfast.sample import inverse_cdf, philox4x32, uniform
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def awake(std=0.8, **config):
     """A small model with all its weights at work: the output projections of a new one are zero."""
     model = build("pixelrnn", **{"hidden": 3, "layers": 2, "head": 6, **config})
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=std)
-    return model
+    return testing.awake(model, std).float()
 
 
 def every_image(config):

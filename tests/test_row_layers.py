@@ -9,23 +9,12 @@ import torch
 from genfast.models import PixelRNN, PixelRNNConfig, build
 from genfast.nn import MaskedConv2d, ResidualRowBlock, RowLSTM
 from genfast.reference import row_lstm_ref
+from genfast.testing import awake
 
 LAYERS = {
     "RowLSTM": lambda colors: RowLSTM(6, 3, colors),
     "ResidualRowBlock": lambda colors: ResidualRowBlock(3, colors),
 }
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def awake(module, std=0.7):
-    """The module in float64 with all its weights at work: output projections start at zero."""
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=std)
-    return module.double()
 
 
 def group(n, colors):
@@ -123,16 +112,6 @@ def test_autocast_and_double(name):
         assert (y.double() - expected).abs().max() < 0.2
         y.sum().backward()
         assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
-
-
-def test_dropout_leaves_out_whole_maps_of_the_branch():
-    block = awake(ResidualRowBlock(8, dropout=0.25))
-    x = torch.randn(64, 16, 3, 3, dtype=torch.float64)
-    branch = block.eval()(x) - x
-    scale = (block.train()(x) - x) / branch
-    kept = scale.amax((2, 3)) > 0.5
-    torch.testing.assert_close(scale, (kept / 0.75)[:, :, None, None].expand_as(scale).to(scale))
-    assert 0.7 < kept.double().mean() < 0.8
 
 
 def test_repr_tells_the_sizes():

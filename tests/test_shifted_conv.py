@@ -4,18 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from genfast import testing
 from genfast.nn import GatedResidualBlock, ShiftedConv2d, ShiftedConvTranspose2d
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def awake(layer):
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    return layer.double().eval()
+    return testing.awake(layer).eval()
 
 
 def reads(layer, features, height, width):
