@@ -23,14 +23,18 @@ def markdown(result):
 def summary(result):
     """The README's table: one line for each case, every rival beside genfast."""
     rows = result["rows"]
-    rivals = (cases.EAGER, cases.COMPILED, "nn.LSTM", cases.REFERENCE)
-    lines = [_conditions(result), "", _line("case, float32", "", "genfast", *rivals), "|---" * 7 + "|"]
+    compiled = (cases.COMPILED, "torch.compile")
+    lines = [_conditions(result), ""]
+    lines += [_line("case, float32", "", "genfast", cases.EAGER, "torch.compile", cases.REFERENCE, "another")]
+    lines += ["|---" * 7 + "|"]
     for first in (row for row in rows if row["contender"] == "genfast"):
         same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "mode"))]
         beside = {row["contender"]: f"{_ms(row['median_ms'])} ms, {_times(row)}" for row in same}
-        cells = [beside.get(name, "") for name in rivals]
+        known = [[cases.EAGER], compiled, [cases.REFERENCE]]
+        cells = ["".join(beside.pop(name, "") for name in names) for names in known]
+        others = [f"{name}: {text}" for name, text in beside.items() if not name.startswith("genfast")]
         case = f"{first['group']}: {first['case']}"
-        lines.append(_line(case, first["mode"], f"{_ms(first['median_ms'])} ms", *cells))
+        lines.append(_line(case, first["mode"], f"{_ms(first['median_ms'])} ms", *cells, "; ".join(others)))
     lines += ["", "Each rival's column: its median, and how many times as fast genfast is (below 1: slower)."]
     return "\n".join([*lines, *_shares(rows)])
 
