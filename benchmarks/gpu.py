@@ -3,6 +3,7 @@
 Medians of CUDA events; forward, and forward + backward through autograd; bfloat16 and float32.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -14,12 +15,19 @@ import rivals
 import torch
 import triton
 
-from genfast import ops
+from genfast import ops, testing
 from genfast.models import PixelRNN, PixelRNNConfig
-from genfast.reference import SPECS
+from genfast.reference import SAMPLERS, SPECS
 
 # B, H, W, C and the microseconds wanted, both directions, forward and forward + backward.
 TARGETS = [((64, 28, 28, 16), 83, 220), ((64, 32, 32, 64), 130, 300), ((16, 32, 32, 128), 190, 600)]
+
+RIVALS = {
+    "row_lstm": rivals.row_lstm_eager,
+    "categorical_nll": rivals.categorical_nll_eager,
+    "bernoulli_nll": rivals.bernoulli_nll_eager,
+    "gated_activation": rivals.gated_activation_eager,
+}
 
 
 def median(run):
@@ -52,6 +60,32 @@ def scans(sizes, dtype):
     yield "cuDNN nn.LSTM stand-in", lstm, tuple(lstm.parameters())
 
 
+def others():
+    """The row scan, the pixelwise ops and the samplers, at the sizes of their SPECs beside what torch makes of them."""
+    for op in (op for op in SPECS if not op.startswith("diagonal")):
+        eager = RIVALS.get(op, SPECS[op].reference)
+        for (case, sizes), dtype in itertools.product(SPECS[op].bench.items(), (torch.bfloat16, torch.float32)):
+            torch._dynamo.reset()
+            inputs = SPECS[op].inputs(sizes, dtype=dtype, device="cuda")
+            leaves = {name: tensor.requires_grad_() for name, tensor in testing.learned(inputs).items()}
+            given = {name: value for name, value in inputs.items() if op != "row_lstm" or name in ("gates", "weight")}
+            contenders = {
+                "genfast": partial(getattr(ops, op), backend="triton"),
+                "eager": eager,
+                "torch.compile": torch.compile(eager, dynamic=False),
+            }
+            for contender, function in contenders.items():
+                row = {"case": f"{op} {case}", "dtype": str(dtype), "contender": contender}
+                for mode, took in forward_and_both(partial(function, **given), tuple(leaves.values())):
+                    yield row | {"mode": mode, "us": took}
+    for op, spec in SAMPLERS.items():
+        for case, sizes in spec.bench.items():
+            inputs = spec.inputs(sizes, device="cuda")
+            for contender, backend in (("genfast", "triton"), ("eager", "reference")):
+                took = median(partial(getattr(ops, op), **inputs, backend=backend))
+                yield {"case": f"{op} {case}", "dtype": "float32", "contender": contender, "mode": "draw", "us": took}
+
+
 def training_step():
     """PixelRNN of 7 layers and 16 units, 64 binary images: loss, gradients, no optimizer."""
     for dtype in (torch.float32, torch.bfloat16):
@@ -74,6 +108,7 @@ def rows():
                     row = {"case": "B={} {}x{} C={}".format(*sizes), "dtype": str(dtype), "contender": contender}
                     row |= {"mode": mode, "us": took}
                     yield row | ({"target_us": target} if contender == "genfast" and dtype == torch.bfloat16 else {})
+    yield from others()
     yield from training_step()
 
 
