@@ -128,7 +128,7 @@ PRESETS = {
             "data": "photos",
             "model": {"filters": 40, "blocks": 2, "resolutions": 3, "mixtures": 5, "dropout": 0.0},
             "train": {
-                "steps": 1000,
+                "steps": 800,
                 "batch": 16,
                 "lr": 2e-3,
                 "warmup": 200,
