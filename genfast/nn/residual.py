@@ -30,7 +30,7 @@ class ResidualConvBlock(nn.Module):
         self.down = MaskedConv2d(2 * hidden, hidden, 1, "B", colors)
         self.conv = MaskedConv2d(hidden, hidden, kernel_size, "B", colors)
         self.up = MaskedConv2d(hidden, 2 * hidden, 1, "B", colors)
-        # 2.4 nats lower after 16,000 images of MNIST than with the default.
+        # 1.4 nats lower after 16,000 images of MNIST than with the default.
         self.down.reset_parameters(math.sqrt(2))
         self.conv.reset_parameters(math.sqrt(2))
         nn.init.zeros_(self.up.weight)
