@@ -69,8 +69,12 @@ def _check_kind(op, x, like, dtypes):
         raise ValueError(f"{op}: x must be on the device {like.device}; got {x.device}")
 
 
-def check_draw(op, first_index, temperature, first_element):
-    """The settings of a sampler, but for its seed."""
+# The schema types of what `check_draw` returns.
+DRAW = {"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"}
+
+
+def check_draw(op, seed, first_index, temperature, first_element):
+    """The settings of a sampler, checked, as its op takes them."""
     for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
@@ -80,3 +84,4 @@ def check_draw(op, first_index, temperature, first_element):
         raise TypeError(f"{op}: temperature must be a number; got {type(temperature).__name__}")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"{op}: temperature must be positive and finite; got {temperature}")
+    return signed(op, seed), first_index, float(temperature), first_element

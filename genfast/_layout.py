@@ -1,9 +1,19 @@
 """The two memory layouts of an image that kernels read in place: `torch.contiguous_format` and `channels_last`."""
 
 
-def channels_innermost(tensor):
+def pixels_first(tensor):
+    """[B, C, H, W] or [B, C, L, H, W] with the places H W C as one dimension, and the levels behind it."""
+    return tensor.movedim((-2, -1), (1, 2)).flatten(1, 3)
+
+
+def is_channels_last(tensor):
     """Whether [B, ..., H, W] lies in memory as [B, H, W, ...], as a channels_last convolution leaves it."""
-    return tensor.ndim > 3 and not tensor.is_contiguous() and tensor.movedim((-2, -1), (1, 2)).is_contiguous()
+    return tensor.movedim((-2, -1), (1, 2)).is_contiguous()
+
+
+def channels_innermost(tensor):
+    """Whether it lies so and not, as tensors of one pixel or one channel do, in the order of its dimensions too."""
+    return tensor.ndim > 3 and not tensor.is_contiguous() and is_channels_last(tensor)
 
 
 def in_place_or_copy(tensor):

@@ -2,7 +2,8 @@
 
 import torch
 
-from genfast._checks import check_draw, check_shape, check_tensors, check_values, signed
+from genfast._checks import DRAW, check_draw, check_shape, check_tensors, check_values
+from genfast._layout import is_channels_last, pixels_first
 from genfast._register import register, register_sampler
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
 
@@ -56,8 +57,8 @@ def bernoulli_nll(x, logits, *, backend="auto"):
     sizes = dict(zip("BCHW", logits.shape))
     check_shape("bernoulli_nll", "x", x, tuple(logits.shape), "[B, C, H, W]", **sizes)
     x = x.detach()
-    if _channels_last(logits):
-        return _nll(_pixels_first(x), _pixels_first(logits), backend=backend)
+    if is_channels_last(logits):
+        return _nll(pixels_first(x), pixels_first(logits), backend=backend)
     return _nll(x, logits, backend=backend)
 
 
@@ -101,22 +102,12 @@ def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element
     check_tensors("bernoulli_sample", logits=logits)
     if logits.ndim != 4:
         raise ValueError(f"bernoulli_sample: logits must have shape [B, C, H, W]; got {tuple(logits.shape)}")
-    check_draw("bernoulli_sample", first_index, temperature, first_element)
-    settings = (signed("bernoulli_sample", seed), first_index, float(temperature), first_element)
-    if _channels_last(logits):
+    settings = check_draw("bernoulli_sample", seed, first_index, temperature, first_element)
+    if is_channels_last(logits):
         batch, channels, height, width = logits.shape
-        drawn = _sample(_pixels_first(logits), *settings, backend=backend)
+        drawn = _sample(pixels_first(logits), *settings, backend=backend)
         return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return _sample(logits, *settings, backend=backend)
-
-
-def _channels_last(tensor):
-    return tensor.permute(0, 2, 3, 1).is_contiguous()
-
-
-def _pixels_first(tensor):
-    """[B, C, H, W] as [B, H W C]."""
-    return tensor.permute(0, 2, 3, 1).flatten(1)
 
 
 def _numbers(x, logits):
@@ -153,7 +144,7 @@ _sample = register_sampler(
     "bernoulli_sample",
     bernoulli_sample_ref,
     arguments=("logits",),
-    settings={"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"},
+    settings=DRAW,
     allocate=_allocate_sample,
     dtypes=_NATIVE,
 )

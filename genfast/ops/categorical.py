@@ -2,7 +2,8 @@
 
 import torch
 
-from genfast._checks import check_draw, check_levels, check_shape, check_tensors, signed
+from genfast._checks import DRAW, check_draw, check_levels, check_shape, check_tensors
+from genfast._layout import is_channels_last, pixels_first
 from genfast._register import register, register_sampler
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
 
@@ -59,8 +60,8 @@ def categorical_nll(x, logits, *, backend="auto"):
     check_levels("categorical_nll", x, logits, levels)
     sizes = {"B": batch, "C": channels, "H": height, "W": width}
     check_shape("categorical_nll", "x", x, tuple(sizes.values()), "[B, C, H, W]", **sizes)
-    if _levels_last(logits):
-        return _nll(_pixels_first(x), _pixels_first(logits), backend=backend)
+    if is_channels_last(logits):
+        return _nll(pixels_first(x), pixels_first(logits), backend=backend)
     return _nll(x, logits, backend=backend)
 
 
@@ -105,11 +106,10 @@ def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_eleme
     """
     check_tensors("categorical_sample", logits=logits)
     _check_logits("categorical_sample", logits)
-    check_draw("categorical_sample", first_index, temperature, first_element)
-    settings = (signed("categorical_sample", seed), first_index, float(temperature), first_element)
-    if _levels_last(logits):
+    settings = check_draw("categorical_sample", seed, first_index, temperature, first_element)
+    if is_channels_last(logits):
         batch, channels, _, height, width = logits.shape
-        drawn = _sample(_pixels_first(logits), *settings, backend=backend)
+        drawn = _sample(pixels_first(logits), *settings, backend=backend)
         return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return _sample(logits, *settings, backend=backend)
 
@@ -118,18 +118,6 @@ def _check_logits(op, logits):
     if logits.ndim != 5 or not 2 <= logits.shape[2] <= 256:
         got = tuple(logits.shape)
         raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
-
-
-def _levels_last(logits):
-    """Whether the memory is [B, H, W, C, L], as a convolution in channels_last leaves it."""
-    return logits.permute(0, 3, 4, 1, 2).is_contiguous()
-
-
-def _pixels_first(tensor):
-    """[B, C, H, W] or [B, C, L, H, W] with the places H W C as one dimension, and the levels behind it."""
-    if tensor.ndim == 4:
-        return tensor.permute(0, 2, 3, 1).flatten(1)
-    return tensor.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
 def _numbers(logits):
@@ -166,7 +154,7 @@ _sample = register_sampler(
     "categorical_sample",
     categorical_sample_ref,
     arguments=("logits",),
-    settings={"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"},
+    settings=DRAW,
     allocate=_allocate_sample,
     dtypes=_NATIVE,
 )

@@ -2,7 +2,7 @@
 
 import torch
 
-from genfast._checks import check_draw, check_levels, check_tensors, signed
+from genfast._checks import DRAW, check_draw, check_levels, check_tensors
 from genfast._layout import channels_innermost, empty_like, in_place_or_copy
 from genfast._register import register, register_sampler
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
@@ -128,9 +128,8 @@ def logistic_mixture_sample(
         raise ValueError(
             f"{op}: params must have shape [B, P, H, W] with P={kinds[channels]} with K>=1; got {tuple(params.shape)}"
         )
-    check_draw(op, first_index, temperature, first_element)
-    seed = signed(op, seed)
-    return _sample(params, levels, seed, first_index, float(temperature), first_element, found, backend=backend)
+    settings = check_draw(op, seed, first_index, temperature, first_element)
+    return _sample(params, levels, *settings, found, backend=backend)
 
 
 def _check_params(op, params, levels):
@@ -186,11 +185,8 @@ _sample = register_sampler(
     "logistic_mixture_sample",
     logistic_mixture_sample_ref,
     arguments=("params",),
-    settings={
-        "levels": "int", "seed": "int", "first_index": "int", "temperature": "float", "first_element": "int",
-        "channels": "int",
-    },
+    settings={"levels": "int", **DRAW, "channels": "int"},
     allocate=_allocate_draw,
     dtypes=_DTYPES,
     arrange=in_place_or_copy,
-)  # fmt: skip
+)
