@@ -1,5 +1,17 @@
 """Recipes by model and name: `genfast train pixelrnn --preset mnist`. `conditional` ones train on the labels too."""
 
+# The PixelCNNs on digits, which overfit after some 800 updates.
+DIGITS = {
+    "steps": 2000,
+    "batch": 32,
+    "lr": 2e-3,
+    "warmup": 200,
+    "ema": 0.998,
+    "weight_decay": 0.05,
+    "eval_every": 200,
+    "save_every": 1000,
+}
+
 PRESETS = {
     "pixelrnn": {
         "mnist": {
@@ -65,16 +77,7 @@ PRESETS = {
         "digits": {
             "data": "digits",
             "model": {"hidden": 32, "layers": 6, "head": 64, "dropout": 0.2},
-            "train": {
-                "steps": 2000,
-                "batch": 32,
-                "lr": 2e-3,
-                "warmup": 200,
-                "ema": 0.998,
-                "weight_decay": 0.05,
-                "eval_every": 200,
-                "save_every": 1000,
-            },
+            "train": DIGITS,
         },
     },
     "gated-pixelcnn": {
@@ -97,32 +100,14 @@ PRESETS = {
             "data": "digits",
             "conditional": True,
             "model": {"hidden": 32, "layers": 5, "head": 64, "dropout": 0.2},
-            "train": {
-                "steps": 2000,
-                "batch": 32,
-                "lr": 2e-3,
-                "warmup": 200,
-                "ema": 0.998,
-                "weight_decay": 0.05,
-                "eval_every": 200,
-                "save_every": 1000,
-            },
+            "train": DIGITS,
         },
     },
     "pixelcnn++": {
         "digits": {
             "data": "digits",
             "model": {"filters": 32, "blocks": 2, "resolutions": 2, "mixtures": 5, "dropout": 0.3},
-            "train": {
-                "steps": 2000,
-                "batch": 32,
-                "lr": 2e-3,
-                "warmup": 200,
-                "ema": 0.998,
-                "weight_decay": 0.05,
-                "eval_every": 200,
-                "save_every": 1000,
-            },
+            "train": DIGITS,
         },
         "photos": {
             "data": "photos",
