@@ -61,16 +61,16 @@ PRESETS = {
     "pixelcnn": {
         "mnist": {
             "data": "mnist-binary",
-            "model": {"hidden": 32, "layers": 15, "head": 64},
+            "model": {"hidden": 16, "layers": 15, "head": 32},
             "train": {
-                "steps": 11_000,
+                "steps": 45_000,
                 "batch": 16,
                 "lr": 6e-3,
                 "warmup": 300,
                 "ema": 0.999,
                 "weight_decay": 0.02,
                 "precision": "bfloat16",
-                "eval_every": 5500,
+                "eval_every": 15_000,
                 "save_every": 1000,
             },
         },
@@ -83,16 +83,16 @@ PRESETS = {
     "gated-pixelcnn": {
         "mnist": {
             "data": "mnist-binary",
-            "model": {"hidden": 32, "layers": 12, "head": 64},
+            "model": {"hidden": 16, "layers": 10, "head": 32},
             "train": {
-                "steps": 9000,
+                "steps": 26_000,
                 "batch": 16,
                 "lr": 4e-3,
                 "warmup": 300,
                 "ema": 0.999,
                 "weight_decay": 0.02,
                 "precision": "bfloat16",
-                "eval_every": 4500,
+                "eval_every": 13_000,
                 "save_every": 1000,
             },
         },

@@ -1,0 +1,152 @@
+"""A pixel program: what a model computes for one pixel, as flat lists of instructions over cached feature maps.
+
+Every image has its own feature maps, the buffers. Of a buffer only the last rows are kept, with the columns left and
+right of the image that its readers reach. Position (r, c) of a buffer of stride s belongs to pixel (r s, c s).
+
+For every row of pixels an engine runs `row` once, over the whole row; then, pixel by pixel, `pixel[0]`, draw 0,
+`pixel[1]`, draw 1, ..., `pixel[draws]`. So `row` may read whole earlier rows, `pixel[k]` also the columns at the left,
+and the first k draws of the present pixel. An engine computes every instruction once for every position: one forward
+pass for an image.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+# What a MAP instruction makes of its operands a, b, ...
+MAPS = ("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant")
+ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
+HEADS = ("bernoulli", "categorical", "mixture")
+PANEL = 16  # outputs of a panel of weights
+
+
+@dataclass
+class Buffer:
+    """A feature map: `features` values at each of `columns` positions of a row.
+
+    `rows` are kept (a ring: row r lies in slot r % rows), and `left` and `right` positions outside, which hold `fill`
+    (float32 [features], None: zeros), as do all rows before the first.
+    """
+
+    features: int
+    columns: int
+    stride: int = 1
+    rows: int = 1
+    left: int = 0
+    right: int = 0
+    fill: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """`count` values from feature `feature` of the position (r + row, c + column) on, going on into the next columns.
+
+    (r, c) is the present position of the buffer: the pixel (i, j) divided by its stride, rounded down.
+    """
+
+    buffer: int
+    row: int
+    column: int
+    feature: int
+    count: int
+
+
+@dataclass
+class Instruction:
+    """Computes features `feature` to `feature + count - 1` of `buffer` at a position (r, c).
+
+    Runs at pixels (i, j) with i % row_modulus == row_remainder, j % column_modulus == column_remainder (for stride s
+    the modulus is a multiple of s). Where (r, c) lies outside `domain` = (first row, end row, first column, end
+    column) the fill of the buffer is written instead.
+
+    kind "linear": `activation(bias + sum over reads of weight.T @ values + sum of adds)`; weight float32
+        [sum of counts of reads, count], bias float32 [count] or [classes, count], one for each label.
+    kind of `MAPS`: element by element; `reads` are its operands, of `count` values each: copy(a), neg(a), relu(a),
+        elu(a), tanh(a), sigmoid(a), add(a, b), mul(a, b), gate(a, b) = tanh(a) * sigmoid(b),
+        affine(a) = weight[0] * a + bias (weight [1, count]), constant() = bias.
+    kind "lstm": operands gates (4 * count values: i, f, g, o), cell before (count). Writes the cell state to `cell`
+        (buffer, feature), the hidden state to `buffer` and a second copy of it to `visible` (buffer, feature) if that
+        is given. Outside its domain it writes the fill of each of them.
+
+    Summation order, which every engine on the CPU keeps: four chains, value k of a read goes to chain k % 4 by a fused
+    multiply-add, chain 0 starts at the bias; the sum is (chain 0 + chain 1) + (chain 2 + chain 3), then the adds.
+
+    `sweep`: instructions of `row` with the same sweep +1 or -1 that follow one another are run column by column, from
+    the left or from the right; 0: over the whole row, instruction by instruction.
+    """
+
+    kind: str
+    buffer: int
+    feature: int
+    count: int
+    domain: tuple[int, int, int, int]
+    reads: list[Read] = field(default_factory=list)
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    adds: list[Read] = field(default_factory=list)
+    activation: str = "none"
+    row_modulus: int = 1
+    row_remainder: int = 0
+    column_modulus: int = 1
+    column_remainder: int = 0
+    sweep: int = 0
+    cell: tuple[int, int] | None = None
+    visible: tuple[int, int] | None = None
+
+
+@dataclass
+class Program:
+    """Instructions for images of `channels` x `height` x `width`.
+
+    Attributes:
+        channels, height, width, levels: of the images.
+        columns: of the grid that is computed; more than `width` where a virtual column is. No pixel is drawn there.
+        scale, shift: level v enters buffer `image` as float32(float32(v * scale) + shift).
+        image: the buffer of the image, one feature a channel.
+        buffers: see `Buffer`.
+        row: instructions at the start of a row.
+        pixel: draws + 1 lists of instructions.
+        head: one of `HEADS`. bernoulli and categorical draw channel k from parameters k; mixture draws all channels
+            at once.
+        parameters: one read for each draw (row 0, column 0): the logit of level 1, the logits of all levels, or the
+            rows of `logistic_mixture_nll`.
+        classes: number of labels, 0 for none.
+    """
+
+    channels: int
+    height: int
+    width: int
+    levels: int
+    columns: int
+    scale: float
+    shift: float
+    image: int
+    buffers: list[Buffer]
+    row: list[Instruction]
+    pixel: list[list[Instruction]]
+    head: str
+    parameters: list[Read]
+    classes: int = 0
+
+    @property
+    def draws(self):
+        """Draws that make a pixel."""
+        return len(self.parameters)
+
+
+@dataclass
+class Drawn:
+    """What an engine returns for n images; None for what was not asked for.
+
+    Attributes:
+        images: uint8 [n, C, H, W].
+        log_probs: float64 [n, draws, H, W], log p(value | past) in nats, at temperature 1, of what was drawn or given.
+        log_evidence: float64 [n, draws, H, W], log of the sum over the levels of probability times evidence.
+        parameters: float32 [n, P, H, W], the parameters of all draws, one after the other.
+    """
+
+    images: torch.Tensor
+    log_probs: torch.Tensor | None = None
+    log_evidence: torch.Tensor | None = None
+    parameters: torch.Tensor | None = None
