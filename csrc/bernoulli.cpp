@@ -1,6 +1,6 @@
 #include "bernoulli.h"
 
-#include "lane_sum.h"
+#include "conditionals.h"
 #include "philox.h"
 
 namespace genfast {
@@ -37,27 +37,6 @@ struct Block {
 };
 
 template <class T>
-GENFAST_INLINE Vector<T> magnitude(Vector<T> x) {
-  return x < broadcast(T(0)) ? -x : x;
-}
-
-// log(1 + e) for e in [0, 1]: what rounding took from 1 + e is added to its logarithm.
-template <class T>
-GENFAST_INLINE Vector<T> log_one_plus(Vector<T> e) {
-  const Vector<T> one = broadcast(T(1)), u = one + e;
-  return logarithm<T>(u) + (e - (u - one)) / u;
-}
-
-// -log p(x) = a |l| + log(1 + e^-|l|), where a is the weight of the less likely value: exact for infinite logits too.
-template <class T>
-GENFAST_INLINE Vector<T> nats(Vector<T> x, Vector<T> logits) {
-  const Vector<T> zero = broadcast(T(0)), one = broadcast(T(1));
-  Vector<T> size = magnitude<T>(logits), a = logits > zero ? one - x : x;
-  Vector<T> linear = a == zero ? zero : a * size;
-  return linear + log_one_plus<T>(decay<T>(-size));
-}
-
-template <class T>
 GENFAST_INLINE Vector<T> sigmoid(Vector<T> logits) {
   const Vector<T> one = broadcast(T(1)), e = decay<T>(-magnitude<T>(logits));
   return (logits < broadcast(T(0)) ? e : one) / (one + e);
@@ -80,7 +59,7 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
     const int64_t count = block.read(static_cast<const X*>(job.a.x) + image * size,
                                      static_cast<const S*>(job.a.logits) + image * size, size, first);
     for (int64_t i = 0; i < count; i += kLanes<T>)
-      store(block.x + i, nats<T>(load(block.x + i), load(block.logits + i)));
+      store(block.x + i, bernoulli_nats<T>(load(block.x + i), load(block.logits + i)));
     for (int64_t i = count; i < whole_lanes(count); ++i) block.x[i] = 0;
     LaneSum<T> sum;
     for (int64_t i = 0; i < count; i += kSumLanes)
@@ -110,7 +89,6 @@ template <class S>
 void draw_blocks(int64_t begin, int64_t end, void* context) {
   const BernoulliSample& a = *static_cast<const BernoulliSample*>(context);
   const int64_t size = a.places * a.inner;
-  const Vector<double> zero = broadcast(0.), one = broadcast(1.), divisor = broadcast(a.temperature);
   double logits[kBlock], u[kBlock];
   for (int64_t index = begin; index < end; ++index) {
     const int64_t image = index / a.places / blocks(a.inner), place = index / blocks(a.inner) % a.places;
@@ -121,11 +99,8 @@ void draw_blocks(int64_t begin, int64_t end, void* context) {
     uniforms(static_cast<uint64_t>(a.seed), static_cast<uint64_t>(a.first_index + image),
              static_cast<uint32_t>(a.first_element + first * a.places + place), static_cast<uint32_t>(a.places), 0,
              whole_lanes(count), u);
-    for (int64_t i = 0; i < count; i += kLanes<double>) {
-      const Vector<double> l = load(logits + i), e = decay<double>(-magnitude<double>(l) / divisor);
-      const Vector<double> none = l < zero ? one : e, threshold = load(u + i) * (one + e);
-      store(u + i, none <= threshold ? one : zero);
-    }
+    for (int64_t i = 0; i < count; i += kLanes<double>)
+      store(u + i, bernoulli_level(load(logits + i), load(u + i), a.temperature));
     for (int64_t i = 0; i < count; ++i) static_cast<uint8_t*>(a.draw)[at + i] = static_cast<uint8_t>(u[i]);
   }
 }

@@ -1,15 +1,13 @@
 #include "categorical.h"
 
-#include "lane_sum.h"
+#include "conditionals.h"
 #include "philox.h"
 
 namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
 
-constexpr int64_t kTile = 64;      // pixels of one piece of the likelihood
-constexpr int64_t kDrawTile = 16;  // pixels of one piece of the sampler
-constexpr int64_t kMostLevels = 256;
+constexpr int64_t kTile = 64;  // pixels of one piece of the likelihood
 
 GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -238,27 +236,6 @@ void backward_tiles(int64_t begin, int64_t end, void* context) {
   }
 }
 
-// The first level whose cumulative sum passes u times the whole, for a vector of pixels.
-GENFAST_INLINE Vector<double> inverse(double* columns, int64_t levels, double temperature, Vector<double> u) {
-  Vector<double> largest = load(columns);
-  for (int64_t l = 1; l < levels; ++l) {
-    Vector<double> v = load(columns + l * kDrawTile);
-    largest = v > largest ? v : largest;
-  }
-  const Vector<double> divisor = broadcast(temperature), one = broadcast(1.), zero = broadcast(0.);
-  Vector<double> sum = zero;
-  for (int64_t l = 0; l < levels; ++l) {
-    Vector<double> z = load(columns + l * kDrawTile) - largest;
-    if (temperature != 1) z = z / divisor;
-    sum += decay<double>(z);
-    store(columns + l * kDrawTile, sum);
-  }
-  const Vector<double> threshold = u * sum;
-  Vector<double> level = zero;
-  for (int64_t l = 0; l < levels; ++l) level += load(columns + l * kDrawTile) <= threshold ? one : zero;
-  return level;
-}
-
 template <class S>
 struct Draw {
   const CategoricalSample& a;
@@ -282,7 +259,7 @@ void draw_tiles(int64_t begin, int64_t end, void* context) {
              static_cast<uint32_t>(a.first_element + tile.first * all.runs + tile.run), static_cast<uint32_t>(all.runs),
              0, kDrawTile, u);
     for (int64_t p = 0; p < tile.count; p += kLanes<double>)
-      store(level + p, inverse(columns + p, all.levels, a.temperature, load(u + p)));
+      store(level + p, categorical_level(columns + p, all.levels, a.temperature, load(u + p)));
     for (int64_t p = 0; p < tile.count; ++p)
       static_cast<uint8_t*>(a.draw)[tile.pixel + p] = static_cast<uint8_t>(level[p]);
   }

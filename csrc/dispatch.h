@@ -7,6 +7,7 @@
 #include "diagonal_lstm.h"
 #include "gated_activation.h"
 #include "logistic_mixture.h"
+#include "pixel_program.h"
 #include "row_lstm.h"
 
 namespace genfast {
@@ -30,7 +31,8 @@ namespace genfast {
   OP(gated_activation_backward, GatedActivationBackward)        \
   OP(logistic_mixture_nll_forward, LogisticMixtureNllForward)   \
   OP(logistic_mixture_nll_backward, LogisticMixtureNllBackward) \
-  OP(logistic_mixture_sample, LogisticMixtureSample)
+  OP(logistic_mixture_sample, LogisticMixtureSample)            \
+  OP(pixel_program, PixelProgram)
 
 struct Kernels {
   const char* level;

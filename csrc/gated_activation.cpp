@@ -8,20 +8,6 @@ namespace {
 
 constexpr int64_t kPiece = 4096;  // elements of one piece of work, or one row if that is more
 
-// Both with one division: the divider is half the work.
-template <class T>
-struct Gate {
-  Vector<T> tanh, sigmoid;
-
-  GENFAST_INLINE Gate(Vector<T> a, Vector<T> b) {
-    const Vector<T> one = broadcast(T(1));
-    Vector<T> ea = tanh_expm1<T>(a), da = ea + broadcast(T(2));
-    Vector<T> db = one + exponential<T>(-clamp(b, Exponential<T>::kSigmoidLimit));
-    Vector<T> inverse = one / (da * db);
-    tanh = ea * (db * inverse), sigmoid = da * inverse;
-  }
-};
-
 GENFAST_INLINE int64_t rows_of_piece(int64_t size) { return size < kPiece ? kPiece / size : 1; }
 GENFAST_INLINE int64_t pieces_of_row(int64_t size) { return (size + kPiece - 1) / kPiece; }
 

@@ -35,7 +35,7 @@ void forward_chunks(int64_t begin, int64_t end, void* context) {
   const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
   Scratch memory(mixture.scratch());
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  Tile<T, C> tile(mixture, memory);
+  MixtureTile<T, C> tile(mixture, memory);
   for (int64_t item = begin; item < end; ++item) {
     const Chunk chunk(item, job.chunks, a.pixels);
     double sum = 0;
@@ -61,7 +61,7 @@ void backward_chunks(int64_t begin, int64_t end, void* context) {
   const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
   Scratch memory(mixture.scratch());
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  Tile<T, C> tile(mixture, memory);
+  MixtureTile<T, C> tile(mixture, memory);
   for (int64_t item = begin; item < end; ++item) {
     const Chunk chunk(item, job.chunks, a.pixels);
     const T grad = to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]);
@@ -108,7 +108,7 @@ void sample_chunks(int64_t begin, int64_t end, void* context) {
   const Plane params{mixture.rows(), a.pixels, a.params_innermost != 0};
   Scratch memory(mixture.scratch());
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  Draw<C> draw(mixture, a.temperature, memory);
+  MixtureDraw<C> draw(mixture, a.temperature, memory);
   double component_u[kChunk], logistic_u[kChunk * C];
   for (int64_t item = begin; item < end; ++item) {
     const Chunk chunk(item, job.chunks, a.pixels);

@@ -131,11 +131,11 @@ GENFAST_INLINE Mass<T> mass_of(const Mixture<T, C>& m, const Pixel<T>& pixel, Ve
 }
 
 template <class T, int C>
-class Tile {
+class MixtureTile {
  public:
   T *params, *gradients;  // [rows][lanes]
 
-  Tile(const Mixture<T, C>& mixture, Scratch& memory) : m_(mixture) {
+  MixtureTile(const Mixture<T, C>& mixture, Scratch& memory) : m_(mixture) {
     params = memory.take<T>((2 * m_.rows() + 2 * m_.components) * kLanes<T>);
     gradients = params + m_.rows() * kLanes<T>;
     shifts_ = gradients + m_.rows() * kLanes<T>;
@@ -237,12 +237,12 @@ class Tile {
 
 // Draws one vector of pixels.
 template <int C>
-class Draw {
+class MixtureDraw {
  public:
   static constexpr int64_t kPixels = kLanes<double>;
   double level[C * kPixels];  // [C][lanes]
 
-  Draw(const Mixture<double, C>& mixture, double temperature, Scratch& memory)
+  MixtureDraw(const Mixture<double, C>& mixture, double temperature, Scratch& memory)
       : m_(mixture), temperature_(broadcast(temperature)), coldness_(broadcast(1 / temperature)) {
     sums_ = memory.take<double>(m_.components * kPixels);
   }

@@ -164,10 +164,17 @@ GENFAST_INLINE void store(bfloat16* at, Vector<float> x) {
   memcpy(at, &half, sizeof half);
 }
 
+#if defined(__AVX512F__)
+GENFAST_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << (n > 0 ? n : 0)) - 1); }
+#endif
+
 // The first n lanes; the others read as zero and are not written.
 template <class S>
 GENFAST_INLINE Vector<Arithmetic<S>> load(const S* at, int64_t n) {
   if (n >= kLanes<Arithmetic<S>>) return load(at);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4) return _mm512_maskz_loadu_ps(first_lanes(n), at);
+#endif
   S lanes[kLanes<Arithmetic<S>>];
   memset(lanes, 0, sizeof lanes);
   for (int64_t i = 0; i < n; ++i) lanes[i] = at[i];
@@ -176,6 +183,9 @@ GENFAST_INLINE Vector<Arithmetic<S>> load(const S* at, int64_t n) {
 template <class S>
 GENFAST_INLINE void store(S* at, Vector<Arithmetic<S>> x, int64_t n) {
   if (n >= kLanes<Arithmetic<S>>) return store(at, x);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4) return _mm512_mask_storeu_ps(at, first_lanes(n), x);
+#endif
   S lanes[kLanes<Arithmetic<S>>];
   store(lanes, x);
   for (int64_t i = 0; i < n; ++i) at[i] = lanes[i];
@@ -333,6 +343,20 @@ GENFAST_INLINE Vector<T> logarithm(Vector<T> x) {
   Vector<T> r = fma(n, broadcast(E::kHigh), f - (half - low));
   return x != x ? x : r;
 }
+
+// tanh(a) and sigmoid(b) with one division: the divider is half the work.
+template <class T>
+struct Gate {
+  Vector<T> tanh, sigmoid;
+
+  GENFAST_INLINE Gate(Vector<T> a, Vector<T> b) {
+    const Vector<T> one = broadcast(T(1));
+    Vector<T> ea = tanh_expm1<T>(a), da = ea + broadcast(T(2));
+    Vector<T> db = one + exponential<T>(-clamp(b, Exponential<T>::kSigmoidLimit));
+    Vector<T> inverse = one / (da * db);
+    tanh = ea * (db * inverse), sigmoid = da * inverse;
+  }
+};
 
 template <class T>
 struct Gates {

@@ -112,6 +112,7 @@ class Program:
         parameters: one read for each draw (row 0, column 0): the logit of level 1, the logits of all levels, or the
             rows of `logistic_mixture_nll`.
         classes: number of labels, 0 for none.
+        prepared: what an engine made of the program for its own use, by the name of the engine.
     """
 
     channels: int
@@ -128,6 +129,7 @@ class Program:
     head: str
     parameters: list[Read]
     classes: int = 0
+    prepared: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def draws(self):

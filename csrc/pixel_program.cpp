@@ -1,0 +1,397 @@
+#include "pixel_program.h"
+
+#include "pixel_draw.h"
+
+namespace genfast {
+namespace GENFAST_LEVEL {
+namespace {
+
+using program::Buffer;
+using program::Instruction;
+using program::Read;
+
+constexpr int64_t kPanel = 16;
+constexpr int kChains = 4;
+
+// Images of a register tile: 24 of 32 registers are accumulators with AVX-512, 12 of 16 before it.
+#if defined(__AVX512F__)
+constexpr int kImages = 6;
+#else
+constexpr int kImages = 3;
+#endif
+
+// `count` values for every row of a tile, rows `step` apart.
+struct Span {
+  const float* at;
+  int64_t step, count;
+};
+
+struct Linear {
+  const Span* spans;
+  int64_t span_count;
+  const Span* adds;
+  int64_t add_count;
+  const float* const* bias;  // of every row
+  float* out;
+  int64_t out_step, count, activation;
+};
+
+GENFAST_INLINE Vector<float> relu(Vector<float> x) {
+  const Vector<float> zero = broadcast(0.f);
+  return x > zero ? x : zero;
+}
+GENFAST_INLINE Vector<float> elu(Vector<float> x) {
+  const Vector<float> zero = broadcast(0.f);
+  Vector<float> power, p = reduced_expm1<float>(clamp(x, Exponential<float>::kLimit), power);
+  return x > zero ? x : fma(power, p, power - broadcast(1.f));
+}
+GENFAST_INLINE Vector<float> sigmoid(Vector<float> x) {
+  const Vector<float> one = broadcast(1.f);
+  return one / (one + exponential<float>(-clamp(x, Exponential<float>::kSigmoidLimit)));
+}
+GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
+  switch (activation) {
+    case program::kOfRelu: return relu(x);
+    case program::kOfElu: return elu(x);
+    case program::kOfTanh: return tanh<float>(x);
+    case program::kOfSigmoid: return sigmoid(x);
+  }
+  return x;
+}
+
+// One vector of outputs, features `column` on, of rows m .. m + R - 1. Four chains of additions hide the latency of the
+// multiply-add where there is but one image.
+template <int R>
+__attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t column, const float* weight) {
+  Vector<float> sum[R][kChains];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    sum[r][0] = load(job.bias[m + r] + column);
+#pragma GCC unroll 4
+    for (int q = 1; q < kChains; ++q) sum[r][q] = broadcast(0.f);
+  }
+  for (const Span* span = job.spans; span < job.spans + job.span_count; ++span) {
+    const float* a[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) a[r] = span->at + (m + r) * span->step;
+    int64_t k = 0;
+    for (; k + kChains <= span->count; k += kChains, weight += kChains * kPanel) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kChains; ++q) {
+        const Vector<float> w = load(weight + q * kPanel);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r][q] = fma(broadcast(a[r][k + q]), w, sum[r][q]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < kChains - 1; ++q) {
+      if (k + q >= span->count) break;
+      const Vector<float> w = load(weight);
+      weight += kPanel;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r][q] = fma(broadcast(a[r][k + q]), w, sum[r][q]);
+    }
+  }
+  const int64_t n = job.count - column;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    Vector<float> y = (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]);
+    for (const Span* add = job.adds; add < job.adds + job.add_count; ++add)
+      y += load(add->at + (m + r) * add->step + column, n);
+    store(job.out + (m + r) * job.out_step + column, activated(y, job.activation), n);
+  }
+}
+
+template <int R = kImages>
+GENFAST_INLINE void linear_tile_of(int64_t rows, const Linear& job, int64_t m, int64_t column, const float* weight) {
+  if (rows == R) return linear_tile<R>(job, m, column, weight);
+  if constexpr (R > 1) linear_tile_of<R - 1>(rows, job, m, column, weight);
+}
+
+void linear(const Linear& job, int64_t rows, const float* weight, int64_t depth) {
+  for (int64_t column = 0; column < job.count; column += kLanes<float>) {
+    const float* panel = weight + column / kPanel * kPanel * depth + column % kPanel;
+    for (int64_t m = 0; m < rows; m += kImages)
+      linear_tile_of(rows - m < kImages ? rows - m : kImages, job, m, column, panel);
+  }
+}
+
+// One thread's images.
+class Tile {
+ public:
+  Tile(const PixelProgram& program, Scratch& memory)
+      : p_(program),
+        instructions_(static_cast<const Instruction*>(p_.instructions)),
+        reads_(static_cast<const Read*>(p_.reads)),
+        buffers_(static_cast<const Buffer*>(p_.buffers)),
+        constants_(static_cast<const float*>(p_.constants)),
+        bounds_(static_cast<const int64_t*>(p_.bounds)),
+        arena_(memory.take<float>(p_.tile * p_.image_size)),
+        places_(memory.take<int64_t>(p_.read_count)),
+        spans_(memory.take<Span>(p_.read_count)),
+        biases_(memory.take<const float*>(max(p_.tile, p_.columns))),
+        draws_(program, memory) {}
+
+  static int64_t scratch(const PixelProgram& p) {
+    return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<int64_t>(p.read_count) +
+           Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns)) +
+           Draws::scratch(p);
+  }
+
+  void run(int64_t first, int64_t count) {
+    first_ = first, count_ = count;
+    clear();
+    for (int64_t i = 0; i < p_.height; ++i) {
+      start_row(i);
+      row_instructions();
+      for (int64_t j = 0; j < p_.columns; ++j)
+        for (int64_t k = 0; k <= draws_.count(); ++k) {
+          for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(instructions_[n], j);
+          if (k < draws_.count() && j < p_.width) draw(i, j, k);
+        }
+    }
+  }
+
+ private:
+  const PixelProgram& p_;
+  const Instruction* instructions_;
+  const Read* reads_;
+  const Buffer* buffers_;
+  const float* constants_;
+  const int64_t* bounds_;
+  float* arena_;
+  int64_t* places_;  // of every read in the present row: where column 0 is in the buffers of an image
+  Span* spans_;
+  const float** biases_;
+  Draws draws_;
+  int64_t first_ = 0, count_ = 0, row_ = 0;
+
+  static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+  void clear() {
+    for (int64_t b = 0; b < count_; ++b)
+      for (const Buffer* buffer = buffers_; buffer < buffers_ + p_.buffer_count; ++buffer) {
+        float* to = arena_ + b * p_.image_size + buffer->offset;
+        for (int64_t n = buffer->rows * buffer->row_size; n > 0; n -= buffer->features, to += buffer->features)
+          fill(*buffer, 0, buffer->features, to);
+      }
+  }
+
+  void fill(const Buffer& buffer, int64_t feature, int64_t count, float* to) {
+    if (buffer.fill < 0)
+      memset(to, 0, static_cast<size_t>(count) * sizeof *to);
+    else
+      memcpy(to, constants_ + buffer.fill + feature, static_cast<size_t>(count) * sizeof *to);
+  }
+
+  void start_row(int64_t i) {
+    row_ = i;
+    for (int64_t n = 0; n < p_.read_count; ++n) {
+      const Read& read = reads_[n];
+      const Buffer& buffer = buffers_[read.buffer];
+      const int64_t slot = ((i >> buffer.shift) + read.row + buffer.rows) % buffer.rows;
+      places_[n] =
+          buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.features + read.feature;
+    }
+  }
+
+  float* at(int64_t read, int64_t j) {
+    const Buffer& buffer = buffers_[reads_[read].buffer];
+    return arena_ + places_[read] + (j >> buffer.shift) * buffer.features;
+  }
+
+  bool runs_in_row(const Instruction& it) const { return (row_ & it.row_mask) == it.row_remainder; }
+  bool runs_in_column(const Instruction& it, int64_t j) const { return (j & it.column_mask) == it.column_remainder; }
+  bool inside(const Instruction& it, int64_t j) const {
+    const int64_t shift = buffers_[reads_[it.output].buffer].shift, r = row_ >> shift, c = j >> shift;
+    return r >= it.first_row && r < it.end_row && c >= it.first_column && c < it.end_column;
+  }
+
+  void row_instructions() {
+    for (int64_t n = bounds_[0]; n < bounds_[1];) {
+      const Instruction& it = instructions_[n];
+      if (it.sweep == 0) {
+        if (runs_in_row(it)) row_of(it);
+        ++n;
+        continue;
+      }
+      int64_t end = n;
+      while (end < bounds_[1] && instructions_[end].sweep == it.sweep) ++end;
+      for (int64_t c = 0; c < p_.columns; ++c)
+        for (int64_t m = n; m < end; ++m) execute(instructions_[m], it.sweep > 0 ? c : p_.columns - 1 - c);
+      n = end;
+    }
+  }
+
+  // A whole row of positions. Few images fill a register tile with columns.
+  void row_of(const Instruction& it) {
+    int64_t first = it.column_remainder, step = it.column_mask + 1;
+    bool by_columns = it.kind == program::kLinear && count_ < kImages;
+    for (int64_t n = 0; n < it.reads + it.adds; ++n) {
+      const int64_t read = n < it.reads ? it.first_read + n : it.first_add + n - it.reads;
+      by_columns &= step >> buffers_[reads_[read].buffer].shift > 0;
+    }
+    if (!by_columns) {
+      for (int64_t j = first; j < p_.columns; j += step) execute(it, j);
+      return;
+    }
+    while (first < p_.columns && !inside(it, first)) outside(it, first), first += step;
+    int64_t end = first, columns = 0;
+    while (end < p_.columns && inside(it, end)) end += step, ++columns;
+    for (int64_t j = end; j < p_.columns; j += step) outside(it, j);
+    if (columns == 0) return;
+    for (int64_t b = 0; b < count_; ++b) {
+      const Linear job = linear_of(it, first, [&](int64_t read) {
+        const Buffer& buffer = buffers_[reads_[read].buffer];
+        return Span{at(read, first) + b * p_.image_size, (step >> buffer.shift) * buffer.features, reads_[read].count};
+      });
+      for (int64_t c = 0; c < columns; ++c) biases_[c] = bias_of(it, b);
+      linear(job, columns, constants_ + it.weight, depth(it));
+    }
+  }
+
+  const float* bias_of(const Instruction& it, int64_t b) const {
+    const int64_t* labels = static_cast<const int64_t*>(p_.labels);
+    return constants_ + it.bias + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
+  }
+  int64_t depth(const Instruction& it) const {
+    int64_t sum = 0;
+    for (int64_t n = 0; n < it.reads; ++n) sum += reads_[it.first_read + n].count;
+    return sum;
+  }
+
+  template <class Where>
+  Linear linear_of(const Instruction& it, int64_t, const Where& where) {
+    for (int64_t n = 0; n < it.reads; ++n) spans_[n] = where(it.first_read + n);
+    Span* adds = spans_ + it.reads;
+    for (int64_t n = 0; n < it.adds; ++n) adds[n] = where(it.first_add + n);
+    const Span out = where(it.output);
+    return {spans_, it.reads, adds, it.adds, biases_, const_cast<float*>(out.at), out.step, it.count, it.activation};
+  }
+
+  void execute(const Instruction& it, int64_t j) {
+    if (!runs_in_row(it) || !runs_in_column(it, j)) return;
+    if (!inside(it, j)) return outside(it, j);
+    switch (it.kind) {
+      case program::kLinear: return run_linear(it, j);
+      case program::kLstm: return lstm(it, j);
+      case program::kCopy: return map(it, j, [](auto a, auto) { return a; });
+      case program::kNeg: return map(it, j, [](auto a, auto) { return -a; });
+      case program::kRelu: return map(it, j, [](auto a, auto) { return relu(a); });
+      case program::kElu: return map(it, j, [](auto a, auto) { return elu(a); });
+      case program::kTanh: return map(it, j, [](auto a, auto) { return tanh<float>(a); });
+      case program::kSigmoid: return map(it, j, [](auto a, auto) { return sigmoid(a); });
+      case program::kAdd: return map(it, j, [](auto a, auto b) { return a + b; });
+      case program::kMul: return map(it, j, [](auto a, auto b) { return a * b; });
+      case program::kGate:
+        return map(it, j, [](auto a, auto b) {
+          const Gate<float> gate(a, b);
+          return gate.tanh * gate.sigmoid;
+        });
+      case program::kAffine: return affine(it, j);
+      case program::kConstant: return affine(it, j);
+    }
+  }
+
+  // What lies outside the domain of an instruction reads as the fill of its buffers.
+  void outside(const Instruction& it, int64_t j) {
+    const int64_t written[] = {it.output, it.cell, it.visible};
+    for (int64_t read : written) {
+      if (read < 0) continue;
+      for (int64_t b = 0; b < count_; ++b)
+        fill(buffers_[reads_[read].buffer], reads_[read].feature, it.count, at(read, j) + b * p_.image_size);
+    }
+  }
+
+  void run_linear(const Instruction& it, int64_t j) {
+    const Linear job =
+        linear_of(it, j, [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; });
+    for (int64_t b = 0; b < count_; ++b) biases_[b] = bias_of(it, b);
+    linear(job, count_, constants_ + it.weight, depth(it));
+  }
+
+  template <class Function>
+  void map(const Instruction& it, int64_t j, const Function& function) {
+    const float *a = at(it.first_read, j), *b = it.reads > 1 ? at(it.first_read + 1, j) : a;
+    float* y = at(it.output, j);
+    for (int64_t n = 0; n < count_; ++n, a += p_.image_size, b += p_.image_size, y += p_.image_size)
+      for (int64_t f = 0; f < it.count; f += kLanes<float>) {
+        const int64_t left = it.count - f;
+        store(y + f, function(load(a + f, left), load(b + f, left)), left);
+      }
+  }
+
+  // weight * x + bias, or the bias alone.
+  void affine(const Instruction& it, int64_t j) {
+    const float* x = it.reads ? at(it.first_read, j) : nullptr;
+    float* y = at(it.output, j);
+    for (int64_t b = 0; b < count_; ++b, y += p_.image_size) {
+      const float *weight = constants_ + it.weight, *bias = bias_of(it, b);
+      for (int64_t f = 0; f < it.count; f += kLanes<float>) {
+        Vector<float> value = load(bias + f);
+        if (x) value = fma(load(weight + f), load(x + b * p_.image_size + f, it.count - f), value);
+        store(y + f, value, it.count - f);
+      }
+    }
+  }
+
+  void lstm(const Instruction& it, int64_t j) {
+    const float *gates = at(it.first_read, j), *before = at(it.first_read + 1, j);
+    float *hidden = at(it.output, j), *cell = at(it.cell, j), *visible = it.visible < 0 ? nullptr : at(it.visible, j);
+    for (int64_t b = 0; b < count_; ++b) {
+      const int64_t image = b * p_.image_size, size = it.count;
+      for (int64_t f = 0; f < size; f += kLanes<float>) {
+        const int64_t n = size - f;
+        const float* g = gates + image + f;
+        const Gates<float> a =
+            activate<float>(load(g, n), load(g + size, n), load(g + 2 * size, n), load(g + 3 * size, n));
+        const Vector<float> c = fma(a.f, load(before + image + f, n), a.i * a.g), h = a.o * tanh<float>(c);
+        store(cell + image + f, c, n);
+        store(hidden + image + f, h, n);
+        if (visible) store(visible + image + f, h, n);
+      }
+    }
+  }
+
+  void draw(int64_t i, int64_t j, int64_t k) {
+    const float* parameters = at(p_.first_parameter + k, j);
+    float* image = at(p_.image, j);
+    const int64_t channel = p_.head == program::kMixture ? 0 : k;
+    const int64_t channels = p_.head == program::kMixture ? p_.channels : 1;
+    draws_.draw(parameters, first_, count_, i * p_.width + j, k);
+    const uint8_t* drawn = static_cast<const uint8_t*>(p_.images) + i * p_.width + j;
+    for (int64_t b = 0; b < count_; ++b)
+      for (int64_t c = channel; c < channel + channels; ++c) {
+        const uint8_t level = drawn[((first_ + b) * p_.channels + c) * p_.height * p_.width];
+        const float scaled = static_cast<float>(level) * static_cast<float>(p_.scale);
+        image[b * p_.image_size + c] = scaled + static_cast<float>(p_.shift);
+      }
+  }
+};
+
+struct Job {
+  const PixelProgram& program;
+  int status;
+};
+
+void tiles(int64_t begin, int64_t end, void* context) {
+  Job& job = *static_cast<Job*>(context);
+  const PixelProgram& p = job.program;
+  Scratch memory(Tile::scratch(p));
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  Tile tile(p, memory);
+  for (int64_t n = begin; n < end; ++n)
+    tile.run(n * p.tile, p.batch - n * p.tile < p.tile ? p.batch - n * p.tile : p.tile);
+}
+
+}  // namespace
+
+int pixel_program(const PixelProgram& p) {
+  if (p.type != Type::kFloat32) return kNoKernel;
+  Job job{p, kOk};
+  parallel_for((p.batch + p.tile - 1) / p.tile, tiles, &job);
+  return job.status;
+}
+
+}  // namespace GENFAST_LEVEL
+}  // namespace genfast

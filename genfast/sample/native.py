@@ -1,0 +1,172 @@
+"""Pixel programs by the C++ engine (csrc/pixel_program.cpp): whole images in one call."""
+
+import numpy as np
+import torch
+
+from genfast import _backends
+from genfast._checks import signed
+from genfast.sample.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
+
+KINDS = ("linear", "lstm", *MAPS)
+# What the feature maps of the images of one tile may take: they should stay in the second-level cache.
+TILE_BYTES = 1 << 20
+LEAST_TILE, MOST_TILE = 6, 96
+
+
+def run(
+    program,
+    n,
+    *,
+    seed,
+    first=0,
+    temperature=1.0,
+    labels=None,
+    given=None,
+    known=None,
+    evidence=None,
+    draw=0,
+    want=(),
+    device=None,
+):
+    """Draw n images on the CPU: a `Drawn`. The same bits for any n, split, number of threads and instruction set.
+
+    Args: see `Program` and `Drawn`.
+        labels: int64 [n], of a conditional program.
+        given, known: uint8 and bool [n, C, H, W]: levels that are not drawn but taken as given, and where.
+        evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level; none for a mixture.
+        draw: which of several numbers for each value: 0, 1, ...
+        want: what to return beside the images: "log_probs", "log_evidence", "parameters".
+    """
+    tables = program.prepared.get("native") or program.prepared.setdefault("native", Tables(program))
+    size = (program.height, program.width)
+    images = torch.empty(n, program.channels, *size, dtype=torch.uint8)
+    maps = {
+        "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64),
+        "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64),
+        "parameters": torch.empty(n, tables.parameters, *size),
+    }
+    maps = {name: value for name, value in maps.items() if name in want}
+    if "log_evidence" in maps and evidence is None:
+        maps["log_evidence"].zero_()
+    inputs = [labels, given, None if known is None else known.to(torch.uint8), evidence]
+    inputs = [None if value is None else value.contiguous() for value in inputs]
+    outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
+    if n:
+        _backends.cpp.pixel_program(
+            "float32",
+            *tables.addresses,
+            *(0 if value is None else value.data_ptr() for value in (*inputs, *outputs)),
+            *tables.sizes,
+            n,
+            tables.tile(n),
+            program.channels,
+            *size,
+            program.columns,
+            program.levels,
+            HEADS.index(program.head),
+            tables.components,
+            tables.parameters,
+            tables.image,
+            tables.first_parameter,
+            signed("sample", seed),
+            first,
+            draw,
+            float(temperature),
+            program.scale,
+            program.shift,
+        )
+    return Drawn(images, **maps)
+
+
+class Tables:
+    """A program as arrays of numbers: the rows of the structs in csrc/pixel_program.h."""
+
+    def __init__(self, program):
+        self._constants, self._end = [], 0
+        self._reads = []
+        buffers, offset = [], 0
+        for b in program.buffers:
+            row_size = b.features * (b.left + b.columns + b.right)
+            fill = -1 if b.fill is None else self._constant(b.fill)
+            buffers.append([offset, b.features, b.stride.bit_length() - 1, b.rows, b.left, row_size, fill])
+            offset += -(-row_size * b.rows // PANEL) * PANEL
+        # An odd number of cache lines from image to image: an even one would crowd them into a part of the cache.
+        self.image_size = (offset // PANEL | 1) * PANEL
+        lists = [program.row, *program.pixel]
+        instructions = [self._instruction(program, it) for part in lists for it in part]
+        self.first_parameter = len(self._reads)
+        self._reads += program.parameters
+        self.image = self._write((program.image, 0), program.channels)
+        reads = [[r.buffer, r.row, r.column, r.feature, r.count] for r in self._reads]
+        ends = np.cumsum([0, *(len(part) for part in lists)])
+        self._arrays = [np.array(rows, dtype=np.int64) for rows in (instructions, reads, buffers)]
+        self._arrays.append(np.concatenate(self._constants or [np.zeros(1, np.float32)]))
+        self._arrays.append(ends.astype(np.int64))
+        self.addresses = [array.ctypes.data for array in self._arrays]
+        self.sizes = (len(reads), len(buffers), self.image_size)
+        self.parameters = sum(read.count for read in program.parameters)
+        self.components = self.parameters // (3 if program.channels == 1 else 10)
+        self.weight_bytes = 4 * self._end
+
+    def tile(self, n):
+        """Images that a thread takes at a time: enough to be worth reading the weights, few enough to stay in cache."""
+        fitting = max(TILE_BYTES, self.weight_bytes) // (4 * self.image_size)
+        share = -(-n // torch.get_num_threads())
+        return max(1, min(share, max(LEAST_TILE, min(fitting, MOST_TILE))))
+
+    def _constant(self, values):
+        """Where values, padded to whole panels, lie among the constants."""
+        values = np.ascontiguousarray(values, dtype=np.float32).ravel()
+        at, size = self._end, -(-max(values.size, 1) // PANEL) * PANEL
+        self._constants.append(np.pad(values, (0, size - values.size)))
+        self._end += size
+        return at
+
+    def _write(self, place, count):
+        if place is None:
+            return -1
+        buffer, feature = place
+        self._reads.append(Read(buffer, 0, 0, feature, count))
+        return len(self._reads) - 1
+
+    def _instruction(self, program, it):
+        output = self._write((it.buffer, it.feature), it.count)
+        cell, visible = self._write(it.cell, it.count), self._write(it.visible, it.count)
+        first_read = len(self._reads)
+        self._reads += it.reads + it.adds
+        weight = bias = step = 0
+        if it.weight is not None:
+            weight = self._constant(_panels(it.weight) if it.kind == "linear" else it.weight)
+        if it.bias is not None:
+            labels = np.atleast_2d(it.bias)
+            padded = -(-it.count // PANEL) * PANEL
+            bias = self._constant(np.pad(labels, ((0, 0), (0, padded - it.count))))
+            step = padded if it.bias.ndim == 2 else 0
+        return [
+            KINDS.index(it.kind),
+            it.sweep,
+            it.count,
+            ACTIVATIONS.index(it.activation),
+            output,
+            cell,
+            visible,
+            it.row_modulus - 1,
+            it.row_remainder,
+            it.column_modulus - 1,
+            it.column_remainder,
+            *it.domain,
+            first_read,
+            len(it.reads),
+            first_read + len(it.reads),
+            len(it.adds),
+            weight,
+            bias,
+            step,
+        ]
+
+
+def _panels(weight):
+    """[depth, count] as panels [.., depth, 16], zero beyond `count`."""
+    depth, count = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -count % PANEL)))
+    return padded.reshape(depth, -1, PANEL).transpose(1, 0, 2)
