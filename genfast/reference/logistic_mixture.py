@@ -48,7 +48,6 @@ def logistic_mixture_sample_ref(
     """Draw images, in float64. Returns uint8 [B, C, H, W]; the arguments are those of `logistic_mixture_sample`."""
     batch, _, height, width = params.shape
     channels = channels_of(params, channels)
-    log_weights, means, log_scales, coefficients = split_params(params.double(), channels)
 
     def u(draw):
         """[B, C, H, W]"""
@@ -56,11 +55,18 @@ def logistic_mixture_sample_ref(
         place = torch.arange(height * width * channels, device=params.device).view(height, width, channels)
         return uniform(seed % 2**64, image, first_element + place.permute(2, 0, 1), draw)
 
+    return inverse_mixture(params, levels, u(0)[:, :1], u(1), temperature)
+
+
+def inverse_mixture(params, levels, component_u, channel_u, temperature):
+    """The levels, uint8 [B, C, H, W], that random numbers [B, 1, H, W] and [B, C, H, W] stand for, in float64."""
+    channels = channel_u.shape[1]
+    log_weights, means, log_scales, coefficients = split_params(params.double(), channels)
     cumulative = ((log_weights - log_weights.amax(1, keepdim=True)) / temperature).exp().cumsum(1)
-    component = (cumulative[:, :-1] <= u(0)[:, :1] * cumulative[:, -1:]).sum(1, keepdim=True)[:, None]
+    component = (cumulative[:, :-1] <= component_u * cumulative[:, -1:]).sum(1, keepdim=True)[:, None]
     mean, log_scale = (p.gather(2, component.expand(-1, channels, -1, -1, -1))[:, :, 0] for p in (means, log_scales))
     # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
-    spread = temperature * log_scale.exp() * torch.logit(u(1) + 2**-25)
+    spread = temperature * log_scale.exp() * torch.logit(channel_u + 2**-25)
     positions = []
     for c in range(channels):
         centre = (levels - 1) * mean[:, c]
