@@ -70,8 +70,13 @@ def backends():
 
 
 def explain(op, *args, **kwargs):
-    """Which backend `op(*args, **kwargs)` would use, and why not the others; `op` may be a name."""
+    """Which backend `op(*args, **kwargs)` would use, and why not the others; `op` may be a name.
+
+    `explain(genfast.sample, model)` tells it of the engine that draws images from the model.
+    """
     name = op if isinstance(op, str) else op.__name__
+    if name in ("sample", "genfast.sample"):
+        return importlib.import_module("genfast.sample.engine").explain(*args, **kwargs)
     if name not in _DTYPES:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

@@ -1,7 +1,7 @@
 """What the models of tractable density share: images and labels in, log-probabilities and samples out."""
 
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -115,46 +115,16 @@ class Autoregressive(Pretrained, nn.Module):
         """Log-probability of each image in nats: `x` uint8 [B, C, H, W] -> [B]. Arguments and errors as `forward`."""
         return -self.nll(x, self.forward(x, labels))
 
-    @torch.no_grad()
-    def sample(self, n, *, seed=0, temperature=1.0, first=0, labels=None):
-        """Images drawn pixel by pixel: uint8 [n, C, H, W].
+    def sample(self, n, *, seed=0, temperature=1.0, first=0, labels=None, backend="auto"):
+        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments and errors.
 
-        Sample number i takes its random numbers from (seed, i) alone, so that `sample(2, first=5)` is
-        `sample(7)[5:]` (but for a draw within rounding of a boundary between two levels). Each pixel runs the
-        network on the rows so far: slow, and the judge of anything faster.
-
-        Args:
-            n: number of images.
-            seed: int in [0, 2**64).
-            temperature: divides the logits; below 1 the samples keep to likelier values.
-            first: index of the first image.
-            labels: for a conditional model: one int for all, or integers [n], one for each image.
-        Raises: ValueError for a negative n or first, a seed out of range, or a temperature not above 0; errors
-            of labels as `forward`.
+        `backend="reference"` runs the network once for every draw: slow, and the judge of anything faster.
         """
-        c, weight = self.config, next(self.parameters())
-        if n < 0 or first < 0:
-            raise ValueError(f"sample: n and first must not be negative; got n={n}, first={first}")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"sample: seed must lie in [0, 2**64); got {seed}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"sample: temperature must be positive and finite; got {temperature}")
-        if type(labels) is int and getattr(c, "classes", 0):
-            self._check_range(labels, labels)
-            labels = torch.full((n,), labels, device=weight.device)
-        labels = self._check_labels(labels, n)
-        x = torch.zeros(n, c.channels, c.height, c.width, dtype=torch.uint8, device=weight.device)
-        training = self.training
-        self.eval()
-        try:
-            for i, j, k in product(range(c.height), range(c.width), range(self.draws)):
-                pixel = self._run(x[:, :, : self.rows(i)], labels)[..., i : i + 1, j : j + 1]
-                element = (i * c.width + j) * c.channels + k
-                drawn = self.draw(pixel, k, seed=seed, first=first, temperature=temperature, element=element)
-                x[:, k : k + drawn.shape[1], i : i + 1, j : j + 1] = drawn
-        finally:
-            self.train(training)
-        return x
+        from genfast.sample.draws import sample  # which knows the models
+
+        return sample(
+            self, n, seed=seed, temperature=temperature, first=first, labels=labels, backend=backend
+        )  # fmt: skip
 
     def _run(self, x, labels):
         x = x.to(next(self.parameters()).dtype) * (2 / (self.config.levels - 1)) - 1

@@ -1,0 +1,263 @@
+"""One model and the backend that draws from it."""
+
+from weakref import WeakKeyDictionary
+
+import torch
+
+from genfast import _backends
+from genfast.sample import native, reference, stepped
+from genfast.sample._arguments import check_count, check_images, check_known, check_labels, check_whole
+
+try:
+    from genfast.sample.capture import compile_program
+    from genfast.sample.plan import NotIncremental
+except ImportError:
+
+    class NotIncremental(ValueError):
+        pass
+
+    def compile_program(model, **options):
+        raise NotIncremental("none yet")
+
+
+BACKENDS = ("cpp", "triton", "torch", "reference")
+WANTED = ("log_probs", "log_evidence", "parameters")
+# Of each model, by its options: the weights that a program was compiled from, and the program or why there is none.
+_PROGRAMS = WeakKeyDictionary()
+
+
+class Engine:
+    """Draws images from an autoregressive model, every pixel computed once.
+
+    Args:
+        model: a model of `genfast.models`, or another `torch.nn.Module` that maps images [B, C, H, W] to the
+            parameters of all conditionals, [B, P, H, W], [B, C, L, H, W] or [B, L, C, H, W].
+        backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "reference" (a full forward for each
+            draw), or "auto": the first that serves the model.
+        shape: (C, H, W), of a model that is none of `genfast.models`; the next three are for such a model too.
+        levels: of a channel, 2 to 256; None: what the output has.
+        input_range: what the lowest and the highest level enter the model as; (-1, 1) if not given.
+        head: "bernoulli" (the logit of level 1), "categorical" (logits of all levels) or "mixture" (of logistics, as
+            `genfast.logistic_mixture_nll` reads it); None: the first two by the size of the output.
+    Raises: RuntimeError for a backend that cannot serve this model, with the reason; ValueError for an option that
+        does not fit the model, or a weight that is not finite.
+
+    The model may be trained on: the engine looks at its weights again at every call.
+    """
+
+    def __init__(self, model, *, backend="auto", shape=None, levels=None, input_range=None, head=None):
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
+        if backend not in ("auto", *BACKENDS):
+            raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
+        shape = shape if shape is None else tuple(shape)
+        input_range = input_range if input_range is None else tuple(float(value) for value in input_range)
+        self.model, self.asked = model, backend
+        self._options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
+        self._key = tuple(self._options.values())
+        self.network = reference.FullForward(model, **self._options)
+
+    @property
+    def backend(self):
+        """The name of the backend that serves the model as it is now."""
+        return self._choose(self._now())
+
+    @property
+    def explanation(self):
+        """`Explanation`: the backend that serves the model, and why not each of the others."""
+        now, others = self._now(), {}
+        chosen = self._choose(now)
+        for name in BACKENDS:
+            if name != chosen:
+                reason = self._refusal(name, now)
+                others[name] = reason or f"could serve, but {chosen} was asked for or comes first"
+        return _backends.Explanation("sample", chosen, others)
+
+    @property
+    def program(self):
+        """The `Program` of the model as it is now.
+
+        Raises: NotIncremental where it has none.
+        """
+        program = self._compiled(self._now())
+        if isinstance(program, str):
+            raise NotIncremental(program)
+        return program
+
+    @property
+    def batch_size(self):
+        """Images to draw in one call: few enough for little memory and for calls of a second or two."""
+        backend = self.backend
+        if backend == "reference":
+            return 64
+        if backend == "triton" or self.network.device.type == "cuda":
+            return 1024
+        return max(32, min(4096, 20_000_000_000 // work(self.program) // 32 * 32)) if backend == "cpp" else 256
+
+    def run(
+        self, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
+        want=(),
+    ):  # fmt: skip
+        """Draw n images in one call; memory grows with n.
+
+        Args:
+            seed, first, draw: value `element` of image b is drawn by `uniform(seed, first + b, element, draw)`, where
+                element = (row * W + column) * C + channel; a mixture takes the numbers 2 draw and 2 draw + 1.
+            temperature: divides the logits; a mixture's scales are multiplied by it.
+            labels: integers [n], or one int, of a conditional model.
+            given, known: uint8 and bool [n or 1, C, H, W]: where known, the level is not drawn but the one given.
+            evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level; none for a
+                mixture. Level l is drawn with weight p(l) exp(evidence[l]).
+            want: of "log_probs", "log_evidence" (of evidence) and "parameters".
+        Returns: `Drawn`, on the device of the model.
+        Raises: TypeError or ValueError for an argument that does not fit.
+        """
+        network = self.network
+        check_count("sample", n, first, seed, temperature)
+        check_whole("sample", "draw", draw, 0)
+        labels = check_labels("sample", labels, network, n, network.device)
+        given, known = check_known("sample", given, known, network, n)
+        self._check_evidence(evidence, n, want)
+        return self._run(
+            n, seed=seed, first=first, temperature=temperature, labels=labels, given=given, known=known,
+            evidence=evidence, draw=draw, want=want,
+        )  # fmt: skip
+
+    def log_prob(self, images, labels=None):
+        """Log-probability of each image in nats: uint8 [n, C, H, W] -> float64 [n].
+
+        On one backend it is made of the same numbers as the samples. Errors as `run`.
+        """
+        network = self.network
+        images = check_images("log_prob", "images", images, network)
+        labels = check_labels("log_prob", labels, network, len(images), network.device)
+        parts, size = [images.new_zeros(0, dtype=torch.float64, device=network.device)], self.batch_size
+        for start in range(0, len(images), size):
+            part = images[start : start + size].to(network.device)
+            chosen = None if labels is None else labels[start : start + size]
+            known = torch.ones_like(part, dtype=torch.bool)
+            drawn = self._run(len(part), seed=0, labels=chosen, given=part, known=known, want=("log_probs",))
+            parts.append(drawn.log_probs.flatten(1).sum(1))
+        return torch.cat(parts)
+
+    def _run(self, n, **arguments):
+        """`run` of checked arguments."""
+        now, device = self._now(), self.network.device
+        backend = self._choose(now)
+        for name in ("given", "known", "evidence", "labels"):
+            if arguments.get(name) is not None:
+                arguments[name] = arguments[name].to(device)
+        if backend == "reference":
+            return reference.run(self.network, n, **arguments)
+        run = {"cpp": native.run, "torch": stepped.run}.get(backend) or _backends.launcher("pixel_program", "run")
+        return run(self._compiled(now), n, device=device, **arguments)
+
+    def _check_evidence(self, evidence, n, want):
+        if unknown := sorted(set(want) - set(WANTED)):
+            raise ValueError(f"sample: want must be of {', '.join(WANTED)}; got {unknown[0]!r}")
+        network = self.network
+        if network.head is None and (evidence is not None or "log_probs" in want):
+            raise ValueError(f"sample: {type(network.model).__name__} draws in its own way; got evidence or log_probs")
+        if evidence is None:
+            if "log_evidence" in want:
+                raise ValueError("sample: evidence must be given where log_evidence is wanted; got None")
+            return
+        if network.head == "mixture":
+            raise ValueError("sample: evidence must be None for a mixture of logistics; got a value")
+        if not isinstance(evidence, torch.Tensor) or evidence.dtype != torch.float32:
+            got = evidence.dtype if isinstance(evidence, torch.Tensor) else type(evidence).__name__
+            raise TypeError(f"sample: evidence must be a tensor of torch.float32; got {got}")
+        expected = (n, network.channels, network.height, network.width, network.levels)
+        if evidence.shape != expected:
+            raise ValueError(f"sample: evidence must have shape {expected}; got {tuple(evidence.shape)}")
+        if evidence.numel() and (evidence.isnan().any() or not evidence.amax(-1).isfinite().all()):
+            raise ValueError(
+                "sample: evidence must be finite for a level of each value and below inf for all; got others"
+            )
+
+    def _choose(self, now):
+        """The name of the backend, for the weights `now`."""
+        chosen = now["chosen"]
+        if self.asked not in chosen:
+            if self.asked == "auto":
+                chosen["auto"] = next(name for name in BACKENDS if self._refusal(name, now) is None)
+            elif reason := self._refusal(self.asked, now):
+                able = [name for name in BACKENDS if self._refusal(name, now) is None]
+                raise RuntimeError(
+                    f"sample: backend must be able to serve this model; got {self.asked!r} ({reason}); "
+                    f"can serve: {', '.join(able)}"
+                )
+            else:
+                chosen[self.asked] = self.asked
+        return chosen[self.asked]
+
+    def _refusal(self, name, now):
+        """The reason why a backend cannot serve the model, or None if it can."""
+        if name == "reference":
+            return None
+        device, dtype = self.network.device, self.network.dtype
+        if dtype == torch.float64:
+            return "computes in float32, and the model has the dtype float64"
+        if name == "cpp" and not (found := _backends.backends()["cpp"]).available:
+            return found.reason
+        if name == "cpp" and device.type != "cpu":
+            return f"needs a model on the CPU, not one on {device}"
+        if name == "triton" and not (found := _backends.backends()["triton"]).available:
+            return found.reason
+        if name == "triton" and device.type != "cuda":
+            return f"needs a model on a CUDA device, not one on {device}"
+        if self.network.head is None:
+            return f"{type(self.model).__name__} draws in its own way"
+        program = self._compiled(now)
+        return program if isinstance(program, str) else None
+
+    def _now(self):
+        """What is kept of the model for its weights as they are now; they are finite."""
+        weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
+        now = kept.get(self._key)
+        if now is None or now["weights"] != weights:
+            kept.pop(self._key, None)
+            _check_finite(self.model)
+            now = kept[self._key] = {"weights": weights, "chosen": {}}
+        return now
+
+    def _compiled(self, now):
+        """The program, or the reason why there is none."""
+        if "program" not in now:
+            options = {name: value for name, value in self._options.items() if value is not None}
+            try:
+                with torch.no_grad(), reference.evaluating(self.model):
+                    now["program"] = compile_program(self.model, **options)
+            except NotIncremental as error:
+                now["program"] = str(error)
+        return now["program"]
+
+
+def work(program):
+    """Multiplications that an image takes."""
+    total = 0
+    for it in [*program.row, *(it for part in program.pixel for it in part)]:
+        if it.kind == "linear":
+            total += it.weight.size * program.height * program.columns // (it.row_modulus * it.column_modulus)
+    return max(1, total)
+
+
+def explain(model, *, backend="auto", **options):
+    """Which backend `genfast.sample(model, ...)` would use, and why not the others: an `Explanation`."""
+    return Engine(model, backend=backend, **options).explanation
+
+
+def _check_finite(model):
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
+            raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
+
+
+def _weights(model):
+    """What changes when a parameter or buffer does."""
+    found = []
+    for module in model.modules():
+        for group in (module._parameters, module._buffers):
+            found += [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in group.values() if t is not None]
+    weight = next(model.parameters(), None)
+    return found, None if weight is None else (weight.dtype, weight.device)
