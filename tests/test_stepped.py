@@ -80,7 +80,6 @@ def test_known_values_are_kept_and_the_others_drawn(case):
     y = forward(case, filled)
     if p.head == "mixture":
         # The draws 4 and 5 of the house Philox: the component and the levels.
-
         again = inverse_mixture(y[:, 0], p.levels, uniforms(p, N, 4)[:, :1], uniforms(p, N, 5), 1.0)
     else:
         again = inverse_cdf(y.movedim(2, -1), uniforms(p, N, 2))
@@ -103,7 +102,8 @@ def test_evidence_weighs_the_levels(case):
     assert_matches(drawn.log_evidence, joint.logsumexp(-1), atol=1e-5)
     expected = logits.log_softmax(-1).gather(-1, drawn.images.long()[..., None])[..., 0]
     assert_matches(drawn.log_probs, expected, atol=1e-5)
-    assert not torch.equal(drawn.images, run(case, temperature=temperature).images)
+    without = run(case, temperature=temperature, want=("log_evidence",))
+    assert not torch.equal(drawn.images, without.images) and not without.log_evidence.any()
 
 
 @every_case
@@ -120,7 +120,6 @@ def test_no_images(case):
         ({"labels": torch.zeros(N)}, "labels must be None for 0 classes"),
         ({"given": images_of(masked().program, N)}, "given and known must come together"),
         ({"evidence": torch.zeros(N, 1, 4, 3)}, r"evidence must have shape \(7, 1, 4, 3, 2\); got \(7, 1, 4, 3\)"),
-        ({"want": ("log_evidence",)}, "evidence must be given where log_evidence is wanted"),
     ],
 )
 def test_bad_arguments_get_one_error(options, message):
@@ -139,3 +138,16 @@ def test_a_read_outside_its_buffer_is_refused(read):
     case.program.pixel[0][0].reads[0] = read
     with pytest.raises(ValueError, match="stepped: a position must lie inside buffer 0"):
         run(case)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_case
+def test_gpu_graphs_of_rows_draw_what_the_cpu_draws(case):
+    p = case.program
+    images, known = images_of(p, N), known_of(p, N)
+    for options in ({}, {"temperature": 1.7, "draw": 2}, {"given": images, "known": known}):
+        want = ("log_probs", "parameters")
+        expected, got = (run(case, want=want, device=device, **options) for device in ("cpu", "cuda"))
+        assert got.images.is_cuda and torch.equal(got.images.cpu(), expected.images)
+        assert_matches(got.parameters, expected.parameters, atol=1e-5)
+        assert_matches(got.log_probs, expected.log_probs, atol=1e-4)

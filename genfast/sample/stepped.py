@@ -35,7 +35,7 @@ def run(
         given, known: uint8 and bool [n, C, H, W] or None: where known, the level is that given. A mixture draws all
             channels of a pixel together: they are known together.
         evidence: float32 [n, C, H, W, L] or None, not for a mixture: level l has the weight p_T(l) exp(evidence[l]).
-        want: names of optional results, of `WANTED`.
+        want: names of optional results, of `WANTED`; log_evidence is 0 without evidence.
         device: where to compute; None for the CPU.
     Raises: ValueError for arguments that do not fit the program.
     """
@@ -49,7 +49,7 @@ def run(
     if "log_probs" in want:
         drawn.log_probs = torch.empty((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
     if "log_evidence" in want:
-        drawn.log_evidence = torch.empty((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
+        drawn.log_evidence = torch.zeros((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
     if "parameters" in want:
         count = sum(read.count for read in program.parameters)
         drawn.parameters = torch.empty((n, count, *shape[2:]), dtype=torch.float32, device=device)
@@ -81,8 +81,6 @@ def _check(program, n, labels, given, known, evidence, want):
         raise ValueError("stepped: given and known must come together; got one of them")
     if evidence is not None and c.head == "mixture":
         raise ValueError("stepped: evidence must be None for a mixture; got a tensor")
-    if "log_evidence" in want and evidence is None:
-        raise ValueError("stepped: evidence must be given where log_evidence is wanted; got None")
     shape = (n, c.channels, c.height, c.width)
     levels = 2 if c.head == "bernoulli" else c.levels
     for name, tensor, expected in (
@@ -144,7 +142,7 @@ class Stepper:
             channels = slice(None) if self.program.head == "mixture" else slice(k, k + 1)
             if drawn.log_probs is not None:
                 drawn.log_probs[:, k, i] = _heads.log_prob(self.program, parameters, self.levels[:, :, channels])
-            if drawn.log_evidence is not None:
+            if drawn.log_evidence is not None and self.evidence is not None:
                 evidence = self.evidence[:, :, k]
                 drawn.log_evidence[:, k, i] = _heads.log_evidence(parameters, self.temperature, evidence)
             if drawn.parameters is not None:
