@@ -1,6 +1,7 @@
 """Measures of a density model, and yardsticks that need no model."""
 
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
+from genfast.metrics.distortion import psnr
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
 
-__all__ = ["bits_per_dim", "gzip_nats", "independent_pixel_nll", "png_bytes", "png_nats"]
+__all__ = ["bits_per_dim", "gzip_nats", "independent_pixel_nll", "png_bytes", "png_nats", "psnr"]

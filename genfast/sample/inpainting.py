@@ -1,0 +1,79 @@
+"""Filling in the unknown values of images."""
+
+from dataclasses import dataclass
+
+import torch
+
+from genfast.sample._arguments import check_count, check_images, check_labels, check_mask, check_whole
+from genfast.sample.engine import Engine
+from genfast.sample.metropolis import MOST_STEPS, Chains, rates
+
+ORDERS = ("raster", "exact")
+
+
+@dataclass
+class Inpainting:
+    """What `inpaint` returns.
+
+    Attributes:
+        images: uint8 [n, C, H, W].
+        acceptance: share of the proposed blocks that were accepted, by kind ("all" unknown values, a "window", a
+            "pixel"); empty where no chain was needed.
+    """
+
+    images: torch.Tensor
+    acceptance: dict
+
+
+def inpaint(
+    model, images, mask, *, order="exact", steps=500, seed=0, first=0, labels=None, batch_size=None, backend="auto",
+    shape=None, levels=None, input_range=None, head=None, progress=None,
+):  # fmt: skip
+    """Draw the unknown values of images, given the known ones.
+
+    "raster" draws every unknown value from what comes before it alone, as `genfast.sample(given=, mask=)` does: exact
+    where all unknown values come last. "exact" goes on from there by `steps` steps of a Metropolis-Hastings chain, with
+    the model's exact likelihood ratio (`genfast.sample.metropolis`), whose limit is the model's distribution given all
+    known values; an image whose unknown values come last is left as it is.
+
+    The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
+
+    Args:
+        model, seed, first, labels, batch_size, backend, shape, levels, input_range, head: as `genfast.sample`.
+        images: uint8 [n, C, H, W], levels; what is unknown may be any.
+        mask: bool [n or 1, C or 1, H, W], True where a value is known.
+        order: "raster" or "exact".
+        steps: of the chain, each one pass of the engine.
+        progress: called with 1 after each step of a batch.
+    Returns: `Inpainting`.
+    Raises: as `genfast.sample`.
+    Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
+    """
+    engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
+    network = engine.network
+    images = check_images("inpaint", "images", images, network)
+    n = len(images)
+    check_count("inpaint", n, first, seed)
+    known = check_mask("inpaint", mask, network, n)
+    labels = check_labels("inpaint", labels, network, n, network.device)
+    check_whole("inpaint", "steps", steps, 0, MOST_STEPS)
+    if order not in ORDERS:
+        raise ValueError(f"inpaint: order must be one of {', '.join(ORDERS)}; got {order!r}")
+    if batch_size is not None:
+        check_whole("inpaint", "batch_size", batch_size, 1)
+    size = batch_size or engine.batch_size
+    parts, counts = [images[:0].to(network.device)], torch.zeros(2, 3, dtype=torch.int64)
+    for start in range(0, n, size):
+        part = slice(start, min(start + size, n))
+        chains = Chains(
+            engine, images[part].to(network.device), known[part].to(network.device), seed=seed, first=first + start,
+            labels=None if labels is None else labels[part],
+        )  # fmt: skip
+        if order == "exact" and chains.moving.any():
+            for number in range(1, steps + 1):
+                chains.step(number)
+                if progress is not None:
+                    progress(1)
+        parts.append(chains.images)
+        counts += torch.stack((chains.accepted, chains.proposed))
+    return Inpainting(torch.cat(parts), rates(*counts))
