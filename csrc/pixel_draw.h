@@ -10,14 +10,16 @@ namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
 
+constexpr int64_t kGroup = 64;  // levels whose weights are added up together
+
 class Draws {
  public:
   Draws(const PixelProgram& program, Scratch& memory) : p_(program), memory_(memory) {
     columns_ = memory.take<double>(2 * kMostLevels * kDrawTile);
-    weights_ = memory.take<float>(kMostLevels + kSumLanes);
+    weights_ = memory.take<float>(kMostLevels);
   }
   static int64_t scratch(const PixelProgram& p) {
-    return Scratch::bytes<double>(2 * kMostLevels * kDrawTile) + Scratch::bytes<float>(kMostLevels + kSumLanes) +
+    return Scratch::bytes<double>(2 * kMostLevels * kDrawTile) + Scratch::bytes<float>(kMostLevels) +
            2 * mixture_scratch(p);
   }
 
@@ -71,10 +73,13 @@ class Draws {
 
   // One number for each image.
   void uniforms_of(int64_t first, int64_t images, int64_t element, int64_t draw, double* u) const {
-    for (int64_t b = 0; b < images; ++b)
-      u[b] = uniform(static_cast<uint64_t>(p_.seed), static_cast<uint64_t>(p_.first_index + first + b),
+    const auto of_image = [&](int64_t b) {
+      return uniform(static_cast<uint64_t>(p_.seed), static_cast<uint64_t>(p_.first_index + first + b),
                      static_cast<uint32_t>(element), static_cast<uint32_t>(draw));
-    for (int64_t b = images; b < kDrawTile; ++b) u[b] = 0;
+    };
+    u[0] = of_image(0);
+    if (images > 1)
+      for (int64_t b = 0; b < kDrawTile; ++b) u[b] = of_image(b);  // as many as make whole vectors
   }
 
   // Writes the levels: drawn ones, but for those that are known. Gives them back as they are now.
@@ -92,7 +97,7 @@ class Draws {
   }
 
   void bernoulli(const float* at, int64_t first, int64_t images, int64_t place, int64_t k) {
-    double logits[kDrawTile] = {}, u[kDrawTile], levels[kDrawTile] = {};
+    double logits[kDrawTile] = {}, u[kDrawTile] = {}, levels[kDrawTile] = {};
     for (int64_t b = 0; b < images; ++b) logits[b] = static_cast<double>(at[b * p_.image_size]);
     if (!all_known(first, images, k, place)) {
       uniforms_of(first, images, place * p_.channels + k, p_.draw, u);
@@ -109,7 +114,7 @@ class Draws {
   void categorical(const float* at, int64_t first, int64_t images, int64_t place, int64_t k) {
     const bool two = p_.head == program::kBernoulli, known = all_known(first, images, k, place);
     const bool exact = p_.evidence || p_.log_probs || p_.log_evidence || p_.temperature != 1;
-    double u[kDrawTile], levels[kDrawTile] = {};
+    double u[kDrawTile] = {}, levels[kDrawTile] = {};
     if (!known) uniforms_of(first, images, place * p_.channels + k, p_.draw, u);
     if (exact) {
       for (int64_t b = 0; b < kDrawTile; ++b)
@@ -160,39 +165,60 @@ class Draws {
     return largest + logarithm<double>(sum);
   }
 
+  // In no order that matters: of every level, one of its own.
+  static GENFAST_INLINE double total(Vector<float> x) {
+    typedef float Four __attribute__((vector_size(16)));
+    Four parts[kLanes<float> / 4];
+    memcpy(parts, &x, sizeof parts);
+    for (int64_t half = kLanes<float> / 8; half; half /= 2)
+      for (int64_t i = 0; i < half; ++i) parts[i] += parts[i + half];
+    return static_cast<double>((parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]));
+  }
+
   // The level that categorical_level draws, mostly from float sums: where u is too close to a boundary for them, which
   // happens a few times in a million draws, the double ones decide.
   double level_of(const float* logits, double u) {
     constexpr int64_t lanes = kLanes<float>;
     constexpr double kDoubt = 8e-6;  // over the error of 256 exponentials and their sums, relative to the whole
-    Vector<float> top = broadcast(logits[0]);
-    for (int64_t l = 0; l < p_.levels; l += lanes) {
-      Vector<float> v = load(logits + l, p_.levels - l);
-      if (p_.levels - l < lanes) v = padded(v, p_.levels - l, logits[0]);
-      top = v > top ? v : top;
-    }
-    float all[lanes];
-    store(all, top);
-    float largest = all[0];
-    for (int64_t i = 1; i < lanes; ++i) largest = all[i] > largest ? all[i] : largest;
-    double blocks[kMostLevels / 16], whole = 0;
-    for (int64_t block = 0; block * kSumLanes < p_.levels; ++block) {
-      LaneSum<float> sum;
-      for (int64_t part = 0; part < LaneSum<float>::kParts; ++part) {
-        const int64_t l = block * kSumLanes + part * lanes, left = p_.levels - l;
-        Vector<float> e = broadcast(0.f);
-        if (left > 0) e = decay<float>(load(logits + l, left) - broadcast(largest));
-        if (left < lanes) e = padded(e, left, 0.f);
-        store(weights_ + l, e);
-        sum.add(part, e);
+    const int64_t groups = (p_.levels + kGroup - 1) / kGroup;
+    memcpy(weights_, logits, static_cast<size_t>(p_.levels) * sizeof *logits);
+    for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -__builtin_inff();
+    Vector<float> tops[kGroup / lanes];
+    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = load(weights_ + v * lanes);
+    for (int64_t l = kGroup; l < groups * kGroup; l += kGroup)
+      for (int64_t v = 0; v < kGroup / lanes; ++v) {
+        const Vector<float> x = load(weights_ + l + v * lanes);
+        tops[v] = x > tops[v] ? x : tops[v];
       }
-      whole += blocks[block] = static_cast<double>(sum.total());
+    for (int64_t half = kGroup / lanes / 2; half; half /= 2)
+      for (int64_t v = 0; v < half; ++v) tops[v] = tops[v + half] > tops[v] ? tops[v + half] : tops[v];
+    float top[lanes];
+    store(top, tops[0]);
+    for (int64_t half = lanes / 2; half; half /= 2)
+      for (int64_t i = 0; i < half; ++i) top[i] = top[i + half] > top[i] ? top[i + half] : top[i];
+    const Vector<float> largest = broadcast(top[0]), least = broadcast(-Exponential<float>::kLimit);
+    double sums[kMostLevels / kGroup], whole = 0;
+    for (int64_t group = 0; group < groups; ++group) {
+      Vector<float> sum = broadcast(0.f);
+      for (int64_t l = group * kGroup; l < (group + 1) * kGroup; l += lanes) {
+        const Vector<float> x = load(weights_ + l) - largest, e = exponential<float>(x > least ? x : least);
+        store(weights_ + l, e);
+        sum += e;
+      }
+      whole += sums[group] = total(sum);
     }
+    // The group, the block in it, the level in that.
     const double target = u * whole, doubt = kDoubt * whole;
     double below = 0;
-    int64_t block = 0;
-    while ((block + 1) * kSumLanes < p_.levels && below + blocks[block] <= target) below += blocks[block++];
-    for (int64_t l = block * kSumLanes; l < p_.levels; ++l) {
+    int64_t group = 0;
+    while (group + 1 < groups && below + sums[group] <= target) below += sums[group++];
+    int64_t l = group * kGroup;
+    for (; l < (group + 1) * kGroup - lanes; l += lanes) {
+      const double above = below + total(load(weights_ + l));
+      if (above > target) break;
+      below = above;
+    }
+    for (int64_t end = (group + 1) * kGroup; l < end; ++l) {
       const double above = below + static_cast<double>(weights_[l]);
       if (above > target) {
         if (target - below < doubt || above - target < doubt) break;
@@ -200,17 +226,9 @@ class Draws {
       }
       below = above;
     }
-    for (int64_t l = 0; l < p_.levels; ++l)
+    for (l = 0; l < p_.levels; ++l)
       for (int64_t b = 0; b < kLanes<double>; ++b) columns_[l * kDrawTile + b] = static_cast<double>(logits[l]);
     return categorical_level(columns_, p_.levels, 1., broadcast(u))[0];
-  }
-
-  // The lanes from n on replaced.
-  static Vector<float> padded(Vector<float> x, int64_t n, float with) {
-    float all[kLanes<float>];
-    store(all, x);
-    for (int64_t i = n > 0 ? n : 0; i < kLanes<float>; ++i) all[i] = with;
-    return load(all);
   }
 
   template <int C>
@@ -226,7 +244,7 @@ class Draws {
       const int64_t count = images - n < lanes ? images - n : lanes;
       double levels[C][kDrawTile] = {};
       if (!known) {
-        double component_u[kDrawTile], u[kDrawTile], logistic_u[kDrawTile * C];
+        double component_u[kDrawTile] = {}, u[kDrawTile] = {}, logistic_u[kDrawTile * C];
         uniforms_of(first + n, count, place * C, 2 * p_.draw, component_u);
         for (int c = 0; c < C; ++c) {
           uniforms_of(first + n, count, place * C + c, 2 * p_.draw + 1, u);

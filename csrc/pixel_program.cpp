@@ -12,6 +12,8 @@ using program::Read;
 
 constexpr int64_t kPanel = 16;
 constexpr int kChains = 4;
+// One image reads every weight once: they come from the second-level cache, whose latency this many rows hide.
+constexpr int kAhead = 8;
 
 // Images of a register tile: 24 of 32 registers are accumulators with AVX-512, 12 of 16 before it.
 #if defined(__AVX512F__)
@@ -77,6 +79,8 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t
     int64_t k = 0;
     for (; k + kChains <= span->count; k += kChains, weight += kChains * kPanel) {
 #pragma GCC unroll 4
+      for (int q = 0; R == 1 && q < kChains; ++q) __builtin_prefetch(weight + (q + kAhead) * kPanel);
+#pragma GCC unroll 4
       for (int q = 0; q < kChains; ++q) {
         const Vector<float> w = load(weight + q * kPanel);
 #pragma GCC unroll 8
@@ -116,6 +120,11 @@ void linear(const Linear& job, int64_t rows, const float* weight, int64_t depth)
   }
 }
 
+// Where the values of a read lie in the present row: at column 0, and how far from column to column.
+struct Place {
+  int64_t at, features, shift;
+};
+
 // One thread's images.
 class Tile {
  public:
@@ -127,13 +136,13 @@ class Tile {
         constants_(static_cast<const float*>(p_.constants)),
         bounds_(static_cast<const int64_t*>(p_.bounds)),
         arena_(memory.take<float>(p_.tile * p_.image_size)),
-        places_(memory.take<int64_t>(p_.read_count)),
+        places_(memory.take<Place>(p_.read_count)),
         spans_(memory.take<Span>(p_.read_count)),
         biases_(memory.take<const float*>(max(p_.tile, p_.columns))),
         draws_(program, memory) {}
 
   static int64_t scratch(const PixelProgram& p) {
-    return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<int64_t>(p.read_count) +
+    return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<Place>(p.read_count) +
            Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns)) +
            Draws::scratch(p);
   }
@@ -160,7 +169,7 @@ class Tile {
   const float* constants_;
   const int64_t* bounds_;
   float* arena_;
-  int64_t* places_;  // of every read in the present row: where column 0 is in the buffers of an image
+  Place* places_;
   Span* spans_;
   const float** biases_;
   Draws draws_;
@@ -190,20 +199,21 @@ class Tile {
       const Read& read = reads_[n];
       const Buffer& buffer = buffers_[read.buffer];
       const int64_t slot = ((i >> buffer.shift) + read.row + buffer.rows) % buffer.rows;
-      places_[n] =
-          buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.features + read.feature;
+      places_[n] = {
+          buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.features + read.feature,
+          buffer.features, buffer.shift};
     }
   }
 
   float* at(int64_t read, int64_t j) {
-    const Buffer& buffer = buffers_[reads_[read].buffer];
-    return arena_ + places_[read] + (j >> buffer.shift) * buffer.features;
+    const Place& place = places_[read];
+    return arena_ + place.at + (j >> place.shift) * place.features;
   }
 
   bool runs_in_row(const Instruction& it) const { return (row_ & it.row_mask) == it.row_remainder; }
   bool runs_in_column(const Instruction& it, int64_t j) const { return (j & it.column_mask) == it.column_remainder; }
   bool inside(const Instruction& it, int64_t j) const {
-    const int64_t shift = buffers_[reads_[it.output].buffer].shift, r = row_ >> shift, c = j >> shift;
+    const int64_t shift = places_[it.output].shift, r = row_ >> shift, c = j >> shift;
     return r >= it.first_row && r < it.end_row && c >= it.first_column && c < it.end_column;
   }
 
@@ -229,7 +239,7 @@ class Tile {
     bool by_columns = it.kind == program::kLinear && count_ < kImages;
     for (int64_t n = 0; n < it.reads + it.adds; ++n) {
       const int64_t read = n < it.reads ? it.first_read + n : it.first_add + n - it.reads;
-      by_columns &= step >> buffers_[reads_[read].buffer].shift > 0;
+      by_columns &= step >> places_[read].shift > 0;
     }
     if (!by_columns) {
       for (int64_t j = first; j < p_.columns; j += step) execute(it, j);
@@ -241,12 +251,12 @@ class Tile {
     for (int64_t j = end; j < p_.columns; j += step) outside(it, j);
     if (columns == 0) return;
     for (int64_t b = 0; b < count_; ++b) {
-      const Linear job = linear_of(it, first, [&](int64_t read) {
-        const Buffer& buffer = buffers_[reads_[read].buffer];
-        return Span{at(read, first) + b * p_.image_size, (step >> buffer.shift) * buffer.features, reads_[read].count};
+      const Linear job = linear_of(it, [&](int64_t read) {
+        const int64_t columns = step >> places_[read].shift;
+        return Span{at(read, first) + b * p_.image_size, columns * places_[read].features, reads_[read].count};
       });
       for (int64_t c = 0; c < columns; ++c) biases_[c] = bias_of(it, b);
-      linear(job, columns, constants_ + it.weight, depth(it));
+      linear(job, columns, constants_ + it.weight, it.depth);
     }
   }
 
@@ -254,14 +264,9 @@ class Tile {
     const int64_t* labels = static_cast<const int64_t*>(p_.labels);
     return constants_ + it.bias + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
   }
-  int64_t depth(const Instruction& it) const {
-    int64_t sum = 0;
-    for (int64_t n = 0; n < it.reads; ++n) sum += reads_[it.first_read + n].count;
-    return sum;
-  }
 
   template <class Where>
-  Linear linear_of(const Instruction& it, int64_t, const Where& where) {
+  Linear linear_of(const Instruction& it, const Where& where) {
     for (int64_t n = 0; n < it.reads; ++n) spans_[n] = where(it.first_read + n);
     Span* adds = spans_ + it.reads;
     for (int64_t n = 0; n < it.adds; ++n) adds[n] = where(it.first_add + n);
@@ -305,9 +310,9 @@ class Tile {
 
   void run_linear(const Instruction& it, int64_t j) {
     const Linear job =
-        linear_of(it, j, [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; });
+        linear_of(it, [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; });
     for (int64_t b = 0; b < count_; ++b) biases_[b] = bias_of(it, b);
-    linear(job, count_, constants_ + it.weight, depth(it));
+    linear(job, count_, constants_ + it.weight, it.depth);
   }
 
   template <class Function>

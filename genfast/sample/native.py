@@ -82,6 +82,7 @@ class Tables:
     """A program as arrays of numbers: the rows of the structs in csrc/pixel_program.h."""
 
     def __init__(self, program):
+        program.check()
         self._constants, self._end = [], 0
         self._reads = []
         buffers, offset = [], 0
@@ -159,6 +160,7 @@ class Tables:
             len(it.reads),
             first_read + len(it.reads),
             len(it.adds),
+            sum(read.count for read in it.reads),
             weight,
             bias,
             step,
@@ -169,4 +171,4 @@ def _panels(weight):
     """[depth, count] as panels [.., depth, 16], zero beyond `count`."""
     depth, count = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -count % PANEL)))
-    return padded.reshape(depth, -1, PANEL).transpose(1, 0, 2)
+    return padded.reshape(depth, padded.shape[1] // PANEL, PANEL).transpose(1, 0, 2)

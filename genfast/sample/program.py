@@ -136,6 +136,36 @@ class Program:
         """Draws that make a pixel."""
         return len(self.parameters)
 
+    def check(self):
+        """Raise ValueError for an instruction that reaches outside its buffers: engines trust a program."""
+        self._check_read("image", Read(self.image, 0, 0, 0, self.channels), range(self.columns))
+        for read in self.parameters:
+            self._check_read("parameters", read, range(self.width))
+        for it in (it for part in (self.row, *self.pixel) for it in part):
+            written = range(it.column_remainder, self.columns, it.column_modulus)
+            for place in ((it.buffer, it.feature), it.cell, it.visible):
+                if place:
+                    self._check_read(it.kind, Read(place[0], 0, 0, place[1], it.count), written)
+            stride, (_, _, first, end) = self.buffers[it.buffer].stride, it.domain
+            computed = [j for j in written if first <= j // stride < end]
+            for read in (*it.reads, *it.adds):
+                self._check_read(it.kind, read, computed)
+            depth = sum(read.count for read in it.reads) if it.kind == "linear" else 1
+            if it.weight is not None and it.weight.shape != (depth, it.count):
+                raise ValueError(f"{it.kind}: weight must have shape {(depth, it.count)}; got {it.weight.shape}")
+            shapes = [(it.count,), (self.classes, it.count)]
+            if it.bias is not None and it.bias.shape not in shapes:
+                raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
+
+    def _check_read(self, kind, read, columns):
+        b = self.buffers[read.buffer]
+        inside = -b.rows < read.row <= 0 <= read.feature < b.features
+        for j in (*columns[:1], *columns[-1:]):
+            first = (b.left + j // b.stride + read.column) * b.features + read.feature
+            inside &= 0 <= first and first + read.count <= (b.left + b.columns + b.right) * b.features
+        if not inside:
+            raise ValueError(f"{kind}: a position must lie inside buffer {read.buffer}, {b}; got {read}")
+
 
 @dataclass
 class Drawn:
