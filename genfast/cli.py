@@ -1,4 +1,4 @@
-"""The command line: `genfast train | sample | evaluate | backends | demo`."""
+"""The command line: `genfast train | sample | inpaint | denoise | evaluate | backends | demo`."""
 
 import argparse
 import os
@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
+from genfast._cli_options import DATA_OPTIONS, add_data, add_device, add_split, add_target, count, positive
+from genfast._cli_sample import (
+    denoise_options,
+    inpaint_options,
+    run_denoise,
+    run_inpaint,
+    run_sample,
+    sample_options,
+)
 from genfast._files import writable_folder
-from genfast.data.grid import writer
 from genfast.demo import demo
 from genfast.models import MODELS
 from genfast.train import PRESETS, TrainConfig
-from genfast.train.runs import open_model
-from genfast.train.session import draw, evaluate, sample_labels, train
-from genfast.train.trainer import pick_device
+from genfast.train.session import evaluate, train
 
 FROM_DATA = ("channels", "height", "width", "levels", "classes")
-DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
 
 
 def main(argv=None):
@@ -73,7 +78,7 @@ def _train_options(parser):
         if presets:
             text = f"a recipe: {', '.join(presets)}; options given beside it win"
             add("--preset", choices=presets, metavar="NAME", help=text)
-        _data_options(command)
+        add_data(command)
         if _is_conditional(config):
             on = ", ".join(preset for preset, recipe in presets.items() if recipe.get("conditional"))
             text = "train on the labels of the data as well" + (f" (on for {on})" if on else "")
@@ -81,48 +86,24 @@ def _train_options(parser):
         add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
         add("--overwrite", action="store_true", help="replace the run that is in --out")
         add("--init-from", metavar="RUN", help="start from the weights of this run or model")
-        add("--minutes", type=_positive, help="stop after so long, ready for --resume")
-        add("--threads", type=_count, help="threads of the CPU (default: torch's choice)")
+        add("--minutes", type=positive, help="stop after so long, ready for --resume")
+        add("--threads", type=count, help="threads of the CPU (default: torch's choice)")
         _config_options(command.add_argument_group("training"), TrainConfig)
         _config_options(command.add_argument_group("model"), config, skip=FROM_DATA)
 
 
-def _data_options(parser):
-    parser.add_argument("--data", metavar="DATA", help="digits, photos, mnist-binary, a folder, or an .npz file")
-    parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name")
-    parser.add_argument("--size", type=_count, help="N x N pixels: patches of photos, a folder's images", metavar="N")
-    parser.add_argument("--levels", type=_count, help="levels to keep of photos, folder or .npz", metavar="L")
-    parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
-
-
-def _sample_options(parser):
-    parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
-    parser.add_argument("-n", type=_count, default=64, help="images to draw (64)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.png (a grid) or FILE.npz (the levels)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
-    text = "classes to draw, again and again, such as 0,1,2 (a conditional model: all of them)"
-    parser.add_argument("--label", "--labels", dest="labels", type=_labels, action="extend", metavar="K", help=text)
-    _device_option(parser)
-    parser.add_argument("--temperature", type=_positive, default=1.0, help="below 1: likelier images (1.0)")
-
-
 def _evaluate_options(parser):
-    parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
-    _data_options(parser)
-    parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
-    parser.add_argument("--batch", type=_count, default=250, help="images per batch (250)")
-    _device_option(parser)
+    add_target(parser)
+    add_data(parser)
+    add_split(parser)
+    parser.add_argument("--batch", type=count, default=250, help="images per batch (250)")
+    add_device(parser)
     parser.add_argument("--seed", type=int, default=0, help="changes nothing: the likelihoods are exact")
-
-
-def _device_option(parser):
-    text = "auto (a GPU if there is one), cpu or cuda (auto)"
-    parser.add_argument("--device", default="auto", help=text)
 
 
 def _demo_options(parser):
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)")
-    parser.add_argument("--seconds", type=_positive, default=110.0, help="longest time to train (110)")
+    parser.add_argument("--seconds", type=positive, default=110.0, help="longest time to train (110)")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
 
 
@@ -182,15 +163,6 @@ def _model_fields(name):
     return {f.name for f in fields(MODELS[name][1])} - set(FROM_DATA)
 
 
-def run_sample(args):
-    write = writer(args.out)  # a wrong ending or folder is found before the work
-    model = open_model(args.target).to(pick_device(args.device))
-    labels = sample_labels(model, args.n, args.labels)
-    images = draw(model, args.n, seed=args.seed, temperature=args.temperature, labels=labels)
-    write(images, model.config.levels, labels)
-    print(f"{args.out}: {args.n} images")
-
-
 def run_evaluate(args):
     data = {k: getattr(args, k) for k in DATA_OPTIONS}
     for line in evaluate(args.target, data, args.split, args.batch, args.device):
@@ -204,24 +176,6 @@ def run_backends(args):
 
 def run_demo(args):
     demo(Path(args.out), seconds=args.seconds, seed=args.seed)
-
-
-def _count(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text}")
-    return value
-
-
-def _labels(text):
-    return [int(part) for part in text.split(",")]
-
-
-def _positive(text):
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text}")
-    return value
 
 
 def _one_line(error):
@@ -238,7 +192,9 @@ def _fail(message, code):
 
 COMMANDS = {
     "train": (_train_options, run_train, "train a model on images"),
-    "sample": (_sample_options, run_sample, "draw images from a model"),
+    "sample": (sample_options, run_sample, "draw images from a model"),
+    "inpaint": (inpaint_options, run_inpaint, "fill in unknown parts of images"),
+    "denoise": (denoise_options, run_denoise, "clean images of noise, and measure it"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),

@@ -20,6 +20,7 @@ from PIL import Image
 
 from genfast import cli
 from genfast.models import PixelRNN
+from genfast.train import session
 from genfast.train.checkpoint import load_checkpoint
 from genfast.train.metrics_log import read_metrics
 
@@ -319,7 +320,7 @@ def test_the_reader_of_a_pipe_may_leave():
 
 def test_samples_do_not_depend_on_the_batch(run):
     model = PixelRNN.from_pretrained(run / "model")
-    whole, parts = (cli.draw(model, 7, seed=5, batch=batch) for batch in (7, 3))
+    whole, parts = (session.draw(model, 7, seed=5, batch=batch) for batch in (7, 3))
     assert whole.shape == (7, 1, 4, 4) and torch.equal(whole, parts)
 
 

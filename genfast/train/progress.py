@@ -17,6 +17,16 @@ def track(parts, unit):
 
 
 @contextmanager
+def counter(total, unit):
+    """A function that moves a bar of `total` units by how many it is given."""
+    if tqdm is None:
+        yield lambda count: None
+        return
+    with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False) as bar:
+        yield bar.update
+
+
+@contextmanager
 def progress_bar(total, done=0):
     """A function of a run's records that moves a bar of its steps."""
     if tqdm is None:

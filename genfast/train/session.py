@@ -7,12 +7,13 @@ import torch
 
 from genfast import metrics, models
 from genfast.data import load
+from genfast.sample.draws import stream
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
 from genfast.train.inputs import batches, check, inputs
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
-from genfast.train.progress import progress_bar, track
+from genfast.train.progress import counter, progress_bar, track
 from genfast.train.runs import clear_run, load_run, machine, open_model, save_run, shipped
 from genfast.train.trainer import fit, mean_nats, pick_device
 
@@ -98,8 +99,8 @@ def load_data(source, split):
 def evaluate(target, data_options, split, batch, device="cpu"):
     """Lines of a report: the model's NLL on held-out images, and what simpler models make of them."""
     model = open_model(target).to(pick_device(device))
-    source = _data_of(target, data_options)
-    held_out = _held_out(source, split)
+    source = data_of(target, data_options)
+    held_out = held_out_data(source, split)
     check(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
@@ -119,8 +120,9 @@ def nll_table(model, training, held_out, batch=250):
     }
 
 
-def sample_labels(model, count, labels=None):
-    """The labels of `count` samples, [count]: those given, or all classes, again and again; None without classes."""
+def sample_labels(model, count, labels=None, first=0):
+    """The labels of `count` samples from number `first` on, [count]: those given, or all classes, again and again;
+    None without classes."""
     classes = getattr(model.config, "classes", 0)
     if not classes:
         if labels:
@@ -129,23 +131,24 @@ def sample_labels(model, count, labels=None):
     labels = labels or range(classes)
     if wrong := [label for label in labels if not 0 <= label < classes]:
         raise ValueError(f"labels: expected 0 to {classes - 1}; got {wrong[0]}")
-    return torch.tensor(labels)[torch.arange(count) % len(labels)]
+    return torch.tensor(labels)[(first % len(labels) + torch.arange(count)) % len(labels)]
 
 
-def draw(model, count, *, seed, temperature=1.0, batch=16, labels=None):
-    """Samples 0 to `count` - 1, in batches that a progress bar counts; the split does not change them.
+def draw(model, count, *, seed, temperature=1.0, first=0, batch=None, labels=None, backend="auto"):
+    """Samples `first` to `first` + `count` - 1, on the CPU, while a progress bar counts them.
 
-    `labels` [count] of a conditional model.
+    `labels` [count] of a conditional model; `batch`: images at a time, which does not change them.
     """
-    device, parts = next(model.parameters()).device, []
-    for start in track(range(0, count, batch), "batch"):
-        end = min(start + batch, count)
-        more = {} if labels is None else {"labels": labels[start:end].to(device)}
-        parts.append(model.sample(end - start, seed=seed, temperature=temperature, first=start, **more).cpu())
+    options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels, "backend": backend}
+    parts = []
+    with counter(count, "image") as progress:
+        for part in stream(model, count, batch_size=batch, **options):
+            parts.append(part.cpu())
+            progress(len(part))
     return torch.cat(parts)
 
 
-def _data_of(target, options):
+def data_of(target, options):
     """The data named on the command line, else that of the run or of the preset whose weights these are."""
     if options["data"]:
         return options
@@ -159,7 +162,7 @@ def _data_of(target, options):
         return options
 
 
-def _held_out(source, split):
+def held_out_data(source, split):
     if split:
         return load_data(source, split)
     try:

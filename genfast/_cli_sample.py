@@ -1,0 +1,219 @@
+"""The commands that draw from a model: `genfast sample | inpaint | denoise`."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genfast import metrics
+from genfast._cli_options import (
+    DATA_OPTIONS,
+    add_data,
+    add_device,
+    add_split,
+    add_target,
+    count,
+    counted,
+    labels,
+    positive,
+)
+from genfast._files import writable_folder, write_bytes
+from genfast.data.arrays import read_npz
+from genfast.data.grid import grid, png, writer
+from genfast.sample.denoising import METHODS, denoise
+from genfast.sample.engine import BACKENDS
+from genfast.sample.inpainting import ORDERS, inpaint
+from genfast.sample.noise import FIRST, BitFlip, Gaussian
+from genfast.sample.philox import uniform
+from genfast.sample.shards import sample_shards
+from genfast.train.inputs import inputs
+from genfast.train.progress import counter
+from genfast.train.runs import open_model
+from genfast.train.session import data_of, draw, held_out_data, sample_labels
+from genfast.train.trainer import pick_device
+
+PARTS = ("lower", "upper", "left", "right", "center")
+
+
+def sample_options(parser):
+    add_target(parser)
+    add = parser.add_argument
+    add("-n", type=count, default=64, help="images to draw (64)")
+    text = "FILE.png (a grid), FILE.npz (the levels), or a folder for .npz files, finished if it was begun"
+    add("--out", required=True, metavar="OUT", help=text)
+    add("--seed", type=int, default=0, help="same seed, same images (0)")
+    add("--first", type=counted, default=0, help="number of the first image; image i is the same in any set (0)")
+    text = "classes to draw, again and again, such as 0,1,2 (a conditional model: all of them)"
+    add("--label", "--labels", dest="labels", type=labels, action="extend", metavar="K", help=text)
+    add("--shard", type=count, default=1000, help="images of a file in a folder (1000)")
+    _engine_options(parser)
+    add("--temperature", type=positive, default=1.0, help="below 1: likelier images (1.0)")
+
+
+def inpaint_options(parser):
+    _held_out_options(parser)
+    text = f"what is unknown: {', '.join(PARTS)}, random:SHARE, or FILE.npz with an array mask, True where known"
+    parser.add_argument("--mask", required=True, metavar="MASK", help=text)
+    text = "exact: given all that is known; raster: given what comes before (exact)"
+    parser.add_argument("--order", choices=ORDERS, default="exact", help=text)
+    parser.add_argument("--steps", type=counted, default=500, help="steps of the chain of order exact (500)")
+    parser.add_argument("--results", type=count, default=3, help="results for each image (3)")
+
+
+def denoise_options(parser):
+    _held_out_options(parser)
+    text = "bitflip:P (probability), or gaussian:SIGMA (of the whole range of levels)"
+    parser.add_argument("--noise", required=True, type=_noise, metavar="NOISE", help=text)
+    text = "mean (best PSNR), map (fewest wrong values) or sample, of the posterior (mean)"
+    parser.add_argument("--method", choices=METHODS, default="mean", help=text)
+    parser.add_argument("--steps", type=counted, default=200, help="steps of each chain (200)")
+    parser.add_argument("--samples", type=count, default=4, help="chains of each image (4)")
+
+
+def _held_out_options(parser):
+    add_target(parser)
+    add_data(parser)
+    add_split(parser)
+    parser.add_argument("-n", type=count, default=16, help="images, the first of the held-out ones (16)")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="a row for each image: before and after")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same results (0)")
+    _engine_options(parser)
+
+
+def _engine_options(parser):
+    parser.add_argument("--batch-size", type=count, metavar="B", help="images at a time, which changes none of them")
+    text = "auto (the first that can), cpp, triton, torch, or reference (auto)"
+    parser.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help=text)
+    add_device(parser)
+
+
+def run_sample(args):
+    path = Path(args.out)
+    is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
+    write = None if is_folder else writer(path)  # a wrong ending or folder is found before the work
+    model = open_model(args.target).to(pick_device(args.device))
+    chosen = sample_labels(model, args.n, args.labels, args.first)
+    options = {"seed": args.seed, "first": args.first, "temperature": args.temperature, "backend": args.backend}
+    start, drawn = time.perf_counter(), args.n
+    if is_folder:
+        with counter(args.n, "image") as progress:
+            drawn = sample_shards(
+                model, args.n, path, labels=chosen, shard=args.shard, batch_size=args.batch_size, progress=progress,
+                **options,
+            )  # fmt: skip
+    else:
+        write(draw(model, args.n, labels=chosen, batch=args.batch_size, **options), model.config.levels, chosen)
+    there = f"{args.n - drawn} there already, " if drawn < args.n else ""
+    print(f"{path}: {args.n} images, {there}{drawn / (time.perf_counter() - start):.0f} images/s")
+
+
+def run_inpaint(args):
+    path = _picture(args.out)
+    model, truth, given_labels, levels = _held_out(args)
+    known = mask_of(args.mask, truth, args.seed)
+    repeats = args.results
+    with counter(args.steps, "step") as progress:
+        result = inpaint(
+            model, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), order=args.order,
+            steps=args.steps, seed=args.seed, batch_size=args.batch_size, backend=args.backend, progress=progress,
+            labels=None if given_labels is None else given_labels.repeat_interleave(repeats),
+        )  # fmt: skip
+    shown = [_grey(truth, levels), torch.where(known, _grey(truth, levels), 128)]
+    shown += _grey(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
+    _write_rows(path, shown)
+    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results; {_accepted(result.acceptance)}")
+
+
+def run_denoise(args):
+    path = _picture(args.out)
+    model, truth, given_labels, levels = _held_out(args)
+    noisy = args.noise.corrupt(truth, levels, seed=args.seed)
+    with counter(args.steps * args.samples, "step") as progress:
+        result = denoise(
+            model, noisy, args.noise, method=args.method, samples=args.samples, steps=args.steps, seed=args.seed,
+            labels=given_labels, batch_size=args.batch_size, backend=args.backend, progress=progress,
+        )  # fmt: skip
+    seen = args.noise.picture(noisy, levels)
+    brightness = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
+    _write_rows(
+        path, [_grey(truth, levels), brightness, _grey(result.samples[0], levels), _grey(result.images, levels)]
+    )
+    before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)
+    print(f"{path}: {len(truth)} images, each: truth, noisy, a posterior sample, {args.method}")
+    print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {_accepted(result.acceptance)}")
+
+
+def mask_of(name, images, seed=0):
+    """Where values are known, bool [n, 1 or C, H, W], of the names that the option --mask takes."""
+    n, _, height, width = images.shape
+    known = torch.ones(n, 1, height, width, dtype=torch.bool)
+    areas = {
+        "lower": (slice(height // 2, None), slice(None)),
+        "upper": (slice(None, height // 2), slice(None)),
+        "left": (slice(None), slice(None, width // 2)),
+        "right": (slice(None), slice(width // 2, None)),
+        "center": (slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)),
+    }
+    kind, _, share = name.partition(":")
+    if name in areas:
+        rows, columns = areas[name]
+        known[:, :, rows, columns] = False
+        return known
+    if kind == "random":
+        if not 0 <= (share := float(share)) <= 1:
+            raise ValueError(f"mask: expected random:SHARE with a share in 0 to 1; got {name}")
+        u = uniform(seed, torch.arange(n)[:, None], torch.arange(height * width), FIRST)
+        return (u >= share).view(n, 1, height, width)
+    if Path(name).suffix.lower() != ".npz":
+        raise ValueError(f"mask: expected {', '.join(PARTS)}, random:SHARE or FILE.npz; got {name}")
+    arrays = read_npz(name)
+    if "mask" not in arrays or arrays["mask"].dtype != np.bool_:
+        raise ValueError(f"{name}: expected an array 'mask' of bool; got {', '.join(sorted(arrays)) or 'none'}")
+    mask = torch.from_numpy(arrays["mask"])
+    mask = mask.view(*(1,) * (4 - mask.dim()), *mask.shape)
+    if mask.shape[0] not in (1, n) or mask.shape[1] not in (1, images.shape[1]) or mask.shape[2:] != (height, width):
+        raise ValueError(f"{name}: expected a mask for images {tuple(images.shape)}; got {tuple(mask.shape)}")
+    return mask.expand(n, -1, -1, -1)
+
+
+def _noise(text):
+    kind, _, size = text.partition(":")
+    kinds = {"bitflip": BitFlip, "gaussian": Gaussian}
+    try:
+        return kinds[kind](float(size))
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"expected bitflip:P or gaussian:SIGMA; got {text}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _held_out(args):
+    """The model, and the first n images of the held-out split with their labels, on its device."""
+    model = open_model(args.target).to(pick_device(args.device))
+    data = held_out_data(data_of(args.target, {name: getattr(args, name) for name in DATA_OPTIONS}), args.split)
+    found = [part[: args.n].cpu() for part in inputs(model, data)]
+    return model, found[0], found[1] if len(found) > 1 else None, data.levels
+
+
+def _picture(out):
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
+    writable_folder(path.parent)
+    return path
+
+
+def _grey(images, levels):
+    return (images.cpu().float() * (255 / (levels - 1))).round().to(torch.uint8)
+
+
+def _write_rows(path, columns):
+    cells = torch.stack(columns, 1).flatten(0, 1)
+    write_bytes(path, png(grid(cells, 256, columns=len(columns))))
+
+
+def _accepted(acceptance):
+    shares = [f"{kind} {100 * rate:.0f} %" for kind, rate in acceptance.items()]
+    return f"accepted: {', '.join(shares)}" if shares else "exact without a chain"
