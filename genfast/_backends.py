@@ -4,6 +4,8 @@
 native then cannot pass on the fallback.
 """
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib
@@ -26,6 +28,7 @@ NAMES = ("auto", "reference", *NATIVE)
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # op -> backend -> the dtypes it serves; filled by `_register.register`.
 _DTYPES: dict[str, dict[str, tuple[torch.dtype, ...]]] = {}
+_CAPTURING = contextvars.ContextVar("capturing", default=False)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
+    if backend == "auto" and _CAPTURING.get():
+        return candidates[0]
     if backend == "auto":
         for name in candidates:
             # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
@@ -151,6 +156,16 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
         f"{op}: backend must be able to serve {_short(tensor.dtype)} on {tensor.device}; got {backend!r}; "
         f"can serve: {', '.join(able) or 'none'} ({listed})"
     )
+
+
+@contextlib.contextmanager
+def capturing():
+    """While a model is traced, "auto" takes the registered op, which the graph then names, even where it cannot run."""
+    token = _CAPTURING.set(True)
+    try:
+        yield
+    finally:
+        _CAPTURING.reset(token)
 
 
 def stem(op):

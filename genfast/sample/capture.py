@@ -1,0 +1,398 @@
+"""From a model to its pixel program: the graph of its forward, read operation by operation."""
+
+import operator
+import re
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from genfast import _backends
+from genfast.models import Autoregressive
+from genfast.sample._fuse import prune, simplify
+from genfast.sample._handlers import HANDLERS, depends, linear_step
+from genfast.sample._lower import Lowering
+from genfast.sample._schedule import extents, schedule
+from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, Value, permuted
+from genfast.sample.plan import Graph, NotIncremental, Operand, Step
+from genfast.sample.program import Program
+
+ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
+
+
+def compile_program(model, *, shape=None, levels=None, input_range=None, head=None):
+    """The pixel program of a model.
+
+    Args:
+        model: a `genfast.models.Autoregressive`, which says all the rest itself; or any module whose forward takes
+            images, float [B, C, H, W], and returns the parameters of their conditionals.
+        shape: (C, H, W) of the images.
+        levels: values of a channel, 2 to 256.
+        input_range: (low, high): level 0 enters as low, the last level as high; (0, 1) if None.
+        head: how the output is read; None for what its shape says.
+            "bernoulli": [B, C, H, W], for two levels, the logit of level 1.
+            "categorical": [B, L, H, W] for C = 1, [B, C, L, H, W] or [B, C * L, H, W] in this order.
+            "categorical-levels-first": [B, L, C, H, W] (as `CrossEntropyLoss` takes it) or [B, L * C, H, W].
+            "mixture": [B, 3K or 10K, H, W], the parameters of `logistic_mixture_nll`.
+    Returns: Program. Its parameters equal the model's output but for rounding, see `prove`.
+    Raises: NotIncremental for a model that cannot be run pixel by pixel or is not causal, naming what stops it;
+        ValueError for weights that are not finite, or arguments that do not fit.
+    """
+    if isinstance(model, Autoregressive):
+        if (shape, levels, input_range, head) != (None,) * 4:
+            raise ValueError("compile_program: expected only the model, which knows shape, levels and head; got more")
+        settings = _own_settings(model)
+    else:
+        settings = _foreign_settings(shape, levels, input_range, head)
+    _check_weights(model)
+    graph, output = _read(model, settings)
+    draws = _outputs(graph, output, settings)
+    simplify(graph)
+    extents(graph)
+    places = schedule(graph, draws)
+    lowered = Lowering(graph, places, draws)
+    channels, height, width = settings["shape"]
+    low, high = settings["input_range"]
+    return Program(
+        channels=channels,
+        height=height,
+        width=width,
+        levels=settings["levels"],
+        columns=lowered.columns,
+        scale=(high - low) / (settings["levels"] - 1),
+        shift=low,
+        image=lowered.buffer[graph.steps[0]],
+        buffers=lowered.buffers,
+        row=lowered.row,
+        pixel=lowered.pixel,
+        head=settings["head"].partition("-")[0],
+        parameters=lowered.parameters(),
+        classes=settings["classes"],
+    )
+
+
+def _own_settings(model):
+    c = model.config
+    head = "mixture" if model.draws == 1 and hasattr(c, "mixtures") else "categorical"
+    return {
+        "shape": (c.channels, c.height, c.width),
+        "levels": c.levels,
+        "input_range": (-1.0, 1.0),
+        "head": "bernoulli" if head == "categorical" and c.levels == 2 else head,
+        "classes": getattr(c, "classes", 0),
+        "forward": model.network,
+    }
+
+
+def _foreign_settings(shape, levels, input_range, head):
+    if shape is None or levels is None:
+        raise ValueError(f"compile_program: shape=(C, H, W) and levels must be given; got {shape} and {levels}")
+    shape = tuple(shape)
+    if len(shape) != 3 or any(type(n) is not int or n < 1 for n in shape):
+        raise ValueError(f"compile_program: shape must be (C, H, W), each at least 1; got {shape}")
+    if type(levels) is not int or not 2 <= levels <= 256:
+        raise ValueError(f"compile_program: levels must be an int in 2 .. 256; got {levels!r}")
+    low, high = (0.0, 1.0) if input_range is None else map(float, input_range)
+    if not (np.isfinite([low, high]).all() and low != high):
+        raise ValueError(f"compile_program: input_range must be two different numbers; got {input_range}")
+    if head is not None and head not in ORDERS:
+        raise ValueError(f"compile_program: head must be one of {', '.join(ORDERS)}; got {head!r}")
+    return {"shape": shape, "levels": levels, "input_range": (low, high), "head": head, "classes": 0, "forward": None}
+
+
+def _check_weights(model):
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        if isinstance(tensor, nn.Parameter) and tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
+        if bad := int((~tensor.isfinite()).sum()):
+            raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
+
+
+@contextmanager
+def _evaluation(model):
+    """Dropout off and batch norm by its running statistics; every module as before afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), _backends.capturing():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class _Network(nn.Module):
+    """What is traced: the model inside a module, so that its parameters are found."""
+
+    def __init__(self, model, forward):
+        super().__init__()
+        self.model, self.call = model, forward or model
+
+    def forward(self, x, labels=None):
+        return self.call(x) if labels is None and self.call is self.model else self.call(x, labels)
+
+
+def _read(model, settings):
+    """Graph of a model, and the value that it returns."""
+    classes = settings["classes"]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x = torch.rand(classes or 2, *settings["shape"], device=device)
+    labels = torch.arange(classes, device=device) if classes else None
+    with _evaluation(model):
+        traced, given = _trace(_Network(model, settings["forward"]), x, labels)
+        return Reader(settings["shape"], len(x)).run(traced, given)
+
+
+def _trace(network, x, labels):
+    """(fx graph, values of its placeholders with None for the image, attributes)."""
+    arguments = (x,) if labels is None else (x, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(network, arguments, strict=False)
+        except Exception:
+            # Whatever export does not take (weights changed in forward, for one), plain tracing may.
+            options = {"record_module_stack": True, "record_stack_traces": True}
+            made = make_fx(network, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True, **options)(
+                *arguments
+            )
+            return made, [None, *arguments[1:]]
+    given = []
+    left = iter((None, *arguments[1:]))
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind.name == "USER_INPUT":
+            given.append(next(left, None))
+        else:
+            given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
+    return exported.graph_module, given
+
+
+class Reader:
+    """Goes through an fx graph: what depends on the image becomes steps of a `Graph`, all else is computed."""
+
+    def __init__(self, shape, batch):
+        channels, height, width = shape
+        self.graph = Graph()
+        self.graph.domain = (0, height, 0, width)
+        codes = self.graph.add(Step("image", channels, 1, self.graph.domain, "the image"))
+        size = {BATCH: batch, ROW: height, COLUMN: width}
+        self.image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
+        self.labelled, self.kept = set(), []
+        self.where = self.name = ""
+
+    def by_label(self, tensor):
+        """Whether a constant holds an entry for each label."""
+        return id(tensor) in self.labelled
+
+    def run(self, traced, given):
+        values, given = {}, iter(given)
+        image = True
+        for node in traced.graph.nodes:
+            if node.op == "placeholder":
+                value = next(given)
+                if value is None and image:
+                    value, image = self.image, False
+                elif isinstance(value, torch.Tensor) and node.name.startswith("labels"):
+                    self._label(value)
+                values[node] = value
+            elif node.op == "get_attr":
+                values[node] = operator.attrgetter(node.target)(traced)
+            elif node.op == "output":
+                return self.graph, self._one(torch.fx.node.map_arg(node.args[0], values.get))
+            else:
+                values[node] = self._call(node, values)
+        raise AssertionError("a graph without an output")
+
+    def _label(self, value):
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(tensor, torch.Tensor):
+                self.labelled.add(id(tensor))
+                # An id is unique only as long as its tensor lives.
+                self.kept.append(tensor)
+
+    def _one(self, output):
+        if isinstance(output, (list, tuple)) and len(output) == 1:
+            output = output[0]
+        if not isinstance(output, Value):
+            kind = "several values" if isinstance(output, (list, tuple)) else "what does not depend on the image"
+            raise NotIncremental(f"sample: the model must return one tensor that depends on the image; got {kind}")
+        return output
+
+    def _call(self, node, values):
+        args = torch.fx.node.map_arg(node.args, values.get)
+        kwargs = torch.fx.node.map_arg(node.kwargs, values.get)
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        everything = [*args, *kwargs.values()]
+        if not any(map(depends, everything)):
+            result = node.target(*args, **kwargs)
+            if any(self.by_label(entry) for entry in _flat(everything)):
+                self._label(result)
+            return result
+        schema = getattr(node.target, "_schema", None)
+        self.name = schema.name.partition("::")[2] if schema else str(node.target)
+        self.where = _where(node, schema)
+        return self._handle(node, schema, args, kwargs, values)
+
+    def _handle(self, node, schema, args, kwargs, values):
+        name = schema.name if schema else ""
+        namespace, _, operation = name.partition("::")
+        if operation in ("_assert_tensor_metadata", "_has_compatible_shallow_copy_type"):
+            return None
+        x = next(entry for entry in _flat([*args, *kwargs.values()]) if isinstance(entry, Value))
+        if operation in ("new_zeros", "new_ones", "new_full", "new_empty"):
+            return getattr(torch.empty(0), operation)(*args[1:])
+        if operation in ("zeros_like", "ones_like", "full_like"):
+            return getattr(torch, operation)(torch.empty(x.shape), *args[1:])
+        in_place = operation.endswith("_") and not operation.startswith("_")
+        handler = HANDLERS.get(name.removesuffix("_") if in_place else name)
+        if handler is None:
+            raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel")
+        self.name = operation.removesuffix("_") if in_place else operation
+        try:
+            result = handler(self, *_bound(schema, args, kwargs))
+        except Refused as problem:
+            raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: {problem}") from None
+        if in_place:
+            self._overwrite(node, values, result)
+        return result
+
+    def _overwrite(self, node, values, result):
+        """After an operation in place every later user of the tensor sees the result."""
+        target = node.args[0]
+        later = set()
+        following = node
+        while following.op != "output":
+            following = following.next
+            later.add(following)
+        alike = [n for n, v in values.items() if n is not target and v is values[target]]
+        views = [n for n in (*alike, *_views(target, values)) if later & set(n.users)]
+        if views:
+            raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: it changes {views[0]} in place")
+        values[target] = result
+
+
+def _views(node, values):
+    """Other nodes that may share memory with a node: its view chain upwards and downwards."""
+    related, queue = set(), [node]
+    while queue:
+        here = queue.pop()
+        parents = [n for n in here.all_input_nodes if isinstance(values.get(n), Value)] if _is_view(here) else []
+        children = [n for n in here.users if n in values and _is_view(n)]
+        for other in (*parents, *children):
+            if other not in related and other is not node:
+                related.add(other)
+                queue.append(other)
+    return related
+
+
+def _is_view(node):
+    schema = getattr(node.target, "_schema", None)
+    if node.target is operator.getitem:
+        return True
+    return bool(schema and any(a.alias_info is not None and not a.alias_info.is_write for a in schema.arguments))
+
+
+def _bound(schema, args, kwargs):
+    """All arguments of an operation in the order of its schema."""
+    bound = list(args)
+    for argument in schema.arguments[len(args) :]:
+        if argument.name in kwargs:
+            bound.append(kwargs[argument.name])
+        elif argument.has_default_value():
+            bound.append(argument.default_value)
+    return bound
+
+
+def _flat(values):
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _where(node, schema):
+    """`aten.relu at features.3 (model.py:31: x = self.pool(x))`, as far as it is known."""
+    text = schema.name.replace("::", ".") if schema else str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next((path for path, _ in reversed(stack.values()) if path), "")
+    path = path.replace("model.", "", 1) if path.startswith("model.") else "" if path == "model" else path
+    text += f" at {path}" if path else ""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
+    frames = [f for f in frames if "/torch/" not in f[0]]
+    if frames:
+        file, line, source = frames[-1]
+        text += f" ({file.rpartition('/')[2]}:{line}: {source.strip()})"
+    return text
+
+
+def _outputs(graph, output, settings):
+    """Set the outputs of a graph, one for each draw; returns how many."""
+    codes = _draws(output, settings)
+    for draw in codes:
+        index, feature = graph.split(draw)
+        if not (index == index[0]).all():
+            # An exact copy: one product by one, the others by zero.
+            copy = np.eye(len(draw), dtype=np.float32)
+            at = _At("the output")
+            draw = linear_step(at, output, [(draw, 0, 0, (0, 0), copy)], np.zeros(len(draw), np.float32), output.domain)
+            index, feature = graph.split(draw)
+        graph.outputs.append(Operand(graph.view(index[0]), feature))
+    prune(graph)
+    return len(codes)
+
+
+class _At:
+    def __init__(self, where):
+        self.where = where
+
+
+def _draws(output, settings):
+    """Codes of the parameters of each draw."""
+    (channels, height, width), levels = settings["shape"], settings["levels"]
+    expected = f"[B, .., H, W] with H={height}, W={width}"
+    if {BATCH, ROW, COLUMN} - set(output.dims) or (output.size[ROW], output.size[COLUMN]) != (height, width):
+        raise NotIncremental(f"sample: the model must return {expected}; got {output.shape}")
+    space = [output.dims.index(name) for name in (ROW, COLUMN)]
+    features = [i for i, name in enumerate(output.dims) if name == FEATURE]
+    ordered = permuted(output, [output.dims.index(BATCH), *features, *space])
+    codes, sizes = ordered.codes.reshape(-1), [n for n in ordered.codes.shape if n > 1]
+    head = settings["head"] or _head(sizes, len(codes), channels, levels, output.shape)
+    settings["head"] = head
+    count = {"bernoulli": channels, "mixture": len(codes)}.get(head, channels * levels)
+    if len(codes) != count or (head == "bernoulli" and levels != 2):
+        raise ValueError(f"compile_program: the output must fit head={head!r} and {levels} levels; got {output.shape}")
+    if head == "mixture":
+        per = {1: 3, 3: 10}.get(channels)
+        if per is None or len(codes) % per:
+            raise ValueError(f"compile_program: a mixture must have 3K or 10K features; got {output.shape}")
+        return [codes]
+    if head == "categorical-levels-first":
+        return list(codes.reshape(levels, channels).T)
+    return list(codes.reshape(channels, -1))
+
+
+def _head(sizes, count, channels, levels, shape):
+    """The head that the sizes of the output tell."""
+    if levels == 2 and count == channels:
+        return "bernoulli"
+    if count == channels * levels:
+        if channels == 1 or (sizes == [channels, levels] and channels != levels):
+            return "categorical"
+        if sizes == [levels, channels] and channels != levels:
+            return "categorical-levels-first"
+        raise ValueError(
+            "compile_program: head must say how the output is ordered, 'categorical' for [C, L] or "
+            f"'categorical-levels-first' for [L, C]; got None with C={channels}, L={levels} and output {shape}"
+        )
+    raise ValueError(
+        f"compile_program: the output must hold a logit for each of {levels} levels and {channels} channels "
+        f"(for two levels, one for level 1); got {shape}"
+    )
