@@ -123,7 +123,8 @@ def run_inpaint(args):
     shown = [_grey(truth, levels), torch.where(known, _grey(truth, levels), 128)]
     shown += _grey(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
     _write_rows(path, shown)
-    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results; {_accepted(result.acceptance)}")
+    how = _accepted(result.acceptance) if args.order == "exact" else "drawn in raster order"
+    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results; {how}")
 
 
 def run_denoise(args):

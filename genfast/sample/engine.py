@@ -7,18 +7,8 @@ import torch
 from genfast import _backends
 from genfast.sample import native, reference, stepped
 from genfast.sample._arguments import check_count, check_images, check_known, check_labels, check_whole
-
-try:
-    from genfast.sample.capture import compile_program
-    from genfast.sample.plan import NotIncremental
-except ImportError:
-
-    class NotIncremental(ValueError):
-        pass
-
-    def compile_program(model, **options):
-        raise NotIncremental("none yet")
-
+from genfast.sample.capture import compile_program
+from genfast.sample.plan import NotIncremental
 
 BACKENDS = ("cpp", "triton", "torch", "reference")
 WANTED = ("log_probs", "log_evidence", "parameters")
@@ -31,14 +21,14 @@ class Engine:
 
     Args:
         model: a model of `genfast.models`, or another `torch.nn.Module` that maps images [B, C, H, W] to the
-            parameters of all conditionals, [B, P, H, W], [B, C, L, H, W] or [B, L, C, H, W].
+            parameters of all conditionals, [B, P, H, W] or [B, C, L, H, W].
         backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "reference" (a full forward for each
             draw), or "auto": the first that serves the model.
         shape: (C, H, W), of a model that is none of `genfast.models`; the next three are for such a model too.
-        levels: of a channel, 2 to 256; None: what the output has.
-        input_range: what the lowest and the highest level enter the model as; (-1, 1) if not given.
-        head: "bernoulli" (the logit of level 1), "categorical" (logits of all levels) or "mixture" (of logistics, as
-            `genfast.logistic_mixture_nll` reads it); None: the first two by the size of the output.
+        levels: of a channel, 2 to 256.
+        input_range: what the lowest and the highest level enter the model as; (0, 1) if not given.
+        head: how the output is read, "bernoulli", "categorical", "categorical-levels-first" or "mixture", as
+            `genfast.sample.capture.compile_program` says; None: what its shape says.
     Raises: RuntimeError for a backend that cannot serve this model, with the reason; ValueError for an option that
         does not fit the model, or a weight that is not finite.
 
@@ -149,7 +139,9 @@ class Engine:
                 arguments[name] = arguments[name].to(device)
         if backend == "reference":
             return reference.run(self.network, n, **arguments)
-        run = {"cpp": native.run, "torch": stepped.run}.get(backend) or _backends.launcher("pixel_program", "run")
+        run = {"cpp": native.run, "torch": stepped.run}.get(backend) or _backends.launcher(
+            "pixel_program", "pixel_program"
+        )
         return run(self._compiled(now), n, device=device, **arguments)
 
     def _check_evidence(self, evidence, n, want):

@@ -1,5 +1,6 @@
 """Sampling by the whole network: one full forward for every draw of a pixel. Slow, and the judge of anything faster."""
 
+import math
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -7,8 +8,10 @@ import torch
 
 from genfast.models.autoregressive import Autoregressive
 from genfast.sample import _heads
-from genfast.sample.program import HEADS, Drawn
+from genfast.sample.program import Drawn
 
+# How the output of a foreign model is read.
+ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
 # Of each foreign model, by the shape of an image: the shape of what it returns.
 _OUTPUTS = WeakKeyDictionary()
 
@@ -53,21 +56,19 @@ class FullForward:
         if shape is None or len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
             kind = type(self.model).__name__
             raise ValueError(f"sample: shape must be (channels, height, width) for a {kind}; got {shape}")
-        if head not in (None, *HEADS):
-            raise ValueError(f"sample: head must be one of {', '.join(HEADS)}; got {head!r}")
-        self.channels, self.height, self.width = shape
-        self.classes = 0
-        if levels is not None and (type(levels) is not int or not 2 <= levels <= 256):
+        if type(levels) is not int or not 2 <= levels <= 256:
             raise ValueError(f"sample: levels must be an int, 2 to 256; got {levels!r}")
-        output = self._output_shape(shape)
-        # [B, C, L, H, W], or [B, L, C, H, W] as cross-entropy takes it.
-        self.transposed = len(output) == 5 and output[1] != shape[0] and output[2] == shape[0]
-        features = output[1:-2].numel()
-        self.head, self.levels = _infer_head(features, self.channels, levels, head)
+        low, high = (0.0, 1.0) if input_range is None else input_range
+        if not math.isfinite(low) or not math.isfinite(high) or low == high:
+            raise ValueError(f"sample: input_range must be two different numbers; got {input_range}")
+        self.channels, self.height, self.width = shape
+        self.levels, self.classes = levels, 0
+        self.scale, self.shift = (high - low) / (levels - 1), low
+        features = self._output_shape(shape)[1:-2]
+        head = _head_by_shape(features, self.channels, levels, head)
+        self.head, self.levels_first = head.partition("-")[0], head == "categorical-levels-first"
         self.draws = 1 if self.head == "mixture" else self.channels
-        self.counts = [features // self.draws] * self.draws
-        low, high = (-1.0, 1.0) if input_range is None else input_range
-        self.scale, self.shift = (high - low) / (self.levels - 1), low
+        self.counts = [features.numel() // self.draws] * self.draws
 
     def _output_shape(self, shape):
         """The shape of what the model returns for one image."""
@@ -93,8 +94,9 @@ class FullForward:
             return self.model.network(x, labels)
         x = images.float() * torch.tensor(self.scale, dtype=torch.float32) + self.shift
         output = self.model(x.to(self.dtype))
-        if output.dim() == 5:
-            output = (output.transpose(1, 2) if self.transposed else output).flatten(1, 2)
+        output = output.flatten(1, -3)
+        if self.levels_first:
+            output = output.unflatten(1, (self.levels, self.channels)).transpose(1, 2).flatten(1, 2)
         return output
 
 
@@ -109,26 +111,30 @@ def _head_of(model):
     return None
 
 
-def _infer_head(features, channels, levels, head):
-    if head is None:
-        head = "bernoulli" if features == channels and levels in (None, 2) else "categorical"
-    if head == "bernoulli":
-        levels, expected = levels or 2, channels
-        if levels != 2:
-            raise ValueError(f"sample: levels must be 2 for the head bernoulli; got {levels}")
-    elif head == "categorical":
-        levels = levels or max(2, features // channels)
-        expected = channels * levels
+def _head_by_shape(features, channels, levels, head):
+    """How the output [B, *features, H, W] is read: `head`, or what its shape says; one of `ORDERS`."""
+    if head not in (None, *ORDERS):
+        raise ValueError(f"sample: head must be one of {', '.join(ORDERS)}; got {head!r}")
+    count, sizes = features.numel(), [size for size in features if size > 1]
+    if head is None and levels == 2 and count == channels:
+        head = "bernoulli"
+    elif head is None and count == channels * levels:
+        orders = {"categorical": [channels, levels], "categorical-levels-first": [levels, channels]}
+        fitting = [name for name, order in orders.items() if channels == 1 or sizes == order]
+        if not fitting or len(fitting) == 2 and channels > 1:
+            expected = "'categorical' for [C, L] or 'categorical-levels-first' for [L, C]"
+            raise ValueError(f"sample: head must be {expected} for an output {tuple(features)} of a pixel; got None")
+        head = fitting[0]
+    if head == "mixture":
+        per_component = {1: 3, 3: 10}.get(channels)
+        expected, fits = "3K or 10K", per_component is not None and count % per_component == 0
     else:
-        if levels is None:
-            raise ValueError("sample: levels must be given for the head mixture; got None")
-        if channels not in (1, 3):
-            raise ValueError(f"sample: channels must be 1 or 3 for the head mixture; got {channels}")
-        per_component = 3 if channels == 1 else 10
-        expected = max(1, features // per_component) * per_component
-    if features != expected:
-        raise ValueError(f"sample: the model must return {expected} values for each pixel ({head}); got {features}")
-    return head, levels
+        expected = channels if head == "bernoulli" else channels * levels
+        fits = count == expected and (head != "bernoulli" or levels == 2)
+    if not fits:
+        named = f"{head}, C={channels}, L={levels}"
+        raise ValueError(f"sample: the model must return {expected} values for each pixel ({named}); got {count}")
+    return head
 
 
 @contextmanager

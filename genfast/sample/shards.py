@@ -132,7 +132,8 @@ def _begin(folder, settings):
     there = read_json(manifest, "samples")
     for name, value in settings.items():
         if there.get(name) != value:
-            raise ValueError(f"{folder}: expected samples of the same {name}, {value}; got {there.get(name)}")
+            expected = f"the {name} of the samples that are there, {there.get(name)}, or another folder"
+            raise ValueError(f"{folder}: expected {expected}; got {value}")
 
 
 def _is_whole(path, shape):
