@@ -13,9 +13,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from genfast import _backends
 from genfast.models import Autoregressive
 from genfast.sample._fuse import prune, simplify
-from genfast.sample._handlers import HANDLERS, depends, linear_step
+from genfast.sample._handlers import HANDLERS, depends
 from genfast.sample._lower import Lowering
 from genfast.sample._schedule import extents, schedule
+from genfast.sample._sums import linear_step
 from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, Value, permuted
 from genfast.sample.plan import Graph, NotIncremental, Operand, Step
 from genfast.sample.program import Program
@@ -56,7 +57,7 @@ def compile_program(model, *, shape=None, levels=None, input_range=None, head=No
     lowered = Lowering(graph, places, draws)
     channels, height, width = settings["shape"]
     low, high = settings["input_range"]
-    return Program(
+    program = Program(
         channels=channels,
         height=height,
         width=width,
@@ -72,6 +73,8 @@ def compile_program(model, *, shape=None, levels=None, input_range=None, head=No
         parameters=lowered.parameters(),
         classes=settings["classes"],
     )
+    program.check()
+    return program
 
 
 def _own_settings(model):
@@ -228,7 +231,8 @@ class Reader:
         args = torch.fx.node.map_arg(node.args, values.get)
         kwargs = torch.fx.node.map_arg(node.kwargs, values.get)
         if node.target is operator.getitem:
-            return args[0][args[1]]
+            # What an op saves for its gradient beside the result is not made here.
+            return args[0][args[1]] if args[1] < len(args[0]) else None
         everything = [*args, *kwargs.values()]
         if not any(map(depends, everything)):
             result = node.target(*args, **kwargs)

@@ -193,7 +193,7 @@ class Graph:
         return result
 
     def taps(self, entries, columns):
-        """Taps of (codes [n], row, column, phase, weight [n, columns]): weights over all features of each view's step."""
+        """Taps of (codes [n], row, column, phase, weight [n, columns]), with weights for all features of a step."""
         taps = {}
         for codes, row, column, phase, weight in entries:
             index, feature = self.split(codes)
