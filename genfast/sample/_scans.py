@@ -3,10 +3,13 @@
 import numpy as np
 
 from genfast.sample._arithmetic import add, apply
-from genfast.sample._handlers import array, chunk, handles, select, stack, unbind
+from genfast.sample._handlers import HANDLERS, array, chunk, handles, select, stack, unbind
 from genfast.sample._sums import constants, linear_step, matrix
 from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, reshaped, windowed
 from genfast.sample.plan import Operand, Step
+
+# This module comes last: with it every handler is registered.
+__all__ = ["HANDLERS"]
 
 
 @handles("genfast::gated_activation_forward")

@@ -13,8 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from genfast import _backends
 from genfast.models import Autoregressive
 from genfast.sample._fuse import prune, simplify
-from genfast.sample._handlers import HANDLERS, depends
+from genfast.sample._handlers import depends
 from genfast.sample._lower import Lowering
+from genfast.sample._scans import HANDLERS
 from genfast.sample._schedule import extents, schedule
 from genfast.sample._sums import linear_step
 from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, Value, permuted
@@ -330,7 +331,7 @@ def _where(node, schema):
     path = path.replace("model.", "", 1) if path.startswith("model.") else "" if path == "model" else path
     text += f" at {path}" if path else ""
     frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
-    frames = [f for f in frames if "/torch/" not in f[0]]
+    frames = [f for f in frames if "/torch/" not in f[0] and f[0] != __file__]
     if frames:
         file, line, source = frames[-1]
         text += f" ({file.rpartition('/')[2]}:{line}: {source.strip()})"
