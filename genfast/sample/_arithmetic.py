@@ -1,5 +1,7 @@
 """ATen operations that compute element by element."""
 
+import numpy as np
+
 from genfast.sample import _values
 from genfast.sample._handlers import array, depends, handles
 from genfast.sample._values import Refused
