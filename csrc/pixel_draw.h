@@ -23,7 +23,8 @@ class Draws {
            2 * mixture_scratch(p);
   }
 
-  int64_t count() const { return p_.head == program::kMixture ? 1 : p_.channels; }
+  static int64_t count(const PixelProgram& p) { return p.head == program::kMixture ? 1 : p.channels; }
+  int64_t count() const { return count(p_); }
 
   // Draw `k` at pixel `place` of images first .. first + count - 1, whose parameters lie image_size apart.
   void draw(const float* parameters, int64_t first, int64_t count, int64_t place, int64_t k) {

@@ -36,7 +36,12 @@ struct Linear {
   const float* const* bias;  // of every row
   float* out;
   int64_t out_step, count, activation;
+  float* chains;  // of row 0: [vectors of outputs][kChains][lanes]
+  int64_t chains_step;
 };
+
+// A sum may be made in two parts, with the same rounding: what the rows above give, and the rest of it.
+enum class Part { kWhole, kAbove, kRest };
 
 GENFAST_INLINE Vector<float> relu(Vector<float> x) {
   const Vector<float> zero = broadcast(0.f);
@@ -63,14 +68,16 @@ GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
 
 // One vector of outputs, features `column` on, of rows m .. m + R - 1. Four chains of additions hide the latency of the
 // multiply-add where there is but one image.
-template <int R>
+template <int R, Part kPart>
 __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t column, const float* weight) {
   Vector<float> sum[R][kChains];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    sum[r][0] = load(job.bias[m + r] + column);
+    const float* chains = job.chains + (m + r) * job.chains_step + column * kChains;
+    if constexpr (kPart != Part::kRest) sum[r][0] = load(job.bias[m + r] + column);
 #pragma GCC unroll 4
-    for (int q = 1; q < kChains; ++q) sum[r][q] = broadcast(0.f);
+    for (int q = kPart != Part::kRest; q < kChains; ++q)
+      sum[r][q] = kPart == Part::kRest ? load(chains + q * kLanes<float>) : broadcast(0.f);
   }
   for (const Span* span = job.spans; span < job.spans + job.span_count; ++span) {
     const float* a[R];
@@ -99,6 +106,12 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t
   const int64_t n = job.count - column;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+    if constexpr (kPart == Part::kAbove) {
+      float* chains = job.chains + (m + r) * job.chains_step + column * kChains;
+#pragma GCC unroll 4
+      for (int q = 0; q < kChains; ++q) store(chains + q * kLanes<float>, sum[r][q]);
+      continue;
+    }
     Vector<float> y = (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]);
     for (const Span* add = job.adds; add < job.adds + job.add_count; ++add)
       y += load(add->at + (m + r) * add->step + column, n);
@@ -106,17 +119,19 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t
   }
 }
 
-template <int R = kImages>
+template <Part kPart, int R = kImages>
 GENFAST_INLINE void linear_tile_of(int64_t rows, const Linear& job, int64_t m, int64_t column, const float* weight) {
-  if (rows == R) return linear_tile<R>(job, m, column, weight);
-  if constexpr (R > 1) linear_tile_of<R - 1>(rows, job, m, column, weight);
+  if (rows == R) return linear_tile<R, kPart>(job, m, column, weight);
+  if constexpr (R > 1) linear_tile_of<kPart, R - 1>(rows, job, m, column, weight);
 }
 
+// `depth`: rows of a panel of weights, of which the first is at `weight`.
+template <Part kPart>
 void linear(const Linear& job, int64_t rows, const float* weight, int64_t depth) {
   for (int64_t column = 0; column < job.count; column += kLanes<float>) {
     const float* panel = weight + column / kPanel * kPanel * depth + column % kPanel;
     for (int64_t m = 0; m < rows; m += kImages)
-      linear_tile_of(rows - m < kImages ? rows - m : kImages, job, m, column, panel);
+      linear_tile_of<kPart>(rows - m < kImages ? rows - m : kImages, job, m, column, panel);
   }
 }
 
@@ -139,12 +154,16 @@ class Tile {
         places_(memory.take<Place>(p_.read_count)),
         spans_(memory.take<Span>(p_.read_count)),
         biases_(memory.take<const float*>(max(p_.tile, p_.columns))),
-        draws_(program, memory) {}
+        chain_at_(memory.take<int64_t>(bounds_[Draws::count(p_) + 2])),
+        draws_(program, memory) {
+    chains_ = memory.take<float>(place_chains(p_, chain_at_));
+  }
 
   static int64_t scratch(const PixelProgram& p) {
     return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<Place>(p.read_count) +
            Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns)) +
-           Draws::scratch(p);
+           Scratch::bytes<int64_t>(static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2]) +
+           Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p);
   }
 
   void run(int64_t first, int64_t count) {
@@ -153,6 +172,7 @@ class Tile {
     for (int64_t i = 0; i < p_.height; ++i) {
       start_row(i);
       row_instructions();
+      if (few()) rows_above();
       for (int64_t j = 0; j < p_.columns; ++j)
         for (int64_t k = 0; k <= draws_.count(); ++k) {
           for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(instructions_[n], j);
@@ -172,10 +192,48 @@ class Tile {
   Place* places_;
   Span* spans_;
   const float** biases_;
+  int64_t* chain_at_;  // of every instruction: where its chains are, or -1
+  float* chains_;      // [columns][images] of each instruction
   Draws draws_;
   int64_t first_ = 0, count_ = 0, row_ = 0;
 
   static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+  // Too few images for a register tile: then columns fill it wherever they are independent.
+  bool few() const { return p_.tile < kImages; }
+
+  static int64_t chains_size(const Instruction& it) { return (it.count + kPanel - 1) / kPanel * kPanel * kChains; }
+
+  // Pixel by pixel few images would read all weights from a far cache for little work. What rows above give is known
+  // for the whole row at its start. Floats that takes; `at` may be null.
+  static int64_t place_chains(const PixelProgram& p, int64_t* at) {
+    const int64_t* bounds = static_cast<const int64_t*>(p.bounds);
+    const Instruction* all = static_cast<const Instruction*>(p.instructions);
+    int64_t size = 0;
+    for (int64_t n = 0; n < bounds[Draws::count(p) + 2]; ++n) {
+      const bool apart = p.tile < kImages && all[n].above > 0 && evenly(p, all[n]);
+      if (at) at[n] = apart ? size : -1;
+      if (apart) size += p.columns * p.tile * chains_size(all[n]);
+    }
+    return size;
+  }
+
+  // Whether all that an instruction reads moves on by as much from each of its columns to the next.
+  static bool evenly(const PixelProgram& p, const Instruction& it) {
+    bool all = true;
+    for (int64_t n = it.first_read; n < it.first_read + it.reads + it.adds; ++n) {
+      const Read& read = static_cast<const Read*>(p.reads)[n];
+      all = all && (it.column_mask + 1) >> static_cast<const Buffer*>(p.buffers)[read.buffer].shift > 0;
+    }
+    return all;
+  }
+
+  void rows_above() {
+    for (int64_t n = bounds_[1]; n < bounds_[draws_.count() + 2]; ++n) {
+      const Instruction& it = instructions_[n];
+      if (chain_at_[n] >= 0 && runs_in_row(it)) columns_of<Part::kAbove>(it);
+    }
+  }
 
   void clear() {
     for (int64_t b = 0; b < count_; ++b)
@@ -233,31 +291,38 @@ class Tile {
     }
   }
 
-  // A whole row of positions. Few images fill a register tile with columns.
   void row_of(const Instruction& it) {
-    int64_t first = it.column_remainder, step = it.column_mask + 1;
-    bool by_columns = it.kind == program::kLinear && count_ < kImages;
-    for (int64_t n = 0; n < it.reads + it.adds; ++n) {
-      const int64_t read = n < it.reads ? it.first_read + n : it.first_add + n - it.reads;
-      by_columns &= step >> places_[read].shift > 0;
+    const int64_t step = it.column_mask + 1;
+    if (few() && it.kind == program::kLinear && evenly(p_, it)) {
+      for (int64_t j = it.column_remainder; j < p_.columns; j += step)
+        if (!inside(it, j)) outside(it, j);
+      return columns_of<Part::kWhole>(it);
     }
-    if (!by_columns) {
-      for (int64_t j = first; j < p_.columns; j += step) execute(it, j);
-      return;
-    }
-    while (first < p_.columns && !inside(it, first)) outside(it, first), first += step;
-    int64_t end = first, columns = 0;
-    while (end < p_.columns && inside(it, end)) end += step, ++columns;
-    for (int64_t j = end; j < p_.columns; j += step) outside(it, j);
-    if (columns == 0) return;
-    for (int64_t b = 0; b < count_; ++b) {
-      const Linear job = linear_of(it, [&](int64_t read) {
-        const int64_t columns = step >> places_[read].shift;
-        return Span{at(read, first) + b * p_.image_size, columns * places_[read].features, reads_[read].count};
+    for (int64_t j = it.column_remainder; j < p_.columns; j += step) execute(it, j);
+  }
+
+  // The positions of a row inside the domain, all columns together.
+  template <Part kPart>
+  void columns_of(const Instruction& it) {
+    const int64_t step = it.column_mask + 1;
+    int64_t first = it.column_remainder, columns = 0;
+    while (first < p_.columns && !inside(it, first)) first += step;
+    while (first + columns * step < p_.columns && inside(it, first + columns * step)) ++columns;
+    for (int64_t b = 0; columns && b < count_; ++b) {
+      Linear job = linear_of<kPart>(it, [&](int64_t read) {
+        const Place& place = places_[read];
+        const int64_t apart = ((first + step) >> place.shift) - (first >> place.shift);
+        return Span{at(read, first) + b * p_.image_size, apart * place.features, reads_[read].count};
       });
+      if (kPart == Part::kAbove) job.chains = chains_of(it, first) + b * chains_size(it);
+      job.chains_step = step * count_ * chains_size(it);
       for (int64_t c = 0; c < columns; ++c) biases_[c] = bias_of(it, b);
-      linear(job, columns, constants_ + it.weight, it.depth);
+      linear<kPart>(job, columns, constants_ + it.weight, it.depth);
     }
+  }
+
+  float* chains_of(const Instruction& it, int64_t j) {
+    return chains_ + chain_at_[&it - instructions_] + j * count_ * chains_size(it);
   }
 
   const float* bias_of(const Instruction& it, int64_t b) const {
@@ -265,13 +330,15 @@ class Tile {
     return constants_ + it.bias + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
   }
 
-  template <class Where>
+  template <Part kPart, class Where>
   Linear linear_of(const Instruction& it, const Where& where) {
-    for (int64_t n = 0; n < it.reads; ++n) spans_[n] = where(it.first_read + n);
-    Span* adds = spans_ + it.reads;
+    const int64_t first = kPart == Part::kRest ? it.above : 0, end = kPart == Part::kAbove ? it.above : it.reads;
+    for (int64_t n = first; n < end; ++n) spans_[n - first] = where(it.first_read + n);
+    Span* adds = spans_ + end - first;
     for (int64_t n = 0; n < it.adds; ++n) adds[n] = where(it.first_add + n);
     const Span out = where(it.output);
-    return {spans_, it.reads, adds, it.adds, biases_, const_cast<float*>(out.at), out.step, it.count, it.activation};
+    return {spans_,   end - first, adds,          it.adds, biases_, const_cast<float*>(out.at),
+            out.step, it.count,    it.activation, nullptr, 0};
   }
 
   void execute(const Instruction& it, int64_t j) {
@@ -309,10 +376,15 @@ class Tile {
   }
 
   void run_linear(const Instruction& it, int64_t j) {
-    const Linear job =
-        linear_of(it, [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; });
+    const auto where = [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; };
+    if (chain_at_[&it - instructions_] >= 0) {
+      Linear job = linear_of<Part::kRest>(it, where);
+      job.chains = chains_of(it, j), job.chains_step = chains_size(it);
+      return linear<Part::kRest>(job, count_, constants_ + it.weight + it.above_depth * kPanel, it.depth);
+    }
+    const Linear job = linear_of<Part::kWhole>(it, where);
     for (int64_t b = 0; b < count_; ++b) biases_[b] = bias_of(it, b);
-    linear(job, count_, constants_ + it.weight, it.depth);
+    linear<Part::kWhole>(job, count_, constants_ + it.weight, it.depth);
   }
 
   template <class Function>

@@ -64,6 +64,7 @@ struct Instruction {
   int64_t row_mask, row_remainder, column_mask, column_remainder;  // masks: the modulus less one
   int64_t first_row, end_row, first_column, end_column;
   int64_t first_read, reads, first_add, adds, depth;  // depth: the values of all reads
+  int64_t above, above_depth;  // in `pixel`: how many of the reads, the first ones, are of rows above, and their depth
   int64_t weight, bias,
       bias_step;  // in the constants; panels [depth][16], zero beyond `count`; step from label to label
 };

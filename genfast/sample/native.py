@@ -94,7 +94,7 @@ class Tables:
         # An odd number of cache lines from image to image: an even one would crowd them into a part of the cache.
         self.image_size = (offset // PANEL | 1) * PANEL
         lists = [program.row, *program.pixel]
-        instructions = [self._instruction(program, it) for part in lists for it in part]
+        instructions = [self._instruction(it, part is program.row) for part in lists for it in part]
         self.first_parameter = len(self._reads)
         self._reads += program.parameters
         self.image = self._write((program.image, 0), program.channels)
@@ -130,14 +130,18 @@ class Tables:
         self._reads.append(Read(buffer, 0, 0, feature, count))
         return len(self._reads) - 1
 
-    def _instruction(self, program, it):
+    def _instruction(self, it, of_row):
         output = self._write((it.buffer, it.feature), it.count)
         cell, visible = self._write(it.cell, it.count), self._write(it.visible, it.count)
         first_read = len(self._reads)
-        self._reads += it.reads + it.adds
+        reads, values, above = it.reads, it.weight, []
+        if it.kind == "linear" and not of_row:
+            reads, values = _above_first(reads, values)
+            above = [read.count for read in reads if read.row < 0]
+        self._reads += reads + it.adds
         weight = bias = step = 0
         if it.weight is not None:
-            weight = self._constant(_panels(it.weight) if it.kind == "linear" else it.weight)
+            weight = self._constant(_panels(values) if it.kind == "linear" else values)
         if it.bias is not None:
             labels = np.atleast_2d(it.bias)
             padded = -(-it.count // PANEL) * PANEL
@@ -161,10 +165,21 @@ class Tables:
             first_read + len(it.reads),
             len(it.adds),
             sum(read.count for read in it.reads),
+            len(above),
+            sum(above),
             weight,
             bias,
             step,
         ]
+
+
+def _above_first(reads, weight):
+    """Reads of rows above before the others, and the weight in that order."""
+    ends = np.cumsum([read.count for read in reads], dtype=np.int64)
+    parts = [np.arange(end - read.count, end) for end, read in zip(ends, reads, strict=True)]
+    order = sorted(range(len(reads)), key=lambda n: reads[n].row >= 0)
+    rows = [parts[n] for n in order]
+    return [reads[n] for n in order], weight[np.concatenate(rows)] if rows else weight
 
 
 def _panels(weight):
