@@ -1,5 +1,6 @@
 """From a model to its pixel program: the graph of its forward, read operation by operation."""
 
+import copy
 import operator
 import re
 import warnings
@@ -87,7 +88,7 @@ def _own_settings(model):
         "input_range": (-1.0, 1.0),
         "head": "bernoulli" if head == "categorical" and c.levels == 2 else head,
         "classes": getattr(c, "classes", 0),
-        "forward": model.network,
+        "forward": "network",
     }
 
 
@@ -104,7 +105,14 @@ def _foreign_settings(shape, levels, input_range, head):
         raise ValueError(f"compile_program: input_range must be two different numbers; got {input_range}")
     if head is not None and head not in ORDERS:
         raise ValueError(f"compile_program: head must be one of {', '.join(ORDERS)}; got {head!r}")
-    return {"shape": shape, "levels": levels, "input_range": (low, high), "head": head, "classes": 0, "forward": None}
+    return {
+        "shape": shape,
+        "levels": levels,
+        "input_range": (low, high),
+        "head": head,
+        "classes": 0,
+        "forward": "__call__",
+    }
 
 
 def _check_weights(model):
@@ -132,14 +140,19 @@ def _evaluation(model):
 
 
 class _Network(nn.Module):
-    """What is traced: the model inside a module, so that its parameters are found."""
+    """What is traced: a copy of a model, since one that changes its own weights would be left with traced ones."""
 
     def __init__(self, model, forward):
         super().__init__()
-        self.model, self.call = model, forward or model
+        try:
+            self.model = copy.deepcopy(model)
+        except RuntimeError:
+            # Weights computed by a hook before forward cannot be copied.
+            self.model = model
+        self.call = getattr(self.model, forward)
 
-    def forward(self, x, labels=None):
-        return self.call(x) if labels is None and self.call is self.model else self.call(x, labels)
+    def forward(self, *arguments):
+        return self.call(*arguments)
 
 
 def _read(model, settings):
@@ -147,31 +160,29 @@ def _read(model, settings):
     classes = settings["classes"]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = torch.rand(classes or 2, *settings["shape"], device=device)
-    labels = torch.arange(classes, device=device) if classes else None
+    arguments = (x, torch.arange(classes, device=device)) if classes else (x,)
+    if settings["forward"] == "network" and not classes:
+        arguments = (x, None)
     with _evaluation(model):
-        traced, given = _trace(_Network(model, settings["forward"]), x, labels)
-        return Reader(settings["shape"], len(x)).run(traced, given)
+        reader = Reader(settings["shape"], arguments)
+        traced, given = _trace(model, settings["forward"], arguments, reader.user)
+        return reader.run(traced, given)
 
 
-def _trace(network, x, labels):
-    """(fx graph, values of its placeholders with None for the image, attributes)."""
-    arguments = (x,) if labels is None else (x, labels)
+def _trace(model, forward, arguments, user):
+    """(fx graph module, the values of its placeholders): `user` for the arguments, else parameters and buffers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            exported = torch.export.export(network, arguments, strict=False)
+            exported = torch.export.export(_Network(model, forward), arguments, strict=False)
         except Exception:
-            # Whatever export does not take (weights changed in forward, for one), plain tracing may.
-            options = {"record_module_stack": True, "record_stack_traces": True}
-            made = make_fx(network, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True, **options)(
-                *arguments
-            )
-            return made, [None, *arguments[1:]]
-    given = []
-    left = iter((None, *arguments[1:]))
+            # What export does not take (weights changed in forward, for one), plain tracing may.
+            options = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
+            return make_fx(_Network(model, forward), **options)(*arguments), list(user)
+    given, user = [], iter(user)
     for spec in exported.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
-            given.append(next(left, None))
+            given.append(next(user))
         else:
             given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
     return exported.graph_module, given
@@ -180,14 +191,16 @@ def _trace(network, x, labels):
 class Reader:
     """Goes through an fx graph: what depends on the image becomes steps of a `Graph`, all else is computed."""
 
-    def __init__(self, shape, batch):
+    def __init__(self, shape, arguments):
         channels, height, width = shape
         self.graph = Graph()
         self.graph.domain = (0, height, 0, width)
         codes = self.graph.add(Step("image", channels, 1, self.graph.domain, "the image"))
-        size = {BATCH: batch, ROW: height, COLUMN: width}
-        self.image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
+        size = {BATCH: len(arguments[0]), ROW: height, COLUMN: width}
+        image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
+        self.user = image, *arguments[1:]
         self.labelled, self.kept = set(), []
+        self._label(arguments[1:])
         self.where = self.name = ""
 
     def by_label(self, tensor):
@@ -196,15 +209,9 @@ class Reader:
 
     def run(self, traced, given):
         values, given = {}, iter(given)
-        image = True
         for node in traced.graph.nodes:
             if node.op == "placeholder":
-                value = next(given)
-                if value is None and image:
-                    value, image = self.image, False
-                elif isinstance(value, torch.Tensor) and node.name.startswith("labels"):
-                    self._label(value)
-                values[node] = value
+                values[node] = next(given)
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(node.target)(traced)
             elif node.op == "output":
