@@ -139,7 +139,7 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
-    if backend == "auto" and _CAPTURING.get():
+    if backend == "auto" and not torch.compiler.is_dynamo_compiling() and _CAPTURING.get():
         return candidates[0]
     if backend == "auto":
         for name in candidates:
