@@ -233,8 +233,8 @@ def logistic_mixture_nll_backward_kernel(
 
 
 @triton.jit
-def load_chosen(params, at, inside, step, row, K: tl.constexpr):
-    return tl.load(params + at + row * K * step, mask=inside, other=0.0).to(tl.float64)
+def load_chosen(params, inside, step, row, K: tl.constexpr):
+    return tl.load(params + row * K * step, mask=inside, other=0.0).to(tl.float64)
 
 
 @triton.jit
@@ -243,47 +243,66 @@ def tanh_exact(x):
     return 1 - 2 / (tl.exp(2 * x) + 1)
 
 
+@triton.jit
+def mixture_levels(
+    params, inside, step, seed, number, element, draw, temperature, LEVELS,
+    CHANNELS: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The levels of red, green and blue, all three the first of one channel: int32 [BLOCK].
+
+    `params` [BLOCK] points to the first parameters, `number` and `element` are of the first channels; the component is
+    drawn by `draw`, the levels by `draw` + 1.
+    """
+    k = tl.arange(0, BLOCK_K)
+    every = (inside[:, None]) & (k[None, :] < K)
+    logits = tl.load(params[:, None] + k[None, :] * step, mask=every, other=0.0).to(tl.float64)
+    logits = tl.where(k[None, :] < K, logits, float("-inf"))
+    scaled = (logits - tl.max(logits, 1)[:, None]) / temperature
+    weights = tl.where(scaled < -708.0, 0.0, tl.exp(scaled))
+    passed = uniform(seed, number, element, draw) * tl.sum(weights, 1)
+    component = tl.sum(((tl.cumsum(weights, 1) <= passed[:, None]) & (k[None, :] < K - 1)).to(tl.int32), 1)
+    params += component * step
+
+    last = (LEVELS - 1).to(tl.float64)
+    red, green, blue = (tl.zeros((BLOCK,), tl.int32),) * 3
+    for c in tl.static_range(CHANNELS):
+        log_scale = load_chosen(params, inside, step, 1 + CHANNELS + c, K)
+        log_scale = tl.where(log_scale < LOWEST_LOG_SCALE, LOWEST_LOG_SCALE, log_scale)
+        # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
+        u = uniform(seed, number, element + c, draw + 1) + 2.9802322387695312e-08
+        position = last * load_chosen(params, inside, step, 1 + c, K)
+        if c > 0:
+            position += tanh_exact(load_chosen(params, inside, step, 6 + c, K)) * (2 * red.to(tl.float64) - last)
+        if c == 2:
+            position += tanh_exact(load_chosen(params, inside, step, 9, K)) * (2 * green.to(tl.float64) - last)
+        position += last * temperature * tl.exp(log_scale) * tl.log(u / (1 - u))
+        # Level v has the positions from 2v - L to 2v - L + 2, the lowest and the highest level all beyond them too.
+        level = 0.5 * (position + LEVELS)
+        level = tl.where(level > 0, level, 0.0)
+        level = tl.where(level > last, last, level).to(tl.int32)
+        if c == 0:
+            red = level
+        if c <= 1:
+            green = level
+        blue = level
+    return red, green, blue
+
+
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def logistic_mixture_sample_kernel(
     params, draw, LEVELS, seed, first_index, temperature, first_element, LENGTH,
     CHANNELS: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
-    k = tl.arange(0, BLOCK_K)
     inside = p < LENGTH
-    temperature = temperature.to(tl.float64, bitcast=True)
     number = tl.zeros((BLOCK,), tl.int64) + first_index + image
     element = first_element + p.to(tl.int64) * CHANNELS
-
-    every = (inside[:, None]) & (k[None, :] < K)
-    logits = tl.load(params + at[:, None] + k[None, :] * step, mask=every, other=0.0).to(tl.float64)
-    logits = tl.where(k[None, :] < K, logits, float("-inf"))
-    scaled = (logits - tl.max(logits, 1)[:, None]) / temperature
-    weights = tl.where(scaled < -708.0, 0.0, tl.exp(scaled))
-    passed = uniform(seed, number, element, 0) * tl.sum(weights, 1)
-    component = tl.sum(((tl.cumsum(weights, 1) <= passed[:, None]) & (k[None, :] < K - 1)).to(tl.int32), 1)
-    at += component * step
-
-    last = (LEVELS - 1).to(tl.float64)
-    red = tl.zeros((BLOCK,), tl.float64)
-    green = red
-    for c in tl.static_range(CHANNELS):
-        log_scale = load_chosen(params, at, inside, step, 1 + CHANNELS + c, K)
-        log_scale = tl.where(log_scale < LOWEST_LOG_SCALE, LOWEST_LOG_SCALE, log_scale)
-        # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
-        u = uniform(seed, number, element + c, 1) + 2.9802322387695312e-08
-        position = last * load_chosen(params, at, inside, step, 1 + c, K)
-        if c > 0:
-            position += tanh_exact(load_chosen(params, at, inside, step, 6 + c, K)) * red
-        if c == 2:
-            position += tanh_exact(load_chosen(params, at, inside, step, 9, K)) * green
-        position += last * temperature * tl.exp(log_scale) * tl.log(u / (1 - u))
-        # Level v has the positions from 2v - L to 2v - L + 2, the lowest and the highest level all beyond them too.
-        level = 0.5 * (position + LEVELS)
-        level = tl.where(level > 0, level, 0.0)
-        level = tl.where(level > last, last, level).to(tl.int32)
-        tl.store(draw + image * CHANNELS * LENGTH + c * LENGTH + p, level.to(tl.uint8), mask=inside)
-        if c == 0:
-            red = 2 * level.to(tl.float64) - last
-        else:
-            green = 2 * level.to(tl.float64) - last
+    red, green, blue = mixture_levels(
+        params + at, inside, step, seed, number, element, 0, temperature.to(tl.float64, bitcast=True), LEVELS,
+        CHANNELS, K, BLOCK, BLOCK_K,
+    )  # fmt: skip
+    draw += image * CHANNELS * LENGTH + p
+    tl.store(draw, red.to(tl.uint8), mask=inside)
+    if CHANNELS == 3:
+        tl.store(draw + LENGTH, green.to(tl.uint8), mask=inside)
+        tl.store(draw + 2 * LENGTH, blue.to(tl.uint8), mask=inside)

@@ -96,7 +96,8 @@ def test_one_stem_in_every_place(op):
 def test_no_file_without_its_op():
     for folder, suffix in (("genfast/ops", ".py"), ("kernels", ".py"), ("genfast/reference", ".py")):
         stems = {path.stem for path in (ROOT / folder).glob(f"*{suffix}") if not path.stem.startswith("_")}
-        assert stems == set(STEMS), folder
+        # An engine for whole models, not an op.
+        assert stems - {"pixel_program"} == set(STEMS), folder
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *CSRC, *SCRIPTS], ids=name)

@@ -138,16 +138,3 @@ def test_a_read_outside_its_buffer_is_refused(read):
     case.program.pixel[0][0].reads[0] = read
     with pytest.raises(ValueError, match="stepped: a position must lie inside buffer 0"):
         run(case)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@every_case
-def test_gpu_graphs_of_rows_draw_what_the_cpu_draws(case):
-    p = case.program
-    images, known = images_of(p, N), known_of(p, N)
-    for options in ({}, {"temperature": 1.7, "draw": 2}, {"given": images, "known": known}):
-        want = ("log_probs", "parameters")
-        expected, got = (run(case, want=want, device=device, **options) for device in ("cpu", "cuda"))
-        assert got.images.is_cuda and torch.equal(got.images.cpu(), expected.images)
-        assert_matches(got.parameters, expected.parameters, atol=1e-5)
-        assert_matches(got.log_probs, expected.log_probs, atol=1e-4)

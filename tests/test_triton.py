@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pixel_programs import CASES, images_of, known_of, labels_of
 
 import genfast
-from genfast import testing
+from genfast import _backends, testing
 from genfast.reference import SPECS
+from genfast.sample import stepped
 
 # Where triton must be there, GENFAST_REQUIRE=triton has ended the import of genfast above.
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -43,6 +45,11 @@ def test_interpreted_pixelwise():
 
 
 @needs_triton
+def test_interpreted_program():
+    lane("triton_interpreted_program.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
+
+
+@needs_triton
 def test_samplers_interpreted():
     lane("test_every_sampler.py", "-k", "triton and not compiles", TRITON_INTERPRET="1", GENFAST_REQUIRE="cpp,triton")
 
@@ -52,6 +59,7 @@ def test_samplers_interpreted():
 def test_compiled_ahead_of_time(capability):
     lane("triton_compiled.py", "-k", f"sm_{capability}")
     lane("triton_compiled_pixelwise.py", "-k", f"sm_{capability}")
+    lane("triton_compiled_program.py", "-k", f"sm_{capability}")
 
 
 def inputs_on_gpu(op, shape, dtype):
@@ -150,3 +158,20 @@ def test_gpu_second_order(op):
 
     got = penalty(getattr(genfast.ops, op), torch.float32, backend="triton")
     assert_all_match(got, penalty(SPECS[op].reference, torch.float64))
+
+
+@needs_gpu
+@pytest.mark.parametrize("engine", ["graphs of rows", "one launch"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gpu_pixel_program(case, engine):
+    """Graphs of the stepped program, and the program in one launch, draw what the CPU draws."""
+    run = stepped.run if engine == "graphs of rows" else _backends.launcher("pixel_program", "pixel_program")
+    p, n = case.program, 37
+    images, known = images_of(p, n), known_of(p, n)
+    settings = {"seed": 2**63 + 5, "first": 3, "labels": labels_of(p, n), "want": ("log_probs", "parameters")}
+    for options in ({}, {"temperature": 1.7, "draw": 2}, {"given": images, "known": known}):
+        expected = stepped.run(p, n, device="cpu", **settings, **options)
+        got = run(p, n, device="cuda", **settings, **options)
+        assert got.images.is_cuda and torch.equal(got.images.cpu(), expected.images)
+        testing.assert_matches(got.parameters, expected.parameters, atol=1e-5)
+        testing.assert_matches(got.log_probs, expected.log_probs, atol=1e-4)

@@ -13,8 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-OPTIONS = ("num_warps", "num_stages")
-TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
+TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+TYPES |= {torch.uint8: "*u8", torch.int64: "*i64"}
 
 
 @contextlib.contextmanager

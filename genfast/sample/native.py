@@ -8,6 +8,13 @@ from genfast._checks import signed
 from genfast.sample.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
 
 KINDS = ("linear", "lstm", *MAPS)
+# The columns of the table of instructions: the struct in csrc/pixel_program.h.
+FIELDS = (
+    *("kind", "sweep", "count", "activation", "output", "cell", "visible"),
+    *("row_mask", "row_remainder", "column_mask", "column_remainder"),
+    *("first_row", "end_row", "first_column", "end_column"),
+    *("first_read", "reads", "first_add", "adds", "depth", "above", "above_depth", "weight", "bias", "bias_step"),
+)
 # What the feature maps of the images of one tile may take: they should stay in the second-level cache.
 TILE_BYTES = 1 << 20
 LEAST_TILE, MOST_TILE = 6, 96
@@ -100,10 +107,10 @@ class Tables:
         self.image = self._write((program.image, 0), program.channels)
         reads = [[r.buffer, r.row, r.column, r.feature, r.count] for r in self._reads]
         ends = np.cumsum([0, *(len(part) for part in lists)])
-        self._arrays = [np.array(rows, dtype=np.int64) for rows in (instructions, reads, buffers)]
-        self._arrays.append(np.concatenate(self._constants or [np.zeros(1, np.float32)]))
-        self._arrays.append(ends.astype(np.int64))
-        self.addresses = [array.ctypes.data for array in self._arrays]
+        self.arrays = [np.array(rows, dtype=np.int64) for rows in (instructions, reads, buffers)]
+        self.arrays.append(np.concatenate(self._constants or [np.zeros(1, np.float32)]))
+        self.arrays.append(ends.astype(np.int64))
+        self.addresses = [array.ctypes.data for array in self.arrays]
         self.sizes = (len(reads), len(buffers), self.image_size)
         self.parameters = sum(read.count for read in program.parameters)
         self.components = self.parameters // (3 if program.channels == 1 else 10)

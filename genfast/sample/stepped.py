@@ -6,6 +6,7 @@ row begins, so that the bound slices serve every row, and on a GPU a row is one 
 """
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -55,7 +56,8 @@ def run(
         drawn.parameters = torch.empty((n, count, *shape[2:]), dtype=torch.float32, device=device)
     if not n:
         return drawn
-    with torch.no_grad():
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), current:
         stepper.condition(temperature, given is not None, evidence is not None)
         for i in range(program.height):
             stepper.uniforms.copy_(_heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
