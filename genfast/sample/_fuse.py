@@ -10,6 +10,7 @@ ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
 def simplify(graph):
     """Rewrite the steps of a graph in place; its outputs keep their values."""
     prune(graph)
+    _share(graph)
     _gates(graph)
     _split(graph)
     _fuse(graph)
@@ -40,6 +41,27 @@ def prune(graph):
         step.bias = None if step.bias is None else step.bias[..., kept]
         step.count = int(live[step].sum())
     graph.outputs = [Operand(o.view, place[o.view.step][o.features]) for o in graph.outputs]
+
+
+def _share(graph):
+    """Compute once what several steps compute alike, element by element."""
+    known, same = {}, {}
+
+    def shared(view):
+        return View(same[view.step], view.row, view.column, view.window) if view.step in same else view
+
+    for step in graph.steps:
+        step.taps = {Tap(shared(tap.view), tap.phase): weight for tap, weight in step.taps.items()}
+        step.operands = [Operand(shared(o.view), o.features) for o in step.operands]
+        if step.kind in ("image", "linear", "scan"):
+            continue
+        numbers = [None if a is None else (a.shape, a.tobytes()) for a in (step.weight, step.bias)]
+        operands = [(o.view, o.features.tobytes()) for o in step.operands]
+        first = known.setdefault((step.kind, step.stride, step.domain, *numbers, *operands), step)
+        if first is not step:
+            same[step] = first
+    graph.steps = [step for step in graph.steps if step not in same]
+    graph.outputs = [Operand(shared(o.view), o.features) for o in graph.outputs]
 
 
 def _columns(step, live):

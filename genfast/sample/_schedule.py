@@ -9,7 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genfast.sample.plan import NotIncremental, Operand, Step, Tap, View, cut, hull, inside, offset, reached, reads
+from genfast.sample.plan import (
+    NotCausal,
+    NotIncremental,
+    Operand,
+    Step,
+    Tap,
+    View,
+    cut,
+    hull,
+    inside,
+    offset,
+    reached,
+    reads,
+)
 
 # A time is one integer, row * ROW + column * COLUMN + level, which keeps the order of (row, column, level).
 ROW, COLUMN = 1 << 40, 1 << 20
@@ -93,7 +106,7 @@ def _insert_copy(graph, step, window):
 def schedule(graph, draws):
     """The `Place` of every step, for an image whose channel c is drawn by draw min(c, draws - 1).
 
-    Raises: NotIncremental if an output depends on a pixel or channel that is drawn later.
+    Raises: NotCausal if an output depends on a pixel or channel that is drawn later.
     """
     earliest = _earliest(graph, draws)
     for k, operand in enumerate(graph.outputs):
@@ -153,7 +166,7 @@ def _check_causal(k, times):
     where = f"the pixel {row:+d} rows and {column:+d} columns away"
     if (row, column) == (0, 0):
         where = f"channel {level - 1} of its own pixel"
-    raise NotIncremental(
+    raise NotCausal(
         f"sample: the model must be causal; got output {worst} of the conditional of draw {k}, "
         f"which depends on {where}, drawn later"
     )

@@ -14,6 +14,10 @@ class NotIncremental(ValueError):
     """A model has something that cannot be computed pixel by pixel; the message names it."""
 
 
+class NotCausal(NotIncremental):
+    """A conditional of a model depends on what is drawn after it: no way of sampling from it is right."""
+
+
 @dataclass(eq=False)
 class Step:
     """One feature map of `count` features.
@@ -202,5 +206,8 @@ class Graph:
                 view = self._views[i].moved(row, column)
                 # Views are compared by value, steps by identity, so that equal taps add up.
                 into = taps.setdefault(Tap(view, phase), np.zeros((view.step.count, columns), np.float32))
-                np.add.at(into, feature[chosen], weight[chosen])
+                if len(np.unique(feature[chosen])) == chosen.sum():
+                    into[feature[chosen]] += weight[chosen]
+                else:
+                    np.add.at(into, feature[chosen], weight[chosen])
         return {tap: weight for tap, weight in taps.items() if weight.any()}
