@@ -107,6 +107,21 @@ def test_evidence_weighs_the_levels(case):
 
 
 @every_case
+def test_what_is_prepared_for_a_call_serves_the_next(case):
+    p, labels = case.program, labels_of(case.program, N)
+    for again in (labels if labels is None else labels.flip(0), labels):
+        p.prepared.clear()
+        expected = run(case, labels=again, want=("parameters",))
+        prepared = p.prepared["stepped"]
+        run(case, labels=labels, seed=1)
+        got = run(case, labels=again, want=("parameters",))
+        assert p.prepared["stepped"] is prepared
+        assert torch.equal(got.images, expected.images) and torch.equal(got.parameters, expected.parameters)
+    run(case, temperature=2.0)
+    assert p.prepared["stepped"] is not prepared
+
+
+@every_case
 def test_no_images(case):
     drawn = run(case, 0, want=("log_probs", "parameters"))
     assert drawn.images.shape[0] == drawn.log_probs.shape[0] == drawn.parameters.shape[0] == 0

@@ -11,13 +11,15 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.nn.functional import elu
+
+# The public one takes twice as long for the few values of a pixel.
+from torch._C._nn import elu, elu_
 
 from genfast.sample import _heads
 from genfast.sample.program import Drawn
 
 WANTED = {"log_probs", "log_evidence", "parameters"}
-_IN_PLACE = {"relu": torch.relu_, "elu": partial(elu, inplace=True), "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
+_IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
 
 
 def run(
@@ -42,9 +44,6 @@ def run(
     """
     _check(program, n, labels, given, known, evidence, want)
     device = torch.device(device or "cpu")
-    if labels is not None:
-        labels = labels.to(device)
-    stepper = Stepper(program, n, labels, device)
     shape = (n, program.channels, program.height, program.width)
     drawn = Drawn(torch.empty(shape, dtype=torch.uint8, device=device))
     if "log_probs" in want:
@@ -56,9 +55,14 @@ def run(
         drawn.parameters = torch.empty((n, count, *shape[2:]), dtype=torch.float32, device=device)
     if not n:
         return drawn
+    settings = (n, device, temperature, given is not None, evidence is not None)
+    # Taken out while in use: two threads never share one. What a GPU captured serves the next call too.
+    stepper = program.prepared.pop("stepped", None)
+    if stepper is None or stepper.settings != settings:
+        stepper = Stepper(program, settings)
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), current:
-        stepper.condition(temperature, given is not None, evidence is not None)
+        stepper.begin(labels)
         for i in range(program.height):
             stepper.uniforms.copy_(_heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
             if given is not None:
@@ -68,6 +72,7 @@ def run(
                 stepper.evidence.copy_(evidence[:, :, i].transpose(1, 2))
             stepper.row(i)
             stepper.collect(i, drawn)
+    program.prepared["stepped"] = stepper
     return drawn
 
 
@@ -93,30 +98,43 @@ def _check(program, n, labels, given, known, evidence, want):
             raise ValueError(f"stepped: {name} must have shape {expected}; got {tuple(tensor.shape)}")
 
 
-class Stepper:
-    """The buffers of `n` images and the bound calls that make a row of them."""
+def _positions(buffer):
+    return buffer.left + buffer.columns + buffer.right
 
-    def __init__(self, program, n, labels, device):
-        self.program, self.n, self.labels, self.device = program, n, labels, device
-        self.maps = [self._map(buffer) for buffer in program.buffers]
+
+class Stepper:
+    """The buffers of n images, and the bound calls that make a row of them.
+
+    `settings`: (n, device, temperature, whether values are given, whether there is evidence). The tensors `uniforms`,
+    `given`, `known` and `evidence` are of one row [.., n, W, C]: they are filled before it, `levels` is its result.
+    """
+
+    def __init__(self, program, settings):
+        n, device, temperature, given, evidence = settings
+        self.program, self.settings, self.n, self.device, self.temperature = program, settings, n, device, temperature
+        self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, device=device) for b in program.buffers]
         levels = np.arange(program.levels, dtype=np.float32)
         values = levels * np.float32(program.scale) + np.float32(program.shift)
         self.values = torch.from_numpy(values).to(device)
         places = (n, program.width, program.channels)
         self.levels = torch.zeros(places, dtype=torch.uint8, device=device)
-        mixture = program.head == "mixture"
-        self.uniforms = torch.zeros((1 + mixture, *places), dtype=torch.float64, device=device)
-        self.known = self.given = self.evidence = None
-        self._constants, self._scratch, self._bound, self._rows = {}, {}, {}, {}
+        numbers = 2 if program.head == "mixture" else 1
+        self.uniforms = torch.zeros((numbers, *places), dtype=torch.float64, device=device)
+        self.given = torch.zeros_like(self.levels) if given else None
+        self.known = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
+        choices = 2 if program.head == "bernoulli" else program.levels
+        self.evidence = torch.zeros((*places, choices), device=device) if evidence else None
+        self._constants, self._tables, self._scratch, self._bound, self._rows = {}, [], {}, {}, {}
+        self._labels = torch.zeros(n, dtype=torch.int64, device=device)
 
-    def condition(self, temperature, given, evidence):
-        """What the draws depend on; the tensors of a row are filled before it."""
-        self.temperature = temperature
-        if given:
-            self.given, self.known = torch.zeros_like(self.levels), torch.zeros_like(self.levels, dtype=torch.bool)
-        if evidence:
-            levels = 2 if self.program.head == "bernoulli" else self.program.levels
-            self.evidence = torch.zeros((*self.levels.shape, levels), device=self.device)
+    def begin(self, labels):
+        """The buffers as they are before the first row, for images of these labels."""
+        for buffer, rows in zip(self.program.buffers, self.maps):
+            rows.copy_(self._fill(buffer, 0, buffer.features).repeat(_positions(buffer)))
+        if labels is not None:
+            self._labels.copy_(labels)
+            for table, bias in self._tables:
+                torch.index_select(table, 0, self._labels, out=bias)
 
     def row(self, i):
         """Compute row `i`, without waiting for a GPU: there a kind of row is run, then captured, then replayed."""
@@ -150,12 +168,6 @@ class Stepper:
             if drawn.parameters is not None:
                 drawn.parameters[:, at : at + read.count, i] = parameters.transpose(1, 2)
             at += read.count
-
-    def _map(self, buffer):
-        """[rows, n, positions * features], the fill everywhere."""
-        positions = buffer.left + buffer.columns + buffer.right
-        fill = self._fill(buffer, 0, buffer.features)
-        return fill.repeat(buffer.rows, self.n, positions)
 
     def _fill(self, buffer, feature, count):
         if buffer.fill is None:
@@ -261,7 +273,10 @@ class Stepper:
         key = id(instruction), name
         if key not in self._constants:
             tensor = torch.as_tensor(getattr(instruction, name), dtype=torch.float32).to(self.device)
-            self._constants[key] = tensor[self.labels] if name == "bias" and tensor.dim() == 2 else tensor
+            if name == "bias" and tensor.dim() == 2:
+                self._tables.append((tensor, tensor[self._labels]))
+                tensor = self._tables[-1][1]
+            self._constants[key] = tensor
         return self._constants[key]
 
     def _space(self, name, *shape):
@@ -282,7 +297,8 @@ class Stepper:
             if reads:
                 calls.append(partial(torch.cat, reads, -1, out=x))
         if not single:
-            bias = bias if bias.dim() == 1 else bias.repeat_interleave(len(columns), 0)
+            calls.append(partial(y.copy_, bias if bias.dim() == 1 else bias[:, None]))
+            bias = y.flatten(0, 1)
         calls.append(partial(torch.addmm, bias, x.flatten(0, -2), weight, out=y.flatten(0, -2)))
         calls += [partial(y.add_, operand) for operand in adds]
         if instruction.activation != "none":
@@ -295,7 +311,7 @@ class Stepper:
         if kind == "copy":
             return [partial(out.copy_, *operands)]
         if kind == "elu":
-            return [partial(out.copy_, *operands), partial(elu, out, inplace=True)]
+            return [partial(elu, *operands, out=out)]
         if kind == "gate":
             a, b = (self._space(name, *out.shape) for name in "xy")
             return [
