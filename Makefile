@@ -52,6 +52,7 @@ sanitize: $(VENV)/installed
 	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
 	$(UNDER_SANITIZERS) $(BIN)/python tests/overflow.py 2>&1 | grep heap-buffer-overflow
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
+	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/test_pixel_program.py
 SANITIZE_TESTS ?= tests/test_every_op.py tests/test_every_sampler.py
 
 clean:

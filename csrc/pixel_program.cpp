@@ -12,6 +12,7 @@ using program::Read;
 
 constexpr int64_t kPanel = 16;
 constexpr int kChains = 4;
+constexpr int64_t kTogether = 64;  // positions that a panel of weights serves before the next one
 // One image reads every weight once: they come from the second-level cache, whose latency this many rows hide.
 constexpr int kAhead = 8;
 
@@ -22,22 +23,24 @@ constexpr int kImages = 6;
 constexpr int kImages = 3;
 #endif
 
-// `count` values for every row of a tile, rows `step` apart.
+// `count` values for every row of a group, rows `step` apart.
 struct Span {
   const float* at;
   int64_t step, count;
 };
 
+// A product for `groups` times `rows` positions: groups are images, rows are columns, or there is one group of images.
 struct Linear {
+  int64_t groups, rows, group_step;  // the step of all that is read and written, but for chains and bias
   const Span* spans;
   int64_t span_count;
   const Span* adds;
   int64_t add_count;
-  const float* const* bias;  // of every row
+  const float* const* bias;  // [groups][rows]
   float* out;
   int64_t out_step, count, activation;
-  float* chains;  // of row 0: [vectors of outputs][kChains][lanes]
-  int64_t chains_step;
+  float* chains;  // of the first position: [vectors of outputs][kChains][lanes]
+  int64_t chains_step, chains_group;
 };
 
 // A sum may be made in two parts, with the same rounding: what the rows above give, and the rest of it.
@@ -69,12 +72,15 @@ GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
 // One vector of outputs, features `column` on, of rows m .. m + R - 1. Four chains of additions hide the latency of the
 // multiply-add where there is but one image.
 template <int R, Part kPart>
-__attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t column, const float* weight) {
+__attribute__((noinline)) void linear_tile(const Linear& job, int64_t group, int64_t m, int64_t column,
+                                           const float* weight) {
+  const int64_t shift = group * job.group_step;
+  float* all_chains = job.chains + group * job.chains_group + m * job.chains_step + column * kChains;
   Vector<float> sum[R][kChains];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const float* chains = job.chains + (m + r) * job.chains_step + column * kChains;
-    if constexpr (kPart != Part::kRest) sum[r][0] = load(job.bias[m + r] + column);
+    const float* chains = all_chains + r * job.chains_step;
+    if constexpr (kPart != Part::kRest) sum[r][0] = load(job.bias[group * job.rows + m + r] + column);
 #pragma GCC unroll 4
     for (int q = kPart != Part::kRest; q < kChains; ++q)
       sum[r][q] = kPart == Part::kRest ? load(chains + q * kLanes<float>) : broadcast(0.f);
@@ -82,7 +88,7 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t
   for (const Span* span = job.spans; span < job.spans + job.span_count; ++span) {
     const float* a[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) a[r] = span->at + (m + r) * span->step;
+    for (int r = 0; r < R; ++r) a[r] = span->at + shift + (m + r) * span->step;
     int64_t k = 0;
     for (; k + kChains <= span->count; k += kChains, weight += kChains * kPanel) {
 #pragma GCC unroll 4
@@ -107,37 +113,37 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t m, int64_t
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     if constexpr (kPart == Part::kAbove) {
-      float* chains = job.chains + (m + r) * job.chains_step + column * kChains;
+      float* chains = all_chains + r * job.chains_step;
 #pragma GCC unroll 4
       for (int q = 0; q < kChains; ++q) store(chains + q * kLanes<float>, sum[r][q]);
       continue;
     }
     Vector<float> y = (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]);
     for (const Span* add = job.adds; add < job.adds + job.add_count; ++add)
-      y += load(add->at + (m + r) * add->step + column, n);
-    store(job.out + (m + r) * job.out_step + column, activated(y, job.activation), n);
+      y += load(add->at + shift + (m + r) * add->step + column, n);
+    store(job.out + shift + (m + r) * job.out_step + column, activated(y, job.activation), n);
   }
 }
 
 template <Part kPart, int R = kImages>
-GENFAST_INLINE void linear_tile_of(int64_t rows, const Linear& job, int64_t m, int64_t column, const float* weight) {
-  if (rows == R) return linear_tile<R, kPart>(job, m, column, weight);
-  if constexpr (R > 1) linear_tile_of<kPart, R - 1>(rows, job, m, column, weight);
+GENFAST_INLINE void linear_tile_of(const Linear& job, int64_t group, int64_t m, int64_t column, const float* weight) {
+  if (job.rows - m >= R) return linear_tile<R, kPart>(job, group, m, column, weight);
+  if constexpr (R > 1) linear_tile_of<kPart, R - 1>(job, group, m, column, weight);
 }
 
 // `depth`: rows of a panel of weights, of which the first is at `weight`.
 template <Part kPart>
-void linear(const Linear& job, int64_t rows, const float* weight, int64_t depth) {
+void linear(const Linear& job, const float* weight, int64_t depth) {
   for (int64_t column = 0; column < job.count; column += kLanes<float>) {
     const float* panel = weight + column / kPanel * kPanel * depth + column % kPanel;
-    for (int64_t m = 0; m < rows; m += kImages)
-      linear_tile_of<kPart>(rows - m < kImages ? rows - m : kImages, job, m, column, panel);
+    for (int64_t group = 0; group < job.groups; ++group)
+      for (int64_t m = 0; m < job.rows; m += kImages) linear_tile_of<kPart>(job, group, m, column, panel);
   }
 }
 
 // Where the values of a read lie in the present row: at column 0, and how far from column to column.
 struct Place {
-  int64_t at, features, shift;
+  int64_t at, step, shift;
 };
 
 // One thread's images.
@@ -153,7 +159,7 @@ class Tile {
         arena_(memory.take<float>(p_.tile * p_.image_size)),
         places_(memory.take<Place>(p_.read_count)),
         spans_(memory.take<Span>(p_.read_count)),
-        biases_(memory.take<const float*>(max(p_.tile, p_.columns))),
+        biases_(memory.take<const float*>(max(p_.tile, p_.columns + kTogether))),
         chain_at_(memory.take<int64_t>(bounds_[Draws::count(p_) + 2])),
         draws_(program, memory) {
     chains_ = memory.take<float>(place_chains(p_, chain_at_));
@@ -161,7 +167,7 @@ class Tile {
 
   static int64_t scratch(const PixelProgram& p) {
     return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<Place>(p.read_count) +
-           Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns)) +
+           Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns + kTogether)) +
            Scratch::bytes<int64_t>(static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2]) +
            Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p);
   }
@@ -172,7 +178,7 @@ class Tile {
     for (int64_t i = 0; i < p_.height; ++i) {
       start_row(i);
       row_instructions();
-      if (few()) rows_above();
+      if (p_.rows_apart) rows_above();
       for (int64_t j = 0; j < p_.columns; ++j)
         for (int64_t k = 0; k <= draws_.count(); ++k) {
           for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(instructions_[n], j);
@@ -199,19 +205,16 @@ class Tile {
 
   static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-  // Too few images for a register tile: then columns fill it wherever they are independent.
-  bool few() const { return p_.tile < kImages; }
-
   static int64_t chains_size(const Instruction& it) { return (it.count + kPanel - 1) / kPanel * kPanel * kChains; }
 
-  // Pixel by pixel few images would read all weights from a far cache for little work. What rows above give is known
-  // for the whole row at its start. Floats that takes; `at` may be null.
+  // What the rows above give is known for the whole row at its start: its weights need not be read for every pixel.
+  // Floats that it takes; `at` may be null.
   static int64_t place_chains(const PixelProgram& p, int64_t* at) {
     const int64_t* bounds = static_cast<const int64_t*>(p.bounds);
     const Instruction* all = static_cast<const Instruction*>(p.instructions);
     int64_t size = 0;
     for (int64_t n = 0; n < bounds[Draws::count(p) + 2]; ++n) {
-      const bool apart = p.tile < kImages && all[n].above > 0 && evenly(p, all[n]);
+      const bool apart = p.rows_apart && all[n].above > 0 && evenly(p, all[n]);
       if (at) at[n] = apart ? size : -1;
       if (apart) size += p.columns * p.tile * chains_size(all[n]);
     }
@@ -257,15 +260,14 @@ class Tile {
       const Read& read = reads_[n];
       const Buffer& buffer = buffers_[read.buffer];
       const int64_t slot = ((i >> buffer.shift) + read.row + buffer.rows) % buffer.rows;
-      places_[n] = {
-          buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.features + read.feature,
-          buffer.features, buffer.shift};
+      places_[n] = {buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.step + read.feature,
+                    buffer.step, buffer.shift};
     }
   }
 
   float* at(int64_t read, int64_t j) {
     const Place& place = places_[read];
-    return arena_ + place.at + (j >> place.shift) * place.features;
+    return arena_ + place.at + (j >> place.shift) * place.step;
   }
 
   bool runs_in_row(const Instruction& it) const { return (row_ & it.row_mask) == it.row_remainder; }
@@ -293,7 +295,7 @@ class Tile {
 
   void row_of(const Instruction& it) {
     const int64_t step = it.column_mask + 1;
-    if (few() && it.kind == program::kLinear && evenly(p_, it)) {
+    if (p_.rows_apart && it.kind == program::kLinear && evenly(p_, it)) {
       for (int64_t j = it.column_remainder; j < p_.columns; j += step)
         if (!inside(it, j)) outside(it, j);
       return columns_of<Part::kWhole>(it);
@@ -308,16 +310,20 @@ class Tile {
     int64_t first = it.column_remainder, columns = 0;
     while (first < p_.columns && !inside(it, first)) first += step;
     while (first + columns * step < p_.columns && inside(it, first + columns * step)) ++columns;
-    for (int64_t b = 0; columns && b < count_; ++b) {
+    if (columns == 0) return;
+    const int64_t together = max(1, kTogether / columns);
+    for (int64_t b = 0; b < count_; b += together) {
       Linear job = linear_of<kPart>(it, [&](int64_t read) {
         const Place& place = places_[read];
         const int64_t apart = ((first + step) >> place.shift) - (first >> place.shift);
-        return Span{at(read, first) + b * p_.image_size, apart * place.features, reads_[read].count};
+        return Span{at(read, first) + b * p_.image_size, apart * place.step, reads_[read].count};
       });
+      job.groups = count_ - b < together ? count_ - b : together, job.rows = columns, job.group_step = p_.image_size;
       if (kPart == Part::kAbove) job.chains = chains_of(it, first) + b * chains_size(it);
-      job.chains_step = step * count_ * chains_size(it);
-      for (int64_t c = 0; c < columns; ++c) biases_[c] = bias_of(it, b);
-      linear<kPart>(job, columns, constants_ + it.weight, it.depth);
+      job.chains_step = step * count_ * chains_size(it), job.chains_group = chains_size(it);
+      for (int64_t g = 0; g < job.groups; ++g)
+        for (int64_t c = 0; c < columns; ++c) biases_[g * columns + c] = bias_of(it, b + g);
+      linear<kPart>(job, constants_ + it.weight, it.depth);
     }
   }
 
@@ -337,8 +343,11 @@ class Tile {
     Span* adds = spans_ + end - first;
     for (int64_t n = 0; n < it.adds; ++n) adds[n] = where(it.first_add + n);
     const Span out = where(it.output);
-    return {spans_,   end - first, adds,          it.adds, biases_, const_cast<float*>(out.at),
-            out.step, it.count,    it.activation, nullptr, 0};
+    Linear job{};
+    job.groups = 1, job.rows = count_;
+    job.spans = spans_, job.span_count = end - first, job.adds = adds, job.add_count = it.adds, job.bias = biases_;
+    job.out = const_cast<float*>(out.at), job.out_step = out.step, job.count = it.count, job.activation = it.activation;
+    return job;
   }
 
   void execute(const Instruction& it, int64_t j) {
@@ -380,11 +389,11 @@ class Tile {
     if (chain_at_[&it - instructions_] >= 0) {
       Linear job = linear_of<Part::kRest>(it, where);
       job.chains = chains_of(it, j), job.chains_step = chains_size(it);
-      return linear<Part::kRest>(job, count_, constants_ + it.weight + it.above_depth * kPanel, it.depth);
+      return linear<Part::kRest>(job, constants_ + it.weight + it.above_depth * kPanel, it.depth);
     }
     const Linear job = linear_of<Part::kWhole>(it, where);
     for (int64_t b = 0; b < count_; ++b) biases_[b] = bias_of(it, b);
-    linear<Part::kWhole>(job, count_, constants_ + it.weight, it.depth);
+    linear<Part::kWhole>(job, constants_ + it.weight, it.depth);
   }
 
   template <class Function>

@@ -21,6 +21,7 @@ struct PixelProgram {
   int64_t read_count, buffer_count;
   int64_t image_size;   // floats of the buffers of one image
   int64_t batch, tile;  // images, and how many of them a thread takes at a time
+  int64_t rows_apart;   // 1: whole rows by columns, and of pixels too what rows above give; the results are the same
   int64_t channels, height, width, columns, levels;
   int64_t head, components, parameter_count;
   int64_t image, first_parameter;  // reads: where the levels of a pixel go; the parameters of draw 0, 1, ..
@@ -32,8 +33,9 @@ namespace program {
 
 // Position (r, c) of a buffer of stride 2^shift belongs to pixel (r 2^shift, c 2^shift).
 struct Buffer {
-  int64_t offset, features, shift, rows, left, row_size;  // row_size: features times all columns
-  int64_t fill;                                           // in the constants, or -1: zeros
+  int64_t offset, features, step;       // step: from column to column; 0 where a single position is kept
+  int64_t shift, rows, left, row_size;  // row_size: of all columns
+  int64_t fill;                         // in the constants, or -1: zeros
 };
 
 struct Read {

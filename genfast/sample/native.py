@@ -15,8 +15,7 @@ FIELDS = (
     *("first_row", "end_row", "first_column", "end_column"),
     *("first_read", "reads", "first_add", "adds", "depth", "above", "above_depth", "weight", "bias", "bias_step"),
 )
-# What the feature maps of the images of one tile may take: they should stay in the second-level cache.
-TILE_BYTES = 1 << 20
+CACHE_BYTES = 1 << 20  # of the second level
 LEAST_TILE, MOST_TILE = 6, 96
 
 
@@ -65,7 +64,7 @@ def run(
             *(0 if value is None else value.data_ptr() for value in (*inputs, *outputs)),
             *tables.sizes,
             n,
-            tables.tile(n),
+            *tables.tile(n),
             program.channels,
             *size,
             program.columns,
@@ -92,12 +91,14 @@ class Tables:
         program.check()
         self._constants, self._end = [], 0
         self._reads = []
+        momentary = _momentary(program)
         buffers, offset = [], 0
-        for b in program.buffers:
-            row_size = b.features * (b.left + b.columns + b.right)
+        for n, b in enumerate(program.buffers):
+            columns, left, step = (1, 0, 0) if n in momentary else (b.left + b.columns + b.right, b.left, b.features)
             fill = -1 if b.fill is None else self._constant(b.fill)
-            buffers.append([offset, b.features, b.stride.bit_length() - 1, b.rows, b.left, row_size, fill])
-            offset += -(-row_size * b.rows // PANEL) * PANEL
+            row = b.features * columns
+            buffers.append([offset, b.features, step, b.stride.bit_length() - 1, b.rows, left, row, fill])
+            offset += -(-row * b.rows // PANEL) * PANEL
         # An odd number of cache lines from image to image: an even one would crowd them into a part of the cache.
         self.image_size = (offset // PANEL | 1) * PANEL
         lists = [program.row, *program.pixel]
@@ -117,10 +118,15 @@ class Tables:
         self.weight_bytes = 4 * self._end
 
     def tile(self, n):
-        """Images that a thread takes at a time: enough to be worth reading the weights, few enough to stay in cache."""
-        fitting = max(TILE_BYTES, self.weight_bytes) // (4 * self.image_size)
-        share = -(-n // torch.get_num_threads())
-        return max(1, min(share, max(LEAST_TILE, min(fitting, MOST_TILE))))
+        """How many images a thread takes at a time, and whether it computes rows apart from pixels.
+
+        Enough images that reading the weights is worth it, few enough that their feature maps stay in cache.
+        """
+        fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
+        fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
+        rounds = -(-n // (threads * fitting))
+        tile = -(-n // (threads * rounds))
+        return tile, int(tile < LEAST_TILE or self.weight_bytes > CACHE_BYTES)
 
     def _constant(self, values):
         """Where values, padded to whole panels, lie among the constants."""
@@ -178,6 +184,23 @@ class Tables:
             bias,
             step,
         ]
+
+
+def _momentary(program):
+    """Buffers of which only the present position is ever read, in the same column in which it is written."""
+    found = set(range(len(program.buffers))) - {program.image}
+    for part in (program.row, *program.pixel):
+        for it in part:
+            places = [place for place in ((it.buffer, 0), it.cell, it.visible) if place]
+            if part is program.row:
+                found -= {buffer for buffer, *_ in places} | {read.buffer for read in (*it.reads, *it.adds)}
+            for read in (*it.reads, *it.adds):
+                b = program.buffers[read.buffer]
+                if read.row or read.column or read.feature + read.count > b.features or b.fill is not None:
+                    found.discard(read.buffer)
+                if b.stride != program.buffers[it.buffer].stride:
+                    found.discard(read.buffer)
+    return found
 
 
 def _above_first(reads, weight):
