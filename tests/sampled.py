@@ -1,5 +1,6 @@
 """What the tests of sampling share: tiny models whose images can be listed, and chi-square."""
 
+import functools
 import itertools
 import math
 
@@ -14,32 +15,46 @@ from genfast.models import build
 BACKENDS = ["reference", "torch", *(name for name in ("cpp",) if genfast.backends()["cpp"].available)]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
+# Kind, config, and the standard deviation and seed of weights that make the values of an image depend on one another.
 TINY = {
-    "pixelcnn binary": ("pixelcnn", {"hidden": 3, "layers": 1, "head": 4, "height": 2, "width": 3, "levels": 2}),
+    "pixelcnn binary": ("pixelcnn", {"hidden": 3, "head": 4, "height": 2, "width": 3, "levels": 2}, 0.7, 7),
     "pixelcnn colour": (
         "pixelcnn",
-        {"hidden": 3, "layers": 1, "head": 3, "height": 1, "width": 2, "channels": 3, "levels": 3},
+        {"hidden": 3, "head": 3, "height": 1, "width": 2, "channels": 3, "levels": 3},
+        1.4,
+        6,
     ),
-    "pixelrnn": ("pixelrnn", {"hidden": 2, "layers": 1, "head": 3, "height": 2, "width": 2, "levels": 3}),
+    "pixelrnn": ("pixelrnn", {"hidden": 2, "head": 3, "height": 2, "width": 2, "levels": 3}, 1.4, 1),
     "gated-pixelcnn": (
         "gated-pixelcnn",
-        {"hidden": 2, "layers": 1, "head": 3, "height": 2, "width": 2, "levels": 3, "classes": 2},
+        {"hidden": 2, "head": 3, "height": 2, "width": 2, "levels": 3, "classes": 2},
+        1.4,
+        8,
     ),
     "pixelcnn++": (
         "pixelcnn++",
         {"filters": 2, "blocks": 1, "resolutions": 2, "mixtures": 2, "height": 2, "width": 2, "levels": 3},
+        0.5,
+        0,
     ),
 }
+every_tiny = pytest.mark.parametrize("name", TINY)
 
 
-def tiny(name, std=0.7):
-    """A model of `TINY` with random weights, in evaluation mode."""
-    torch.manual_seed(3)
-    kind, config = TINY[name]
-    model = build(kind, **config)
+@functools.cache
+def tiny(name):
+    """A model of `TINY`, in evaluation mode; not to be changed."""
+    kind, config, std, seed = TINY[name]
+    torch.manual_seed(seed)
+    model = build(kind, **config, **({} if kind == "pixelcnn++" else {"layers": 1}))
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3 if kind == "pixelcnn++" else std)
+        torch.nn.init.normal_(parameter, std=std)
     return model.eval()
+
+
+def label_of(model):
+    """A label for all images of a conditional model."""
+    return 1 if getattr(model.config, "classes", 0) else None
 
 
 def every_image(model):
@@ -59,12 +74,19 @@ def numbers(images, levels):
 
 
 @torch.no_grad()
-def exact(model, label=None):
+def exact(model):
     """The probability of every image, float64 [N]."""
-    images = every_image(model)
+    images, label = every_image(model), label_of(model)
     labels = None if label is None else torch.full((len(images),), label)
     p = model.log_prob(images, labels).double().exp()
     assert p.sum().item() == pytest.approx(1, abs=1e-5)
+    return p / p.sum()
+
+
+def conditional(model, known, truth):
+    """The probability of every image given the known values of `truth`, bool and uint8 [C, H, W]."""
+    fitting = ((every_image(model) == truth) | ~known).flatten(1).all(1)
+    p = torch.where(fitting, exact(model), 0)
     return p / p.sum()
 
 

@@ -14,7 +14,7 @@ from genfast.sample.philox import uniform
 def row_uniforms(program, images, row, seed, draw, device):
     """The random numbers of row `row` of the images numbered `images` (range), float64: [2, n, W, C] for a mixture,
     component and channels, where only channel 0 of the first is used; else [1, n, W, C]."""
-    image = torch.arange(images.start, images.stop, device=device)[:, None, None]
+    image = images.start + torch.arange(len(images), device=device)[:, None, None]
     width, channels = program.width, program.channels
     place = row * width * channels + torch.arange(width * channels, device=device).view(width, channels)
     draws = (2 * draw, 2 * draw + 1) if program.head == "mixture" else (draw,)

@@ -44,7 +44,7 @@ class Chains:
     def __init__(self, engine, given, known, *, seed, first=0, labels=None, evidence=None, chain=0):
         self.engine, self.unknown, self.evidence = engine, ~known, evidence
         self.seed, self.first, self.labels, self.chain = seed, first, labels, chain
-        self.indices = torch.arange(first, first + len(given), device=given.device)
+        self.indices = first + torch.arange(len(given), device=given.device)
         self.by_prior = evidence is not None and engine.network.head == "mixture"
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
         if self.by_prior:

@@ -86,7 +86,7 @@ def _uniforms(images, seed, first):
     """Two random numbers for each value, [n, C, H, W]."""
     n, channels, height, width = images.shape
     check_count("corrupt", n, first, seed)
-    image = torch.arange(first, first + n, device=images.device).view(-1, 1, 1, 1)
+    image = first + torch.arange(n, device=images.device).view(-1, 1, 1, 1)
     place = torch.arange(channels * height * width, device=images.device).view(height, width, channels)
     return (uniform(seed, image, place.permute(2, 0, 1), draw) for draw in (FIRST, SECOND))
 
