@@ -41,10 +41,15 @@ def summary(result):
 
 def fill_readme(text, result):
     """`text` with the part between the two markers replaced by the summary of `result`."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"benchmarks: README.md must hold {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{summary(result)}\n{END}{rest.split(END)[1]}"
+    return fill(text, BEGIN, END, summary(result))
+
+
+def fill(text, begin, end, part):
+    """`text` with what stands between the markers `begin` and `end` replaced by `part`."""
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"benchmarks: README.md must hold {begin} and {end} once each")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
 
 
 def _conditions(result):

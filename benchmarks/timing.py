@@ -4,28 +4,33 @@ import time
 
 import numpy
 
-LEAST_ROUNDS, MOST_ROUNDS, SLOW_ROUNDS, SLOW_SECONDS = 7, 100, 3, 1.0
+LEAST_ROUNDS, MOST_ROUNDS, SLOW_ROUNDS, SLOW_SECONDS, LONG_SECONDS = 7, 100, 3, 1.0, 5.0
 TURN_SECONDS, MOST_CALLS = 0.02, 20
 
 
-def compare(contenders, seconds):
+def compare(contenders, seconds, few=()):
     """Time `{name: callable}` for about `seconds` in all, in turns.
 
     A turn starts with an untimed call, which finds the caches and threads as the contender before left them, and times
     further calls for a fiftieth of a second, at least one. A contender slower than a second gets three turns, without
-    the untimed call. Returns {name: {median_ms, q20_ms, q80_ms, calls}}.
+    the untimed call; so many turns get those named in `few`. One slower than five seconds is timed from its first call
+    on: two calls, one if it is named in `few`. Returns {name: {median_ms, q20_ms, q80_ms, calls}}.
     """
-    times = {name: [] for name in contenders}
-    estimates = {}
+    times, estimates, rounds = {}, {}, {}
     for name, run in contenders.items():
-        run()
-        estimates[name] = min(_once(run), _once(run))
+        first = once(run)
+        is_long = first > LONG_SECONDS
+        times[name] = [first] if is_long else []
+        estimates[name] = first if is_long else min(once(run), once(run))
+        rounds[name] = SLOW_ROUNDS if name in few or estimates[name] >= SLOW_SECONDS else MOST_ROUNDS
+        if is_long:
+            rounds[name] = 0 if name in few else 1
     stop = time.perf_counter() + seconds
     for done in range(MOST_ROUNDS):
         if done >= LEAST_ROUNDS and time.perf_counter() > stop:
             break
         for name, run in contenders.items():
-            if estimates[name] < SLOW_SECONDS or done < SLOW_ROUNDS:
+            if done < rounds[name]:
                 times[name] += _turn(run, estimates[name])
     return {name: _quantiles(measured) for name, measured in times.items()}
 
@@ -33,10 +38,11 @@ def compare(contenders, seconds):
 def _turn(run, estimate):
     if estimate < SLOW_SECONDS:
         run()
-    return [_once(run) for _ in range(min(MOST_CALLS, max(1, int(TURN_SECONDS / estimate))))]
+    return [once(run) for _ in range(min(MOST_CALLS, max(1, int(TURN_SECONDS / estimate))))]
 
 
-def _once(run):
+def once(run):
+    """Seconds that a call takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
