@@ -1,32 +1,36 @@
-"""A whole pixel program in one launch: an interpreter of the instruction table of `genfast.sample.native.Tables`.
+"""A whole pixel program in one launch: a kernel that interprets the tables of a program.
 
 A program of the launch owns a tile of images and walks their rows, columns and instructions; nothing waits for another
 program. Feature maps lie in global memory, which the cache keeps near; a barrier after an instruction shows its results
 to all threads. Draws are computed in float64, as by the samplers.
 """
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
+from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
 from genfast.sample import _heads
-from genfast.sample.native import FIELDS, KINDS, Tables
-from genfast.sample.program import ACTIVATIONS, HEADS, PANEL, Drawn
+from genfast.sample.program import ACTIVATIONS, HEADS, Drawn
 
 # Images of a program, which is the least that a matrix product takes; values of a step of a product; levels of a step
 # of a draw.
 BLOCK, BLOCK_K, BLOCK_L = 16, 16, 32
 
-# Columns of an instruction, and how many an instruction, a read and a buffer have: the structs of csrc/pixel_program.h.
-KIND, COUNT, ACTIVATION, OUTPUT, CELL, VISIBLE, RUNS, DOMAIN, FIRST_READ, READS, FIRST_ADD, ADDS = (
+KIND, COUNT, ACTIVATION, OUTPUT, CELL, VISIBLE, RUNS, SHIFT, DOMAIN, FIRST_READ, READS, FIRST_ADD, ADDS = (
     tl.constexpr(FIELDS.index(name))
-    for name in "kind count activation output cell visible row_mask first_row first_read reads first_add adds".split()
+    for name in (
+        *("kind", "count", "activation", "output", "cell", "visible", "row_mask", "shift", "first_row"),
+        *("first_read", "reads", "first_add", "adds"),
+    )
 )
-DEPTH, WEIGHT, BIAS, BIAS_STEP = (tl.constexpr(FIELDS.index(name)) for name in ("depth", "weight", "bias", "bias_step"))
-INSTRUCTION, READ, BUFFER = tl.constexpr(len(FIELDS)), tl.constexpr(5), tl.constexpr(7)
+WEIGHT, WEIGHT_WIDTH, BIAS, BIAS_STEP = (
+    tl.constexpr(FIELDS.index(n)) for n in ("weight", "width", "bias", "bias_step")
+)
+PLACE_COUNT, PLACE_FILL = tl.constexpr(PLACE.index("count")), tl.constexpr(PLACE.index("fill"))
+FIELD_COUNT, PLACE_SIZE = tl.constexpr(len(FIELDS)), tl.constexpr(len(PLACE))
 
 LINEAR, LSTM, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE, AFFINE, CONSTANT = (
     tl.constexpr(KINDS.index(kind))
@@ -34,7 +38,6 @@ LINEAR, LSTM, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE, AFFINE, CONST
 )
 OF_RELU, OF_ELU, OF_TANH, OF_SIGMOID = (tl.constexpr(ACTIVATIONS.index(a)) for a in ("relu", "elu", "tanh", "sigmoid"))
 BERNOULLI, MIXTURE = (tl.constexpr(HEADS.index(head)) for head in ("bernoulli", "mixture"))
-PANEL_WIDTH = tl.constexpr(PANEL)
 
 # Arguments of the kernel that differ from call to call, or of which no kernel of its own is worth compiling.
 NUMBERS = (
@@ -100,61 +103,41 @@ class Launch:
 
     def __init__(self, program, device):
         tables = Tables(program)
-        maps = np.zeros(tables.image_size, np.float32)
-        instructions, reads, buffers, constants, bounds = tables.arrays
-        for buffer, (offset, _, _, rows, _, row_size, fill) in zip(program.buffers, buffers.tolist()):
-            if fill >= 0:
-                maps[offset : offset + rows * row_size] = np.tile(buffer.fill, rows * row_size // buffer.features)
-        levels = np.arange(program.levels, dtype=np.float32)
-        values = levels * np.float32(program.scale) + np.float32(program.shift)
-        parts = _parts(program, bounds)
-        arrays = (instructions, reads, buffers, constants, parts, values)
-        self.tensors = [torch.from_numpy(array).to(device) for array in arrays]
-        self.maps = torch.from_numpy(maps).to(device)
-        self.parameters = tables.parameters
+        levels = torch.arange(program.levels, dtype=torch.float32)
+        values = levels * torch.tensor(program.scale, dtype=torch.float32) + program.shift
+        arrays = (tables.instructions, tables.places, tables.constants, tables.parts)
+        self.tensors = [*(torch.from_numpy(array).to(device) for array in arrays), values.to(device)]
+        self.maps = torch.from_numpy(tables.maps).to(device)
+        self.parameters = sum(read.count for read in program.parameters)
+        components = self.parameters // (3 if program.channels == 1 else 10)
         counts = [it.count for part in (program.row, *program.pixel) for it in part if it.kind == "linear"]
         mixture = program.head == "mixture"
         self.launch = {
-            "IMAGE_SIZE": tables.image_size, "HEIGHT": program.height, "WIDTH": program.width,
-            "COLUMNS": program.columns, "PARTS": len(parts), "DRAWS": program.draws, "IMAGE": tables.image,
-            "FIRST_PARAMETER": tables.first_parameter, "COUNT_OF": tables.parameters // program.draws,
+            "IMAGE_SIZE": tables.maps.size, "HEIGHT": program.height, "WIDTH": program.width,
+            "COLUMNS": program.columns, "PARTS": len(tables.parts), "DRAWS": program.draws, "IMAGE": tables.image,
+            "FIRST_PARAMETER": tables.parameters, "COUNT_OF": self.parameters // program.draws,
             "LEVELS": 2 if program.head == "bernoulli" else program.levels, "CHANNELS": program.channels,
-            "HEAD": HEADS.index(program.head), "COMPONENTS": tables.components if mixture else 1,
+            "HEAD": HEADS.index(program.head), "COMPONENTS": components if mixture else 1,
             "BLOCK": BLOCK, "BLOCK_K": BLOCK_K, **width_of(max(counts, default=1)),
-            "BLOCK_L": triton.next_power_of_2(tables.components) if mixture else BLOCK_L,
+            "BLOCK_L": triton.next_power_of_2(components) if mixture else BLOCK_L,
         }  # fmt: skip
 
 
 def width_of(count):
     """How much of a layer of `count` outputs is made at once. More threads on wide layers: fewer would spill."""
-    block = min(64, max(PANEL, triton.next_power_of_2(count)))
+    block = min(64, max(ALIGNED, triton.next_power_of_2(count)))
     # Left alone the assembler aims at more programs of a processor than there are, and spills for it.
     return {"BLOCK_N": block, "num_warps": 8 if block == 64 else 4, "maxnreg": 255}
 
 
-def _parts(program, bounds):
-    """What a row is made of: rows (first instruction, end, sweep). A group of `program.row` is run in every column
-    before the next group; the lists for a pixel, the last parts, follow one another in a column."""
-    parts, at = [], 0
-    while at < len(program.row):
-        end, sweep = at + 1, program.row[at].sweep
-        while sweep and end < len(program.row) and program.row[end].sweep == sweep:
-            end += 1
-        parts.append((at, end, sweep))
-        at = end
-    parts += [(int(begin), int(end), 1) for begin, end in zip(bounds[1:], bounds[2:])]
-    return np.array(parts, np.int64)
-
-
 @triton.jit
 def place(tables, which, i, j):
-    """Where read `which` of pixel (i, j) begins in the feature maps of an image."""
-    read = tables[0] + which * READ
-    buffer = tables[1] + tl.load(read) * BUFFER
-    shift, rows = tl.load(buffer + 2), tl.load(buffer + 3)
-    row = ((i >> shift) + tl.load(read + 1) + rows) % rows
-    column = (j >> shift) + tl.load(read + 2) + tl.load(buffer + 4)
-    return tl.load(buffer) + row * tl.load(buffer + 5) + column * tl.load(buffer + 1) + tl.load(read + 3)
+    """Where place `which` of pixel (i, j) begins in the feature maps of an image."""
+    at = tables[0] + which * PLACE_SIZE
+    shift, rows = tl.load(at + 2), tl.load(at + 3)
+    row = ((i >> shift) + tl.load(at + 6) + rows) % rows
+    column = (j >> shift) + tl.load(at + 7) + tl.load(at + 4)
+    return tl.load(at) + row * tl.load(at + 5) + column * tl.load(at + 1) + tl.load(at + 8)
 
 
 @triton.jit
@@ -176,23 +159,23 @@ def load_bias(it, constants, label, n, mask):
 @triton.jit
 def linear(it, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
     """Products are exact float32, summed in the order of the reads."""
-    count, depth, weight = load_count(it + COUNT), tl.load(it + DEPTH), tables[2] + tl.load(it + WEIGHT)
+    count, weight, width = load_count(it + COUNT), tables[1] + tl.load(it + WEIGHT), tl.load(it + WEIGHT_WIDTH)
     first_read, first_add, activation = tl.load(it + FIRST_READ), tl.load(it + FIRST_ADD), tl.load(it + ACTIVATION)
     out = (maps + place(tables, tl.load(it + OUTPUT), i, j))[:, None]
     for start in range(0, count, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)[None, :]
         mask = inside[:, None] & (n < count)
-        y = load_bias(it, tables[2], label, n, mask)
-        panel = weight + n // PANEL_WIDTH * PANEL_WIDTH * depth + n % PANEL_WIDTH
+        y = load_bias(it, tables[1], label, n, mask)
+        w = weight + n
         for r in range(first_read, first_read + tl.load(it + READS)):
-            length = load_count(tables[0] + r * READ + 4)
+            length = load_count(tables[0] + r * PLACE_SIZE + PLACE_COUNT)
             x = (maps + place(tables, r, i, j))[:, None]
             for begin in range(0, length, BLOCK_K):
                 k = begin + tl.arange(0, BLOCK_K)
                 a = tl.load(x + k[None, :], mask=inside[:, None] & (k < length)[None, :], other=0.0)
-                b = tl.load(panel + k[:, None] * PANEL_WIDTH, mask=(k < length)[:, None] & (n < count), other=0.0)
+                b = tl.load(w + k[:, None] * width, mask=(k < length)[:, None] & (n < count), other=0.0)
                 y = tl.dot(a, b, y, input_precision="ieee")
-            panel += length * PANEL_WIDTH
+            w += length * width
         for r in range(first_add, first_add + tl.load(it + ADDS)):
             y += tl.load((maps + place(tables, r, i, j))[:, None] + n, mask=mask, other=0.0)
         if activation == OF_RELU:
@@ -236,9 +219,11 @@ def elementwise(it, kind, tables, maps, label, inside, i, j, BLOCK_N: tl.constex
         elif kind == GATE:
             y = tanh(a, False) * tl.sigmoid(b)
         elif kind >= AFFINE:
-            y = load_bias(it, tables[2], label, n, mask)
+            y = load_bias(it, tables[1], label, n, mask)
             if kind == AFFINE:
-                y += a * tl.load(tables[2] + tl.load(it + WEIGHT) + n, mask=n < count, other=0.0)
+                y += a * tl.load(tables[1] + tl.load(it + WEIGHT) + n, mask=n < count, other=0.0)
+        # Two threads may hold one value, and the result may take the place of an operand.
+        tl.debug_barrier()
         tl.store(out + n, y, mask=mask)
 
 
@@ -269,9 +254,9 @@ def lstm(it, tables, maps, inside, i, j, BLOCK_N: tl.constexpr):
 def fill(which, tables, maps, inside, i, j, BLOCK_N: tl.constexpr):
     """Write what a place outside the domain of its instruction holds."""
     if which >= 0:
-        read = tables[0] + which * READ
-        count, value = load_count(read + 4), tl.load(tables[1] + tl.load(read) * BUFFER + 6)
-        source = tables[2] + tl.where(value < 0, 0, value + tl.load(read + 3))
+        at = tables[0] + which * PLACE_SIZE
+        count, value = load_count(at + PLACE_COUNT), tl.load(at + PLACE_FILL)
+        source = tables[1] + tl.where(value < 0, 0, value)
         out = (maps + place(tables, which, i, j))[:, None]
         for start in range(0, count, BLOCK_N):
             n = start + tl.arange(0, BLOCK_N)[None, :]
@@ -285,7 +270,7 @@ def execute(it, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_
     runs = it + RUNS
     if ((i & tl.load(runs)) == tl.load(runs + 1)) & ((j & tl.load(runs + 2)) == tl.load(runs + 3)):
         kind, output, domain = tl.load(it + KIND), tl.load(it + OUTPUT), it + DOMAIN
-        shift = tl.load(tables[1] + tl.load(tables[0] + output * READ) * BUFFER + 2)
+        shift = tl.load(it + SHIFT)
         r, c = i >> shift, j >> shift
         rows = (r >= tl.load(domain)) & (r < tl.load(domain + 1))
         if rows & (c >= tl.load(domain + 2)) & (c < tl.load(domain + 3)):
@@ -380,7 +365,7 @@ def save(source, parameters, count, inside, pixels, BLOCK_N: tl.constexpr):
 
 @triton.jit(do_not_specialize=NUMBERS)
 def pixel_program_kernel(
-    instructions, reads, buffers, constants, parts, values, maps, images, parameters, labels, given, known, evidence,
+    instructions, places, constants, parts, values, maps, images, parameters, labels, given, known, evidence,
     SEED, FIRST, TEMPERATURE, DRAW, BATCH, IMAGE_SIZE, HEIGHT, WIDTH, COLUMNS, PARTS, IMAGE, FIRST_PARAMETER, COUNT_OF,
     LEVELS, DRAWS: tl.constexpr, CHANNELS: tl.constexpr, HEAD: tl.constexpr, COMPONENTS: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr,
@@ -393,7 +378,7 @@ def pixel_program_kernel(
     if HAS_LABELS:
         label = tl.load(labels + image, mask=inside, other=0)
     temperature = TEMPERATURE.to(tl.float64, bitcast=True)
-    tables, outputs = (reads, buffers, constants), (values, images, given, known)
+    tables, outputs = (places, constants), (values, images, given, known)
     whole, pixels = PARTS - DRAWS - 1, HEIGHT * WIDTH
     for i in range(HEIGHT):
         for step in range(whole + 1):
@@ -402,7 +387,7 @@ def pixel_program_kernel(
                 j = tl.where(sweep < 0, COLUMNS - 1 - column, column)
                 for part in range(step, tl.where(step < whole, step + 1, PARTS)):
                     for at in range(tl.load(parts + part * 3), tl.load(parts + part * 3 + 1)):
-                        it = instructions + at * INSTRUCTION
+                        it = instructions + at * FIELD_COUNT
                         execute(it, tables, maps, label, inside, i, j, BLOCK_N, BLOCK_K)
                         # Other threads read the results in the next instruction. The columns of a row that is no
                         # sweep do not read each other.

@@ -9,7 +9,6 @@ from triton_interpreted import _addresses  # noqa: F401
 from genfast import testing
 from genfast.kernels import pixel_program
 from genfast.sample import stepped
-from genfast.sample.native import Tables
 
 SEED, FIRST = 2**64 - 3, 5
 
@@ -21,12 +20,6 @@ def both(case, n, **options):
         pixel_program.pixel_program(p, n, device="cpu", **options),
         stepped.run(p, n, device="cpu", **options),
     )
-
-
-def test_the_kernel_reads_the_columns_of_the_table():
-    instructions, reads, buffers, *_ = Tables(CASES[3].program).arrays
-    assert instructions.shape[1] == pixel_program.INSTRUCTION.value
-    assert (reads.shape[1], buffers.shape[1]) == (pixel_program.READ.value, pixel_program.BUFFER.value)
 
 
 def assert_same(got, expected):
