@@ -14,11 +14,15 @@ def simplify(graph):
     _gates(graph)
     _split(graph)
     _fuse(graph)
+    prune(graph)
     _isolate_outputs(graph)
 
 
 def prune(graph):
     """Drop features, taps and steps on which no output depends."""
+    for step in graph.steps:
+        if step.kind == "affine" and not step.weight.any():
+            step.kind, step.weight, step.operands = "constant", None, []
     live = {step: np.zeros(step.count, bool) for step in graph.steps}
     for operand in graph.outputs:
         live[operand.view.step][operand.features] = True

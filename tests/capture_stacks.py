@@ -1,0 +1,207 @@
+"""Random stacks of layers for the fuzz of the plan compiler: each is causal, however its layers follow one another."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from genfast.nn import DiagonalBiLSTM, MaskedConv2d, RowLSTM, ShiftedConv2d, ShiftedConvTranspose2d
+
+FEATURES = 6
+
+
+class Layer(nn.Module):
+    """A layer of `kind` on [B, 6, H, W]; `a` and `b` (0 to 5) vary it."""
+
+    def __init__(self, kind, a, b):
+        super().__init__()
+        self.kind, self.a, self.b = kind, a, b
+        make = getattr(self, f"make_{kind}", None)
+        if make:
+            make()
+
+    def forward(self, x, earlier):
+        return getattr(self, self.kind)(x, earlier)
+
+    def make_masked(self):
+        size = (1 + 2 * (self.a % 2), 1 + 2 * (self.b % 3))
+        self.conv = MaskedConv2d(FEATURES, FEATURES, size, "B", bias=self.a > 2)
+
+    def masked(self, x, earlier):
+        return self.conv(x)
+
+    def make_everyday(self):
+        self.conv = nn.Conv2d(
+            FEATURES, FEATURES, 3, padding=1 + self.a % 2, dilation=1 + self.a % 2, groups=1 + self.b % 2
+        )
+        mask = torch.ones_like(self.conv.weight)
+        mask[:, :, 1, 2:] = 0
+        mask[:, :, 2:] = 0
+        self.register_buffer("mask", mask)
+
+    def everyday(self, x, earlier):
+        c = self.conv
+        return F.conv2d(x, c.weight * self.mask, c.bias, padding=c.padding, dilation=c.dilation, groups=c.groups)
+
+    def make_above(self):
+        # Padded on all sides and cropped; with an odd a the whole row is read, and the result moved down by one.
+        self.conv = nn.Conv2d(FEATURES, FEATURES, (2, 3), padding=(2, 1))
+
+    def above(self, x, earlier):
+        height = x.shape[2]
+        y = self.conv(x)
+        if self.a % 2:
+            return F.pad(y[:, :, 1 : height + 1], (0, 0, 1, 0))[:, :, :-1]
+        return y[:, :, :height]
+
+    def make_columns(self):
+        self.conv = nn.Conv2d(FEATURES, FEATURES, (1 + self.a % 3, 1))
+
+    def columns(self, x, earlier):
+        return self.conv(F.pad(x, (0, 0, self.a % 3, 0)))
+
+    def make_left(self):
+        self.conv = nn.Conv2d(FEATURES, FEATURES, (1, 2), padding=(0, 1))
+
+    def left(self, x, earlier):
+        return self.conv(x)[..., : x.shape[3]]
+
+    def make_pointwise(self):
+        self.linear = nn.Linear(FEATURES, FEATURES, bias=self.a % 2 == 0)
+
+    def pointwise(self, x, earlier):
+        return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def activation(self, x, earlier):
+        kinds = (torch.relu, F.elu, torch.tanh, torch.sigmoid, F.silu, F.leaky_relu)
+        return kinds[self.a](x)
+
+    def make_gate(self):
+        self.conv = nn.Conv2d(FEATURES, 2 * FEATURES, 1)
+
+    def gate(self, x, earlier):
+        a, b = self.conv(x).chunk(2, 1)
+        if self.a % 3 == 2:
+            return x + a * torch.sigmoid(b)
+        return torch.sigmoid(b) * torch.tanh(a) if self.a % 3 else a.tanh() * b.sigmoid()
+
+    def join(self, x, earlier):
+        other = earlier[self.b % len(earlier)]
+        return (x + other, x - other, other + 0.5 * x, x * other, other - x, x + x)[self.a]
+
+    def make_concatenated(self):
+        self.conv = nn.Conv2d(2 * FEATURES, FEATURES, 1)
+
+    def concatenated(self, x, earlier):
+        other = -x if self.a % 2 else earlier[self.b % len(earlier)]
+        return self.conv(F.elu(torch.cat((x, other), 1)))
+
+    def make_norm(self):
+        self.bn = nn.BatchNorm2d(FEATURES, affine=self.a % 2 == 0)
+        self.bn.running_mean.normal_()
+        self.bn.running_var.uniform_(0.5, 2)
+
+    def norm(self, x, earlier):
+        return self.bn(x)
+
+    def numbers(self, x, earlier):
+        return (x * 0.5 + 0.25, x / 2 - 1, 1 - x, x + torch.arange(6.0).view(6, 1, 1), -x, 2 * x)[self.a]
+
+    def moved(self, x, earlier):
+        # By rows or by columns, once with zeros by cat.
+        if self.a % 3 == 0:
+            return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+        if self.a % 3 == 1:
+            return F.pad(x[..., :-1], (1, 0))
+        return torch.cat((torch.zeros_like(x[:, :, :1]), x[:, :, :-1]), 2)
+
+    def framed(self, x, earlier):
+        # Zeros on one side: what others read of the same map is not cut.
+        top, bottom = self.a % 2, self.b % 2
+        return F.pad(x[:, :, top : x.shape[2] - bottom], (0, 0, top, bottom)) + (x if self.b > 3 else 0)
+
+    def shuffled(self, x, earlier):
+        b, _, h, w = x.shape
+        y = x.view(b, 2, 3, h, w).transpose(1, 2).reshape(b, FEATURES, h, w)
+        first, *rest = y.split((1, 2, 3), 1)
+        return torch.cat((*rest, first), 1) if self.a % 2 else torch.stack(y.unbind(1), 1).flip(1)
+
+    def make_coarse(self):
+        shift = "down" if self.a % 2 else "down-right"
+        self.down = ShiftedConv2d(FEATURES, FEATURES, (2, 3) if self.a % 2 else (2, 2), shift, stride=2)
+        self.middle = ShiftedConv2d(FEATURES, FEATURES, (2, 3) if self.a % 2 else (2, 2), shift)
+        self.up = ShiftedConvTranspose2d(FEATURES, FEATURES, shift)
+
+    def coarse(self, x, earlier):
+        # What is "down" must hold the rows above alone.
+        x = F.pad(x, (0, 0, 1, 0))[:, :, :-1] if self.a % 2 else x
+        height, width = x.shape[2:]
+        y = self.down(F.pad(x, (0, width % 2, 0, height % 2)))
+        y = self.up(F.elu(self.middle(y)) if self.b % 2 else y)
+        return y[:, :, :height, :width]
+
+    def make_diagonal(self):
+        self.scan = DiagonalBiLSTM(FEATURES, FEATURES)
+        nn.init.normal_(self.scan.h0)
+        nn.init.normal_(self.scan.c0)
+
+    def diagonal(self, x, earlier):
+        return self.scan(F.pad(x, (0, 1)))[..., :-1] if self.a % 2 else self.scan(x)
+
+    def make_rows(self):
+        self.scan = RowLSTM(FEATURES, FEATURES)
+        nn.init.normal_(self.scan.h0)
+        nn.init.normal_(self.scan.c0)
+
+    def rows(self, x, earlier):
+        return self.scan(x)
+
+
+KINDS = sorted(name.removeprefix("make_") for name in vars(Layer) if not name.startswith("_") and name != "forward")
+KINDS = sorted(set(KINDS))
+
+
+class Stack(nn.Module):
+    """Mask A, the layers, and logits of 4 levels."""
+
+    def __init__(self, layers, first=3):
+        super().__init__()
+        self.input = MaskedConv2d(1, FEATURES, first, "A")
+        self.layers = nn.ModuleList(Layer(*layer) for layer in layers)
+        self.output = nn.Conv2d(FEATURES, 4, 1)
+
+    def forward(self, x):
+        x = self.input(x)
+        earlier = [x]
+        for layer in self.layers:
+            x = layer(x, earlier)
+            earlier.append(x)
+        return self.output(x)
+
+
+class ColorStack(nn.Module):
+    """Masked layers for RGB; a layer is a (kind, number) of 0 to 5."""
+
+    def __init__(self, layers, features):
+        super().__init__()
+        self.input = MaskedConv2d(3, features, 3, "A", 3)
+        self.convs = nn.ModuleList(MaskedConv2d(features, features, 1 + 2 * (n % 2), "B", 3) for _, n in layers)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(features) for _ in layers)
+        self.output = MaskedConv2d(features, 9, 1, "B", 3)
+        self.kinds = [kind for kind, _ in layers]
+
+    def forward(self, x):
+        x = first = self.input(x)
+        for kind, conv, norm in zip(self.kinds, self.convs, self.norms):
+            if kind == 0:
+                x = torch.relu(conv(x))
+            elif kind == 1:
+                x = x + conv(torch.relu(x))
+            elif kind == 2:
+                x = norm(conv(x))
+            elif kind == 3:
+                x = torch.tanh(conv(x)) * torch.sigmoid(x)
+            elif kind == 4:
+                x = torch.cat((x[:, :1], first[:, 1:]), 1) + conv(x)
+            else:
+                x = conv(F.pad(x[:, :, :-1], (0, 0, 1, 0))) * 0.5 - x
+        return self.output(x).unflatten(1, (3, 3))
