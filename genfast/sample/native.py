@@ -8,15 +8,10 @@ from genfast._checks import signed
 from genfast.sample.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
 
 KINDS = ("linear", "lstm", *MAPS)
-# The columns of the table of instructions: the struct in csrc/pixel_program.h.
-FIELDS = (
-    *("kind", "sweep", "count", "activation", "output", "cell", "visible"),
-    *("row_mask", "row_remainder", "column_mask", "column_remainder"),
-    *("first_row", "end_row", "first_column", "end_column"),
-    *("first_read", "reads", "first_add", "adds", "depth", "above", "above_depth", "weight", "bias", "bias_step"),
-)
-CACHE_BYTES = 1 << 20  # of the second level
-LEAST_TILE, MOST_TILE = 6, 96
+CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel touches a part of them
+FAR_BYTES = 16 << 20  # weights that stay in no cache
+LEAST_TILE, MOST_TILE = 12, 96
+FEW = 2  # images, for which the weights of a pixel are too much to read
 
 
 def run(
@@ -126,7 +121,7 @@ class Tables:
         fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
         rounds = -(-n // (threads * fitting))
         tile = -(-n // (threads * rounds))
-        return tile, int(tile < LEAST_TILE or self.weight_bytes > CACHE_BYTES)
+        return tile, int(tile <= FEW or self.weight_bytes > FAR_BYTES)
 
     def _constant(self, values):
         """Where values, padded to whole panels, lie among the constants."""
@@ -188,19 +183,30 @@ class Tables:
 
 def _momentary(program):
     """Buffers of which only the present position is ever read, in the same column in which it is written."""
-    found = set(range(len(program.buffers))) - {program.image}
+    loops = {}  # of every buffer: the loops over columns in which it is written or read
+    lasting = {program.image}
+    number = 0
     for part in (program.row, *program.pixel):
-        for it in part:
+        for n, it in enumerate(part):
+            if part is not program.row:
+                loop = "pixel"
+            else:
+                number += n == 0 or not it.sweep or it.sweep != part[n - 1].sweep
+                loop = number
+            stride = program.buffers[it.buffer].stride
             places = [place for place in ((it.buffer, 0), it.cell, it.visible) if place]
-            if part is program.row:
-                found -= {buffer for buffer, *_ in places} | {read.buffer for read in (*it.reads, *it.adds)}
+            for buffer in (*(buffer for buffer, _ in places), *(read.buffer for read in (*it.reads, *it.adds))):
+                loops.setdefault(buffer, set()).add(loop)
+                if part is program.row and not it.sweep:
+                    lasting.add(buffer)
             for read in (*it.reads, *it.adds):
                 b = program.buffers[read.buffer]
-                if read.row or read.column or read.feature + read.count > b.features or b.fill is not None:
-                    found.discard(read.buffer)
-                if b.stride != program.buffers[it.buffer].stride:
-                    found.discard(read.buffer)
-    return found
+                moved = read.row or read.column or read.feature + read.count > b.features
+                if moved or b.stride != stride or b.fill is not None:
+                    lasting.add(read.buffer)
+    for read in program.parameters:
+        loops.setdefault(read.buffer, set()).add("pixel")
+    return {buffer for buffer, found in loops.items() if len(found) == 1} - lasting
 
 
 def _above_first(reads, weight):
