@@ -51,7 +51,7 @@ def extents(graph):
 
 
 def _shrink(graph):
-    need = dict.fromkeys(graph.steps)
+    need, zeros = dict.fromkeys(graph.steps), {}
     for operand in graph.outputs:
         need[operand.view.step] = hull(need[operand.view.step], cut(graph.domain, operand.view.window))
     for step in reversed(graph.steps):
@@ -65,13 +65,35 @@ def _shrink(graph):
             step.domain = 0, r1, left, right
         elif step.kind != "image":
             step.domain = cut(need[step], step.domain)
+        _drop_unseen(step, zeros)
         for view, phase in reads(step):
-            rectangle = reached(step, view, phase)
-            seen = rectangle and cut(rectangle, view.window)
-            need[view.step] = hull(need[view.step], seen and cut(seen, view.step.domain))
-    graph.steps = [step for step in graph.steps if need[step] is not None or step.kind == "image"]
+            seen = _seen(step, view, phase)
+            need[view.step] = hull(need.get(view.step), seen and cut(seen, view.step.domain))
+    kept = []
     for step in graph.steps:
-        step.taps = {tap: weight for tap, weight in step.taps.items() if need.get(tap.view.step)}
+        if need[step] is not None or step.kind == "image":
+            kept += [*zeros.get(step, ()), step]
+    graph.steps = kept
+
+
+def _seen(step, view, phase):
+    """The positions that a step reads by a view and does not find to be zero; None for none."""
+    rectangle = reached(step, view, phase)
+    return rectangle and cut(rectangle, view.window)
+
+
+def _drop_unseen(step, zeros):
+    """Drop what a step reads only outside of its window; an operand that it needs becomes a map of zeros."""
+    step.taps = {tap: weight for tap, weight in step.taps.items() if _seen(step, tap.view, tap.phase)}
+    for i, operand in reversed(list(enumerate(step.operands))):
+        if _seen(step, operand.view, None):
+            continue
+        if step.kind in ("linear", "scan"):
+            del step.operands[i]
+            continue
+        zero = Step("constant", step.count, step.stride, step.domain, step.where, bias=np.zeros(step.count, np.float32))
+        step.operands[i] = Operand(View(zero, 0, 0, step.domain), np.arange(step.count))
+        zeros.setdefault(step, []).append(zero)
 
 
 def _cuts(graph):
