@@ -196,7 +196,7 @@ def _threads(count):
 
 def _options():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6, help="for each comparison (default 6)")
+    parser.add_argument("--seconds", type=float, default=5, help="for each comparison (default 5)")
     parser.add_argument("--only", default="", help="only cases whose name contains this; writes nothing")
     parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the table of README.md and end")
