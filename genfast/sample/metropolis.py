@@ -23,8 +23,10 @@ KINDS = ("all", "window", "pixel")
 SHARES = (0.1, 0.45)
 # Chains of one image, and steps of one chain, have numbers of their own: draw = chain * MOST_STEPS + step.
 MOST_CHAINS, MOST_STEPS = 64, 2**24
-# Elements that no pixel has: what chooses a block, and what decides on it.
-KIND, PLACE, SIDE, OFFSET, DECISION = range(2**32 - 5, 2**32)
+# Elements that no pixel has, from this one on: what chooses a block (its kind, place, side, offset) and decides on it.
+ELEMENT, NUMBERS = 2**32 - 5, 5
+# Steps whose random numbers are made at once: those of one step alone would take longer than a small model's images.
+AHEAD = 32
 
 
 class Chains:
@@ -46,6 +48,7 @@ class Chains:
         self.seed, self.first, self.labels, self.chain = seed, first, labels, chain
         self.indices = first + torch.arange(len(given), device=given.device)
         self.by_prior = evidence is not None and engine.network.head == "mixture"
+        self.ahead = None
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
         if self.by_prior:
             # A draw from the prior alone would begin far from what was observed.
@@ -56,11 +59,12 @@ class Chains:
 
     def step(self, number):
         """Propose a block for every image, and take it or not; `number` is 1, 2, ..."""
-        block, kind = self._block(number)
+        *choice, decision = self._uniforms(number)
+        block, kind = self._block(*choice)
         images, log_probs, weights = self._propose(self.images, ~block, number)
         inside = block[:, : log_probs.shape[1]]
         ratio = torch.where(inside, weights - self.weights, log_probs - self.log_probs).flatten(1).sum(1)
-        taken = ((self._uniform(DECISION, number) + 2**-25).log() < ratio) & self.moving
+        taken = ((decision + 2**-25).log() < ratio) & self.moving
         pick = taken[:, None, None, None]
         self.images = torch.where(pick, images, self.images)
         self.log_probs = torch.where(pick, log_probs, self.log_probs)
@@ -91,16 +95,15 @@ class Chains:
             unknown = unknown[:, :: self.unknown.shape[1]]
         return (unknown[:, :-1] & ~unknown[:, 1:]).any(1)
 
-    def _block(self, number):
+    def _block(self, u, place, size, shift):
         """Values to redraw, bool [n, C, H, W], and the kind of block, [n]; the choice looks at no image."""
         n, _, height, width = self.unknown.shape
         open_pixels = self.unknown.any(1).flatten(1)
-        u = self._uniform(KIND, number)
         kind = (u >= SHARES[0]).long() + (u >= sum(SHARES))
-        rank = (self._uniform(PLACE, number) * open_pixels.sum(1)).long()
+        rank = (place * open_pixels.sum(1)).long()
         place = (open_pixels.cumsum(1) > rank[:, None]).int().argmax(1)
-        side = 2 + (self._uniform(SIDE, number) * (max(height, width) // 2)).long()
-        offset = (self._uniform(OFFSET, number) * side * side).long()
+        side = 2 + (size * (max(height, width) // 2)).long()
+        offset = (shift * side * side).long()
         side, offset = torch.where(kind == 1, side, 1), torch.where(kind == 1, offset, 0)
         top, left = place // width - offset // side, place % width - offset % side
         row, column = (torch.arange(size, device=place.device) for size in (height, width))
@@ -109,8 +112,14 @@ class Chains:
         window = rows[:, :, None] & columns[:, None, :] | (kind == 0)[:, None, None]
         return self.unknown & window[:, None], kind
 
-    def _uniform(self, element, number):
-        return uniform(self.seed, self.indices, element, self.chain * MOST_STEPS + number)
+    def _uniforms(self, number):
+        """The random numbers of a step beside those of the engine: float64 [NUMBERS, n]."""
+        begin = number - number % AHEAD
+        if self.ahead is None or self.ahead[0] != begin:
+            steps = self.chain * MOST_STEPS + begin + torch.arange(AHEAD, device=self.indices.device)
+            elements = ELEMENT + torch.arange(NUMBERS, device=self.indices.device)
+            self.ahead = begin, uniform(self.seed, self.indices, elements[:, None], steps[:, None, None])
+        return self.ahead[1][number - begin]
 
 
 def rates(accepted, proposed):
