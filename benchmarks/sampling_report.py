@@ -7,7 +7,8 @@ NOTES = (
     "Rates are medians; in brackets their 20 and 80 % quantiles. The rivals have the same weights and draw as many "
     "images, in turns with genfast in one process: the network over the whole image for each value, as most tutorials "
     "do it; genfast's `reference` backend, which leaves out the rows below; and genfast's `torch` backend, the same "
-    "plan in plain PyTorch over cached features. Where whole images by full forwards take long, some pixels spread "
+    "plan in plain PyTorch over cached features. The forwards run genfast's native ops where the model has them; of "
+    "PixelCNN++ they are timed on two images. Where whole images by full forwards take long, some pixels spread "
     "evenly over the image were drawn, and the time scaled to all of them. FLOPs are those of the plan's matrix "
     "products, twice depth times outputs; the share is that of torch's own sgemm on as many threads, in turns."
 )
