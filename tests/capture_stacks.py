@@ -116,7 +116,7 @@ class Layer(nn.Module):
 
     def framed(self, x, earlier):
         # Zeros on one side: what others read of the same map is not cut.
-        top, bottom = self.a % 2, self.b % 2
+        top, bottom = self.a % 2, self.b % 2 * (x.shape[2] > 1)
         return F.pad(x[:, :, top : x.shape[2] - bottom], (0, 0, top, bottom)) + (x if self.b > 3 else 0)
 
     def shuffled(self, x, earlier):

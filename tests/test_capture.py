@@ -38,6 +38,7 @@ MODELS = [
     ("pixelrnn", SMALL_RNN | COLOR | {"kind": "row"}),
     ("pixelrnn", SMALL_RNN | {"height": 1, "width": 5}),
     ("pixelrnn", SMALL_RNN | {"height": 5, "width": 1, "virtual_column": True}),
+    ("pixelrnn", SMALL_RNN | {"height": 3, "width": 1, "kind": "row"}),
     ("pixelcnn++", SMALL_PLUS | {"height": 5, "width": 7, "resolutions": 1}),
     ("pixelcnn++", SMALL_PLUS | {"channels": 3, "height": 4, "width": 6, "resolutions": 2}),
     ("pixelcnn++", SMALL_PLUS | {"channels": 3, "height": 8, "width": 12, "resolutions": 3, "classes": 2}),
@@ -193,11 +194,11 @@ def fuzzed(examples):
     )
 
 
-@fuzzed(40)
+@fuzzed(30)
 @given(
     layers=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=7),
-    height=st.integers(2, 6),
-    width=st.integers(2, 6),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
 )
 def test_random_stacks(layers, height, width):
     torch.manual_seed(0)
@@ -205,7 +206,7 @@ def test_random_stacks(layers, height, width):
     assert_captured(model, (1, height, width))
 
 
-@fuzzed(12)
+@fuzzed(10)
 @given(
     layers=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=5),
     features=st.sampled_from([3, 6, 7, 20]),
@@ -228,8 +229,6 @@ NOT_CAUSAL = {
         r"output \d of the conditional of draw 0.*\+1 rows and \+1 col",
     ),
     "mask B": (nn.Sequential(MaskedConv2d(1, 4, 3, "B")), "channel 0 of its own pixel"),
-    "right": (causal(nn.Conv2d(6, 6, (1, 3), padding=(0, 1)), nn.ReLU()), r"\+0 rows and"),
-    "up": (nn.Sequential(nn.ZeroPad2d((0, 0, 0, 2)), MaskedConv2d(1, 4, 3, "A")), None),
 }
 
 

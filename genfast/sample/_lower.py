@@ -32,7 +32,7 @@ class Lowering:
             order = wanted.get(step)
             self.order[step] = np.argsort(places[step].levels, kind="stable") if order is None else order
             self.position[step] = np.argsort(self.order[step])
-            self.buffer[step] = self._new(step, step.count, step.outside and step.outside[0][self.order[step]])
+            self.buffer[step] = self._add_buffer(step, step.count, step.outside and step.outside[0][self.order[step]])
         for step in graph.steps:
             if step.kind != "image":
                 (self._scan if step.kind == "scan" else self._step)(step)
@@ -46,7 +46,7 @@ class Lowering:
             )
         self.columns = max(self.columns, (c1 - 1 + place.column) * step.stride + 1)
 
-    def _new(self, step, features, fill=None):
+    def _add_buffer(self, step, features, fill=None):
         fill = None if fill is None or not fill.any() else fill.astype(np.float32)
         self.buffers.append(Buffer(features, 0, step.stride, fill=fill))
         return len(self.buffers) - 1
@@ -180,9 +180,9 @@ class Lowering:
     def _scan(self, step):
         """Gates and LSTM of every group of units."""
         hidden, order = self.buffer[step], self.order[step]
-        gates, cell = self._new(step, 4 * step.count), self._new(step, step.count, step.outside[1][order])
+        gates, cell = self._add_buffer(step, 4 * step.count), self._add_buffer(step, step.count, step.outside[1][order])
         if self.buffers[hidden].fill is not None and self._read_outside(step):
-            self.visible[step] = self._new(step, step.count)
+            self.visible[step] = self._add_buffer(step, step.count)
         for level, first, end in self._groups(step):
             n = end - first
             outputs = np.concatenate([q * step.count + order[first:end] for q in range(4)])

@@ -100,8 +100,8 @@ def _takes(parts, names, features, rest):
 
 def windowed(x, name, start, stop):
     """Rows (`name` "r") or columns ("c") from `start` to `stop` of x; where x has none, zeros."""
-    if stop <= start:
-        raise Refused("an empty range of rows or columns")
+    if stop < start:
+        raise Refused("more rows or columns cropped than there are")
     begin, end = max(start, 0), min(stop, x.size[name])
     row, column = (start, 0) if name == ROW else (0, start)
 
@@ -120,6 +120,7 @@ def sliced(x, dim, start, stop, step=1):
     """x[start:stop:step] of one dimension."""
     dim, name = x.axis(dim)
     start, stop, step = slice(start, stop, step).indices(x.shape[dim])
+    stop = max(start, stop)
     if name == FEATURE:
         index = [slice(None)] * len(x.dims)
         index[dim] = slice(start, stop, step)
