@@ -182,13 +182,17 @@ class Draws {
     constexpr int64_t lanes = kLanes<float>;
     constexpr double kDoubt = 8e-6;  // over the error of 256 exponentials and their sums, relative to the whole
     const int64_t groups = (p_.levels + kGroup - 1) / kGroup;
-    memcpy(weights_, logits, static_cast<size_t>(p_.levels) * sizeof *logits);
-    for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -__builtin_inff();
+    const float* from = logits;
+    if (p_.levels % kGroup) {
+      memcpy(weights_, logits, static_cast<size_t>(p_.levels) * sizeof *logits);
+      for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -__builtin_inff();
+      from = weights_;
+    }
     Vector<float> tops[kGroup / lanes];
-    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = load(weights_ + v * lanes);
+    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = load(from + v * lanes);
     for (int64_t l = kGroup; l < groups * kGroup; l += kGroup)
       for (int64_t v = 0; v < kGroup / lanes; ++v) {
-        const Vector<float> x = load(weights_ + l + v * lanes);
+        const Vector<float> x = load(from + l + v * lanes);
         tops[v] = x > tops[v] ? x : tops[v];
       }
     for (int64_t half = kGroup / lanes / 2; half; half /= 2)
@@ -202,7 +206,7 @@ class Draws {
     for (int64_t group = 0; group < groups; ++group) {
       Vector<float> sum = broadcast(0.f);
       for (int64_t l = group * kGroup; l < (group + 1) * kGroup; l += lanes) {
-        const Vector<float> x = load(weights_ + l) - largest, e = exponential<float>(x > least ? x : least);
+        const Vector<float> x = load(from + l) - largest, e = exponential<float>(x > least ? x : least);
         store(weights_ + l, e);
         sum += e;
       }
