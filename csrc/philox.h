@@ -1,4 +1,4 @@
-// Philox4x32-10: random numbers as a pure function of their place, the same integers as genfast/sample/philox.py.
+// Philox4x32-10: random numbers as a pure function of their place, the same integers as genfast/sampling/philox.py.
 #pragma once
 
 #include <stdint.h>

@@ -26,6 +26,7 @@ _SAMPLING = {
     "denoise": "denoising",
     "inpaint": "inpainting",
     "log_prob": "draws",
+    "sample": "draws",
     "stream": "draws",
 }
 
@@ -56,7 +57,7 @@ __all__ = [
 
 def __getattr__(name):
     if name in _SAMPLING:
-        return getattr(import_module(f"genfast.sample.{_SAMPLING[name]}"), name)
+        return getattr(import_module(f"genfast.sampling.{_SAMPLING[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

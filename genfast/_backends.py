@@ -79,7 +79,7 @@ def explain(op, *args, **kwargs):
     """
     name = op if isinstance(op, str) else op.__name__
     if name in ("sample", "genfast.sample"):
-        return importlib.import_module("genfast.sample.engine").explain(*args, **kwargs)
+        return importlib.import_module("genfast.sampling.engine").explain(*args, **kwargs)
     if name not in _DTYPES:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
 from genfast._cli_options import DATA_OPTIONS, add_data, add_device, add_split, add_target, count, positive
-from genfast._cli_sample import (
+from genfast._cli_sampling import (
     denoise_options,
     inpaint_options,
     run_denoise,

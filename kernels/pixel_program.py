@@ -12,8 +12,8 @@ import triton.language as tl
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
 from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
-from genfast.sample import _heads
-from genfast.sample.program import ACTIVATIONS, HEADS, Drawn
+from genfast.sampling import heads
+from genfast.sampling.program import ACTIVATIONS, HEADS, Drawn
 
 # Images of a program, which is the least that a matrix product takes; values of a step of a product; levels of a step
 # of a draw.
@@ -50,7 +50,7 @@ def pixel_program(
     program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
     want=(), device="cuda",
 ):  # fmt: skip
-    """Draw `n` images on a GPU, as `genfast.sample.stepped.run` does; the same arguments and results."""
+    """Draw `n` images on a GPU, as `genfast.sampling.stepped.run` does; the same arguments and results."""
     device = torch.device(device)
     name = f"pixel_program on {device}"
     tables = program.prepared.get(name) or program.prepared.setdefault(name, Launch(program, device))
@@ -85,14 +85,14 @@ def _with_wanted(program, drawn, parameters, temperature, evidence, want):
 
     if "log_probs" in want:
         groups = [values] if program.head == "mixture" else values.split(1, 2)
-        drawn.log_probs = stacked(_heads.log_prob(program, part, group) for part, group in zip(parts, groups))
+        drawn.log_probs = stacked(heads.log_prob(program, part, group) for part, group in zip(parts, groups))
     if "log_evidence" in want:
         if evidence is None:
             shape = (len(values), program.draws, *sizes)
             drawn.log_evidence = torch.zeros(shape, dtype=torch.float64, device=values.device)
         else:
             seen = evidence.flatten(2, 3).unbind(1)
-            drawn.log_evidence = stacked(_heads.log_evidence(part, temperature, e) for part, e in zip(parts, seen))
+            drawn.log_evidence = stacked(heads.log_evidence(part, temperature, e) for part, e in zip(parts, seen))
     if "parameters" in want:
         drawn.parameters = parameters
     return drawn

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import conv2d, elu, pad
 
-from genfast.sample.program import Buffer, Instruction, Program, Read
+from genfast.sampling.program import Buffer, Instruction, Program, Read
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 
 from genfast import ops
 from genfast.models import MODELS, Autoregressive, AutoregressiveConfig, build, load
-from genfast.sample import inverse_cdf, uniform
+from genfast.sampling import inverse_cdf, uniform
 
 
 def sees_all(config, above, right):

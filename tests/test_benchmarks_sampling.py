@@ -10,7 +10,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import report, sampling, sampling_cases, sampling_report
-from genfast.sample.engine import Engine
+from genfast.sampling.engine import Engine
 model = sampling_cases.made(sampling_cases.plain, 16, 2)
 program = Engine(model, shape=(1, 28, 28), levels=2).program
 print(sampling.flops(program))

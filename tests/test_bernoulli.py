@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import genfast
 from genfast import bernoulli_nll, bernoulli_sample, categorical_nll, categorical_sample, testing
 from genfast.reference import SPECS
-from genfast.sample import inverse_cdf
+from genfast.sampling import inverse_cdf
 
 BACKENDS = ("reference", "cpp")
 SIZES = {"B": 3, "C": 3, "H": 15, "W": 29}

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from genfast import _backends
 from genfast.models import build
 from genfast.nn import MaskedConv2d
-from genfast.sample import stepped
-from genfast.sample.capture import compile_program
-from genfast.sample.plan import NotCausal, NotIncremental
+from genfast.sampling import stepped
+from genfast.sampling.capture import compile_program
+from genfast.sampling.capture.plan import NotCausal, NotIncremental
 
 SMALL_CNN = {"layers": 2, "hidden": 6, "head": 9}
 SMALL_RNN = {"layers": 2, "hidden": 5, "head": 8}

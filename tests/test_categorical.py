@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import genfast
 from genfast import categorical_nll, categorical_sample, testing
 from genfast.reference import SPECS
-from genfast.sample import inverse_cdf, uniform
+from genfast.sampling import inverse_cdf, uniform
 
 BACKENDS = ("reference", "cpp")
 SHAPES = SPECS["categorical_nll"].shapes

@@ -10,7 +10,7 @@ from scipy import stats
 import genfast
 from genfast import metrics
 from genfast.models import build
-from genfast.sample.metropolis import KINDS
+from genfast.sampling.metropolis import KINDS
 
 COUNTS = {"reference": 400, "torch": 400, "cpp": 3000}
 NOISES = [genfast.BitFlip(0.3), genfast.Gaussian(0.5)]

@@ -6,7 +6,7 @@ from sampled import BACKENDS, TINY, chi_square, conditional, every_image, exact,
 
 import genfast
 from genfast.models import build
-from genfast.sample.metropolis import KINDS
+from genfast.sampling.metropolis import KINDS
 
 # Chains of a test.
 COUNTS = {"reference": 800, "torch": 800, "cpp": 6000}

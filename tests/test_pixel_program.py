@@ -6,8 +6,8 @@ import torch
 from pixel_programs import CASES, colors, images_of, known_of, labels_of, linear, masked, random, scans
 
 import genfast
-from genfast.sample import inverse_cdf, native, stepped, uniform
-from genfast.sample.program import Buffer, Program, Read
+from genfast.sampling import inverse_cdf, native, stepped, uniform
+from genfast.sampling.program import Buffer, Program, Read
 from genfast.testing import assert_matches
 
 SEED, FIRST = 2**63 + 5, 2**40

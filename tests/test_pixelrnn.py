@@ -13,7 +13,7 @@ from scipy import stats
 
 from genfast import testing
 from genfast.models import MODELS, PixelRNN, PixelRNNConfig, _pretrained, build, load
-from genfast.sample import inverse_cdf, philox4x32, uniform
+from genfast.sampling import inverse_cdf, philox4x32, uniform
 
 
 def awake(std=0.8, **config):

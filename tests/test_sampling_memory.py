@@ -9,7 +9,7 @@ SCRIPT = """
 import re, sys
 import torch
 from genfast.models import build
-from genfast.sample.shards import sample_shards
+from genfast.sampling.shards import sample_shards
 torch.manual_seed(0)
 model = build("pixelcnn", height=12, width=12, levels=2, hidden=4, layers=1, head=4)
 for parameter in model.parameters():

@@ -17,8 +17,8 @@ from sampled import tiny
 
 import genfast as library
 from genfast.data import load
-from genfast.sample import shards
-from genfast.sample.shards import archive, digest, sample_shards
+from genfast.sampling import shards
+from genfast.sampling.shards import archive, digest, sample_shards
 
 GENFAST = [sys.executable, "-m", "genfast"]
 

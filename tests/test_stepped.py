@@ -7,8 +7,8 @@ from pixel_programs import CASES, colors, images_of, known_of, labels_of, masked
 
 from genfast import ops
 from genfast.reference.logistic_mixture import inverse_mixture
-from genfast.sample import inverse_cdf, stepped, uniform
-from genfast.sample.program import Read
+from genfast.sampling import inverse_cdf, stepped, uniform
+from genfast.sampling.program import Read
 from genfast.testing import assert_matches
 
 N, SEED, FIRST = 7, 2**63 + 5, 3

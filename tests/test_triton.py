@@ -13,7 +13,7 @@ from pixel_programs import CASES, images_of, known_of, labels_of
 import genfast
 from genfast import _backends, testing
 from genfast.reference import SPECS
-from genfast.sample import stepped
+from genfast.sampling import stepped
 
 # Where triton must be there, GENFAST_REQUIRE=triton has ended the import of genfast above.
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

@@ -8,7 +8,7 @@ from triton_interpreted import _addresses  # noqa: F401
 
 from genfast import testing
 from genfast.kernels import pixel_program
-from genfast.sample import stepped
+from genfast.sampling import stepped
 
 SEED, FIRST = 2**64 - 3, 5
 

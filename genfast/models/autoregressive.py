@@ -116,11 +116,11 @@ class Autoregressive(Pretrained, nn.Module):
         return -self.nll(x, self.forward(x, labels))
 
     def sample(self, n, *, seed=0, temperature=1.0, first=0, labels=None, backend="auto"):
-        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments and errors.
+        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments.
 
         `backend="reference"` runs the network once for every draw: slow, and the judge of anything faster.
         """
-        from genfast.sample.draws import sample  # which knows the models
+        from genfast.sampling.draws import sample  # which knows the models
 
         return sample(
             self, n, seed=seed, temperature=temperature, first=first, labels=labels, backend=backend

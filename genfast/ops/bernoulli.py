@@ -65,7 +65,7 @@ def bernoulli_nll(x, logits, *, backend="auto"):
 def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
     """Draw binary images by one uniform number for each value, the same on every backend.
 
-    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sample.uniform`::
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sampling.uniform`::
 
         draw[b, c, h, w] = 1 if u >= sigmoid(-logits[b, c, h, w] / temperature) else 0
 

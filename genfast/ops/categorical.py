@@ -68,7 +68,7 @@ def categorical_nll(x, logits, *, backend="auto"):
 def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
     """Draw the level of each pixel and channel by one uniform number, the same on every backend.
 
-    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sample.uniform`::
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sampling.uniform`::
 
         weight[l] = exp((logits[b, c, l, h, w] - max) / temperature)
         draw[b, c, h, w] = the first l with weight[0] + ... + weight[l] > u (weight[0] + ... + weight[L-1])

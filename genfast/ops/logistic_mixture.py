@@ -86,7 +86,7 @@ def logistic_mixture_sample(
         x_c = m_ck + T s_ck log(u_c / (1 - u_c)), rounded to the nearest level
 
     where the means of G and B are shifted by the levels just drawn. Computed in float64, so that every backend draws
-    the same levels. Pixel p of image b reads `genfast.sample.uniform` at image `first_index` + b: for the component
+    the same levels. Pixel p of image b reads `genfast.sampling.uniform` at image `first_index` + b: for the component
     draw 0 of element `first_element` + p C, for channel c draw 1 of element `first_element` + p C + c.
 
     Args:

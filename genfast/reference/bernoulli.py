@@ -5,7 +5,7 @@ from torch.nn.functional import logsigmoid
 
 from genfast.reference._spec import Spec, normal
 from genfast.reference.categorical import place_uniform
-from genfast.sample import inverse_cdf
+from genfast.sampling import inverse_cdf
 
 
 def bernoulli_nll_ref(x, logits):

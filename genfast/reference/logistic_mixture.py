@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from genfast.reference._spec import Spec, normal
-from genfast.sample.philox import uniform
+from genfast.sampling.philox import uniform
 
 LOWEST_LOG_SCALE = -7.0
 

@@ -83,16 +83,16 @@ PRESETS = {
     "gated-pixelcnn": {
         "mnist": {
             "data": "mnist-binary",
-            "model": {"hidden": 32, "layers": 12, "head": 64},
+            "model": {"hidden": 16, "layers": 10, "head": 32},
             "train": {
-                "steps": 24_000,
+                "steps": 26_000,
                 "batch": 16,
                 "lr": 4e-3,
                 "warmup": 300,
                 "ema": 0.999,
                 "weight_decay": 0.02,
                 "precision": "bfloat16",
-                "eval_every": 12_000,
+                "eval_every": 13_000,
                 "save_every": 1000,
             },
         },

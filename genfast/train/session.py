@@ -7,7 +7,7 @@ import torch
 
 from genfast import metrics, models
 from genfast.data import load
-from genfast.sample.draws import stream
+from genfast.sampling.draws import stream
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.config import TrainConfig
 from genfast.train.inputs import batches, check, inputs

@@ -8,8 +8,18 @@ import math
 import numpy as np
 import torch
 
-from genfast.sample import _values
-from genfast.sample._values import COLUMN, FEATURE, ROW, Refused, Value, permuted, reshaped, sliced, windowed
+from genfast.sampling.capture.values import (
+    COLUMN,
+    FEATURE,
+    ROW,
+    Refused,
+    Value,
+    constant_like,
+    permuted,
+    reshaped,
+    sliced,
+    windowed,
+)
 
 HANDLERS = {}
 
@@ -218,7 +228,7 @@ def constant(at, tensor, model, dim):
     """A constant map with the dimensions of `model`, whose dimension `dim` may have another size."""
     values = array(tensor)
     codes = np.zeros([n if i == dim or d == FEATURE else 1 for i, (n, d) in enumerate(zip(values.shape, model.dims))])
-    shaped, numbers = _values.constant_like(model.like(codes.astype(np.int64)), values, at.by_label(tensor))
+    shaped, numbers = constant_like(model.like(codes.astype(np.int64)), values, at.by_label(tensor))
     made = model.graph.elementwise("constant", [], model.stride, model.domain, at.where, bias=numbers)
     return shaped.like(made.reshape(shaped.codes.shape))
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from genfast._files import read_json, writable_folder, write_bytes, write_json
-from genfast.sample._arguments import check_count, check_labels, check_whole
-from genfast.sample.draws import stream
-from genfast.sample.engine import Engine
+from genfast.sampling.arguments import check_count, check_labels, check_whole
+from genfast.sampling.draws import stream
+from genfast.sampling.engine import Engine
 
 try:
     import fcntl

@@ -16,7 +16,7 @@ place of Z_i(x'_<i) / Z_i(x_<i).
 
 import torch
 
-from genfast.sample.philox import uniform
+from genfast.sampling.philox import uniform
 
 KINDS = ("all", "window", "pixel")
 # How often a block is all unknown values, or those of a square window, or else of one pixel.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from genfast.sample._handlers import array, depends, handles
-from genfast.sample._values import COLUMN, FEATURE, ROW, Refused
-from genfast.sample.plan import Step
+from genfast.sampling.capture.handlers import array, depends, handles
+from genfast.sampling.capture.plan import Step
+from genfast.sampling.capture.values import COLUMN, FEATURE, ROW, Refused
 
 
 def matrix(at, x, weight, bias):

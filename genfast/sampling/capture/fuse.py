@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genfast.sample.plan import Operand, Step, Tap, View, inside, reached, reads
+from genfast.sampling.capture.plan import Operand, Step, Tap, View, inside, reached, reads
 
 ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
 

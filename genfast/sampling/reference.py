@@ -7,8 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 
 from genfast.models.autoregressive import Autoregressive
-from genfast.sample import _heads
-from genfast.sample.program import Drawn
+from genfast.sampling import heads
+from genfast.sampling.program import Drawn
 
 # How the output of a foreign model is read.
 ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
@@ -156,7 +156,7 @@ def run(
 ):  # fmt: skip
     """Draw `n` images of a `FullForward`: `Drawn`, on the device of the model.
 
-    The arguments are those of `genfast.sample.Engine.run`. What is wanted beside the images comes from one more
+    The arguments are those of `genfast.sampling.Engine.run`. What is wanted beside the images comes from one more
     forward, over the finished images.
     """
     device, shape = network.device, (n, network.channels, network.height, network.width)
@@ -183,7 +183,7 @@ def _fill(network, images, known, labels, evidence, *, seed, first, temperature,
             open_columns = (~known[:, :, i]).any(0).any(0).nonzero()[:, 0].tolist()
         if not open_columns:
             continue
-        u = _heads.row_uniforms(network, indices, i, seed, draw, images.device)
+        u = heads.row_uniforms(network, indices, i, seed, draw, images.device)
         for j in open_columns:
             for k in range(network.draws):
                 channels = slice(None) if mixture or network.head is None else slice(k, k + 1)
@@ -200,7 +200,7 @@ def _fill(network, images, known, labels, evidence, *, seed, first, temperature,
                     numbers = u[:, :, j] if mixture else u[0, :, j, k]
                     begin = sum(network.counts[:k])
                     part = parameters[:, begin : begin + network.counts[k], 0, 0]
-                    drawn = _heads.draw_levels(network, part, numbers, temperature, seen)
+                    drawn = heads.draw_levels(network, part, numbers, temperature, seen)
                 place = images[:, channels, i, j]
                 place.copy_(drawn if known is None else torch.where(known[:, channels, i, j], place, drawn))
 
@@ -225,8 +225,8 @@ def _measure(network, images, labels, evidence, temperature, want):
         if "log_probs" in want:
             values = images.flatten(2).transpose(1, 2)
             values = values if network.head == "mixture" else values[..., k : k + 1]
-            drawn.log_probs[:, k] = _heads.log_prob(network, part, values).view(n, *places)
+            drawn.log_probs[:, k] = heads.log_prob(network, part, values).view(n, *places)
         if "log_evidence" in want:
             seen = evidence[:, k].flatten(1, 2)
-            drawn.log_evidence[:, k] = _heads.log_evidence(part, temperature, seen).view(n, *places)
+            drawn.log_evidence[:, k] = heads.log_evidence(part, temperature, seen).view(n, *places)
     return drawn

@@ -22,12 +22,12 @@ from genfast._cli_options import (
 from genfast._files import writable_folder, write_bytes
 from genfast.data.arrays import read_npz
 from genfast.data.grid import grid, png, writer
-from genfast.sample.denoising import METHODS, denoise
-from genfast.sample.engine import BACKENDS
-from genfast.sample.inpainting import ORDERS, inpaint
-from genfast.sample.noise import FIRST, BitFlip, Gaussian
-from genfast.sample.philox import uniform
-from genfast.sample.shards import sample_shards
+from genfast.sampling.denoising import METHODS, denoise
+from genfast.sampling.engine import BACKENDS
+from genfast.sampling.inpainting import ORDERS, inpaint
+from genfast.sampling.noise import FIRST, BitFlip, Gaussian
+from genfast.sampling.philox import uniform
+from genfast.sampling.shards import sample_shards
 from genfast.train.inputs import inputs
 from genfast.train.progress import counter
 from genfast.train.runs import open_model

@@ -11,15 +11,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from genfast import _backends
 from genfast.models import Autoregressive
-from genfast.sample._fuse import prune, simplify
-from genfast.sample._lower import Lowering
-from genfast.sample._proof import prove
-from genfast.sample._reader import Reader
-from genfast.sample._schedule import extents, schedule
-from genfast.sample._sums import linear_step
-from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, permuted
-from genfast.sample.plan import NotIncremental, Operand
-from genfast.sample.program import Program
+from genfast.sampling.capture.fuse import prune, simplify
+from genfast.sampling.capture.lower import Lowering
+from genfast.sampling.capture.plan import NotIncremental, Operand
+from genfast.sampling.capture.proof import prove
+from genfast.sampling.capture.reader import Reader
+from genfast.sampling.capture.schedule import extents, schedule
+from genfast.sampling.capture.sums import linear_step
+from genfast.sampling.capture.values import BATCH, COLUMN, FEATURE, ROW, permuted
+from genfast.sampling.program import Program
 
 ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
 

@@ -5,7 +5,7 @@ import torch
 
 from genfast import _backends
 from genfast._checks import signed
-from genfast.sample.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
+from genfast.sampling.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
 
 KINDS = ("linear", "lstm", *MAPS)
 CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel touches a part of them

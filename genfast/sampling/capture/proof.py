@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast.sample import stepped
-from genfast.sample.plan import NotCausal, NotIncremental
+from genfast.sampling import stepped
+from genfast.sampling.capture.plan import NotCausal, NotIncremental
 
 TOLERANCE = 1e-4  # of the largest output
 IMAGES, PLACES = 2, 16

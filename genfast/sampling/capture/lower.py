@@ -4,9 +4,9 @@ from itertools import product
 
 import numpy as np
 
-from genfast.sample._schedule import stored
-from genfast.sample.plan import NotIncremental, inside, reached, reads
-from genfast.sample.program import Buffer, Instruction, Read
+from genfast.sampling.capture.plan import NotIncremental, inside, reached, reads
+from genfast.sampling.capture.schedule import stored
+from genfast.sampling.program import Buffer, Instruction, Read
 
 GAP = 16  # values that a read takes along with weight zero rather than end
 RUNS = 4  # instructions into which one is split rather than copy by a product with the identity

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genfast.sample.plan import Graph, View, cut
+from genfast.sampling.capture.plan import Graph, View, cut
 
 BATCH, ROW, COLUMN, FEATURE = "b", "r", "c", "f"
 

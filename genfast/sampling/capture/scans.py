@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from genfast.sample._arithmetic import add, apply
-from genfast.sample._handlers import HANDLERS, array, chunk, handles, select, stack, unbind
-from genfast.sample._sums import constants, linear_step, matrix
-from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, reshaped, windowed
-from genfast.sample.plan import Operand, Step
+from genfast.sampling.capture.arithmetic import add, apply
+from genfast.sampling.capture.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
+from genfast.sampling.capture.plan import Operand, Step
+from genfast.sampling.capture.sums import constants, linear_step, matrix
+from genfast.sampling.capture.values import BATCH, COLUMN, FEATURE, ROW, Refused, reshaped, windowed
 
 # This module comes last: with it every handler is registered.
 __all__ = ["HANDLERS"]

@@ -4,8 +4,8 @@ from itertools import count
 
 import torch
 
-from genfast.sample._arguments import check_count, check_known, check_labels, check_whole
-from genfast.sample.engine import Engine
+from genfast.sampling.arguments import check_count, check_known, check_labels, check_whole
+from genfast.sampling.engine import Engine
 
 
 def sample(

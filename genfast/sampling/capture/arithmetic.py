@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from genfast.sample import _values
-from genfast.sample._handlers import array, depends, handles
-from genfast.sample._values import Refused
+from genfast.sampling.capture.handlers import array, depends, handles
+from genfast.sampling.capture.values import Refused, broadcast, constant_like
 
 
 @handles("aten::relu", "aten::tanh", "aten::sigmoid")
@@ -37,7 +36,7 @@ def neg(at, x):
 @handles("aten::add")
 def add(at, a, b, alpha=1):
     if depends(a) and depends(b):
-        return apply(at, "add", _values.broadcast([a, scaled(at, b, alpha)]))
+        return apply(at, "add", broadcast([a, scaled(at, b, alpha)]))
     if depends(b):
         return shifted(at, scaled(at, b, alpha), a)
     return shifted(at, a, array(b) * alpha, at.by_label(b))
@@ -56,7 +55,7 @@ def rsub(at, a, b, alpha=1):
 @handles("aten::mul")
 def mul(at, a, b):
     if depends(a) and depends(b):
-        return apply(at, "mul", _values.broadcast([a, b]))
+        return apply(at, "mul", broadcast([a, b]))
     return scaled(at, a, b) if depends(a) else scaled(at, b, a)
 
 
@@ -89,7 +88,7 @@ def scaled(at, x, factor, by_label=None):
     values = array(factor)
     if values.size == 1 and values.reshape(-1)[0] == 1:
         return x
-    x, weight = _values.constant_like(x, values, by_label)
+    x, weight = constant_like(x, values, by_label)
     if weight.ndim > 1:
         raise Refused("a product with something that depends on the label")
     return affine(at, x, weight, None)
@@ -98,7 +97,7 @@ def scaled(at, x, factor, by_label=None):
 def shifted(at, x, constant, by_label=None):
     """x plus a constant."""
     by_label = at.by_label(constant) if by_label is None else by_label
-    x, bias = _values.constant_like(x, array(constant), by_label)
+    x, bias = constant_like(x, array(constant), by_label)
     return affine(at, x, None, bias)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genfast.sample.plan import (
+from genfast.sampling.capture.plan import (
     NotCausal,
     NotIncremental,
     Operand,

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast.sample._arguments import check_count, check_labels, check_whole
-from genfast.sample.engine import Engine
-from genfast.sample.metropolis import MOST_CHAINS, MOST_STEPS, Chains, rates
+from genfast.sampling.arguments import check_count, check_labels, check_whole
+from genfast.sampling.engine import Engine
+from genfast.sampling.metropolis import MOST_CHAINS, MOST_STEPS, Chains, rates
 
 METHODS = ("sample", "mean", "map")
 # Values times levels of a batch: what is known of each level lies in memory.
@@ -34,7 +34,7 @@ def denoise(
 ):  # fmt: skip
     """Clean images, from the posterior p(x | noisy), proportional to p(x) p(noisy | x).
 
-    Metropolis-Hastings chains (`genfast.sample.metropolis`) draw from the posterior; they begin at a draw where every
+    Metropolis-Hastings chains (`genfast.sampling.metropolis`) draw from the posterior; they begin at a draw where every
     value knew the noisy values so far. "sample" is the last state of the first chain. "mean" is the mean of the states
     of the second half of all chains, rounded to a level: the least squared error, so the best PSNR. "map" is the
     coordinate-wise maximum a posteriori, the level that each value has most often in these states: the fewest wrong

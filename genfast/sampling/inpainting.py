@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast.sample._arguments import check_count, check_images, check_labels, check_mask, check_whole
-from genfast.sample.engine import Engine
-from genfast.sample.metropolis import MOST_STEPS, Chains, rates
+from genfast.sampling.arguments import check_count, check_images, check_labels, check_mask, check_whole
+from genfast.sampling.engine import Engine
+from genfast.sampling.metropolis import MOST_STEPS, Chains, rates
 
 ORDERS = ("raster", "exact")
 
@@ -33,8 +33,8 @@ def inpaint(
 
     "raster" draws every unknown value from what comes before it alone, as `genfast.sample(given=, mask=)` does: exact
     where all unknown values come last. "exact" goes on from there by `steps` steps of a Metropolis-Hastings chain, with
-    the model's exact likelihood ratio (`genfast.sample.metropolis`), whose limit is the model's distribution given all
-    known values; an image whose unknown values come last is left as it is.
+    the model's exact likelihood ratio (`genfast.sampling.metropolis`), whose limit is the model's distribution given
+    all known values; an image whose unknown values come last is left as it is.
 
     The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
 

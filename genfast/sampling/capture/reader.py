@@ -5,10 +5,10 @@ import re
 
 import torch
 
-from genfast.sample._handlers import depends
-from genfast.sample._scans import HANDLERS
-from genfast.sample._values import BATCH, COLUMN, FEATURE, ROW, Refused, Value
-from genfast.sample.plan import Graph, NotIncremental, Step
+from genfast.sampling.capture.handlers import depends
+from genfast.sampling.capture.plan import Graph, NotIncremental, Step
+from genfast.sampling.capture.scans import HANDLERS
+from genfast.sampling.capture.values import BATCH, COLUMN, FEATURE, ROW, Refused, Value
 
 
 class Reader:
@@ -161,7 +161,7 @@ def _where(node, schema):
     path = path.replace("model.", "", 1) if path.startswith("model.") else "" if path == "model" else path
     text += f" at {path}" if path else ""
     frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
-    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/sample/capture.py")]
+    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/sampling/capture/compile.py")]
     if frames:
         file, line, source = frames[-1]
         text += f" ({file.rpartition('/')[2]}:{line}: {source.strip()})"

@@ -15,8 +15,8 @@ import torch
 # The public one takes twice as long for the few values of a pixel.
 from torch._C._nn import elu, elu_
 
-from genfast.sample import _heads
-from genfast.sample.program import Drawn
+from genfast.sampling import heads
+from genfast.sampling.program import Drawn
 
 WANTED = {"log_probs", "log_evidence", "parameters"}
 _IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
@@ -64,7 +64,7 @@ def run(
     with torch.no_grad(), current:
         stepper.begin(labels)
         for i in range(program.height):
-            stepper.uniforms.copy_(_heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
+            stepper.uniforms.copy_(heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
             if given is not None:
                 stepper.given.copy_(given[:, :, i].transpose(1, 2))
                 stepper.known.copy_(known[:, :, i].transpose(1, 2))
@@ -161,10 +161,10 @@ class Stepper:
             parameters = self._view(read, width)
             channels = slice(None) if self.program.head == "mixture" else slice(k, k + 1)
             if drawn.log_probs is not None:
-                drawn.log_probs[:, k, i] = _heads.log_prob(self.program, parameters, self.levels[:, :, channels])
+                drawn.log_probs[:, k, i] = heads.log_prob(self.program, parameters, self.levels[:, :, channels])
             if drawn.log_evidence is not None and self.evidence is not None:
                 evidence = self.evidence[:, :, k]
-                drawn.log_evidence[:, k, i] = _heads.log_evidence(parameters, self.temperature, evidence)
+                drawn.log_evidence[:, k, i] = heads.log_evidence(parameters, self.temperature, evidence)
             if drawn.parameters is not None:
                 drawn.parameters[:, at : at + read.count, i] = parameters.transpose(1, 2)
             at += read.count
@@ -366,7 +366,7 @@ class Stepper:
         evidence = None if self.evidence is None else self.evidence[:, j, k]
 
         def draw():
-            level = _heads.draw_levels(program, parameters, u, self.temperature, evidence)
+            level = heads.draw_levels(program, parameters, u, self.temperature, evidence)
             out.copy_(level if known is None else torch.where(known, given, level))
             value.copy_(self.values[out.long()])
 

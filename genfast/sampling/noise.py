@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast.sample._arguments import check_count
-from genfast.sample.philox import uniform
+from genfast.sampling.arguments import check_count
+from genfast.sampling.philox import uniform
 
 # Numbers that no draw of a sample uses.
 FIRST, SECOND = 2**32 - 2, 2**32 - 1

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from genfast.reference.logistic_mixture import inverse_mixture, logistic_mixture_nll_ref
-from genfast.sample.inverse_cdf import inverse_cdf
-from genfast.sample.philox import uniform
+from genfast.sampling.inverse_cdf import inverse_cdf
+from genfast.sampling.philox import uniform
 
 
 def row_uniforms(program, images, row, seed, draw, device):
