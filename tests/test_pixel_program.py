@@ -188,6 +188,17 @@ def test_a_read_outside_its_buffer_is_refused(read):
         native.run(program, 1, seed=0)
 
 
+def test_a_sweep_reads_nothing_that_it_has_not_reached():
+    program = scans().program
+    native.run(program, 1, seed=0)
+    program.prepared.clear()
+    gates, _ = program.row
+    gates.reads[1] = Read(2, 0, -1, 0, 2)
+    program.buffers[2].left = 1
+    with pytest.raises(ValueError, match="sweep -1: a read of its own row must lie behind it"):
+        native.run(program, 1, seed=0)
+
+
 def test_constants_of_another_shape_are_refused():
     program = masked().program
     program.pixel[0][0].weight = program.pixel[0][0].weight[:-1]

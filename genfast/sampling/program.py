@@ -10,6 +10,7 @@ pass for an image.
 """
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -156,6 +157,19 @@ class Program:
             shapes = [(it.count,), (self.classes, it.count)]
             if it.bias is not None and it.bias.shape not in shapes:
                 raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
+        self._check_sweeps()
+
+    def _check_sweeps(self):
+        """What a sweep reads of the row that it writes must lie behind it."""
+        for sweep, group in groupby(self.row, key=lambda it: it.sweep):
+            group = list(group)
+            places = [place for it in group for place in ((it.buffer, 0), it.cell, it.visible) if place]
+            written = {buffer for buffer, _ in places}
+            for read in (read for it in group if sweep for read in (*it.reads, *it.adds)):
+                last = read.column + (read.feature + read.count - 1) // self.buffers[read.buffer].features
+                ahead = last > 0 if sweep > 0 else read.column < 0
+                if read.buffer in written and read.row == 0 and ahead:
+                    raise ValueError(f"sweep {sweep}: a read of its own row must lie behind it; got {read}")
 
     def _check_read(self, kind, read, columns):
         b = self.buffers[read.buffer]
