@@ -21,7 +21,7 @@ from genfast._cli_options import (
 )
 from genfast._files import writable_folder, write_bytes
 from genfast.data.arrays import read_npz
-from genfast.data.grid import grid, png, writer
+from genfast.data.grid import brightness, rows, writer
 from genfast.sampling.denoising import METHODS, denoise
 from genfast.sampling.engine import BACKENDS
 from genfast.sampling.inpainting import ORDERS, inpaint
@@ -120,9 +120,9 @@ def run_inpaint(args):
             steps=args.steps, seed=args.seed, batch_size=args.batch_size, backend=args.backend, progress=progress,
             labels=None if given_labels is None else given_labels.repeat_interleave(repeats),
         )  # fmt: skip
-    shown = [_grey(truth, levels), torch.where(known, _grey(truth, levels), 128)]
-    shown += _grey(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
-    _write_rows(path, shown)
+    true = brightness(truth, levels)
+    filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
+    write_bytes(path, rows(true, torch.where(known, true, 128), *filled))
     how = _accepted(result.acceptance) if args.order == "exact" else "drawn in raster order"
     print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results; {how}")
 
@@ -137,10 +137,9 @@ def run_denoise(args):
             labels=given_labels, batch_size=args.batch_size, backend=args.backend, progress=progress,
         )  # fmt: skip
     seen = args.noise.picture(noisy, levels)
-    brightness = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
-    _write_rows(
-        path, [_grey(truth, levels), brightness, _grey(result.samples[0], levels), _grey(result.images, levels)]
-    )
+    observed = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
+    clean = (brightness(images, levels) for images in (result.samples[0], result.images))
+    write_bytes(path, rows(brightness(truth, levels), observed, *clean))
     before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)
     print(f"{path}: {len(truth)} images, each: truth, noisy, a posterior sample, {args.method}")
     print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {_accepted(result.acceptance)}")
@@ -204,15 +203,6 @@ def _picture(out):
         raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
     writable_folder(path.parent)
     return path
-
-
-def _grey(images, levels):
-    return (images.cpu().float() * (255 / (levels - 1))).round().to(torch.uint8)
-
-
-def _write_rows(path, columns):
-    cells = torch.stack(columns, 1).flatten(0, 1)
-    write_bytes(path, png(grid(cells, 256, columns=len(columns))))
 
 
 def _accepted(acceptance):

@@ -11,7 +11,7 @@ import genfast
 from genfast import metrics, models, report
 from genfast._files import writable_folder, write_bytes, write_json
 from genfast.data import load
-from genfast.data.grid import grid, png
+from genfast.data.grid import brightness, grid, png, rows
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 from genfast.train.config import TrainConfig
 from genfast.train.metrics_log import read_metrics
@@ -52,6 +52,7 @@ def demo(out, *, seconds=110.0, seed=0):
     lines = {"independent pixels (test)": table["independent pixels"]}
     pictures = {
         "samples.png": report.beside(test.images[:64], samples[:64], train.levels),
+        "filled.png": _filled(model, test.images[:8], seed),
         "loss.png": report.curves(read_metrics(out / "metrics.jsonl"), lines),
     }
     mnist = _mnist_samples(seed)
@@ -111,8 +112,19 @@ def _affordable_steps(model, train, valid, config, out, seconds):
 def _timed_samples(model, seed):
     model.sample(1, seed=seed)
     start = time.perf_counter()
-    samples = model.sample(256, seed=seed)
+    samples = model.sample(1024, seed=seed)
     return samples, len(samples) / (time.perf_counter() - start)
+
+
+def _filled(model, images, seed, times=6):
+    """A PNG: held-out images, their upper halves, and what the model makes of these."""
+    known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
+    known[:, :, : images.shape[2] // 2] = True
+    drawn = genfast.sample(
+        model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known
+    )  # fmt: skip
+    true, drawn = (brightness(x, model.config.levels) for x in (images, drawn))
+    return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
 
 
 def _mnist_samples(seed):

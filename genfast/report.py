@@ -62,6 +62,7 @@ def page(facts, pictures):
     )
     captions = {
         "samples.png": "Every pixel of the samples was drawn from the model, one after the other.",
+        "filled.png": "Held-out digits, their upper halves, and six lower halves that the model drew to each.",
         "loss.png": "Averaged weights are judged on the validation images; the best are kept.",
         "mnist.png": "The PixelRNN that comes with the package, trained on binary MNIST: genfast sample mnist",
     }

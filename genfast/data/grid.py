@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from genfast._files import writable_folder, write_bytes
 
@@ -26,6 +27,17 @@ def grid(images, levels, *, columns=None, side=56):
     cells[:count, :-2, :-2] = grey
     cells = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     return cells.reshape(rows * height, columns * width, channels)[:-2, :-2]
+
+
+def brightness(images, levels):
+    """Levels [N, C, H, W] as uint8 0..255, a tensor on the CPU."""
+    return (images.cpu().float() * (255 / (levels - 1))).round().to(torch.uint8)
+
+
+def rows(*columns):
+    """The bytes of a PNG file with a row for each image: `columns` are sets [N, C, H, W] of 0..255, side by side."""
+    cells = torch.stack(columns, 1).flatten(0, 1)
+    return png(grid(cells, 256, columns=len(columns)))
 
 
 def png(array):
