@@ -23,24 +23,24 @@ constexpr int kImages = 6;
 constexpr int kImages = 3;
 #endif
 
-// `count` values for every row of a group, rows `step` apart.
+// `count` values for every row of a group, rows `step` apart: at pixel column j from at + (j >> shift) column on.
 struct Span {
-  const float* at;
-  int64_t step, count;
+  float* at;
+  int64_t column, shift, step, count;
+
+  GENFAST_INLINE float* of(int64_t j) const { return at + (j >> shift) * column; }
 };
 
 // A product for `groups` times `rows` positions: groups are images, rows are columns, or there is one group of images.
 struct Linear {
   int64_t groups, rows, group_step;  // the step of all that is read and written, but for chains and bias
-  const Span* spans;
-  int64_t span_count;
-  const Span* adds;
-  int64_t add_count;
+  const Span *spans, *adds;
+  int64_t span_count, add_count;
+  Span out;
   const float* const* bias;  // [groups][rows]
-  float* out;
-  int64_t out_step, count, activation;
-  float* chains;  // of the first position: [vectors of outputs][kChains][lanes]
-  int64_t chains_step, chains_group;
+  int64_t activation;
+  float* chains;  // of the first position at column 0: [vectors of outputs][kChains][lanes]
+  int64_t chains_column, chains_step, chains_group;
 };
 
 // A sum may be made in two parts, with the same rounding: what the rows above give, and the rest of it.
@@ -72,10 +72,11 @@ GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
 // One vector of outputs, features `column` on, of rows m .. m + R - 1. Four chains of additions hide the latency of the
 // multiply-add where there is but one image.
 template <int R, Part kPart>
-__attribute__((noinline)) void linear_tile(const Linear& job, int64_t group, int64_t m, int64_t column,
+__attribute__((noinline)) void linear_tile(const Linear& job, int64_t j, int64_t group, int64_t m, int64_t column,
                                            const float* weight) {
   const int64_t shift = group * job.group_step;
-  float* all_chains = job.chains + group * job.chains_group + m * job.chains_step + column * kChains;
+  float* all_chains =
+      job.chains + j * job.chains_column + group * job.chains_group + m * job.chains_step + column * kChains;
   Vector<float> sum[R][kChains];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -88,7 +89,7 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t group, int
   for (const Span* span = job.spans; span < job.spans + job.span_count; ++span) {
     const float* a[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) a[r] = span->at + shift + (m + r) * span->step;
+    for (int r = 0; r < R; ++r) a[r] = span->of(j) + shift + (m + r) * span->step;
     int64_t k = 0;
     for (; k + kChains <= span->count; k += kChains, weight += kChains * kPanel) {
 #pragma GCC unroll 4
@@ -109,7 +110,7 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t group, int
       for (int r = 0; r < R; ++r) sum[r][q] = fma(broadcast(a[r][k + q]), w, sum[r][q]);
     }
   }
-  const int64_t n = job.count - column;
+  const int64_t n = job.out.count - column;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     if constexpr (kPart == Part::kAbove) {
@@ -120,30 +121,35 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t group, int
     }
     Vector<float> y = (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]);
     for (const Span* add = job.adds; add < job.adds + job.add_count; ++add)
-      y += load(add->at + shift + (m + r) * add->step + column, n);
-    store(job.out + shift + (m + r) * job.out_step + column, activated(y, job.activation), n);
+      y += load(add->of(j) + shift + (m + r) * add->step + column, n);
+    store(job.out.of(j) + shift + (m + r) * job.out.step + column, activated(y, job.activation), n);
   }
 }
 
 template <Part kPart, int R = kImages>
-GENFAST_INLINE void linear_tile_of(const Linear& job, int64_t group, int64_t m, int64_t column, const float* weight) {
-  if (job.rows - m >= R) return linear_tile<R, kPart>(job, group, m, column, weight);
-  if constexpr (R > 1) linear_tile_of<kPart, R - 1>(job, group, m, column, weight);
+GENFAST_INLINE void linear_tile_of(const Linear& job, int64_t j, int64_t group, int64_t m, int64_t column,
+                                   const float* weight) {
+  if (job.rows - m >= R) return linear_tile<R, kPart>(job, j, group, m, column, weight);
+  if constexpr (R > 1) linear_tile_of<kPart, R - 1>(job, j, group, m, column, weight);
 }
 
-// `depth`: rows of a panel of weights, of which the first is at `weight`.
+// At pixel column j. `depth`: rows of a panel of weights, of which the first is at `weight`.
 template <Part kPart>
-void linear(const Linear& job, const float* weight, int64_t depth) {
-  for (int64_t column = 0; column < job.count; column += kLanes<float>) {
+void linear(const Linear& job, int64_t j, const float* weight, int64_t depth) {
+  for (int64_t column = 0; column < job.out.count; column += kLanes<float>) {
     const float* panel = weight + column / kPanel * kPanel * depth + column % kPanel;
     for (int64_t group = 0; group < job.groups; ++group)
-      for (int64_t m = 0; m < job.rows; m += kImages) linear_tile_of<kPart>(job, group, m, column, panel);
+      for (int64_t m = 0; m < job.rows; m += kImages) linear_tile_of<kPart>(job, j, group, m, column, panel);
   }
 }
 
-// Where the values of a read lie in the present row: at column 0, and how far from column to column.
-struct Place {
-  int64_t at, step, shift;
+// An instruction in the present row: it computes at pixel columns first .. end - 1, those with the remainder.
+struct Ready {
+  int64_t mask, remainder, first, end;
+  Linear job;  // of a linear instruction, for all images at one column
+
+  bool runs(int64_t j) const { return (j & mask) == remainder; }
+  bool inside(int64_t j) const { return j >= first && j < end; }
 };
 
 // One thread's images.
@@ -156,32 +162,38 @@ class Tile {
         buffers_(static_cast<const Buffer*>(p_.buffers)),
         constants_(static_cast<const float*>(p_.constants)),
         bounds_(static_cast<const int64_t*>(p_.bounds)),
+        count_of_all_(bounds_[Draws::count(p_) + 2]),
         arena_(memory.take<float>(p_.tile * p_.image_size)),
-        places_(memory.take<Place>(p_.read_count)),
-        spans_(memory.take<Span>(p_.read_count)),
-        biases_(memory.take<const float*>(max(p_.tile, p_.columns + kTogether))),
-        chain_at_(memory.take<int64_t>(bounds_[Draws::count(p_) + 2])),
+        places_(memory.take<Span>(p_.read_count)),
+        row_places_(memory.take<Span>(p_.read_count)),
+        ready_(memory.take<Ready>(count_of_all_)),
+        biases_(memory.take<const float*>(count_of_all_ * p_.tile)),
+        row_biases_(memory.take<const float*>(p_.columns + kTogether)),
+        chain_at_(memory.take<int64_t>(count_of_all_)),
         draws_(program, memory) {
     chains_ = memory.take<float>(place_chains(p_, chain_at_));
   }
 
   static int64_t scratch(const PixelProgram& p) {
-    return Scratch::bytes<float>(p.tile * p.image_size) + Scratch::bytes<Place>(p.read_count) +
-           Scratch::bytes<Span>(p.read_count) + Scratch::bytes<const float*>(max(p.tile, p.columns + kTogether)) +
-           Scratch::bytes<int64_t>(static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2]) +
+    const int64_t all = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
+    return Scratch::bytes<float>(p.tile * p.image_size) + 2 * Scratch::bytes<Span>(p.read_count) +
+           Scratch::bytes<Ready>(all) + Scratch::bytes<const float*>(all * p.tile) +
+           Scratch::bytes<const float*>(p.columns + kTogether) + Scratch::bytes<int64_t>(all) +
            Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p);
   }
 
   void run(int64_t first, int64_t count) {
     first_ = first, count_ = count;
     clear();
+    for (int64_t n = 0; n < count_of_all_; ++n)
+      for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
     for (int64_t i = 0; i < p_.height; ++i) {
       start_row(i);
       row_instructions();
       if (p_.rows_apart) rows_above();
       for (int64_t j = 0; j < p_.columns; ++j)
         for (int64_t k = 0; k <= draws_.count(); ++k) {
-          for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(instructions_[n], j);
+          for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(n, j);
           if (k < draws_.count() && j < p_.width) draw(i, j, k);
         }
     }
@@ -194,14 +206,15 @@ class Tile {
   const Buffer* buffers_;
   const float* constants_;
   const int64_t* bounds_;
+  int64_t count_of_all_;  // instructions
   float* arena_;
-  Place* places_;
-  Span* spans_;
-  const float** biases_;
+  Span *places_, *row_places_;  // of every read: images at one column, columns of one image
+  Ready* ready_;                // of every instruction
+  const float **biases_, **row_biases_;
   int64_t* chain_at_;  // of every instruction: where its chains are, or -1
   float* chains_;      // [columns][images] of each instruction
   Draws draws_;
-  int64_t first_ = 0, count_ = 0, row_ = 0;
+  int64_t first_ = 0, count_ = 0;
 
   static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -232,10 +245,8 @@ class Tile {
   }
 
   void rows_above() {
-    for (int64_t n = bounds_[1]; n < bounds_[draws_.count() + 2]; ++n) {
-      const Instruction& it = instructions_[n];
-      if (chain_at_[n] >= 0 && runs_in_row(it)) columns_of<Part::kAbove>(it);
-    }
+    for (int64_t n = bounds_[1]; n < count_of_all_; ++n)
+      if (chain_at_[n] >= 0) columns_of<Part::kAbove>(n);
   }
 
   void clear() {
@@ -255,80 +266,104 @@ class Tile {
   }
 
   void start_row(int64_t i) {
-    row_ = i;
     for (int64_t n = 0; n < p_.read_count; ++n) {
       const Read& read = reads_[n];
       const Buffer& buffer = buffers_[read.buffer];
       const int64_t slot = ((i >> buffer.shift) + read.row + buffer.rows) % buffer.rows;
-      places_[n] = {buffer.offset + slot * buffer.row_size + (buffer.left + read.column) * buffer.step + read.feature,
-                    buffer.step, buffer.shift};
+      float* at = arena_ + buffer.offset + slot * buffer.row_size;
+      places_[n] = {at + (buffer.left + read.column) * buffer.step + read.feature, buffer.step, buffer.shift,
+                    p_.image_size, read.count};
+    }
+    for (int64_t n = 0; n < count_of_all_; ++n) {
+      const Instruction& it = instructions_[n];
+      const int64_t shift = places_[it.output].shift, r = i >> shift;
+      const bool runs = (i & it.row_mask) == it.row_remainder, inside = r >= it.first_row && r < it.end_row;
+      Ready& ready = ready_[n];
+      ready.mask = it.column_mask, ready.remainder = runs ? it.column_remainder : -1;
+      ready.first = it.first_column << shift, ready.end = inside ? it.end_column << shift : ready.first;
+      if (it.kind != program::kLinear) continue;
+      const int64_t above = chain_at_[n] >= 0 ? it.above : 0;
+      Linear& job = ready.job = linear_of(it, places_, above, it.reads);
+      job.groups = 1, job.rows = count_, job.bias = biases_ + n * p_.tile;
+      if (above) set_chains(job, n, chains_size(it), 0);
     }
   }
 
-  float* at(int64_t read, int64_t j) {
-    const Place& place = places_[read];
-    return arena_ + place.at + (j >> place.shift) * place.step;
+  // The product of reads first .. end - 1 of an instruction.
+  Linear linear_of(const Instruction& it, const Span* places, int64_t first, int64_t end) const {
+    Linear job{};
+    job.spans = places + it.first_read + first, job.span_count = end - first;
+    job.adds = places + it.first_add, job.add_count = it.adds;
+    job.out = places[it.output], job.activation = it.activation;
+    return job;
   }
 
-  bool runs_in_row(const Instruction& it) const { return (row_ & it.row_mask) == it.row_remainder; }
-  bool runs_in_column(const Instruction& it, int64_t j) const { return (j & it.column_mask) == it.column_remainder; }
-  bool inside(const Instruction& it, int64_t j) const {
-    const int64_t shift = places_[it.output].shift, r = row_ >> shift, c = j >> shift;
-    return r >= it.first_row && r < it.end_row && c >= it.first_column && c < it.end_column;
+  // Chains are [columns][images].
+  void set_chains(Linear& job, int64_t n, int64_t step, int64_t group) const {
+    job.chains = chains_ + chain_at_[n], job.chains_column = count_ * chains_size(instructions_[n]);
+    job.chains_step = step, job.chains_group = group;
   }
+
+  float* at(int64_t read, int64_t j) const { return places_[read].of(j); }
 
   void row_instructions() {
     for (int64_t n = bounds_[0]; n < bounds_[1];) {
-      const Instruction& it = instructions_[n];
-      if (it.sweep == 0) {
-        if (runs_in_row(it)) row_of(it);
-        ++n;
+      if (instructions_[n].sweep == 0) {
+        row_of(n++);
         continue;
       }
       int64_t end = n;
-      while (end < bounds_[1] && instructions_[end].sweep == it.sweep) ++end;
+      const int64_t sweep = instructions_[n].sweep;
+      while (end < bounds_[1] && instructions_[end].sweep == sweep) ++end;
       for (int64_t c = 0; c < p_.columns; ++c)
-        for (int64_t m = n; m < end; ++m) execute(instructions_[m], it.sweep > 0 ? c : p_.columns - 1 - c);
+        for (int64_t m = n; m < end; ++m) execute(m, sweep > 0 ? c : p_.columns - 1 - c);
       n = end;
     }
   }
 
-  void row_of(const Instruction& it) {
-    const int64_t step = it.column_mask + 1;
-    if (p_.rows_apart && it.kind == program::kLinear && evenly(p_, it)) {
-      for (int64_t j = it.column_remainder; j < p_.columns; j += step)
-        if (!inside(it, j)) outside(it, j);
-      return columns_of<Part::kWhole>(it);
+  void row_of(int64_t n) {
+    const Instruction& it = instructions_[n];
+    if (!p_.rows_apart || it.kind != program::kLinear || !evenly(p_, it)) {
+      for (int64_t j = 0; j < p_.columns; ++j) execute(n, j);
+      return;
     }
-    for (int64_t j = it.column_remainder; j < p_.columns; j += step) execute(it, j);
+    for (int64_t j = 0; j < p_.columns; ++j)
+      if (ready_[n].runs(j) && !ready_[n].inside(j)) outside(it, j);
+    columns_of<Part::kWhole>(n);
   }
 
   // The positions of a row inside the domain, all columns together.
   template <Part kPart>
-  void columns_of(const Instruction& it) {
-    const int64_t step = it.column_mask + 1;
-    int64_t first = it.column_remainder, columns = 0;
-    while (first < p_.columns && !inside(it, first)) first += step;
-    while (first + columns * step < p_.columns && inside(it, first + columns * step)) ++columns;
+  void columns_of(int64_t n) {
+    const Instruction& it = instructions_[n];
+    int64_t first = -1, columns = 0;
+    for (int64_t j = 0; j < p_.columns; ++j)
+      if (ready_[n].runs(j) && ready_[n].inside(j)) {
+        if (first < 0) first = j;
+        ++columns;
+      }
     if (columns == 0) return;
+    const int64_t step = it.column_mask + 1, end = it.first_add + it.adds;
+    for (int64_t read = it.first_read; read < end; ++read) row_places_[read] = by_columns(places_[read], step);
+    row_places_[it.output] = by_columns(places_[it.output], step);
+    Linear job = linear_of(it, row_places_, 0, kPart == Part::kAbove ? it.above : it.reads);
+    job.rows = columns, job.group_step = p_.image_size, job.bias = row_biases_;
+    if (kPart == Part::kAbove) set_chains(job, n, step * count_ * chains_size(it), chains_size(it));
     const int64_t together = max(1, kTogether / columns);
     for (int64_t b = 0; b < count_; b += together) {
-      Linear job = linear_of<kPart>(it, [&](int64_t read) {
-        const Place& place = places_[read];
-        const int64_t apart = ((first + step) >> place.shift) - (first >> place.shift);
-        return Span{at(read, first) + b * p_.image_size, apart * place.step, reads_[read].count};
-      });
-      job.groups = count_ - b < together ? count_ - b : together, job.rows = columns, job.group_step = p_.image_size;
-      if (kPart == Part::kAbove) job.chains = chains_of(it, first) + b * chains_size(it);
-      job.chains_step = step * count_ * chains_size(it), job.chains_group = chains_size(it);
+      job.groups = count_ - b < together ? count_ - b : together;
       for (int64_t g = 0; g < job.groups; ++g)
-        for (int64_t c = 0; c < columns; ++c) biases_[g * columns + c] = bias_of(it, b + g);
-      linear<kPart>(job, constants_ + it.weight, it.depth);
+        for (int64_t c = 0; c < columns; ++c) row_biases_[g * columns + c] = biases_[n * p_.tile + b + g];
+      linear<kPart>(job, first, constants_ + it.weight, it.depth);
+      for (int64_t read = it.first_read; read < end; ++read) row_places_[read].at += together * p_.image_size;
+      job.out.at += together * p_.image_size;
+      if (kPart == Part::kAbove) job.chains += together * chains_size(it);
     }
   }
 
-  float* chains_of(const Instruction& it, int64_t j) {
-    return chains_ + chain_at_[&it - instructions_] + j * count_ * chains_size(it);
+  static Span by_columns(Span span, int64_t step) {
+    span.step = (step >> span.shift) * span.column;
+    return span;
   }
 
   const float* bias_of(const Instruction& it, int64_t b) const {
@@ -336,25 +371,15 @@ class Tile {
     return constants_ + it.bias + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
   }
 
-  template <Part kPart, class Where>
-  Linear linear_of(const Instruction& it, const Where& where) {
-    const int64_t first = kPart == Part::kRest ? it.above : 0, end = kPart == Part::kAbove ? it.above : it.reads;
-    for (int64_t n = first; n < end; ++n) spans_[n - first] = where(it.first_read + n);
-    Span* adds = spans_ + end - first;
-    for (int64_t n = 0; n < it.adds; ++n) adds[n] = where(it.first_add + n);
-    const Span out = where(it.output);
-    Linear job{};
-    job.groups = 1, job.rows = count_;
-    job.spans = spans_, job.span_count = end - first, job.adds = adds, job.add_count = it.adds, job.bias = biases_;
-    job.out = const_cast<float*>(out.at), job.out_step = out.step, job.count = it.count, job.activation = it.activation;
-    return job;
-  }
-
-  void execute(const Instruction& it, int64_t j) {
-    if (!runs_in_row(it) || !runs_in_column(it, j)) return;
-    if (!inside(it, j)) return outside(it, j);
+  void execute(int64_t n, int64_t j) {
+    const Ready& ready = ready_[n];
+    const Instruction& it = instructions_[n];
+    if (!ready.runs(j)) return;
+    if (!ready.inside(j)) return outside(it, j);
     switch (it.kind) {
-      case program::kLinear: return run_linear(it, j);
+      case program::kLinear:
+        if (!ready.job.chains) return linear<Part::kWhole>(ready.job, j, constants_ + it.weight, it.depth);
+        return linear<Part::kRest>(ready.job, j, constants_ + it.weight + it.above_depth * kPanel, it.depth);
       case program::kLstm: return lstm(it, j);
       case program::kCopy: return map(it, j, [](auto a, auto) { return a; });
       case program::kNeg: return map(it, j, [](auto a, auto) { return -a; });
@@ -382,18 +407,6 @@ class Tile {
       for (int64_t b = 0; b < count_; ++b)
         fill(buffers_[reads_[read].buffer], reads_[read].feature, it.count, at(read, j) + b * p_.image_size);
     }
-  }
-
-  void run_linear(const Instruction& it, int64_t j) {
-    const auto where = [&](int64_t read) { return Span{at(read, j), p_.image_size, reads_[read].count}; };
-    if (chain_at_[&it - instructions_] >= 0) {
-      Linear job = linear_of<Part::kRest>(it, where);
-      job.chains = chains_of(it, j), job.chains_step = chains_size(it);
-      return linear<Part::kRest>(job, constants_ + it.weight + it.above_depth * kPanel, it.depth);
-    }
-    const Linear job = linear_of<Part::kWhole>(it, where);
-    for (int64_t b = 0; b < count_; ++b) biases_[b] = bias_of(it, b);
-    linear<Part::kWhole>(job, constants_ + it.weight, it.depth);
   }
 
   template <class Function>
