@@ -25,6 +25,7 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/sampling.py
 
 # pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for.
 $(VENV)/installed: $(VENV)/tools $(SOURCES)

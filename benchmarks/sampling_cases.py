@@ -59,7 +59,7 @@ def cases():
         yield Case(PLAIN, name, of, 64, 1, two)
         if features in alone:
             yield Case(PLAIN, name, of, 1, 1, two, *alone[features], (FULL, CACHED))
-    yield Case(PLAIN, "C=64, 256 levels", (plain, 64, 256), 64, 2, {**grey, "levels": 256}, drawing=True)
+    yield Case(PLAIN, "C=64, 256 levels", (plain, 64, 256), 64, 1, {**grey, "levels": 256}, drawing=True)
     lstm = (preset, "pixelrnn", 7, 16, "diagonal")
     yield Case(LSTM, "", lstm, 32, 2, {}, 1000, 1500)
     yield Case(LSTM, "", lstm, 64, 2, {}, 1000, 1500, (FULL, ROWS, CACHED))
