@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from genfast.sampling.arguments import check_count, check_labels, check_whole
-from genfast.sampling.engine import Engine
+from genfast.sampling.engine import Engine, check_evidence
 from genfast.sampling.metropolis import MOST_CHAINS, MOST_STEPS, Chains, rates
 
 METHODS = ("sample", "mean", "map")
@@ -71,7 +71,8 @@ def denoise(
     n = len(noisy)
     check_count("denoise", n, first, seed)
     labels = check_labels("denoise", labels, network, n, network.device)
-    noise_model.log_likelihood(noisy[:1], network.levels)  # refuses what it cannot have made
+    likelihood = noise_model.log_likelihood(noisy[:1], network.levels)  # refuses what it cannot have made
+    check_evidence("denoise", likelihood, network, len(noisy[:1]))
     if batch_size is not None:
         check_whole("denoise", "batch_size", batch_size, 1)
     values = torch.Size(sizes).numel() * network.levels
@@ -79,7 +80,9 @@ def denoise(
     found, counts = [], torch.zeros(2, 3, dtype=torch.int64)
     for start in range(0, n, size):
         part = slice(start, min(start + size, n))
-        evidence = noise_model.log_likelihood(noisy[part], network.levels).to(network.device)
+        evidence = noise_model.log_likelihood(noisy[part], network.levels)
+        check_evidence("denoise", evidence, network, len(noisy[part]))
+        evidence = evidence.to(network.device)
         chosen = None if labels is None else labels[part]
         settings = {"seed": seed, "first": first + start, "labels": chosen, "evidence": evidence}
         found.append(_posterior(engine, settings, method, samples, steps, progress, counts))

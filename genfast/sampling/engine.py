@@ -1,5 +1,7 @@
 """One model and the backend that draws from it."""
 
+import threading
+import warnings
 from weakref import WeakKeyDictionary
 
 import torch
@@ -9,11 +11,14 @@ from genfast.sampling import native, reference, stepped
 from genfast.sampling.arguments import check_count, check_images, check_known, check_labels, check_whole
 from genfast.sampling.capture import compile_program
 from genfast.sampling.capture.plan import NotCausal, NotIncremental
+from genfast.sampling.capture.proof import check_causal
 
 BACKENDS = ("cpp", "triton", "torch", "reference")
 WANTED = ("log_probs", "log_evidence", "parameters")
 # Of each model, by its options: the weights that a program was compiled from, and the program or why there is none.
 _PROGRAMS = WeakKeyDictionary()
+# Tracing a model changes state of torch that all threads share.
+_LOCK = threading.RLock()
 
 
 class Engine:
@@ -32,7 +37,10 @@ class Engine:
     Raises: RuntimeError for a backend that cannot serve this model, with the reason; ValueError for an option that
         does not fit the model, or a weight that is not finite.
 
-    The model may be trained on: the engine looks at its weights again at every call.
+    The model may be trained on. A new engine, and so every `genfast.sample`, compares all weights with those that it
+    knows; `run` of an engine that is kept notices what torch records, which are assignments and operations in place,
+    but no change through `.data` and no step of a fused optimizer. Of what a forward reads beside its weights, such as
+    a Python number, nothing is noticed.
     """
 
     def __init__(self, model, *, backend="auto", shape=None, levels=None, input_range=None, head=None):
@@ -40,26 +48,38 @@ class Engine:
             raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
         if backend not in ("auto", *BACKENDS):
             raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
+        if shape is not None and not isinstance(shape, (tuple, list)):
+            raise TypeError(f"sample: shape must be (channels, height, width); got {shape!r}")
+        if input_range is not None:
+            numbers = isinstance(input_range, (tuple, list)) and [v for v in input_range if isinstance(v, (int, float))]
+            if not numbers or len(numbers) != 2 or len(input_range) != 2:
+                raise TypeError(f"sample: input_range must be two different numbers; got {input_range!r}")
         shape = shape if shape is None else tuple(shape)
         input_range = input_range if input_range is None else tuple(float(value) for value in input_range)
         self.model, self.asked = model, backend
         self._options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
         self._key = tuple(self._options.values())
-        self.network = reference.FullForward(model, **self._options)
+        self._seen = None, None
+        self._current(thorough=True)
+
+    @property
+    def network(self):
+        """`FullForward` of the model as it is now."""
+        return self._current()[1]
 
     @property
     def backend(self):
         """The name of the backend that serves the model as it is now."""
-        return self._choose(self._now())
+        return self._choose(*self._current())
 
     @property
     def explanation(self):
         """`Explanation`: the backend that serves the model, and why not each of the others."""
-        now, others = self._now(), {}
-        chosen = self._choose(now)
+        (now, network), others = self._current(), {}
+        chosen = self._choose(now, network)
         for name in BACKENDS:
             if name != chosen:
-                reason = self._refusal(name, now)
+                reason = self._refusal(name, now, network)
                 others[name] = reason or f"could serve, but {chosen} was asked for or comes first"
         return _backends.Explanation("sample", chosen, others)
 
@@ -69,7 +89,7 @@ class Engine:
 
         Raises: NotIncremental where it has none.
         """
-        program = self._compiled(self._now())
+        program = self._compiled(*self._current())
         if isinstance(program, str):
             raise NotIncremental(program)
         return program
@@ -102,14 +122,16 @@ class Engine:
         Returns: `Drawn`, on the device of the model.
         Raises: TypeError or ValueError for an argument that does not fit.
         """
-        network = self.network
+        now, network = self._current()
         check_count("sample", n, first, seed, temperature)
         check_whole("sample", "draw", draw, 0)
         labels = check_labels("sample", labels, network, n, network.device)
         given, known = check_known("sample", given, known, network, n)
-        self._check_evidence(evidence, n, want)
-        return self._run(
-            n, seed=seed, first=first, temperature=temperature, labels=labels, given=given, known=known,
+        self._check_want(network, evidence, want)
+        if evidence is not None:
+            check_evidence("sample", evidence, network, n)
+        return self._execute(
+            now, network, n, seed=seed, first=first, temperature=temperature, labels=labels, given=given, known=known,
             evidence=evidence, draw=draw, want=want,
         )  # fmt: skip
 
@@ -132,62 +154,56 @@ class Engine:
 
     def _run(self, n, **arguments):
         """`run` of checked arguments."""
-        now, device = self._now(), self.network.device
-        backend = self._choose(now)
+        return self._execute(*self._current(), n, **arguments)
+
+    def _execute(self, now, network, n, **arguments):
+        backend, device = self._choose(now, network), network.device
         for name in ("given", "known", "evidence", "labels"):
             if arguments.get(name) is not None:
                 arguments[name] = arguments[name].to(device)
         if backend == "reference":
-            return reference.run(self.network, n, **arguments)
+            return reference.run(network, n, **arguments)
         run = {"cpp": native.run, "torch": stepped.run}.get(backend) or _backends.launcher(
             "pixel_program", "pixel_program"
         )
-        return run(self._compiled(now), n, device=device, **arguments)
+        return run(self._compiled(now, network), n, device=device, **arguments)
 
-    def _check_evidence(self, evidence, n, want):
+    def _check_want(self, network, evidence, want):
         if unknown := sorted(set(want) - set(WANTED)):
             raise ValueError(f"sample: want must be of {', '.join(WANTED)}; got {unknown[0]!r}")
-        network = self.network
         if network.head is None and (evidence is not None or "log_probs" in want):
             raise ValueError(f"sample: {type(network.model).__name__} draws in its own way; got evidence or log_probs")
-        if evidence is None:
-            if "log_evidence" in want:
-                raise ValueError("sample: evidence must be given where log_evidence is wanted; got None")
-            return
-        if network.head == "mixture":
+        if evidence is None and "log_evidence" in want:
+            raise ValueError("sample: evidence must be given where log_evidence is wanted; got None")
+        if evidence is not None and network.head == "mixture":
             raise ValueError("sample: evidence must be None for a mixture of logistics; got a value")
-        if not isinstance(evidence, torch.Tensor) or evidence.dtype != torch.float32:
-            got = evidence.dtype if isinstance(evidence, torch.Tensor) else type(evidence).__name__
-            raise TypeError(f"sample: evidence must be a tensor of torch.float32; got {got}")
-        expected = (n, network.channels, network.height, network.width, network.levels)
-        if evidence.shape != expected:
-            raise ValueError(f"sample: evidence must have shape {expected}; got {tuple(evidence.shape)}")
-        if evidence.numel() and (evidence.isnan().any() or not evidence.amax(-1).isfinite().all()):
-            raise ValueError(
-                "sample: evidence must be finite for a level of each value and below inf for all; got others"
-            )
 
-    def _choose(self, now):
+    def _choose(self, now, network):
         """The name of the backend, for the weights `now`."""
         chosen = now["chosen"]
         if self.asked not in chosen:
-            if self.asked == "auto":
-                chosen["auto"] = next(name for name in BACKENDS if self._refusal(name, now) is None)
-            elif reason := self._refusal(self.asked, now):
-                able = [name for name in BACKENDS if self._refusal(name, now) is None]
+            reasons = {name: self._refusal(name, now, network) for name in BACKENDS}
+            able = [name for name, reason in reasons.items() if reason is None]
+            if self.asked not in ("auto", *able):
                 raise RuntimeError(
-                    f"sample: backend must be able to serve this model; got {self.asked!r} ({reason}); "
+                    f"sample: backend must be able to serve this model; got {self.asked!r} ({reasons[self.asked]}); "
                     f"can serve: {', '.join(able)}"
                 )
-            else:
-                chosen[self.asked] = self.asked
+            name = able[0] if self.asked == "auto" else self.asked
+            if name == "reference" and not network.known:
+                if self.asked == "auto":
+                    message = f"sample: every value runs the whole network: {reasons['torch']}"
+                    warnings.warn(message, RuntimeWarning, stacklevel=5)
+                with torch.no_grad(), reference.evaluating(self.model):
+                    check_causal(network)
+            chosen[self.asked] = name
         return chosen[self.asked]
 
-    def _refusal(self, name, now):
+    def _refusal(self, name, now, network):
         """The reason why a backend cannot serve the model, or None if it can."""
         if name == "reference":
             return None
-        device, dtype = self.network.device, self.network.dtype
+        device, dtype = network.device, network.dtype
         if dtype == torch.float64:
             return "computes in float32, and the model has the dtype float64"
         if name == "cpp" and not (found := _backends.backends()["cpp"]).available:
@@ -198,33 +214,53 @@ class Engine:
             return found.reason
         if name == "triton" and device.type != "cuda":
             return f"needs a model on a CUDA device, not one on {device}"
-        if self.network.head is None:
+        if network.head is None:
             return f"{type(self.model).__name__} draws in its own way"
-        program = self._compiled(now)
+        program = self._compiled(now, network)
         return program if isinstance(program, str) else None
 
-    def _now(self):
-        """What is kept of the model for its weights as they are now; they are finite."""
+    def _current(self, thorough=False):
+        """What is kept of the model for its weights as they are now, which are finite; and its `FullForward`."""
         weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
         now = kept.get(self._key)
-        if now is None or now["weights"] != weights:
-            kept.pop(self._key, None)
-            _check_finite(self.model)
-            now = kept[self._key] = {"weights": weights, "chosen": {}}
-        return now
+        if now is None or now["weights"] != weights or thorough and not _equal(now["values"], self.model):
+            with _LOCK:
+                kept.pop(self._key, None)
+                _check_finite(self.model)
+                values = [value.detach().clone() for value in _tensors(self.model)]
+                now = kept[self._key] = {"weights": weights, "values": values, "chosen": {}}
+        if self._seen[0] is not now:
+            with _LOCK:
+                self._seen = now, reference.FullForward(self.model, **self._options)
+        return self._seen
 
-    def _compiled(self, now):
+    def _compiled(self, now, network):
         """The program, or the reason why there is none."""
-        if "program" not in now:
-            options = {name: value for name, value in self._options.items() if value is not None}
-            try:
-                with torch.no_grad(), reference.evaluating(self.model):
-                    now["program"] = compile_program(self.model, **options)
-            except NotCausal:
-                raise  # no backend can draw from it
-            except NotIncremental as error:
-                now["program"] = str(error)
-        return now["program"]
+        with _LOCK:
+            if "program" not in now:
+                options = {name: value for name, value in self._options.items() if value is not None}
+                if not network.known:
+                    options["head"] = network.order
+                try:
+                    with torch.no_grad(), reference.evaluating(self.model):
+                        now["program"] = compile_program(self.model, **options)
+                except NotCausal:
+                    raise  # no backend can draw from it
+                except NotIncremental as error:
+                    now["program"] = str(error)
+            return now["program"]
+
+
+def check_evidence(call, evidence, network, n):
+    """Raise TypeError or ValueError for evidence that is not float32 [n, C, H, W, L] with a possible level for each."""
+    if not isinstance(evidence, torch.Tensor) or evidence.dtype != torch.float32:
+        got = evidence.dtype if isinstance(evidence, torch.Tensor) else type(evidence).__name__
+        raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {got}")
+    expected = (n, network.channels, network.height, network.width, network.levels)
+    if evidence.shape != expected:
+        raise ValueError(f"{call}: evidence must have shape {expected}; got {tuple(evidence.shape)}")
+    if evidence.numel() and (evidence.isnan().any() or not evidence.amax(-1).isfinite().all()):
+        raise ValueError(f"{call}: evidence must be finite for a level of each value and below inf for all; got others")
 
 
 def work(program):
@@ -247,13 +283,21 @@ def _check_finite(model):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
 
 
-def _weights(model):
-    """What changes when a parameter or buffer does."""
-    found, modules = [], [model]
+def _tensors(model):
+    """Every parameter and buffer."""
+    modules = [model]
     while modules:  # by hand: at every call of an engine, where `modules()` takes a tenth of an image's time
         module = modules.pop()
         for group in (module._parameters, module._buffers):
-            found += [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in group.values() if t is not None]
+            yield from (value for value in group.values() if value is not None)
         modules += [child for child in module._modules.values() if child is not None]
-    weight = next(model.parameters(), None)
-    return found, None if weight is None else (weight.dtype, weight.device)
+
+
+def _weights(model):
+    """What changes when torch changes a parameter or buffer."""
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in _tensors(model)]
+
+
+def _equal(values, model):
+    tensors = list(_tensors(model))
+    return len(tensors) == len(values) and all(map(torch.equal, values, tensors))

@@ -2,7 +2,6 @@
 
 import math
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -12,8 +11,6 @@ from genfast.sampling.program import Drawn
 
 # How the output of a foreign model is read.
 ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
-# Of each foreign model, by the shape of an image: the shape of what it returns.
-_OUTPUTS = WeakKeyDictionary()
 
 
 class FullForward:
@@ -65,23 +62,20 @@ class FullForward:
         self.levels, self.classes = levels, 0
         self.scale, self.shift = (high - low) / (levels - 1), low
         features = self._output_shape(shape)[1:-2]
-        head = _head_by_shape(features, self.channels, levels, head)
-        self.head, self.levels_first = head.partition("-")[0], head == "categorical-levels-first"
+        self.order = _head_by_shape(features, self.channels, levels, head)
+        self.head = self.order.partition("-")[0]
         self.draws = 1 if self.head == "mixture" else self.channels
         self.counts = [features.numel() // self.draws] * self.draws
 
     def _output_shape(self, shape):
         """The shape of what the model returns for one image."""
-        seen = _OUTPUTS.setdefault(self.model, {})
-        if shape not in seen:
-            with torch.no_grad(), evaluating(self.model):
-                output = self.model(torch.zeros(1, *shape, device=self.device, dtype=self.dtype))
-            if not torch.is_tensor(output) or output.dim() not in (4, 5) or output.shape[-2:] != shape[1:]:
-                expected = f"[B, P, H, W] or [B, C, L, H, W] for images {shape}"
-                got = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-                raise ValueError(f"sample: the model must return {expected}; got {got}")
-            seen[shape] = output.shape
-        return seen[shape]
+        with torch.no_grad(), evaluating(self.model):
+            output = self.model(torch.zeros(1, *shape, device=self.device, dtype=self.dtype))
+        if not torch.is_tensor(output) or output.dim() not in (4, 5) or output.shape[-2:] != shape[1:]:
+            expected = f"[B, P, H, W] or [B, C, L, H, W] for images {shape}"
+            got = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+            raise ValueError(f"sample: the model must return {expected}; got {got}")
+        return output.shape
 
     def rows(self, row):
         """How many rows of an image are needed to draw one of row `row`."""
@@ -95,7 +89,7 @@ class FullForward:
         x = images.float() * torch.tensor(self.scale, dtype=torch.float32) + self.shift
         output = self.model(x.to(self.dtype))
         output = output.flatten(1, -3)
-        if self.levels_first:
+        if self.order == "categorical-levels-first":
             output = output.unflatten(1, (self.levels, self.channels)).transpose(1, 2).flatten(1, 2)
         return output
 
@@ -132,7 +126,7 @@ def _head_by_shape(features, channels, levels, head):
         expected = channels if head == "bernoulli" else channels * levels
         fits = count == expected and (head != "bernoulli" or levels == 2)
     if not fits:
-        named = f"{head}, C={channels}, L={levels}"
+        named = f"{f'head {head}, ' if head else ''}C={channels}, L={levels}"
         raise ValueError(f"sample: the model must return {expected} values for each pixel ({named}); got {count}")
     return head
 

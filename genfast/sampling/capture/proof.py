@@ -43,27 +43,39 @@ def _prove(program, model, order):
             f"sample: the program must equal the model's forward to {TOLERANCE:.0e} of its largest output; got a "
             f"difference of {error:.1e}: does forward depend on anything but its input and its weights?"
         )
-    _perturb(program, model, order, images[:1], scale, generator)
+    counts = [read.count for read in program.parameters]
+    _perturb(program, counts, lambda batch: _forward(program, model, order, batch), generator)
 
 
-def _perturb(program, model, order, image, scale, generator):
-    """Change an image from some value on: no output up to that value may move."""
-    channels, width, pixels = program.channels, program.width, program.height * program.width
+def check_causal(network):
+    """Raise NotCausal if an output of a `FullForward` moves with a value that is drawn later, on a random image."""
+    generator = torch.Generator().manual_seed(0)
+    _perturb(network, network.counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
+
+
+def _perturb(images, counts, forward, generator):
+    """Change an image from some value on: no output up to that value may move.
+
+    Args: images, what has channels, height, width, levels and draws; counts, of the parameters of each draw; forward,
+        of levels [B, C, H, W] to the parameters [B, P, H, W].
+    """
+    channels, width, pixels = images.channels, images.width, images.height * images.width
+    shape = images.channels, images.height, images.width
     values = torch.randperm(pixels * channels, generator=generator)[:PLACES].tolist()
-    images = image.repeat(len(values), 1, 1, 1)
-    changed = images.clone()
+    image = torch.randint(0, images.levels, shape, generator=generator, dtype=torch.uint8)
+    unchanged = image.repeat(len(values), 1, 1, 1)
+    changed = unchanged.clone()
     for one, value in zip(changed, values):
         flat = one.flatten(1).T.flatten()
-        other = torch.randint(1, program.levels, flat[value:].shape, generator=generator) + flat[value:]
-        flat[value:] = (other % program.levels).to(torch.uint8)
+        other = torch.randint(1, images.levels, flat[value:].shape, generator=generator) + flat[value:]
+        flat[value:] = (other % images.levels).to(torch.uint8)
         one.copy_(flat.view(pixels, channels).T.view_as(one))
-    before, after = (_forward(program, model, order, batch) for batch in (images, changed))
-    moved = ((after - before).abs() > 1e-5 * scale).flatten(2)
-    counts = torch.tensor([read.count for read in program.parameters])
-    draw = torch.repeat_interleave(torch.arange(program.draws), counts)
+    before, after = forward(unchanged), forward(changed)
+    moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
+    draw = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     for one, value in zip(moved, values):
         pixel, channel = divmod(value, channels)
-        if one[:, :pixel].any() or one[draw <= min(channel, program.draws - 1), pixel].any():
+        if one[:, :pixel].any() or one[draw <= min(channel, len(counts) - 1), pixel].any():
             place = divmod(pixel, width)
             raise NotCausal(
                 f"sample: the model must be causal; got an output that moves with what comes after it, from channel "
