@@ -81,7 +81,8 @@ def explain(op, *args, **kwargs):
     if name in ("sample", "genfast.sample"):
         return importlib.import_module("genfast.sampling.engine").explain(*args, **kwargs)
     if name not in _DTYPES:
-        raise ValueError(f"explain: op must be one of {', '.join(sorted(_DTYPES))}; got {name!r}")
+        names = ", ".join(sorted([*_DTYPES, "genfast.sample"]))
+        raise ValueError(f"explain: op must be one of {names}; got {name!r}")
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
     # The levels of an image decide nothing: the float tensors do.
     tensors = [tensor for tensor in tensors if tensor.dtype in FLOATS] or tensors

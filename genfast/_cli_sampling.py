@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from genfast._cli_options import (
 from genfast._files import writable_folder, write_bytes
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows, writer
-from genfast.sampling.denoising import METHODS, denoise
-from genfast.sampling.engine import BACKENDS
+from genfast.sampling.arguments import check_count
+from genfast.sampling.denoising import METHODS, MOST_VALUES, denoise
+from genfast.sampling.engine import BACKENDS, Engine
 from genfast.sampling.inpainting import ORDERS, inpaint
 from genfast.sampling.noise import FIRST, BitFlip, Gaussian
 from genfast.sampling.philox import uniform
@@ -69,7 +71,8 @@ def denoise_options(parser):
     text = "mean (best PSNR), map (fewest wrong values) or sample, of the posterior (mean)"
     parser.add_argument("--method", choices=METHODS, default="mean", help=text)
     parser.add_argument("--steps", type=counted, default=200, help="steps of each chain (200)")
-    parser.add_argument("--samples", type=count, default=4, help="chains of each image (4)")
+    text = "chains of each image (1 for the method sample, else 4)"
+    parser.add_argument("--samples", type=count, help=text)
 
 
 def _held_out_options(parser):
@@ -93,9 +96,11 @@ def run_sample(args):
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
     write = None if is_folder else writer(path)  # a wrong ending or folder is found before the work
+    check_count("sample", args.n, args.first, args.seed, args.temperature)
     model = open_model(args.target).to(pick_device(args.device))
     chosen = sample_labels(model, args.n, args.labels, args.first)
     options = {"seed": args.seed, "first": args.first, "temperature": args.temperature, "backend": args.backend}
+    _ = Engine(model, backend=args.backend).backend  # captures the model, which is no part of the rate
     start, drawn = time.perf_counter(), args.n
     if is_folder:
         with counter(args.n, "image") as progress:
@@ -105,8 +110,9 @@ def run_sample(args):
             )  # fmt: skip
     else:
         write(draw(model, args.n, labels=chosen, batch=args.batch_size, **options), model.config.levels, chosen)
-    there = f"{args.n - drawn} there already, " if drawn < args.n else ""
-    print(f"{path}: {args.n} images, {there}{drawn / (time.perf_counter() - start):.0f} images/s")
+    rate = f"{drawn / (time.perf_counter() - start):.0f} images/s"
+    there = f"{args.n - drawn} there already, {rate}" if drawn else "all there already"
+    print(f"{path}: {args.n} images, {rate if drawn == args.n else there}")
 
 
 def run_inpaint(args):
@@ -114,10 +120,11 @@ def run_inpaint(args):
     model, truth, given_labels, levels = _held_out(args)
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results
-    with counter(args.steps, "step") as progress:
+    size = args.batch_size or Engine(model, backend=args.backend).batch_size
+    with _bar(args.steps if args.order == "exact" else 0, len(truth) * repeats, size) as progress:
         result = inpaint(
             model, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), order=args.order,
-            steps=args.steps, seed=args.seed, batch_size=args.batch_size, backend=args.backend, progress=progress,
+            steps=args.steps, seed=args.seed, batch_size=size, backend=args.backend, progress=progress,
             labels=None if given_labels is None else given_labels.repeat_interleave(repeats),
         )  # fmt: skip
     true = brightness(truth, levels)
@@ -131,10 +138,13 @@ def run_denoise(args):
     path = _picture(args.out)
     model, truth, given_labels, levels = _held_out(args)
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
-    with counter(args.steps * args.samples, "step") as progress:
+    samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
+    size = Engine(model, backend=args.backend).batch_size
+    size = args.batch_size or max(1, min(size, MOST_VALUES // (truth[0].numel() * levels)))
+    with _bar(args.steps * samples, len(truth), size) as progress:
         result = denoise(
-            model, noisy, args.noise, method=args.method, samples=args.samples, steps=args.steps, seed=args.seed,
-            labels=given_labels, batch_size=args.batch_size, backend=args.backend, progress=progress,
+            model, noisy, args.noise, method=args.method, samples=samples, steps=args.steps, seed=args.seed,
+            labels=given_labels, batch_size=size, backend=args.backend, progress=progress,
         )  # fmt: skip
     seen = args.noise.picture(noisy, levels)
     observed = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
@@ -162,7 +172,8 @@ def mask_of(name, images, seed=0):
         known[:, :, rows, columns] = False
         return known
     if kind == "random":
-        if not 0 <= (share := float(share)) <= 1:
+        share = _float(share)
+        if share is None or not 0 <= share <= 1:
             raise ValueError(f"mask: expected random:SHARE with a share in 0 to 1; got {name}")
         u = uniform(seed, torch.arange(n)[:, None], torch.arange(height * width), FIRST)
         return (u >= share).view(n, 1, height, width)
@@ -180,13 +191,27 @@ def mask_of(name, images, seed=0):
 
 def _noise(text):
     kind, _, size = text.partition(":")
-    kinds = {"bitflip": BitFlip, "gaussian": Gaussian}
+    kinds, size = {"bitflip": BitFlip, "gaussian": Gaussian}, _float(size)
+    if kind not in kinds or size is None:
+        raise argparse.ArgumentTypeError(f"expected bitflip:P or gaussian:SIGMA; got {text}")
     try:
-        return kinds[kind](float(size))
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"expected bitflip:P or gaussian:SIGMA; got {text}") from None
+        return kinds[kind](size)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _float(text):
+    """The number, or None where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _bar(steps, images, size):
+    """A bar of the steps of all batches of `size` images, where there are any."""
+    total = steps * -(-images // size)
+    return counter(total, "step") if total else nullcontext()
 
 
 def _held_out(args):

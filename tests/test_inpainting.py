@@ -140,7 +140,11 @@ def test_a_chain_goes_to_what_the_lower_half_asks_for():
             TypeError,
             r"images must hold levels as torch\.uint8; got torch\.float32",
         ),
-        ({"images": torch.full((2, 1, 2, 2), 3, dtype=torch.uint8)}, ValueError, r"images must lie in 0\.\.2; got 3"),
+        (
+            {"images": torch.full((2, 1, 2, 2), 3, dtype=torch.uint8), "mask": torch.ones(1, 1, 2, 2) > 0},
+            ValueError,
+            r"images must lie in 0\.\.2; got 3",
+        ),
         ({"images": torch.zeros(2, 2, 2, dtype=torch.uint8)}, ValueError, "images must have shape"),
         ({"mask": torch.zeros(3, 1, 2, 2, dtype=torch.bool)}, ValueError, "mask must have shape .* n=2 or 1"),
         ({"mask": torch.zeros(1, 1, 2, 2)}, TypeError, r"mask must be torch\.bool"),
@@ -153,3 +157,26 @@ def test_bad_arguments_get_one_error(change, error, message):
     }
     with pytest.raises(error, match=f"^inpaint: {message}"):
         genfast.inpaint(tiny("pixelrnn"), **(arguments | change))
+
+
+def test_what_is_unknown_may_be_any_byte():
+    model = tiny("pixelrnn")
+    known, truth = known_of(model, [1]), likely(model).repeat(6, 1, 1, 1)
+    for mask in (known, known.expand(6, -1, -1, -1)):
+        for fill in (genfast.inpaint, lambda *a, **o: genfast.inpaint(*a, order="raster", **o)):
+            found = [fill(model, torch.where(mask, truth, other), mask, seed=1).images for other in (0, 255)]
+            assert torch.equal(*found)
+    for given in (truth, truth[:1]):
+        options = [{"given": torch.where(known, given, other), "mask": known} for other in (0, 255)]
+        assert torch.equal(*(genfast.sample(model, 6, **each) for each in options))
+        assert torch.equal(*(next(genfast.stream(model, batch_size=6, given=each["given"][:1], mask=known))
+                             for each in options))  # fmt: skip
+    with pytest.raises(ValueError, match=r"^inpaint: images must lie in 0\.\.2; got 255"):
+        genfast.inpaint(model, torch.where(known, 255, truth), known)
+
+
+def test_progress_reaches_the_end_without_a_chain():
+    model, ticks = tiny("pixelrnn"), []
+    truth, known = likely(model).expand(6, -1, -1, -1), known_of(model, [0, 1])
+    genfast.inpaint(model, truth, known, steps=5, batch_size=4, progress=ticks.append)
+    assert sum(ticks) == 10

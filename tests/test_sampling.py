@@ -6,6 +6,7 @@ import inspect
 import itertools
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from sampled import (
@@ -372,7 +373,7 @@ WRONG = [
     ({"n": 1, "mask": NONE}, ValueError, "given and mask must come together; got no given"),
     ({"n": 1, "given": ZEROS.float(), "mask": NONE}, TypeError, r"given must hold levels as torch\.uint8"),
     ({"n": 1, "given": ZEROS.numpy(), "mask": NONE}, TypeError, r"given must be a torch\.Tensor; got ndarray"),
-    ({"n": 1, "given": ZEROS + 3, "mask": NONE}, ValueError, r"given must lie in 0\.\.2; got 3"),
+    ({"n": 1, "given": ZEROS + 3, "mask": ~NONE}, ValueError, r"given must lie in 0\.\.2; got 3"),
     ({"n": 1, "given": ZEROS.mT, "mask": NONE}, ValueError, r"given must have shape .*H=4, W=5; got \(1, 1, 5, 4\)"),
     ({"n": 3, "given": ZEROS.expand(2, -1, -1, -1), "mask": NONE}, ValueError, r"n=3 or 1.*got \(2, 1, 4, 5\)"),
     ({"n": 1, "given": ZEROS, "mask": NONE.byte()}, TypeError, r"mask must be torch\.bool.*got torch\.uint8"),
@@ -426,7 +427,7 @@ def test_bad_arguments_of_some_models():
         ({}, r"shape must be \(channels, height, width\) for a Foreign; got None"),
         ({"shape": (1, 3)}, r"got \(1, 3\)"),
         ({"shape": (1, 3, 4)}, "levels must be an int, 2 to 256; got None"),
-        ({"shape": (1, 3, 4), "levels": 7}, r"must return 7 values for each pixel \(None, C=1, L=7\); got 4"),
+        ({"shape": (1, 3, 4), "levels": 7}, r"must return 7 values for each pixel \(C=1, L=7\); got 4"),
         ({"shape": (1, 3, 4), "levels": 4, "head": "softmax"}, "head must be one of bernoulli, .*; got 'softmax'"),
         ({"shape": (1, 3, 4), "levels": 4, "head": "mixture"}, r"must return 3K or 10K values .* got 4"),
         ({"shape": (1, 3, 4), "levels": 4, "input_range": (1, 1)}, r"input_range must be two different numbers"),
@@ -449,3 +450,23 @@ def test_weights_that_are_not_finite_are_named(backend):
     with torch.no_grad():
         model.blocks[0].conv.weight.zero_()
     genfast.sample(model, 1, backend=backend)
+
+
+def test_whole_numbers_of_any_kind():
+    model, three = simple(), genfast.sample(simple(), 3, seed=2**64 - 1, first=2**63 - 3)
+    for n, seed, first in (
+        (np.int64(3), np.uint64(2**64 - 1), np.int64(2**63 - 3)),
+        (torch.tensor(3), 2**64 - 1, np.uint64(2**63 - 3)),
+    ):
+        assert torch.equal(genfast.sample(model, n, seed=seed, first=first), three)
+        assert torch.equal(torch.cat(list(genfast.stream(model, n, seed=seed, first=first, batch_size=2))), three)
+    with pytest.raises(ValueError, match=r"first \+ n must be at most 2\*\*63"):
+        genfast.sample(model, np.int8(3), first=np.int64(2**63 - 2))
+    for temperature in (10**400, -(10**400), float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="^sample: temperature must be positive and finite; got"):
+            genfast.sample(model, 1, temperature=temperature)
+
+
+def test_explain_names_what_it_can_explain():
+    with pytest.raises(ValueError, match=r"op must be one of .*genfast\.sample.*; got 'inpaint'"):
+        genfast.explain(genfast.inpaint, simple())

@@ -1,5 +1,6 @@
 """Samples in a folder: the same files whatever happened on the way, and one error for what stands in it."""
 
+import contextlib
 import json
 import os
 import random
@@ -160,7 +161,7 @@ def test_the_command_line(genfast, run, tmp_path):
     code, out, err = genfast(*command, "-n", 25, "--shard", 10, "--out", tmp_path / "f")
     assert (code, err) == (0, "") and out.startswith(f"{tmp_path / 'f'}: 25 images, ") and out.endswith(" images/s\n")
     code, out, _ = genfast(*command, "-n", 25, "--shard", 10, "--out", tmp_path / "f")
-    assert code == 0 and "25 images, 25 there already, 0 images/s" in out
+    assert code == 0 and out.endswith(": 25 images, all there already\n")
     code, _, err = genfast(*command, "-n", 26, "--shard", 10, "--out", tmp_path / "f")
     assert code == 2 and "or another folder; got 26" in err and err.count("\n") == 1
     whole = np.concatenate([np.load(path)["images"] for path in sorted((tmp_path / "f").glob("*.npz"))])
@@ -208,7 +209,13 @@ WRONG = [
     (["inpaint", "{run}", "--mask", "lower", "--out", "{tmp}/a.png"], "expected --data"),
     (["denoise", "{run}", "--data", "{data}", "--noise", "bitflip:2", "--out", "{tmp}/a.png"], "0 and 1; got 2.0"),
     (["denoise", "{run}", "--data", "{data}", "--noise", "salt:0.1", "--out", "{tmp}/a.png"], "got salt:0.1"),
-    (["denoise", "{run}", "--data", "{data}", "--noise", "gaussian:x", "--out", "{tmp}/a.png"], "--noise"),
+    (["denoise", "{run}", "--data", "{data}", "--noise", "gaussian:x", "--out", "{tmp}/a.png"], "P or gaussian:SIGMA"),
+    (["denoise", "{run}", "--data", "{data}", "--noise", "bitflip", "--out", "{tmp}/a.png"], "expected bitflip:P or"),
+    (["inpaint", "{run}", "--data", "{data}", "--mask", "random:x", "--out", "{tmp}/a.png"], "expected random:SHARE"),
+    (["sample", "{run}", "--out", "{tmp}/a.npz", "--seed", "-1"], "error: sample: seed must lie in"),
+    (["sample", "{run}", "--out", "{tmp}/a.npz", "--first", str(2**63)], "error: sample: first + n"),
+    (["sample", "{run}", "--out", "{tmp}/a.npz", "-n", "abc"], "expected a whole number of at least 1; got abc"),
+    (["sample", "{run}", "--out", "{tmp}/a.npz", "--label", "1,x"], "expected whole numbers such as 0,1,2; got x"),
 ]  # fmt: skip
 
 
@@ -219,3 +226,28 @@ def test_errors_are_one_line_and_exit_2(genfast, run, images, tmp_path, argv, fr
     code, out, err = genfast(*(word.format(**names) for word in argv))
     lines = [line for line in err.splitlines() if "valid is used" not in line]
     assert (code, out) == (2, "") and len(lines) == 1 and lines[0].startswith("genfast") and fragment in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "total"),
+    [
+        (["inpaint", "--mask", "upper", "--batch-size", 4], 4 * 5),  # 5 images, 3 results of each
+        (["inpaint", "--mask", "lower", "--batch-size", 4], 4 * 5),  # no chain is needed
+        (["inpaint", "--mask", "upper", "--order", "raster"], 0),
+        (["denoise", "--noise", "bitflip:0.2", "--batch-size", 2, "--samples", 2], 3 * 2 * 5),
+        (["denoise", "--noise", "bitflip:0.2", "--batch-size", 2, "--method", "sample"], 3 * 5),
+        (["denoise", "--noise", "bitflip:0.2"], 4 * 5),
+    ],
+)
+def test_a_bar_ends_at_its_total(genfast, run, images, tmp_path, monkeypatch, options, total):
+    totals, done = [], []
+
+    @contextlib.contextmanager
+    def counter(total, unit):
+        totals.append(total)
+        yield done.append
+
+    monkeypatch.setattr("genfast._cli_sampling.counter", counter)
+    options = [*options, "--steps", 5, "-n", 5, "--data", images, "--split", "valid", "--out", tmp_path / "a.png"]
+    assert genfast(options[0], run, *options[1:])[0] == 0
+    assert totals == ([total] if total else []) and sum(done) == total

@@ -24,9 +24,11 @@ def load_mnist_binary(root, split):
         return _from_folder(path, split)
     if path.is_file():
         return _from_npz(path, split) if path.suffix == ".npz" else _from_grey(read_idx(path), path, split)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)) and not str(root).startswith("."):
+    is_file_name = path.suffix in (".npz", ".gz")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)) and not str(root).startswith(".") and not is_file_name:
         return _from_hub(str(root), split)
-    raise FileNotFoundError(f"mnist-binary: expected --data-root FILE, FOLDER or DATASET; got {root}")
+    expected = "--data-root FILE, FOLDER or DATASET"
+    raise FileNotFoundError(f"mnist-binary: expected {expected}; got {root}, no such file or folder")
 
 
 def binarize(grey, seed=0):

@@ -1,15 +1,19 @@
 """Checks of what a sampling call is given, each with one error, before any work."""
 
+import operator
+import sys
+
 import torch
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_count(call, n, first, seed, temperature=1.0):
-    """`n` and `first` count images, `seed` has 64 bits, `temperature` is positive and finite."""
-    for name, value in (("n", n), ("first", first), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{call}: {name} must be an int; got {type(value).__name__}")
+    """`n` and `first` count images, `seed` has 64 bits, `temperature` is positive and finite.
+
+    Returns: (n, first, seed) as ints, of whole numbers of any kind.
+    """
+    n, first, seed = (_whole(call, name, value) for name, value in (("n", n), ("first", first), ("seed", seed)))
     if n < 0 or first < 0:
         raise ValueError(f"{call}: n and first must not be negative; got n={n}, first={first}")
     if first + n > 2**63:
@@ -18,8 +22,19 @@ def check_count(call, n, first, seed, temperature=1.0):
         raise ValueError(f"{call}: seed must lie in [0, 2**64); got {seed}")
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
         raise TypeError(f"{call}: temperature must be a number; got {type(temperature).__name__}")
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"{call}: temperature must be positive and finite; got {temperature}")
+    if not 0 < temperature <= sys.float_info.max:
+        got = temperature if temperature <= 0 or isinstance(temperature, float) else "an int that is no float"
+        raise ValueError(f"{call}: temperature must be positive and finite; got {got}")
+    return n, first, seed
+
+
+def _whole(call, name, value):
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{call}: {name} must be an int; got {type(value).__name__}")
 
 
 def check_whole(call, name, value, low, high=2**31):
@@ -30,15 +45,18 @@ def check_whole(call, name, value, low, high=2**31):
         raise ValueError(f"{call}: {name} must lie in {low} .. {high - 1}; got {value}")
 
 
-def check_images(call, name, images, network, n=None):
-    """`images` are levels, uint8 [n, C, H, W] (or one image, [1, C, H, W], for all): expanded to n."""
+def check_images(call, name, images, network, n=None, levels=True):
+    """`images` are levels, uint8 [n, C, H, W] (or one image, [1, C, H, W], for all): expanded to n.
+
+    `levels` False: what the values are is not looked at.
+    """
     c = network
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"{call}: {name} must be a torch.Tensor; got {type(images).__name__}")
     if images.dtype != torch.uint8:
         raise TypeError(f"{call}: {name} must hold levels as torch.uint8; got {images.dtype}")
     images = _expanded(call, name, images, n, (c.channels, c.height, c.width))
-    if c.levels < 256 and images.numel() and (top := int(images.max())) >= c.levels:
+    if levels and c.levels < 256 and images.numel() and (top := int(images.max())) >= c.levels:
         raise ValueError(f"{call}: {name} must lie in 0..{c.levels - 1}; got {top}")
     return images
 
@@ -76,7 +94,21 @@ def check_known(call, given, mask, network, n):
         raise ValueError(f"{call}: given and mask must come together; got no {missing}")
     if given is None:
         return None, None
-    return check_images(call, "given", given, network, n), check_mask(call, mask, network, n)
+    return check_partly(call, "given", given, mask, network, n)
+
+
+def check_partly(call, name, images, mask, network, n=None):
+    """Images of which the values under the mask are known: (images, mask), both expanded to n.
+
+    What is unknown may be any byte, and comes back as 0.
+    """
+    expanded = check_images(call, name, images, network, n, levels=False)
+    known, n = check_mask(call, mask, network, len(expanded)), len(expanded)
+    one_for_all = len(images) == len(mask) == 1  # and stays one in memory
+    images = images if one_for_all else expanded
+    part = mask if one_for_all else known
+    images = torch.where(part.to(images.device), images, 0)
+    return check_images(call, name, images, network, n), known
 
 
 def check_labels(call, labels, network, n, device):

@@ -1,5 +1,6 @@
 """Images drawn from a model: all at once, or as a stream of batches; and the likelihood of images."""
 
+import operator
 from itertools import count
 
 import torch
@@ -28,8 +29,8 @@ def sample(
         temperature: divides the logits; below 1 the samples keep to likelier values.
         labels: for a conditional model: one int for all, or integers [n].
         given, mask: uint8 [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True the value is known
-            and taken from `given`; the others are drawn in raster order, from what comes before them. For what comes
-            after them as well: `genfast.inpaint`.
+            and taken from `given`; the others are drawn in raster order, from what comes before them, and `given` may
+            hold any byte there. For what comes after them as well: `genfast.inpaint`.
         backend: "auto", "cpp", "triton", "torch" or "reference"; `genfast.explain(genfast.sample, model)` tells.
     Returns: uint8 [n, C, H, W], levels, on the device of the model.
     Raises: TypeError or ValueError for an argument that does not fit, before any work; RuntimeError for a backend
@@ -42,7 +43,7 @@ def sample(
         "sample", engine, n, batch_size, seed=seed, first=first, temperature=temperature, labels=labels, given=given,
         mask=mask,
     )  # fmt: skip
-    network = engine.network
+    network, n = engine.network, operator.index(n)
     images = torch.empty(n, network.channels, network.height, network.width, dtype=torch.uint8, device=network.device)
     done = 0
     for part in parts:
@@ -82,12 +83,12 @@ def log_prob(model, images, labels=None, *, backend="auto", shape=None, levels=N
 def _batches(call, engine, n, batch_size, *, seed, first, temperature, labels, given, mask):
     """An iterator of batches; the arguments are checked before it is made."""
     network, endless = engine.network, n is None
-    check_count(call, 1 if endless else n, first, seed, temperature)
+    each, first, seed = check_count(call, 1 if endless else n, first, seed, temperature)
+    n = None if endless else each
     if batch_size is not None:
         check_whole(call, "batch_size", batch_size, 1)
     if endless and isinstance(labels, torch.Tensor):
         raise TypeError(f"{call}: labels must be one int for a stream without end; got {labels.dtype}")
-    each = 1 if endless else n
     labels = check_labels(call, labels, network, each, network.device)
     given, known = check_known(call, given, mask, network, each)
     size = batch_size or engine.batch_size

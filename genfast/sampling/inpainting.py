@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast.sampling.arguments import check_count, check_images, check_labels, check_mask, check_whole
+from genfast.sampling.arguments import check_count, check_labels, check_partly, check_whole
 from genfast.sampling.engine import Engine
 from genfast.sampling.metropolis import MOST_STEPS, Chains, rates
 
@@ -40,21 +40,20 @@ def inpaint(
 
     Args:
         model, seed, first, labels, batch_size, backend, shape, levels, input_range, head: as `genfast.sample`.
-        images: uint8 [n, C, H, W], levels; what is unknown may be any.
+        images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         order: "raster" or "exact".
         steps: of the chain, each one pass of the engine.
-        progress: called with 1 after each step of a batch.
+        progress: called with 1 after each step of a batch, and with `steps` for a batch that needs no chain (not for
+            "raster").
     Returns: `Inpainting`.
     Raises: as `genfast.sample`.
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
     engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
     network = engine.network
-    images = check_images("inpaint", "images", images, network)
-    n = len(images)
-    check_count("inpaint", n, first, seed)
-    known = check_mask("inpaint", mask, network, n)
+    images, known = check_partly("inpaint", "images", images, mask, network)
+    n, first, seed = check_count("inpaint", len(images), first, seed)
     labels = check_labels("inpaint", labels, network, n, network.device)
     check_whole("inpaint", "steps", steps, 0, MOST_STEPS)
     if order not in ORDERS:
@@ -74,6 +73,8 @@ def inpaint(
                 chains.step(number)
                 if progress is not None:
                     progress(1)
+        elif order == "exact" and progress is not None:
+            progress(steps)
         parts.append(chains.images)
         counts += torch.stack((chains.accepted, chains.proposed))
     return Inpainting(torch.cat(parts), rates(*counts))

@@ -48,7 +48,7 @@ def sample_shards(
         be written, the finished ones stay; RuntimeError where another process is writing into the folder.
     """
     engine = Engine(model, backend=backend)
-    check_count("sample", n, first, seed, temperature)
+    n, first, seed = check_count("sample", n, first, seed, temperature)
     check_whole("sample", "shard", shard, 1)
     labels = check_labels("sample", labels, engine.network, n, engine.network.device)
     settings = _settings(engine, n, seed=seed, first=first, temperature=temperature, labels=labels, shard=shard)

@@ -71,7 +71,11 @@ def open_model(target):
     if "/" in str(target):
         return models.load(str(target))
     model, name = shipped(target)
-    return models.MODELS[model][0].pretrained(name)
+    try:
+        return models.MODELS[model][0].pretrained(name)
+    except FileNotFoundError as error:
+        expected = "a run folder, a model folder or the name of shipped weights"
+        raise FileNotFoundError(f"{target}: expected {expected}; {error}") from None
 
 
 def shipped(target):
