@@ -69,7 +69,7 @@ def denoise(
     if network.head is None:
         raise ValueError(f"denoise: the model must have a known head; got {type(model).__name__}, with its own draws")
     n = len(noisy)
-    check_count("denoise", n, first, seed)
+    n, first, seed = check_count("denoise", n, first, seed)
     labels = check_labels("denoise", labels, network, n, network.device)
     likelihood = noise_model.log_likelihood(noisy[:1], network.levels)  # refuses what it cannot have made
     check_evidence("denoise", likelihood, network, len(noisy[:1]))

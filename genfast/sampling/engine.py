@@ -123,7 +123,7 @@ class Engine:
         Raises: TypeError or ValueError for an argument that does not fit.
         """
         now, network = self._current()
-        check_count("sample", n, first, seed, temperature)
+        n, first, seed = check_count("sample", n, first, seed, temperature)
         check_whole("sample", "draw", draw, 0)
         labels = check_labels("sample", labels, network, n, network.device)
         given, known = check_known("sample", given, known, network, n)
