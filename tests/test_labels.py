@@ -180,7 +180,7 @@ WRONG = [
     (["train", "pixelcnn++", "--data", "photos", "--size", "30"], "height and width must be multiples of 4"),
     (["sample", "{run}", "--label", "4"], "labels: expected 0 to 3; got 4"),
     (["sample", "{run}", "--labels", "0,-1"], "labels: expected 0 to 3; got -1"),
-    (["sample", "{run}", "--labels", "a"], "argument --label/--labels: invalid"),
+    (["sample", "{run}", "--labels", "a"], "argument --label/--labels: expected whole numbers"),
     (["sample", "{plain}", "--label", "1"], "expected none, as this gated-pixelcnn is not conditional; got [1]"),
     (["evaluate", "{run}", "--data", "{bare}"], "bare.npz[test]: expected labels for a model of 4 classes; got"),
     (["evaluate", "{run}", "--data", "{more}", "--split", "valid"], "expected labels from 0 to 3; got 1 to 4"),
