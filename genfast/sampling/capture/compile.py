@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from genfast.sampling.capture.schedule import extents, schedule
 from genfast.sampling.capture.sums import linear_step
 from genfast.sampling.capture.values import BATCH, COLUMN, FEATURE, ROW, permuted
 from genfast.sampling.program import Program
-
-ORDERS = ("bernoulli", "categorical", "categorical-levels-first", "mixture")
+from genfast.sampling.reference import ORDERS, evaluating
 
 
 def compile_program(model, *, shape=None, levels=None, input_range=None, head=None):
@@ -128,19 +126,6 @@ def _check_weights(model):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
 
 
-@contextmanager
-def _evaluation(model):
-    """Dropout off and batch norm by its running statistics; every module as before afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), _backends.capturing():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 class _Network(nn.Module):
     """What is traced: a copy of a model, since one that changes its own weights would be left with traced ones."""
 
@@ -165,7 +150,7 @@ def _read(model, settings):
     arguments = (x, torch.arange(classes, device=device)) if classes else (x,)
     if settings["forward"] == "network" and not classes:
         arguments = (x, None)
-    with _evaluation(model):
+    with evaluating(model), torch.no_grad(), _backends.capturing():
         reader = Reader(settings["shape"], arguments)
         traced, given = _trace(model, settings["forward"], arguments, reader.user)
         return reader.run(traced, given)

@@ -4,6 +4,7 @@ import torch
 
 from genfast.sampling import stepped
 from genfast.sampling.capture.plan import NotCausal, NotIncremental
+from genfast.sampling.reference import evaluating
 
 TOLERANCE = 1e-4  # of the largest output
 IMAGES, PLACES = 2, 16
@@ -16,14 +17,8 @@ def prove(program, model, order):
         are permuted to [B, .., H, W], and in which order its features are the parameters of the program.
     Raises: NotIncremental if they differ by more than 1e-4 of the largest output; NotCausal if an output moves.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            _prove(program, model, order)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), torch.no_grad():
+        _prove(program, model, order)
 
 
 def _prove(program, model, order):
