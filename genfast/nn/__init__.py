@@ -7,6 +7,7 @@ from genfast.nn.masked_conv import MaskedConv2d, color_mask
 from genfast.nn.residual import ResidualConvBlock
 from genfast.nn.row_lstm import ResidualRowBlock, RowLSTM
 from genfast.nn.shifted_conv import ShiftedConv2d, ShiftedConvTranspose2d
+from genfast.nn.vector_quantizer import ResidualVectorQuantizer, VectorQuantizer
 
 __all__ = [
     "DiagonalBiLSTM",
@@ -16,8 +17,10 @@ __all__ = [
     "ResidualConvBlock",
     "ResidualDiagonalBlock",
     "ResidualRowBlock",
+    "ResidualVectorQuantizer",
     "RowLSTM",
     "ShiftedConv2d",
     "ShiftedConvTranspose2d",
+    "VectorQuantizer",
     "color_mask",
 ]

@@ -1,0 +1,102 @@
+"""What the parameters that a decoder gives for every pixel say of an image: its likelihood, mean and draws."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from genfast import ops
+from genfast.reference.logistic_mixture import coupling, split_params
+from genfast.sampling.philox import normal
+
+LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
+Kind = Literal["bernoulli", "gaussian", "mixture"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """`p(x | parameters)` of images x, uint8 [B, C, H, W] with levels 0..L-1, given parameters [B, P, H, W].
+
+    "bernoulli" (2 levels): P = C logits of level 1. "gaussian": P = 2C, mean and log-variance of levels scaled to
+    [-1, 1]. "mixture": a discretised mixture of K logistics, P = 3K for grey and 10K for colour, as
+    `logistic_mixture_nll` reads them.
+
+    Attributes:
+        kind: "bernoulli", "gaussian" or "mixture".
+        channels, levels: C and L.
+        mixtures: K.
+    Raises: ValueError for a kind that does not fit the images.
+    """
+
+    kind: Kind
+    channels: int
+    levels: int
+    mixtures: int = 5
+
+    def __post_init__(self):
+        if self.kind not in LIKELIHOODS:
+            raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}; got {self.kind!r}")
+        if self.kind == "bernoulli" and self.levels != 2:
+            raise ValueError(f"likelihood bernoulli must have 2 levels; got {self.levels}")
+        if self.kind == "mixture" and (self.channels not in (1, 3) or self.mixtures < 1):
+            got = f"{self.channels} and {self.mixtures}"
+            raise ValueError(f"likelihood mixture must have 1 or 3 channels and at least 1 mixture; got {got}")
+
+    @property
+    def features(self):
+        """P, how many parameters a pixel has."""
+        if self.kind == "mixture":
+            return {1: 3, 3: 10}[self.channels] * self.mixtures
+        return self.channels * (1 if self.kind == "bernoulli" else 2)
+
+    def nll(self, x, parameters, weight=None):
+        """Negative log-likelihood in nats per image, [B], in float32 or wider.
+
+        `weight`: [B, C, H, W] as `bernoulli_nll` takes it. The gaussian is a density per level: that of the scaled
+        level times its distance to the next, 2 / (L - 1), so that it compares with the other kinds.
+        """
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        given = {} if weight is None else {"weight": weight}
+        if self.kind == "bernoulli":
+            return ops.bernoulli_nll(x, parameters, **given)
+        if self.kind == "mixture":
+            return ops.logistic_mixture_nll(x, parameters, self.levels, **given)
+        mean, log_variance = parameters.chunk(2, 1)
+        nll = ops.gaussian_nll(self.scaled(x, parameters.dtype), mean, log_variance, **given)
+        values = x[0].numel() if weight is None else weight.flatten(1).sum(1)
+        return nll + math.log((self.levels - 1) / 2) * values
+
+    def expected(self, parameters):
+        """The mean as levels, float [B, C, H, W], 0 to L - 1; of colours in a mixture, G and B given the means."""
+        top = self.levels - 1
+        if self.kind == "bernoulli":
+            return parameters.sigmoid()
+        if self.kind == "gaussian":
+            return ((parameters.chunk(2, 1)[0] + 1) * (top / 2)).clamp(0, top)
+        log_weights, means, _, coefficients = split_params(parameters, self.channels)
+        weights = log_weights.softmax(1)
+        position = (weights[:, None] * means).sum(2)
+        if coefficients is not None:
+            for channel in (1, 2):  # each given the mean of those before it
+                shifted = means + coupling(coefficients, position[:, :, None])
+                position = position.clone()
+                position[:, channel] = (weights * shifted[:, channel]).sum(1)
+        return ((position + 1) * (top / 2)).clamp(0, top)
+
+    def draw(self, parameters, seed, first=0, temperature=1.0):
+        """Images drawn from the likelihood, uint8 [B, C, H, W]: image i depends on (seed, first + i) alone."""
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        if self.kind == "bernoulli":
+            return ops.bernoulli_sample(parameters, seed, first, temperature)
+        if self.kind == "mixture":
+            return ops.logistic_mixture_sample(parameters, self.levels, seed, first, temperature, 0, self.channels)
+        mean, log_variance = parameters.double().chunk(2, 1)
+        image = first + torch.arange(len(mean), device=mean.device).view(-1, 1, 1, 1)
+        place = torch.arange(mean[0].numel(), device=mean.device).view(mean.shape[1:])
+        x = mean + temperature * (log_variance / 2).exp() * normal(seed, image, place)[..., 0]
+        return ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1).to(torch.uint8)
+
+    def scaled(self, x, dtype=torch.float32):
+        """Levels as numbers in [-1, 1]."""
+        return x.to(dtype) * (2 / (self.levels - 1)) - 1
