@@ -4,16 +4,24 @@ from importlib import import_module
 
 from genfast._backends import backends, explain, set_level
 from genfast.ops import (
+    aggregate_posterior,
     bernoulli_nll,
     bernoulli_sample,
     categorical_nll,
     categorical_sample,
+    codebook_statistics,
     diagonal_block,
     diagonal_lstm,
     gated_activation,
+    gaussian_latent,
+    gaussian_nll,
+    importance_bound,
+    kernel_sum,
     logistic_mixture_nll,
     logistic_mixture_sample,
+    nearest_neighbors,
     row_lstm,
+    vector_quantize,
 )
 
 __version__ = "0.1.0"
@@ -34,24 +42,32 @@ __all__ = [
     "BitFlip",
     "Engine",
     "Gaussian",
+    "aggregate_posterior",
     "backends",
     "bernoulli_nll",
     "bernoulli_sample",
     "categorical_nll",
     "categorical_sample",
+    "codebook_statistics",
     "denoise",
     "diagonal_block",
     "diagonal_lstm",
     "explain",
     "gated_activation",
+    "gaussian_latent",
+    "gaussian_nll",
+    "importance_bound",
     "inpaint",
+    "kernel_sum",
     "log_prob",
     "logistic_mixture_nll",
     "logistic_mixture_sample",
+    "nearest_neighbors",
     "row_lstm",
     "sample",
     "set_level",
     "stream",
+    "vector_quantize",
 ]
 
 

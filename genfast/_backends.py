@@ -170,8 +170,8 @@ def capturing():
 
 
 def stem(op):
-    """The file of an op: what is drawn from a distribution stands beside its likelihood."""
-    return op.removesuffix("_nll").removesuffix("_sample")
+    """The file of an op: the sampler stands beside the likelihood, what counts codes beside what chooses them."""
+    return {"codebook_statistics": "vector_quantize"}.get(op, op.removesuffix("_nll").removesuffix("_sample"))
 
 
 def launcher(op, name):

@@ -30,12 +30,21 @@ def check_shape(op, name, tensor, shape, symbols, **sizes):
         raise ValueError(f"{op}: {name} must have shape {symbols} with {values}; got {tuple(tensor.shape)}")
 
 
+def check_whole(op, name, value, low, end):
+    """`value` is an int in [low, end)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
+    if not low <= value < end:
+        raise ValueError(f"{op}: {name} must lie in [{low}, {_power(end)}); got {value}")
+
+
+def _power(number):
+    return f"2**{number.bit_length() - 1}" if number > 1 and number & (number - 1) == 0 else str(number)
+
+
 def signed(op, seed):
     """A seed in [0, 2**64) as the signed 64-bit number of the same bits, which is what an op's schema can hold."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{op}: seed must be an int; got {type(seed).__name__}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"{op}: seed must lie in [0, 2**64); got {seed}")
+    check_whole(op, "seed", seed, 0, 2**64)
     return seed - 2**64 if seed >= 2**63 else seed
 
 
@@ -58,15 +67,39 @@ def check_values(op, x, like):
             raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
 
 
-def _check_kind(op, x, like, dtypes):
+def check_weight(op, weight, like):
+    """`weight` of the shape of `like`, as uint8 or in its dtype, detached; an empty tensor for None."""
+    if weight is None:
+        return like.new_empty(0, dtype=torch.uint8)
+    _check_kind(op, weight, like, (torch.bool, torch.uint8, like.dtype), "weight")
+    if weight.shape != like.shape:
+        raise ValueError(f"{op}: weight must have shape {tuple(like.shape)}; got {tuple(weight.shape)}")
+    weight = weight.detach()
+    if weight.dtype == torch.bool:
+        return weight.view(torch.uint8)
+    if weight.numel() and not torch.compiler.is_compiling():
+        low, high = (float(value) for value in weight.aminmax())
+        if not (low >= 0 and high < float("inf")):
+            raise ValueError(f"{op}: weight must be finite and at least 0; got {high if low >= 0 else low}")
+        if weight.dtype == torch.uint8 and high > 1:
+            raise ValueError(f"{op}: weight must be 0 or 1 as uint8; got {int(high)}")
+    return weight
+
+
+def _check_kind(op, x, like, dtypes, name="x"):
     if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{op}: x must be a torch.Tensor; got {type(x).__name__}")
+        raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(x).__name__}")
     if x.dtype not in dtypes:
-        raise TypeError(f"{op}: x must have dtype {' or '.join(map(str, dtypes))}; got {x.dtype}")
+        raise TypeError(f"{op}: {name} must have dtype {' or '.join(map(str, dtypes))}; got {x.dtype}")
     if x.layout != torch.strided:
-        raise TypeError(f"{op}: x must be a strided tensor; got layout {x.layout}")
+        raise TypeError(f"{op}: {name} must be a strided tensor; got layout {x.layout}")
     if x.device != like.device:
-        raise ValueError(f"{op}: x must be on the device {like.device}; got {x.device}")
+        raise ValueError(f"{op}: {name} must be on the device {like.device}; got {x.device}")
+
+
+def wide(dtype):
+    """The dtype of sums over an image: float32 for half types, which would overflow."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 # The schema types of what `check_draw` returns.
@@ -76,10 +109,7 @@ DRAW = {"seed": "int", "first_index": "int", "temperature": "float", "first_elem
 def check_draw(op, seed, first_index, temperature, first_element):
     """The settings of a sampler, checked, as its op takes them."""
     for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
-        if not 0 <= value < 2**bits:
-            raise ValueError(f"{op}: {name} must lie in [0, 2**{bits}); got {value}")
+        check_whole(op, name, value, 0, 2**bits)
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
         raise TypeError(f"{op}: temperature must be a number; got {type(temperature).__name__}")
     if not 0 < temperature < float("inf"):

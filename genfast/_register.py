@@ -5,7 +5,7 @@ Three layers, outermost first:
 - `Forward`, `Gradient`: autograd.Functions around the native ops, entered only when a derivative is wanted;
 - `torch.ops.genfast.<op>_forward` and `_backward`: functional ops around the native kernels.
 
-A sampler has one functional op, `torch.ops.genfast.<op>`, and no derivative.
+What has no derivative, a sampler or a measure, is one functional op, `torch.ops.genfast.<op>`.
 """
 
 import torch
@@ -14,48 +14,63 @@ from torch.autograd import forward_ad
 from genfast import _backends
 
 LIBRARY = torch.library.Library("genfast", "DEF")
+# op -> the function that it runs on plain tensors.
+_KERNELS = {}
+_PLAIN = (torch.Tensor, torch.nn.Parameter, int, float, bool)
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
-def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes,
-             constants=(), settings=None, arrange=torch.Tensor.contiguous):  # fmt: skip
+def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes, outputs=1,
+             whole=(), constants=(), optional=(), settings=None, arrange=torch.Tensor.contiguous):  # fmt: skip
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
     Args:
         name: of the op.
         reference: pure PyTorch function of the tensors and settings; it gives the derivatives of the gradient.
         arguments: names of the tensor arguments; the first that is no constant chooses the backend.
-        results: names of what the forward op returns: the output, then what is empty unless saved.
-        residuals: names of what the backward op reads after the gradient of the output, in this order.
+        results: names of what the forward op returns: the outputs, then what is empty unless saved.
+        residuals: names of what the backward op reads after the gradients of the outputs, in this order.
         allocate: (*tensors, *settings, save) -> (the numbers for the C++ function, empty results).
-        allocate_gradients: (output's gradient, *residuals, *settings) -> (numbers, empty gradients of the
-            arguments that are no constants).
+        allocate_gradients: (gradients of the outputs, *residuals, *settings) -> (numbers, empty gradients of the
+            arguments that are no constants). With several outputs the gradient of one that was not used is empty.
         dtypes: backend -> dtypes that it serves.
+        outputs: how many results are the function's own.
+        whole: those of them that hold whole numbers, and so have no gradient.
         constants: which arguments have no gradient.
+        optional: arguments whose gradient is only made where it is wanted: `allocate_gradients` and the backward op
+            then end with a setting `wanted`, of which bit i stands for the i-th argument that is no constant.
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
         arrange: what brings a tensor into a memory layout that the native functions read.
     """
     settings = settings or {}
     count, first = len(arguments), 1 + len(settings)
     learned = [i for i, argument in enumerate(arguments) if argument not in constants]
+    smooth = [i for i in range(outputs) if results[i] not in whole]
     _backends.serves(name, dtypes)
     flags = {**settings, "save": "bool"}
     forward_op = _define(name, f"{name}_forward", arguments, flags, results, allocate, arrange, learned[0])
-    incoming = f"grad_{results[0]}"
+    incoming = [f"grad_{results[i]}" for i in smooth]
     gradients = [f"grad_{arguments[i]}" for i in learned]
+    back_flags = {**settings, "wanted": "int"} if optional else settings
+    # The gradient of an output may be wider than the arguments are.
+    lead = len(smooth) + residuals.index(arguments[learned[0]]) if arguments[learned[0]] in residuals else 0
     backward_op = _define(
-        name, f"{name}_backward", (incoming, *residuals), settings, gradients, allocate_gradients, arrange
+        name, f"{name}_backward", (*incoming, *residuals), back_flags, gradients, allocate_gradients, arrange, lead
     )
     kept = (*arguments, *(r for r in residuals if r in results))
 
-    def run_backward(backend, chosen, grad, tensors):
+    def run_backward(backend, wanted, chosen, grads, tensors):
         values = dict(zip(kept, tensors))
-        return _tuple(backward_op(grad, *(values[r] for r in residuals), *chosen, backend=backend))
+        if len(smooth) > 1:
+            grads = [tensors[learned[0]].new_empty(0) if grad is None else grad for grad in grads]
+        flags = (*chosen, wanted) if optional else chosen
+        return _tuple(_run(backward_op, *grads, *(values[r] for r in residuals), *flags, backend=backend))
 
-    def of_every_argument(gradients):
+    def of_every_argument(gradients, wanted=-1):
         every = [None] * count
-        for i, gradient in zip(learned, gradients):
-            every[i] = gradient
+        for bit, (i, gradient) in enumerate(zip(learned, gradients)):
+            if wanted >> bit & 1 or arguments[i] not in optional:
+                every[i] = gradient
         return every
 
     class Forward(torch.autograd.Function):
@@ -63,7 +78,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         def forward(backend, *args):
             chosen, tensors = args[: first - 1], args[first - 1 :]
             # Grad mode is always off in here, so what to save cannot be asked of torch: it is passed in.
-            return _tuple(forward_op(*tensors, *chosen, True, backend=backend))
+            return _tuple(_run(forward_op, *tensors, *chosen, True, backend=backend))
 
         @staticmethod
         def setup_context(ctx, inputs, output):
@@ -71,54 +86,69 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
             values = dict(zip(results, output))
             # Without this torch would build zero gradients as large as the saved tensors.
             ctx.set_materialize_grads(False)
-            ctx.mark_non_differentiable(*output[1:])
+            ctx.mark_non_differentiable(*(output[i] for i in range(len(output)) if i not in smooth))
             ctx.save_for_backward(*inputs[first:], *(values[k] for k in kept if k in values))
 
         @staticmethod
-        def backward(ctx, grad, *_):
-            if grad is None:
+        def backward(ctx, *every):
+            grads = [every[i] for i in smooth]
+            if all(grad is None for grad in grads):
                 return (None,) * (first + count)
+            wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
             if torch.is_grad_enabled():
-                gradients = Gradient.apply(ctx.backend, *ctx.chosen, grad, *ctx.saved_tensors)
+                gradients = _apply(Gradient, ctx.backend, wanted, *ctx.chosen, *grads, *ctx.saved_tensors)
             else:
-                gradients = run_backward(ctx.backend, ctx.chosen, grad, ctx.saved_tensors)
-            return *(None,) * first, *of_every_argument(gradients)
+                gradients = run_backward(ctx.backend, wanted, ctx.chosen, grads, ctx.saved_tensors)
+            return *(None,) * first, *of_every_argument(gradients, wanted)
 
     class Gradient(torch.autograd.Function):
         """The native backward op as a function of the arguments; its derivatives are the reference's."""
 
         @staticmethod
-        def forward(backend, *args):
-            chosen, grad, *tensors = args[: first - 1], *args[first - 1 :]
-            return run_backward(backend, chosen, grad, tensors)
+        def forward(backend, wanted, *args):
+            chosen, grads, tensors = _split(args, first - 1, len(smooth))
+            return run_backward(backend, wanted, chosen, grads, tensors)
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            ctx.chosen = inputs[1:first]
-            ctx.save_for_backward(*inputs[first : first + 1 + count])
+            ctx.chosen, grads, tensors = _split(inputs[2:], first - 1, len(smooth))
+            ctx.set_materialize_grads(False)
+            ctx.present = [grad is not None for grad in grads]
+            ctx.save_for_backward(*(grad for grad in grads if grad is not None), *tensors[:count])
 
         @staticmethod
-        def backward(ctx, *grads):
-            grad, *tensors = ctx.saved_tensors
+        def backward(ctx, *seconds):
+            used = sum(ctx.present)
+            grads, tensors = ctx.saved_tensors[:used], ctx.saved_tensors[used:]
+            changed = [tensors[i] for i in learned]
 
             def function(*changed):
                 every = list(tensors)
                 for i, tensor in zip(learned, changed):
                     every[i] = tensor
-                return reference(*every, *ctx.chosen)
+                outputs = _tuple(reference(*every, *ctx.chosen))
+                return tuple(outputs[i] for i, present in zip(smooth, ctx.present) if present)
 
-            def gradient(grad, *changed):
-                return torch.func.vjp(function, *changed)[1](grad)
+            def gradient(grads, *changed):
+                return torch.func.vjp(function, *changed)[1](grads)
 
-            second = torch.func.vjp(gradient, grad, *(tensors[i] for i in learned))[1](grads)
+            # The gradient of an argument that was not wanted is empty, and has no part in this.
+            seconds = tuple(
+                torch.zeros_like(tensor) if second is None or second.shape != tensor.shape else second
+                for second, tensor in zip(seconds, changed)
+            )
+            of_grads, *of_changed = torch.func.vjp(gradient, tuple(grads), *changed)[1](seconds)
+            of_grads = iter(of_grads)
+            of_grads = [next(of_grads) if present else None for present in ctx.present]
             rest = (None,) * (len(kept) - count)
-            return *(None,) * first, second[0], *of_every_argument(second[1:]), *rest
+            return *(None,) * (first + 1), *of_grads, *of_every_argument(of_changed), *rest
 
     def formula(*args, backend="auto"):
         tensors, chosen, save = args[:count], args[count:-1], args[-1]
-        output, *saved = Forward.apply(backend, *chosen, *tensors)
-        made = output, *(saved if save else [s.new_empty(0) for s in saved])
-        return made if len(made) > 1 else output
+        made = _apply(Forward, backend, *chosen, *tensors)
+        saved = made[outputs:]
+        made = *made[:outputs], *(saved if save else [s.new_empty(0) for s in saved])
+        return made if len(made) > 1 else made[0]
 
     def no_formula(*args, backend="auto"):
         raise RuntimeError(f"{name}_backward: expected no input that requires grad; differentiate {name}")
@@ -132,36 +162,39 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         if backend == "reference":
             return reference(*args)
         if _wanted(tensors):
-            return Forward.apply(backend, *chosen, *tensors)[0]
-        return _tuple(forward_op(*args, False, backend=backend))[0]
+            made = _apply(Forward, backend, *chosen, *tensors)
+        else:
+            made = _tuple(_run(forward_op, *args, False, backend=backend))
+        return made[:outputs] if outputs > 1 else made[0]
 
     return call
 
 
-def register_sampler(
-    name, reference, *, arguments, settings, allocate, dtypes, arrange=torch.Tensor.contiguous
+def register_without_gradient(
+    name, reference, *, arguments, settings, allocate, dtypes, results=("draw",), arrange=torch.Tensor.contiguous
 ):  # fmt: skip
-    """Register `genfast::<name>`, whose result has no gradient; return `call(*arguments, backend)`.
+    """Register `genfast::<name>`, whose results have no gradient; return `call(*arguments, backend)`.
 
     Args:
         name: name of the op.
         reference: pure PyTorch function of the tensors and settings.
         arguments: names of the tensor arguments; the first chooses the backend.
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
-        allocate: (*tensors, *settings) -> (the numbers for the C++ function, a tuple of the empty result).
+        allocate: (*tensors, *settings) -> (the numbers for the C++ function, a tuple of the empty results).
         dtypes: backend -> dtypes that it serves.
+        results: names of what the op returns.
         arrange: what brings a tensor into a memory layout that the native functions read.
     """
     count = len(arguments)
     _backends.serves(name, dtypes)
-    op = _define(name, name, arguments, settings, ["draw"], allocate, arrange)
+    op = _define(name, name, arguments, settings, results, allocate, arrange)
 
     def call(*args, backend):
         tensors, chosen = [tensor.detach() for tensor in args[:count]], args[count:]
         backend = _backends.select(name, tensors[0], backend)
         if backend == "reference":
             return reference(*tensors, *chosen)
-        return op(*tensors, *chosen, backend=backend)
+        return _run(op, *tensors, *chosen, backend=backend)
 
     return call
 
@@ -194,7 +227,36 @@ def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
         return result(allocate(*args)[1])
 
     torch.library.register_fake(f"genfast::{name}", fake, lib=LIBRARY)
-    return getattr(torch.ops.genfast, name).default
+    defined = getattr(torch.ops.genfast, name).default
+    _KERNELS[defined] = kernel
+    return defined
+
+
+def _run(op, *args, backend):
+    """`op(*args)` below autograd. With nothing to intercept it the kernel is called at once, in a third of the time."""
+    intercepted = (
+        torch.compiler.is_dynamo_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or any(type(arg) not in _PLAIN for arg in args)
+    )
+    return (op if intercepted else _KERNELS[op])(*args, backend=backend)
+
+
+def _apply(function, *args):
+    """`function.apply(*args)`, without the 20 us that torch takes to look up the names of the arguments."""
+    if torch.compiler.is_dynamo_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply(*args)
+    return super(torch.autograd.Function, function).apply(*args)
+
+
+def _split(args, *counts):
+    """Parts of `args` of these lengths, and the rest."""
+    parts, start = [], 0
+    for count in counts:
+        parts.append(args[start : start + count])
+        start += count
+    return *parts, args[start:]
 
 
 def _tuple(made):

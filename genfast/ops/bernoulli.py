@@ -2,9 +2,9 @@
 
 import torch
 
-from genfast._checks import DRAW, check_draw, check_shape, check_tensors, check_values
+from genfast._checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
 from genfast._layout import is_channels_last, pixels_first
-from genfast._register import register, register_sampler
+from genfast._register import register, register_without_gradient
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
 
 _NATIVE = {
@@ -13,12 +13,12 @@ _NATIVE = {
 }
 
 
-def bernoulli_nll(x, logits, *, backend="auto"):
+def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
     """Negative log-likelihood of binary images, or cross-entropy of grey values in [0, 1].
 
     With p = sigmoid(logits)::
 
-        nll[b] = sum over c, h, w of -x log(p) - (1 - x) log(1 - p)
+        nll[b] = sum over c, h, w of weight (-x log(p) - (1 - x) log(1 - p))
 
     A term of weight 0 is 0, also for an infinite logit. Channels-last logits are read in place, and their gradient
     is written the same way.
@@ -26,20 +26,22 @@ def bernoulli_nll(x, logits, *, backend="auto"):
     Args:
         x: [B, C, H, W], uint8 0 or 1, or values in [0, 1] of the dtype of logits; B, H and W may be 0.
         logits: [B, C, H, W]; float32, float64, bfloat16 or float16; any scale, infinite too, any strides.
+        weight: [B, C, H, W], bool or uint8 0 and 1, or numbers of at least 0 of the dtype of logits; None for ones.
+            Where it is 0 the pixel is missing: its logit, a NaN too, counts for nothing.
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:
-        nll: [B], nats per image, of the dtype of logits; summed in float32 or wider.
+        nll: [B], nats per image; float32, or float64 for float64 input: a half type would overflow.
 
     Raises:
-        TypeError: x has another dtype, or logits is no strided float tensor.
-        ValueError: a shape does not fit, a value of x is out of range (not looked at while compiling), devices
-            differ, or the name of the backend is unknown.
+        TypeError: x or weight has another dtype, or logits is no strided float tensor.
+        ValueError: a shape does not fit, a value of x or weight is out of range (not looked at while compiling),
+            devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
         NotImplementedError: forward-mode derivatives on a native backend.
 
     Gradients:
-        Every order in logits, deterministic; x has none. The first is native: nothing is saved but the two
+        Every order in logits, deterministic; x and weight have none. The first is native: nothing is saved but the
         arguments. The higher ones run the reference.
 
     Paper:
@@ -56,10 +58,11 @@ def bernoulli_nll(x, logits, *, backend="auto"):
     check_values("bernoulli_nll", x, logits)
     sizes = dict(zip("BCHW", logits.shape))
     check_shape("bernoulli_nll", "x", x, tuple(logits.shape), "[B, C, H, W]", **sizes)
-    x = x.detach()
+    x, weight = x.detach(), check_weight("bernoulli_nll", weight, logits)
     if is_channels_last(logits):
-        return _nll(pixels_first(x), pixels_first(logits), backend=backend)
-    return _nll(x, logits, backend=backend)
+        x, logits = pixels_first(x), pixels_first(logits)
+        weight = pixels_first(weight) if weight.ndim == 4 else weight
+    return _nll(x, logits, weight, backend=backend)
 
 
 def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
@@ -110,17 +113,17 @@ def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element
     return _sample(logits, *settings, backend=backend)
 
 
-def _numbers(x, logits):
+def _numbers(x, logits, weight):
     batch, *places = logits.shape
-    return batch, torch.Size(places).numel(), int(x.dtype == torch.uint8)
+    return batch, torch.Size(places).numel(), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8)
 
 
-def _allocate(x, logits, save):
-    return _numbers(x, logits), (logits.new_empty(logits.shape[0]),)
+def _allocate(x, logits, weight, save):
+    return _numbers(x, logits, weight), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
 
 
-def _allocate_gradients(grad_nll, x, logits):
-    return _numbers(x, logits), (logits.new_empty(logits.shape),)
+def _allocate_gradients(grad_nll, x, logits, weight):
+    return _numbers(x, logits, weight), (logits.new_empty(logits.shape),)
 
 
 def _allocate_sample(logits, seed, first_index, temperature, first_element):
@@ -132,15 +135,15 @@ def _allocate_sample(logits, seed, first_index, temperature, first_element):
 _nll = register(
     "bernoulli_nll",
     bernoulli_nll_ref,
-    arguments=("x", "logits"),
-    constants=("x",),
+    arguments=("x", "logits", "weight"),
+    constants=("x", "weight"),
     results=("nll",),
-    residuals=("x", "logits"),
+    residuals=("x", "logits", "weight"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
+    dtypes={},
 )
-_sample = register_sampler(
+_sample = register_without_gradient(
     "bernoulli_sample",
     bernoulli_sample_ref,
     arguments=("logits",),

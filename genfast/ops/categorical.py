@@ -4,7 +4,7 @@ import torch
 
 from genfast._checks import DRAW, check_draw, check_levels, check_shape, check_tensors
 from genfast._layout import is_channels_last, pixels_first
-from genfast._register import register, register_sampler
+from genfast._register import register, register_without_gradient
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
 
 _NATIVE = {
@@ -150,7 +150,7 @@ _nll = register(
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,
 )
-_sample = register_sampler(
+_sample = register_without_gradient(
     "categorical_sample",
     categorical_sample_ref,
     arguments=("logits",),

@@ -4,7 +4,7 @@ import torch
 
 from genfast._checks import DRAW, check_draw, check_levels, check_tensors
 from genfast._layout import channels_innermost, empty_like, in_place_or_copy
-from genfast._register import register, register_sampler
+from genfast._register import register, register_without_gradient
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
 
 _DTYPES = {
@@ -181,7 +181,7 @@ _nll = register(
     arrange=in_place_or_copy,
 )
 
-_sample = register_sampler(
+_sample = register_without_gradient(
     "logistic_mixture_sample",
     logistic_mixture_sample_ref,
     arguments=("params",),

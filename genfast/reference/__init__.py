@@ -1,6 +1,9 @@
-"""Every op in plain PyTorch: the specification, differentiable to any order; and the samplers, which have none."""
+"""Every op in plain PyTorch: the specification, differentiable to any order; and what has no derivative, samplers that
+draw and measures that do not."""
 
 from genfast.reference._spec import Spec
+from genfast.reference.aggregate_posterior import SPEC as _aggregate_posterior
+from genfast.reference.aggregate_posterior import aggregate_posterior_ref
 from genfast.reference.bernoulli import SAMPLER as _bernoulli_sample
 from genfast.reference.bernoulli import SPEC as _bernoulli_nll
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
@@ -13,11 +16,24 @@ from genfast.reference.diagonal_lstm import SPEC as _diagonal_lstm
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 from genfast.reference.gated_activation import SPEC as _gated_activation
 from genfast.reference.gated_activation import gated_activation_ref
+from genfast.reference.gaussian import SPEC as _gaussian_nll
+from genfast.reference.gaussian import gaussian_nll_ref
+from genfast.reference.gaussian_latent import SPEC as _gaussian_latent
+from genfast.reference.gaussian_latent import gaussian_latent_ref
+from genfast.reference.importance_bound import SPEC as _importance_bound
+from genfast.reference.importance_bound import importance_bound_ref
+from genfast.reference.kernel_sum import SPEC as _kernel_sum
+from genfast.reference.kernel_sum import kernel_sum_ref
 from genfast.reference.logistic_mixture import SAMPLER as _logistic_mixture_sample
 from genfast.reference.logistic_mixture import SPEC as _logistic_mixture_nll
 from genfast.reference.logistic_mixture import logistic_mixture_nll_ref, logistic_mixture_sample_ref
+from genfast.reference.nearest_neighbors import SPEC as _nearest_neighbors
+from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 from genfast.reference.row_lstm import SPEC as _row_lstm
 from genfast.reference.row_lstm import row_lstm_ref
+from genfast.reference.vector_quantize import SPEC as _vector_quantize
+from genfast.reference.vector_quantize import STATISTICS as _codebook_statistics
+from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
 
 SPECS = {
     spec.name: spec
@@ -29,22 +45,37 @@ SPECS = {
         _bernoulli_nll,
         _gated_activation,
         _logistic_mixture_nll,
+        _gaussian_latent,
+        _gaussian_nll,
+        _importance_bound,
+        _vector_quantize,
+        _aggregate_posterior,
     )
 }
 SAMPLERS = {spec.name: spec for spec in (_categorical_sample, _bernoulli_sample, _logistic_mixture_sample)}
+MEASURES = {spec.name: spec for spec in (_codebook_statistics, _nearest_neighbors, _kernel_sum)}
 
 __all__ = [
+    "MEASURES",
     "SAMPLERS",
     "SPECS",
     "Spec",
+    "aggregate_posterior_ref",
     "bernoulli_nll_ref",
     "bernoulli_sample_ref",
     "categorical_nll_ref",
     "categorical_sample_ref",
+    "codebook_statistics_ref",
     "diagonal_block_ref",
     "diagonal_lstm_ref",
     "gated_activation_ref",
+    "gaussian_latent_ref",
+    "gaussian_nll_ref",
+    "importance_bound_ref",
+    "kernel_sum_ref",
     "logistic_mixture_nll_ref",
     "logistic_mixture_sample_ref",
+    "nearest_neighbors_ref",
     "row_lstm_ref",
+    "vector_quantize_ref",
 ]

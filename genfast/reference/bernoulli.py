@@ -5,19 +5,21 @@ from torch.nn.functional import logsigmoid
 
 from genfast.reference._spec import Spec, normal
 from genfast.reference.categorical import place_uniform
+from genfast.reference.gaussian import make_weight, present, weighted
 from genfast.sampling import inverse_cdf
 
 
-def bernoulli_nll_ref(x, logits):
-    """`x` in [0, 1] and `logits`, both [B, ...] -> nats per image [B]; half precision is summed in float32.
+def bernoulli_nll_ref(x, logits, weight):
+    """`x` in [0, 1], `logits` and `weight`, all [B, ...], the weight empty for ones -> nats per image [B]; half
+    precision is summed in float32.
 
     An infinite logit costs nothing where it is right: a term of weight 0 is left out.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    x = x.to(wide.dtype)
+    x, wide = present(weight, x.to(wide.dtype), wide)
     one = torch.where(x > 0, x * logsigmoid(wide), 0)
     zero = torch.where(x < 1, (1 - x) * logsigmoid(-wide), 0)
-    return -(one + zero).flatten(1).sum(1).to(logits.dtype)
+    return -weighted(one + zero, weight).flatten(1).sum(1)
 
 
 def bernoulli_sample_ref(logits, seed, first_index, temperature, first_element):
@@ -30,6 +32,7 @@ def _make(sizes, generator):
     return {
         "x": torch.randint(2, shape, generator=generator, dtype=torch.uint8),
         "logits": normal(generator, *shape, scale=3.0),
+        "weight": make_weight(sizes["M"], generator, *shape),
     }
 
 
@@ -39,24 +42,24 @@ def _make_sample(sizes, generator):
 
 
 def _sizes(*values):
-    return dict(zip("BCHW", values))
+    return dict(zip("BCHWM", (*values, 0) if len(values) < 5 else values))
 
 
 _COMMON = {
     "shapes": (
         _sizes(1, 1, 1, 1),
-        _sizes(3, 3, 1, 7),
+        _sizes(3, 3, 1, 7, 1),
         _sizes(2, 1, 7, 1),
-        _sizes(2, 3, 19, 18),
+        _sizes(2, 3, 19, 18, 1),
         _sizes(2, 1, 32, 32),
-        _sizes(3, 2, 3, 5),
+        _sizes(3, 2, 3, 5, 1),
         _sizes(1, 1, 25, 41),
         _sizes(33, 1, 4, 4),
         _sizes(5, 3, 29, 31),
         _sizes(0, 3, 2, 2),
         _sizes(2, 3, 0, 2),
     ),
-    "gradcheck": (_sizes(2, 2, 2, 2), _sizes(1, 1, 3, 1)),
+    "gradcheck": (_sizes(2, 2, 2, 2), _sizes(1, 1, 3, 1, 1)),
     "bench": {"B=64 1x28x28": _sizes(64, 1, 28, 28), "B=16 3x32x32": _sizes(16, 3, 32, 32)},
 }
 
@@ -65,7 +68,8 @@ SPEC = Spec(
     reference=bernoulli_nll_ref,
     make=_make,
     gradients="every order in logits, deterministic; the first is native, the higher ones run the reference",
-    batched=("x", "logits"),
+    batched=("x", "logits", "weight"),
+    ranges={"M": (0, 1)},
     paper="Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.1, arXiv 1312.6114",
     **_COMMON,
 )

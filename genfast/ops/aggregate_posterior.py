@@ -1,0 +1,87 @@
+"""The density of the aggregate posterior, which the total correlation of a beta-TC VAE is made of."""
+
+import torch
+
+from genfast._checks import check_shape, check_tensors, wide
+from genfast._register import register
+from genfast.reference.aggregate_posterior import aggregate_posterior_ref
+
+_NATIVE = {}
+_LATER = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def aggregate_posterior(z, mean, log_variance, *, backend="auto"):
+    """The log-density of a sum of diagonal Gaussians at points, of all latents together and of each one alone.
+
+    With lv held to [-30, 20], outside of which its gradient is 0, and n(j, l) = log N(z[i, l]; mean[j, l], exp(lv))::
+
+        joint[i] = log sum over j of exp(sum over l of n(j, l)),   marginals[i, l] = log sum over j of exp(n(j, l))
+
+    For z drawn from the posteriors of a batch of M of N images, joint - log(N M) estimates log q(z) and
+    marginals - log(N M) log q(z_l): minibatch-weighted sampling. Tiled: the [N, M, Z] tensor is never made.
+
+    Args:
+        z: [N, Z]; float32, float64, bfloat16 or float16; any strides. Computed in float32 or wider.
+        mean: [M, Z], M at least 1.
+        log_variance: like mean.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        (joint, marginals): [N] and [N, Z], nats; float32, or float64 for float64 input.
+
+    Raises:
+        TypeError: a tensor is no strided float tensor of the dtype of z.
+        ValueError: a shape does not fit, M = 0, devices differ, or the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in the three tensors, deterministic; the first is native, the higher ones run the reference.
+
+    Paper:
+        Isolating Sources of Disentanglement in Variational Autoencoders, Chen et al. 2018, equation 5 and appendix C.1,
+        arXiv 1802.04942.
+
+    Example:
+        >>> import torch, genfast
+        >>> joint, marginals = genfast.aggregate_posterior(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3, 2))
+        >>> joint, marginals
+        (tensor([-0.7393]), tensor([[0.1797, 0.1797]]))
+    """
+    op = "aggregate_posterior"
+    check_tensors(op, z=z, mean=mean, log_variance=log_variance)
+    if z.ndim != 2:
+        raise ValueError(f"{op}: z must have shape [N, Z]; got {tuple(z.shape)}")
+    if mean.ndim != 2 or len(mean) < 1 or mean.shape[1] != z.shape[1]:
+        raise ValueError(f"{op}: mean must have shape [M, Z] with M>=1, Z={z.shape[1]}; got {tuple(mean.shape)}")
+    check_shape(op, "log_variance", log_variance, mean.shape, "[M, Z]", M=len(mean), Z=z.shape[1])
+    return _density(z, mean, log_variance, backend=backend)
+
+
+def _numbers(z, mean):
+    return len(z), len(mean), z.shape[1]
+
+
+def _allocate(z, mean, log_variance, save):
+    dtype = wide(z.dtype)
+    return _numbers(z, mean), (z.new_empty(len(z), dtype=dtype), z.new_empty(z.shape, dtype=dtype))
+
+
+def _allocate_gradients(grad_joint, grad_marginals, z, mean, log_variance, joint, marginals):
+    return _numbers(z, mean), tuple(t.new_empty(t.shape) for t in (z, mean, log_variance))
+
+
+_density = register(
+    "aggregate_posterior",
+    aggregate_posterior_ref,
+    arguments=("z", "mean", "log_variance"),
+    results=("joint", "marginals"),
+    outputs=2,
+    residuals=("z", "mean", "log_variance", "joint", "marginals"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)

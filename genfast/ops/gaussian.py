@@ -1,0 +1,94 @@
+"""The diagonal Gaussian likelihood of real values: one pass forward, one backward."""
+
+import torch
+
+from genfast._checks import check_shape, check_tensors, check_weight, wide
+from genfast._register import register
+from genfast.reference.gaussian import gaussian_nll_ref
+
+_NATIVE = {}
+_LATER = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def gaussian_nll(x, mean, log_variance, weight=None, *, backend="auto"):
+    """Negative log-likelihood of real values under a diagonal Gaussian, summed over each image.
+
+    With lv held to [-30, 20], outside of which its gradient is 0::
+
+        nll[b] = sum of weight (log(2 pi) + lv + (x - mean)^2 exp(-lv)) / 2
+
+    Args:
+        x: [B, ...]; float32, float64, bfloat16 or float16; any strides. Computed in float32 or wider.
+        mean: like x.
+        log_variance: like x, or of a shape that broadcasts to it, such as [1]: then it is expanded in memory.
+        weight: [B, ...], bool or uint8 0 and 1, or numbers of at least 0 of the dtype of x; None for ones. Where it is
+            0 the value is missing: whatever stands there, a NaN too, counts for nothing and has gradient 0.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        nll: [B], nats per image; float32, or float64 for float64 input: a half type would overflow.
+
+    Raises:
+        TypeError: a tensor has another dtype than said, or is not strided.
+        ValueError: a shape does not fit, a weight is negative (not looked at while compiling), devices differ, or
+            the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in x, mean and log_variance, deterministic; weight has none. The first is native: nothing is saved
+        but the arguments, and the gradient of x is only made where it is wanted. The higher ones run the reference.
+
+    Paper:
+        Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.2, arXiv 1312.6114.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.gaussian_nll(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3))
+        tensor([2.7568, 2.7568])
+    """
+    op = "gaussian_nll"
+    check_tensors(op, x=x, mean=mean, log_variance=log_variance)
+    shape = x.shape
+    if x.ndim < 1:
+        raise ValueError(f"{op}: x must have shape [B, ...]; got {tuple(shape)}")
+    check_shape(op, "mean", mean, shape, "[B, ...]", B=shape[0])
+    try:
+        log_variance = log_variance.expand(shape)
+    except RuntimeError:
+        got = tuple(log_variance.shape)
+        raise ValueError(f"{op}: log_variance must broadcast to {tuple(shape)}; got {got}") from None
+    weight = check_weight(op, weight, x)
+    flat = shape[0], shape[1:].numel()
+    weight = weight.reshape(flat if weight.shape == shape else (shape[0], 0))
+    return _nll(*(t.reshape(flat) for t in (x, mean, log_variance)), weight, backend=backend)
+
+
+def _numbers(x, weight):
+    return *x.shape, int(weight.dtype == torch.uint8)
+
+
+def _allocate(x, mean, log_variance, weight, save):
+    return _numbers(x, weight), (x.new_empty(x.shape[0], dtype=wide(x.dtype)),)
+
+
+def _allocate_gradients(grad_nll, x, mean, log_variance, weight, wanted):
+    of_x = x.new_empty(x.shape if wanted & 1 else (0,))
+    return _numbers(x, weight), (of_x, mean.new_empty(mean.shape), log_variance.new_empty(mean.shape))
+
+
+_nll = register(
+    "gaussian_nll",
+    gaussian_nll_ref,
+    arguments=("x", "mean", "log_variance", "weight"),
+    constants=("weight",),
+    optional=("x",),
+    results=("nll",),
+    residuals=("x", "mean", "log_variance", "weight"),
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)

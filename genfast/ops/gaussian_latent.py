@@ -1,0 +1,124 @@
+"""The Gaussian latent variable: a reparameterised draw and its KL divergence in one native call."""
+
+import torch
+
+from genfast._checks import check_shape, check_tensors, check_whole, signed, wide
+from genfast._register import register
+from genfast.reference.gaussian_latent import gaussian_latent_ref
+
+_NATIVE = {}
+_LATER = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+_SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
+
+
+def gaussian_latent(
+    mean, log_variance, seed, first_index=0, samples=1, prior_mean=None, prior_log_variance=None, per_latent=False,
+    first_sample=0, *, backend="auto",
+):  # fmt: skip
+    """Draw from a diagonal Gaussian by reparameterisation, and take its KL divergence from the prior.
+
+    With the noise e of `genfast.sampling.philox.normal` and the prior N(m, exp(v)), which is N(0, I) if not given::
+
+        z[b S + s] = mean[b] + exp(log_variance[b] / 2) e[b, s]
+        kl[b] = sum over the latents of (exp(lv - v) - 1 - (lv - v) + (mean - m)^2 exp(-v)) / 2
+
+    A log-variance outside [-30, 20] counts as the nearer end, and its gradient is 0. The noise is a function of
+    (seed, first_index + b, first_sample + s) and the place of the latent alone: the same for every batch, thread and
+    backend, and drawn again in the backward pass instead of being kept.
+
+    Args:
+        mean: [B, ...]; float32, float64, bfloat16 or float16; any strides. Computed in float32 or wider.
+        log_variance: like mean.
+        seed: int in [0, 2**64).
+        first_index: index of the first image, int in [0, 2**63).
+        samples: S, how many draws of every image, at least 1.
+        prior_mean: of the shape of mean or one that broadcasts to it; given together with prior_log_variance.
+        prior_log_variance: like prior_mean; clamped as log_variance is.
+        per_latent: whether to leave the KL divergence unsummed, as free bits need it.
+        first_sample: number of the first draw, int in [0, 2**32): to continue an earlier call.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        (z, kl). z: [B S, ...] of the dtype of mean, the draws of one image one after the other. kl: nats, [B], or of
+        the shape of mean if per_latent; float32, or float64 for float64 input: a half type would overflow.
+
+    Raises:
+        TypeError: a tensor is no strided float tensor of the dtype of mean, or a number has another type.
+        ValueError: a shape does not fit, a number is out of range, one half of a prior is missing, devices differ, or
+            the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        Every order in the four tensors, deterministic. The first is native: nothing is saved but the arguments. The
+        higher ones run the reference.
+
+    Paper:
+        Auto-Encoding Variational Bayes, Kingma and Welling 2013, section 2.4 and appendix B, arXiv 1312.6114.
+
+    Example:
+        >>> import torch, genfast
+        >>> z, kl = genfast.gaussian_latent(torch.zeros(2, 8), torch.zeros(2, 8), seed=0)
+        >>> z.shape, kl
+        (torch.Size([2, 8]), tensor([0., 0.]))
+    """
+    op = "gaussian_latent"
+    if (prior_mean is None) != (prior_log_variance is None):
+        got = "prior_mean alone" if prior_log_variance is None else "prior_log_variance alone"
+        raise ValueError(f"{op}: prior_mean and prior_log_variance must be given together; got {got}")
+    priors = {} if prior_mean is None else {"prior_mean": prior_mean, "prior_log_variance": prior_log_variance}
+    check_tensors(op, mean=mean, log_variance=log_variance, **priors)
+    shape = mean.shape
+    if mean.ndim < 1:
+        raise ValueError(f"{op}: mean must have shape [B, ...]; got {tuple(shape)}")
+    check_shape(op, "log_variance", log_variance, shape, "[B, ...]", B=shape[0])
+    check_whole(op, "first_index", first_index, 0, 2**63)
+    check_whole(op, "samples", samples, 1, 2**31)
+    check_whole(op, "first_sample", first_sample, 0, 2**32 - samples + 1)
+    seed = signed(op, seed)
+    for name, prior in priors.items():
+        try:
+            priors[name] = prior.expand(shape).reshape(shape[0], -1)
+        except RuntimeError:
+            raise ValueError(f"{op}: {name} must broadcast to {tuple(shape)}; got {tuple(prior.shape)}") from None
+    flat = (shape[0], shape[1:].numel())
+    mean, log_variance = mean.reshape(flat), log_variance.reshape(flat)
+    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]),) * 2
+    settings = (seed, first_index, samples, first_sample, bool(per_latent))
+    z, kl = _latent(mean, log_variance, *prior, *settings, backend=backend)
+    return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl
+
+
+def _numbers(mean, seed, first_index, samples, first_sample, per_latent):
+    batch, size = mean.shape
+    return batch, size, samples, seed, first_index, first_sample, int(per_latent)
+
+
+def _allocate(mean, log_variance, prior_mean, prior_log_variance, *settings):
+    *settings, _ = settings
+    batch, size = mean.shape
+    samples, per_latent = settings[2], settings[4]
+    kl = mean.new_empty((batch, size) if per_latent else (batch,), dtype=wide(mean.dtype))
+    return _numbers(mean, *settings), (mean.new_empty(batch * samples, size), kl)
+
+
+def _allocate_gradients(grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance, *settings):
+    tensors = mean, log_variance, prior_mean, prior_log_variance
+    return _numbers(mean, *settings), tuple(t.new_empty(t.shape) for t in tensors)
+
+
+_latent = register(
+    "gaussian_latent",
+    gaussian_latent_ref,
+    arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+    results=("z", "kl"),
+    outputs=2,
+    residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+    settings=_SETTINGS,
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)

@@ -1,0 +1,81 @@
+"""Sums of a kernel over pairs of vectors, without the matrix of its values: what MMD and KID are made of."""
+
+import math
+
+import torch
+
+from genfast._checks import check_whole
+from genfast._register import register_without_gradient
+from genfast.ops.nearest_neighbors import check_pair
+from genfast.reference.kernel_sum import KERNELS, kernel_sum_ref
+
+_NATIVE = {}
+
+
+def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, backend="auto"):
+    """The sum over all rows of y of a kernel with every row of x.
+
+    ::
+
+        total[n] = sum over m of (gamma x[n] y[m] + coef0)^degree      "polynomial"
+                   sum over m of exp(-gamma |x[n] - y[m]|^2)           "gaussian"
+
+    Products are taken tile by tile, in the dtype of x, and summed in float64 (on a GPU tile sums are float32): the
+    [N, M] matrix is never made.
+
+    Args:
+        x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Computed in float32 or wider.
+        y: [M, D] of the dtype of x.
+        kernel: "polynomial" or "gaussian".
+        gamma: finite and above 0; 1 / D if not given.
+        coef0: of the polynomial; finite.
+        degree: of the polynomial; an int from 1 to 8.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        total: [N], float64.
+
+    Raises:
+        TypeError: a tensor is no strided float tensor of the dtype of x, or a number has another type.
+        ValueError: a shape does not fit, a number is out of range, devices differ, or the name of the kernel or of the
+            backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+
+    Gradients:
+        None.
+
+    Paper:
+        Demystifying MMD GANs, Binkowski et al. 2018, section 4, arXiv 1801.01401.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.kernel_sum(torch.ones(1, 2), torch.ones(3, 2))
+        tensor([24.], dtype=torch.float64)
+    """
+    op = "kernel_sum"
+    check_pair(op, x, y)
+    if kernel not in KERNELS:
+        raise ValueError(f"{op}: kernel must be one of {', '.join(KERNELS)}; got {kernel!r}")
+    numbers = {"gamma": 1 / x.shape[1] if gamma is None else gamma, "coef0": coef0}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{op}: {name} must be a number; got {type(value).__name__}")
+        if not math.isfinite(value) or (name == "gamma" and value <= 0):
+            raise ValueError(f"{op}: {name} must be finite{' and above 0' * (name == 'gamma')}; got {value}")
+    check_whole(op, "degree", degree, 1, 9)
+    return _sum(x, y, KERNELS.index(kernel), *map(float, numbers.values()), degree, backend=backend)
+
+
+def _allocate(x, y, kernel, gamma, coef0, degree):
+    return (len(x), len(y), x.shape[1], kernel, gamma, coef0, degree), (x.new_empty(len(x), dtype=torch.float64),)
+
+
+_sum = register_without_gradient(
+    "kernel_sum",
+    kernel_sum_ref,
+    arguments=("x", "y"),
+    settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
+    results=("total",),
+    allocate=_allocate,
+    dtypes=_NATIVE,
+)

@@ -1,0 +1,175 @@
+"""Vector quantisation: the nearest code of every vector, without a matrix of distances."""
+
+import math
+
+import torch
+
+from genfast._checks import check_tensors, check_whole, wide
+from genfast._register import register, register_without_gradient
+from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
+
+_NATIVE = {}
+_LATER = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backend="auto"):
+    """Replace every vector by the nearest of a codebook, and say what that costs.
+
+    With e[n] = codebook[codes[n]] and sg a stop of the gradient::
+
+        codes[n] = argmin over k of |x[n] - codebook[k]|^2, the lowest of equals
+        loss = (codebook_weight sum of (sg(x) - e)^2 + commitment sum of (x - sg(e))^2) / (N D)
+
+    Distances are taken tile by tile with a running minimum: memory is O(N + K), not N K. Sums have one fixed order,
+    so codes do not depend on the batch or the threads; beside exact arithmetic a code differs only where two
+    distances are equal within the rounding of float32.
+
+    Args:
+        x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Computed in float32 or wider.
+        codebook: [K, D] with K at least 1, of the dtype of x.
+        commitment: weight of what draws x to its code; finite, at least 0.
+        codebook_weight: weight of what draws codes to their x; 0 where moving averages do that.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        (codes, quantized, loss). codes: int64 [N]. quantized: [N, D], e. loss: [], float32, or float64 for float64
+        input; 0 for N = 0.
+
+    Raises:
+        TypeError: a tensor is no strided float tensor of the dtype of x, or a weight is no number.
+        ValueError: a shape does not fit, K = 0, a weight is out of range, devices differ, or the name of the backend
+            is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+        NotImplementedError: forward-mode derivatives on a native backend.
+
+    Gradients:
+        In x and the codebook, as the stops of the gradient say, deterministic; that of `quantized` is handed to x
+        unchanged (straight-through). The first order is native, that of the codebook only made where it is wanted;
+        the higher ones run the reference.
+
+    Paper:
+        Neural Discrete Representation Learning, van den Oord et al. 2017, equations 1 to 3, arXiv 1711.00937.
+
+    Example:
+        >>> import torch, genfast
+        >>> x, codebook = torch.tensor([[0.9, 0.0], [0.0, 0.2]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> genfast.vector_quantize(x, codebook)[0]
+        tensor([1, 0])
+    """
+    op = "vector_quantize"
+    check_tensors(op, x=x, codebook=codebook)
+    _check_vectors(op, x)
+    if codebook.ndim != 2 or len(codebook) < 1 or codebook.shape[1] != x.shape[1]:
+        expected = f"[K, D] with K>=1, D={x.shape[1]}"
+        raise ValueError(f"{op}: codebook must have shape {expected}; got {tuple(codebook.shape)}")
+    weights = {"commitment": commitment, "codebook_weight": codebook_weight}
+    for name, value in weights.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{op}: {name} must be a number; got {type(value).__name__}")
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{op}: {name} must be finite and at least 0; got {value}")
+    return _quantize(x, codebook, *map(float, weights.values()), backend=backend)
+
+
+def codebook_statistics(x, codes, count, *, backend="auto"):
+    """How often each code was chosen, and the sum of the vectors that chose it: what moving averages need.
+
+    ::
+
+        counts[k] = number of n with codes[n] = k,   sums[k] = sum of x[n] over these n, n ascending
+
+    Args:
+        x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Summed in float32 or wider.
+        codes: int64 [N], from 0 to count - 1.
+        count: K, at least 1.
+        backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
+
+    Returns:
+        (counts, sums). counts: [K]; sums: [K, D]; both float32, or float64 for float64 input.
+
+    Raises:
+        TypeError: x is no strided float tensor, codes are not int64, or count is no int.
+        ValueError: a shape does not fit, a code is out of range (not looked at while compiling), devices differ, or
+            the name of the backend is unknown.
+        RuntimeError: the backend asked for cannot serve these tensors.
+
+    Gradients:
+        None.
+
+    Paper:
+        Neural Discrete Representation Learning, van den Oord et al. 2017, appendix A.1, arXiv 1711.00937.
+
+    Example:
+        >>> import torch, genfast
+        >>> genfast.codebook_statistics(torch.ones(3, 1), torch.tensor([0, 2, 2]), 3)[0]
+        tensor([1., 0., 2.])
+    """
+    op = "codebook_statistics"
+    check_tensors(op, x=x)
+    _check_vectors(op, x)
+    check_whole(op, "count", count, 1, 2**31)
+    if not isinstance(codes, torch.Tensor) or codes.dtype != torch.int64:
+        got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
+        raise TypeError(f"{op}: codes must be an int64 tensor; got {got}")
+    if codes.shape != x.shape[:1]:
+        raise ValueError(f"{op}: codes must have shape [N] with N={len(x)}; got {tuple(codes.shape)}")
+    if codes.device != x.device:
+        raise ValueError(f"{op}: codes must be on the device of x, {x.device}; got {codes.device}")
+    if len(codes) and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in codes.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(f"{op}: codes must lie in 0 .. {count - 1}; got {low if low < 0 else high}")
+    return _statistics(x, codes, count, backend=backend)
+
+
+def _check_vectors(op, x):
+    if x.ndim != 2 or x.shape[1] < 1:
+        raise ValueError(f"{op}: x must have shape [N, D] with D>=1; got {tuple(x.shape)}")
+
+
+def _numbers(x, codebook, commitment, codebook_weight):
+    return *x.shape, len(codebook), commitment, codebook_weight
+
+
+def _allocate(x, codebook, commitment, codebook_weight, save):
+    codes = x.new_empty(len(x), dtype=torch.int64)
+    made = codes, x.new_empty(x.shape), x.new_empty((), dtype=wide(x.dtype))
+    return _numbers(x, codebook, commitment, codebook_weight), made
+
+
+def _allocate_gradients(grad_quantized, grad_loss, x, codebook, codes, commitment, codebook_weight, wanted):
+    of_codebook = codebook.new_empty(codebook.shape if wanted & 2 else (0,))
+    return _numbers(x, codebook, commitment, codebook_weight), (x.new_empty(x.shape), of_codebook)
+
+
+def _allocate_statistics(x, codes, count):
+    made = x.new_empty(count, dtype=wide(x.dtype)), x.new_empty((count, x.shape[1]), dtype=wide(x.dtype))
+    return (*x.shape, count), made
+
+
+_quantize = register(
+    "vector_quantize",
+    vector_quantize_ref,
+    arguments=("x", "codebook"),
+    optional=("codebook",),
+    results=("codes", "quantized", "loss"),
+    outputs=3,
+    whole=("codes",),
+    residuals=("x", "codebook", "codes"),
+    settings={"commitment": "float", "codebook_weight": "float"},
+    allocate=_allocate,
+    allocate_gradients=_allocate_gradients,
+    dtypes=_NATIVE,
+)
+_statistics = register_without_gradient(
+    "codebook_statistics",
+    codebook_statistics_ref,
+    arguments=("x", "codes"),
+    settings={"count": "int"},
+    results=("counts", "sums"),
+    allocate=_allocate_statistics,
+    dtypes=_NATIVE,
+)

@@ -1,0 +1,74 @@
+"""The Gaussian likelihood in plain PyTorch: the specification of `genfast.ops.gaussian`."""
+
+import math
+
+import torch
+
+from genfast.reference._spec import Spec, normal
+from genfast.reference.gaussian_latent import HIGHEST, LOWEST
+
+
+def gaussian_nll_ref(x, mean, log_variance, weight):
+    """`x`, `mean` and `log_variance` [B, N], `weight` [B, N], or [B, 0] for ones -> nats per image [B]."""
+    x, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, mean, log_variance))
+    x, mean, log_variance = present(weight, x, mean, log_variance)
+    log_variance = log_variance.clamp(LOWEST, HIGHEST)
+    nats = 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * (-log_variance).exp())
+    return weighted(nats, weight).flatten(1).sum(1)
+
+
+def present(weight, *tensors):
+    """The tensors with 0 where the weight is 0: whatever stands there, a NaN too, has no part in sums and gradients."""
+    if weight.shape != tensors[0].shape:
+        return tensors
+    return tuple(torch.where(weight > 0, tensor, 0) for tensor in tensors)
+
+
+def weighted(nats, weight):
+    """`nats` times `weight`, or as they are if `weight` is empty."""
+    return nats * weight.to(nats.dtype) if weight.shape == nats.shape else nats
+
+
+def make_weight(kind, generator, *shape):
+    """A weight for a test: none for 0, bytes 0 and 1 for 1."""
+    return torch.randint(2, shape, generator=generator, dtype=torch.uint8) if kind else None
+
+
+def _make(sizes, generator):
+    shape = tuple(sizes[k] for k in "BCHW")
+    return {
+        "x": normal(generator, *shape),
+        "mean": normal(generator, *shape),
+        "log_variance": normal(generator, *shape),
+        "weight": make_weight(sizes["M"], generator, *shape),
+    }
+
+
+def _sizes(*values):
+    return dict(zip("BCHWM", values))
+
+
+SPEC = Spec(
+    name="gaussian_nll",
+    reference=gaussian_nll_ref,
+    make=_make,
+    shapes=(
+        _sizes(1, 1, 1, 1, 0),
+        _sizes(3, 3, 1, 7, 1),
+        _sizes(2, 1, 7, 1, 0),
+        _sizes(2, 3, 19, 18, 1),
+        _sizes(2, 1, 32, 32, 0),
+        _sizes(3, 2, 3, 5, 1),
+        _sizes(1, 1, 25, 41, 1),
+        _sizes(33, 1, 4, 4, 0),
+        _sizes(5, 3, 29, 31, 0),
+        _sizes(0, 3, 2, 2, 0),
+        _sizes(2, 3, 0, 2, 1),
+    ),
+    gradcheck=(_sizes(2, 2, 2, 2, 0), _sizes(1, 1, 3, 1, 1)),
+    bench={"B=256 3x64x64": _sizes(256, 3, 64, 64, 0), "B=64 1x28x28": _sizes(64, 1, 28, 28, 0)},
+    gradients="every order, deterministic; the first is native, the higher ones run the reference",
+    batched=("x", "mean", "log_variance", "weight"),
+    paper="Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.2, arXiv 1312.6114",
+    ranges={"M": (0, 1)},
+)
