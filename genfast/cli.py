@@ -25,7 +25,8 @@ from genfast.models import MODELS
 from genfast.train import PRESETS, TrainConfig
 from genfast.train.session import evaluate, train
 
-FROM_DATA = ("channels", "height", "width", "levels", "classes")
+# Fields of a config that no option sets: the data decide, or a second training.
+FROM_DATA = ("channels", "height", "width", "levels", "classes", "prior")
 
 
 def main(argv=None):

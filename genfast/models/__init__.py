@@ -6,12 +6,14 @@ from genfast.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
 from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
+from genfast.models.vqvae import VQVAE, VQVAEConfig
 
 MODELS = {
     "pixelrnn": (PixelRNN, PixelRNNConfig),
     "pixelcnn": (PixelCNN, PixelCNNConfig),
     "gated-pixelcnn": (GatedPixelCNN, GatedPixelCNNConfig),
     "pixelcnn++": (PixelCNNPlusPlus, PixelCNNPlusPlusConfig),
+    "vq-vae": (VQVAE, VQVAEConfig),
 }
 
 
@@ -34,6 +36,7 @@ def load(folder):
 
 __all__ = [
     "MODELS",
+    "VQVAE",
     "Autoregressive",
     "AutoregressiveConfig",
     "GatedPixelCNN",
@@ -44,6 +47,7 @@ __all__ = [
     "PixelCNNPlusPlusConfig",
     "PixelRNN",
     "PixelRNNConfig",
+    "VQVAEConfig",
     "build",
     "load",
 ]

@@ -71,9 +71,14 @@ class VectorQuantizer(nn.Module):
             self._count(vectors.detach(), codes)
         if x.dim() == 2:
             return quantized, codes, loss
-        batch, _, height, width = x.shape
-        codes = codes.view(batch, height, width)
-        return quantized.view(batch, height, width, self.features).permute(0, 3, 1, 2), codes, loss
+        batch, features, height, width = x.shape
+        quantized = quantized.view(batch, height, width, features).permute(0, 3, 1, 2)
+        return quantized, codes.view(batch, height, width), loss
+
+    def encode(self, x):
+        """The codes alone, without a change to the codebook: int64 [B, H, W] or [N]."""
+        codes = ops.vector_quantize(self._vectors(x), self.codebook)[0]
+        return codes if x.dim() == 2 else codes.view(x.shape[0], *x.shape[2:])
 
     def lookup(self, codes):
         """The vectors of codes: int64 [B, H, W] -> [B, D, H, W], or [N] -> [N, D].
@@ -175,6 +180,14 @@ class ResidualVectorQuantizer(nn.Module):
             losses.append(loss)
         # Exactly what `lookup` gives, with the gradient of x.
         return sum(parts) + (rest - rest.detach()), torch.stack(codes, 1), torch.stack(losses).mean()
+
+    def encode(self, x):
+        """The codes alone, without a change to the codebooks: int64 [B, Q, H, W] or [N, Q]."""
+        codes = []
+        for stage in self.stages:
+            codes.append(stage.encode(x))
+            x = x - stage.lookup(codes[-1])
+        return torch.stack(codes, 1)
 
     def lookup(self, codes):
         """The sums of vectors that codes stand for: int64 [B, Q, H, W] -> [B, D, H, W], or [N, Q] -> [N, D]."""

@@ -1,0 +1,306 @@
+"""VQ-VAE: an image as a small grid of codes, and a prior over such grids."""
+
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from genfast.models._pretrained import Pretrained
+from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models.gated_pixelcnn import GatedPixelCNN
+from genfast.models.likelihood import Kind, Likelihood
+from genfast.models.pixelcnn import PixelCNN
+from genfast.models.pixelrnn import PixelRNN
+from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
+
+# Those whose conditionals are a softmax: codes have no order.
+PRIORS = {model.name: model for model in (PixelCNN, GatedPixelCNN, PixelRNN)}
+
+
+@dataclass
+class VQVAEConfig(AutoregressiveConfig):
+    """Sizes of a `VQVAE`.
+
+    Attributes:
+        channels: 1 for grey, 3 for R, G, B.
+        height, width: of the images, in pixels; multiples of 2 to the power `downsampling`.
+        levels: values of a channel, 2 to 256.
+        codes: size K of a codebook, 2 to 65536; a prior takes at most 256.
+        features: size D of a code's vector.
+        hidden: features of the convolutions.
+        layers: residual blocks of the encoder, and of the decoder.
+        downsampling: how often the encoder halves height and width.
+        codebooks: codes of a place, each of a codebook of its own that quantises what is left by those before.
+        likelihood: bernoulli (2 levels), gaussian (one variance for each channel) or mixture (of logistics).
+        mixtures: logistics of a pixel's mixture.
+        ema: codebook by moving means of its vectors, else by gradients.
+        decay: of those moving means.
+        commitment: weight of the term that keeps features near their code.
+        restart: share of the mean use below which a code begins anew.
+    """
+
+    codes: int = 256
+    features: int = 32
+    hidden: int = 64
+    layers: int = 2
+    downsampling: int = 2
+    codebooks: int = 1
+    likelihood: Kind = "mixture"
+    mixtures: int = 5
+    ema: bool = True
+    decay: float = 0.99
+    commitment: float = 0.25
+    restart: float = 0.1
+    # {"model": name, and the fields of its config}, or None.
+    prior: dict | None = None
+
+    def least(self):
+        sizes = {"codes": 2, "features": 1, "hidden": 1, "layers": 0, "downsampling": 0, "codebooks": 1, "mixtures": 1}
+        return super().least() | sizes
+
+    def __post_init__(self):
+        super().__post_init__()
+        step = 2**self.downsampling
+        if self.height % step or self.width % step:
+            expected = f"multiples of {step} for downsampling {self.downsampling}"
+            raise ValueError(f"VQVAEConfig: height and width must be {expected}; got {self.height} and {self.width}")
+        if self.codes > 65536:
+            raise ValueError(f"VQVAEConfig: codes must be at most 65536; got {self.codes}")
+        try:
+            Likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
+        except ValueError as error:
+            raise ValueError(f"VQVAEConfig: {error}") from None
+        if self.prior is not None:
+            self._check_prior()
+
+    def _check_prior(self):
+        name = self.prior.get("model") if isinstance(self.prior, dict) else self.prior
+        if name not in PRIORS:
+            raise ValueError(f"VQVAEConfig: prior must be a {', a '.join(PRIORS)}; got {name!r}")
+        expected = {"channels": 1, "height": self.grid[0], "width": self.grid[1], "levels": self.codes}
+        got = {field: self.prior.get(field) for field in expected}
+        if got != expected:
+            raise ValueError(f"VQVAEConfig: prior must have {expected} as the grid of codes; got {got}")
+
+    @property
+    def grid(self):
+        """Height and width of an image's codes: the codes of a place stand side by side."""
+        return self.height >> self.downsampling, (self.width >> self.downsampling) * self.codebooks
+
+
+class VQVAE(Pretrained, nn.Module):
+    """An encoder to a grid of vectors, each replaced by the nearest of a codebook, and a decoder.
+
+    The loss is `nll(x | codes) + C H W (quantisation and commitment)`, see `VectorQuantizer`; without a prior all codes
+    are as likely as another. An autoregressive model over grids of codes, trained on those of a trained model
+    (`genfast train gated-pixelcnn --data codes:RUN`), is its prior: `set_prior` takes it in, and both are one file.
+
+    Encoder: `downsampling` convolutions 4x4 of stride 2, one 3x3, `layers` residual blocks, 1x1 to the features;
+    decoder: the same back to front, transposed.
+
+    Paper: Neural Discrete Representation Learning, arXiv 1711.00937.
+    Example: `VQVAE(VQVAEConfig()).reconstruct(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))`
+    """
+
+    name = "vq-vae"
+    config_type = VQVAEConfig
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = c = config
+        self.likelihood = Likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
+        options = {"ema": c.ema, "decay": c.decay, "commitment": c.commitment, "restart": c.restart}
+        if c.codebooks == 1:
+            self.quantizer = VectorQuantizer(c.codes, c.features, **options)
+        else:
+            self.quantizer = ResidualVectorQuantizer(c.codebooks, c.codes, c.features, **options)
+        self.encoder, self.decoder = (
+            _encoder(c),
+            _decoder(c, c.channels if self._one_variance else self.likelihood.features),
+        )
+        if self._one_variance:
+            self.log_variance = nn.Parameter(torch.full((c.channels,), -3.0))
+        self.prior = _build_prior(c.prior) if c.prior else None
+
+    @property
+    def _one_variance(self):
+        """Whether all pixels share the variance of their channel, so that training minimises the squared error."""
+        return self.config.likelihood == "gaussian"
+
+    def encode(self, x):
+        """Codes of images: uint8 [B, C, H, W], levels -> int64 [B, h, w], 0 to K - 1.
+
+        Raises: TypeError for another dtype; ValueError for another shape or device, or a value out of range.
+        """
+        self._check_images(x)
+        codes = self.quantizer.encode(self._features(x))
+        return codes if codes.dim() == 3 else codes.permute(0, 2, 3, 1).flatten(2)
+
+    def decode(self, codes):
+        """Parameters of the likelihood, [B, P, H, W], of codes int64 [B, h, w].
+
+        Raises: TypeError for another dtype; ValueError for another shape or a code out of range.
+        """
+        height, width = self.config.grid
+        if not isinstance(codes, torch.Tensor) or codes.dtype != torch.int64:
+            got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
+            raise TypeError(f"VQVAE: codes must be torch.int64; got {got}")
+        if codes.shape[1:] != (height, width) or codes.dim() != 3:
+            expected = f"[B, h, w] with h={height}, w={width}"
+            raise ValueError(f"VQVAE: codes must have shape {expected}; got {tuple(codes.shape)}")
+        count = self.config.codebooks
+        if count > 1:
+            codes = codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2)
+        return self._decoded(self.quantizer.lookup(codes))
+
+    def nll(self, x, parameters, weight=None):
+        """Negative log-likelihood in nats per image of images given parameters: [B]; see `Likelihood`."""
+        return self.likelihood.nll(x, parameters, weight)
+
+    def expected(self, parameters):
+        """Mean of the likelihood as levels, float [B, C, H, W], 0 to L - 1."""
+        return self.likelihood.expected(parameters)
+
+    def draw(self, parameters, seed, first=0, temperature=1.0):
+        """Images drawn from the likelihood, uint8 [B, C, H, W]: image i depends on (seed, first + i) alone."""
+        return self.likelihood.draw(parameters, seed, first, temperature)
+
+    def forward(self, x):
+        """Parameters of the likelihood of images, by way of their codes: uint8 [B, C, H, W] -> [B, P, H, W]."""
+        self._check_images(x)
+        return self._decoded(self.quantizer(self._features(x))[0])
+
+    def loss(self, x):
+        """What training minimises, nats per image: uint8 [B, C, H, W] -> [B]. In training mode codebooks change."""
+        self._check_images(x)
+        quantized, _, loss = self.quantizer(self._features(x))
+        return self.nll(x, self._decoded(quantized)) + x[0].numel() * loss
+
+    def elbo(self, x, labels=None, *, seed=0, first=0, samples=1):
+        """Lower bound on the log-probability in nats per image: uint8 [B, C, H, W] -> [B].
+
+        `log p(x | codes) + log p(codes)` of the image's own codes, all other codes left out; without a prior, codes are
+        uniform. Nothing is random: seed, first and samples change nothing. `labels` [B] of a conditional prior.
+        """
+        codes = self.encode(x)
+        return self.code_log_prob(codes, labels) - self.nll(x, self.decode(codes))
+
+    def code_log_prob(self, codes, labels=None):
+        """Log-probability of codes int64 [B, h, w] in nats, [B], under the prior, or the uniform distribution."""
+        if self.prior is not None:
+            return self.prior.log_prob(codes.to(torch.uint8), labels)
+        bits = codes[0].numel() if len(codes) else 0
+        uniform = torch.full((len(codes),), float(self.config.codes), device=codes.device).log()
+        return -bits * uniform
+
+    @torch.no_grad()
+    def reconstruct(self, x):
+        """Images after encoding and decoding: uint8 [B, C, H, W] -> uint8, the nearest levels to the mean."""
+        return self._images(self.decode(self.encode(x)))
+
+    @torch.no_grad()
+    def sample(
+        self, n, *, seed=0, first=0, temperature=1.0, labels=None, batch_size=None, backend="auto"
+    ):  # fmt: skip
+        """Images drawn from the model, uint8 [n, C, H, W]: codes of the prior, decoded to the mean of the likelihood.
+
+        The codes are `genfast.sample(self.prior, n, ...)` with these arguments, so code grid number i depends on
+        (seed, i) alone.
+
+        Raises: ValueError for a model without a prior.
+        """
+        self._check_prior()
+        from genfast.sampling.draws import stream  # which knows the models
+
+        options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels, "backend": backend}
+        grids = stream(self.prior, n, batch_size=batch_size, **options)
+        parts = [self.decode_images(part[:, 0].long()) for codes in grids for part in codes.split(256)]
+        c = self.config
+        return torch.cat(
+            [torch.zeros(0, c.channels, c.height, c.width, dtype=torch.uint8, device=self._device), *parts]
+        )
+
+    @torch.no_grad()
+    def decode_images(self, codes):
+        """Images of codes int64 [B, h, w]: uint8 [B, C, H, W], the nearest levels to the mean."""
+        return self._images(self.decode(codes))
+
+    def set_prior(self, prior):
+        """Take in a trained prior, a PixelCNN, GatedPixelCNN or PixelRNN of images [1, h, w] of K levels, or None.
+
+        Raises: ValueError for another model or size.
+        """
+        config = None if prior is None else {"model": getattr(prior, "name", type(prior).__name__)}
+        if config is not None and isinstance(prior, Autoregressive):
+            config |= asdict(prior.config)
+        self.config = replace(self.config, prior=config)
+        self.prior = prior
+
+    def extra_repr(self):
+        return f"{self.config}"
+
+    _check_images = Autoregressive._check_images
+
+    @property
+    def _device(self):
+        return next(self.parameters()).device
+
+    def _check_prior(self):
+        if self.prior is None:
+            raise ValueError("VQVAE: sampling needs a prior: genfast train gated-pixelcnn --data codes:RUN; got none")
+
+    def _features(self, x):
+        return self.encoder(self.likelihood.scaled(x, next(self.parameters()).dtype))
+
+    def _decoded(self, vectors):
+        parameters = self.decoder(vectors)
+        if not self._one_variance:
+            return parameters
+        return torch.cat((parameters, self.log_variance[:, None, None].expand_as(parameters)), 1)
+
+    def _images(self, parameters):
+        return self.expected(parameters).round().to(torch.uint8)
+
+
+class ResidualBlock(nn.Module):
+    """x + 1x1(ReLU(3x3(ReLU(x)))), [B, F, H, W]."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.spatial = nn.Conv2d(features, features, 3, padding=1)
+        self.mix = nn.Conv2d(features, features, 1)
+
+    def forward(self, x):
+        return x + self.mix(F.relu(self.spatial(F.relu(x))))
+
+
+def _encoder(c):
+    halving = []
+    for i in range(c.downsampling):
+        halving += [nn.Conv2d(c.hidden if i else c.channels, c.hidden, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(
+        *halving,
+        nn.Conv2d(c.hidden if halving else c.channels, c.hidden, 3, padding=1),
+        *(ResidualBlock(c.hidden) for _ in range(c.layers)),
+        nn.ReLU(),
+        nn.Conv2d(c.hidden, c.features, 1),
+    )
+
+
+def _decoder(c, outputs):
+    doubling = []
+    for i in range(c.downsampling):
+        out = outputs if i == c.downsampling - 1 else c.hidden
+        doubling += [nn.ReLU(), nn.ConvTranspose2d(c.hidden, out, 4, stride=2, padding=1)]
+    return nn.Sequential(
+        nn.Conv2d(c.features, c.hidden, 3, padding=1),
+        *(ResidualBlock(c.hidden) for _ in range(c.layers)),
+        *(doubling or [nn.ReLU(), nn.Conv2d(c.hidden, outputs, 3, padding=1)]),
+    )
+
+
+def _build_prior(config):
+    model = PRIORS[config["model"]]
+    fields = {name: value for name, value in config.items() if name != "model"}
+    return model(model.config_type(**fields))
