@@ -6,6 +6,7 @@ import torch
 
 from genfast.sampling.arguments import check_count, check_labels, check_whole
 from genfast.sampling.engine import Engine, check_evidence
+from genfast.sampling.latents import is_latent, refuse_engine_options
 from genfast.sampling.metropolis import MOST_CHAINS, MOST_STEPS, Chains, rates
 
 METHODS = ("sample", "mean", "map")
@@ -20,7 +21,8 @@ class Denoised:
     Attributes:
         images: uint8 [n, C, H, W], as `method` says.
         samples: uint8 [samples, n, C, H, W], draws from the posterior: the last states of the chains.
-        acceptance: share of the proposed blocks that were accepted, by kind ("all" values, a "window", a "pixel").
+        acceptance: share of the proposals that were accepted, by kind: blocks of values ("all", a "window", a
+            "pixel"), or latents (from the "posterior", by a "walk").
     """
 
     images: torch.Tensor
@@ -40,10 +42,13 @@ def denoise(
     coordinate-wise maximum a posteriori, the level that each value has most often in these states: the fewest wrong
     values. A model with a mixture of logistics proposes without a look at the noisy values, and so needs more steps.
 
+    For a model with latents, such as `genfast.models.VAE`, the chains are those of `genfast.latent.clean`.
+
     The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
 
     Args:
-        model, seed, first, labels, batch_size, backend, shape, levels, input_range, head: as `genfast.sample`.
+        model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
+        backend, shape, levels, input_range, head: as `genfast.sample`; not for a model with latents.
         noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlip`), or float values of which 1 is the
             highest level (`Gaussian`).
         noise_model: `BitFlip(p)`, `Gaussian(sigma)`, or another object with `log_likelihood(noisy, levels)`.
@@ -55,6 +60,16 @@ def denoise(
     Raises: as `genfast.sample`, and those of the noise model.
     Example: `genfast.denoise(model, genfast.BitFlip(0.1).corrupt(images, 2), genfast.BitFlip(0.1), method="map")`
     """
+    if is_latent(model):
+        refuse_engine_options(
+            "denoise", backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
+        )  # fmt: skip
+        from genfast.latent.denoising import clean  # which knows what a Denoised is
+
+        return clean(
+            model, noisy, noise_model, method=method, samples=samples, steps=steps, seed=seed, first=first,
+            labels=labels, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
     engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
     network = engine.network
     if method not in METHODS:

@@ -6,9 +6,12 @@ import torch
 
 from genfast.sampling.arguments import check_count, check_labels, check_partly, check_whole
 from genfast.sampling.engine import Engine
+from genfast.sampling.latents import is_latent, refuse_engine_options
 from genfast.sampling.metropolis import MOST_STEPS, Chains, rates
 
 ORDERS = ("raster", "exact")
+# Of a model with latents, whose values have no order.
+LATENT_ORDERS = {"exact": "metropolis", "pseudo-gibbs": "pseudo-gibbs"}
 
 
 @dataclass
@@ -17,12 +20,15 @@ class Inpainting:
 
     Attributes:
         images: uint8 [n, C, H, W].
-        acceptance: share of the proposed blocks that were accepted, by kind ("all" unknown values, a "window", a
-            "pixel"); empty where no chain was needed.
+        acceptance: share of the proposals that were accepted, by kind: blocks of values ("all" unknown ones, a
+            "window", a "pixel"), or latents (from the "posterior", by a "walk"); empty where there were none.
+        mean: float32 [n, C, H, W] in levels, the mean of each unknown value given the known ones, of a model with
+            latents; else None.
     """
 
     images: torch.Tensor
     acceptance: dict
+    mean: torch.Tensor | None = None
 
 
 def inpaint(
@@ -36,13 +42,17 @@ def inpaint(
     the model's exact likelihood ratio (`genfast.sampling.metropolis`), whose limit is the model's distribution given
     all known values; an image whose unknown values come last is left as it is.
 
+    A model with latents, such as `genfast.models.VAE`, has no order: "exact" is Metropolis within Gibbs over its
+    latents and the unknown values, "pseudo-gibbs" its approximation without decisions (`genfast.latent.impute`).
+
     The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
 
     Args:
-        model, seed, first, labels, batch_size, backend, shape, levels, input_range, head: as `genfast.sample`.
+        model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
+        backend, shape, levels, input_range, head: as `genfast.sample`; not for a model with latents.
         images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
-        order: "raster" or "exact".
+        order: "raster" or "exact"; of a model with latents "exact" or "pseudo-gibbs".
         steps: of the chain, each one pass of the engine.
         progress: called with 1 after each step of a batch, and with `steps` for a batch that needs no chain (not for
             "raster").
@@ -50,6 +60,19 @@ def inpaint(
     Raises: as `genfast.sample`.
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
+    if is_latent(model):
+        refuse_engine_options(
+            "inpaint", backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
+        )  # fmt: skip
+        if order not in LATENT_ORDERS:
+            expected = ", ".join(LATENT_ORDERS)
+            raise ValueError(f"inpaint: order must be one of {expected} for a model with latents; got {order!r}")
+        from genfast.latent.imputation import impute  # which knows what an Inpainting is
+
+        return impute(
+            model, images, mask, method=LATENT_ORDERS[order], steps=steps, seed=seed, first=first, labels=labels,
+            batch_size=batch_size, progress=progress,
+        )  # fmt: skip
     engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
     network = engine.network
     images, known = check_partly("inpaint", "images", images, mask, network)
