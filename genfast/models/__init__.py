@@ -3,9 +3,11 @@
 from genfast.models._pretrained import local_folder, read_config
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
 from genfast.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
+from genfast.models.iwae import IWAE, IWAEConfig
 from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
 from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
+from genfast.models.vae import VAE, VAEConfig
 from genfast.models.vqvae import VQVAE, VQVAEConfig
 
 MODELS = {
@@ -13,6 +15,8 @@ MODELS = {
     "pixelcnn": (PixelCNN, PixelCNNConfig),
     "gated-pixelcnn": (GatedPixelCNN, GatedPixelCNNConfig),
     "pixelcnn++": (PixelCNNPlusPlus, PixelCNNPlusPlusConfig),
+    "vae": (VAE, VAEConfig),
+    "iwae": (IWAE, IWAEConfig),
     "vq-vae": (VQVAE, VQVAEConfig),
 }
 
@@ -35,18 +39,22 @@ def load(folder):
 
 
 __all__ = [
+    "IWAE",
     "MODELS",
+    "VAE",
     "VQVAE",
     "Autoregressive",
     "AutoregressiveConfig",
     "GatedPixelCNN",
     "GatedPixelCNNConfig",
+    "IWAEConfig",
     "PixelCNN",
     "PixelCNNConfig",
     "PixelCNNPlusPlus",
     "PixelCNNPlusPlusConfig",
     "PixelRNN",
     "PixelRNNConfig",
+    "VAEConfig",
     "VQVAEConfig",
     "build",
     "load",

@@ -7,14 +7,12 @@ import torch
 from torch import nn
 
 from genfast import ops
-from genfast.models._pretrained import Pretrained
+from genfast.models._images import ImageConfig, ImageModel
 from genfast.nn import MaskedConv2d
-
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass
-class AutoregressiveConfig:
+class AutoregressiveConfig(ImageConfig):
     """Sizes of the images of an `Autoregressive` model.
 
     Attributes:
@@ -23,31 +21,8 @@ class AutoregressiveConfig:
         levels: values of a channel, 2 to 256.
     """
 
-    channels: int = 1
-    height: int = 28
-    width: int = 28
-    levels: int = 2
 
-    def least(self):
-        """The smallest value of every integer field."""
-        return {"channels": 1, "height": 1, "width": 1, "levels": 2}
-
-    def __post_init__(self):
-        name = type(self).__name__
-        for field, low in self.least().items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}: {field} must be an int; got {value!r}")
-            if value < low:
-                raise ValueError(f"{name}: {field} must be at least {low}; got {value}")
-        if self.levels > 256:
-            raise ValueError(f"{name}: levels must be at most 256; got {self.levels}")
-        dropout = getattr(self, "dropout", 0.0)
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"{name}: dropout must be a number in [0, 1); got {dropout!r}")
-
-
-class Autoregressive(Pretrained, nn.Module):
+class Autoregressive(ImageModel):
     """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel.
 
     A subclass sets `name` and `config_type` and defines `network`. Every conditional is a softmax over the
@@ -55,10 +30,6 @@ class Autoregressive(Pretrained, nn.Module):
     `conditionals`, `nll` and `draw`. A config with a field `classes` above 0 makes the model conditional: it
     takes a label with every image.
     """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
 
     @property
     def draws(self):
@@ -115,6 +86,14 @@ class Autoregressive(Pretrained, nn.Module):
         """Log-probability of each image in nats: `x` uint8 [B, C, H, W] -> [B]. Arguments and errors as `forward`."""
         return -self.nll(x, self.forward(x, labels))
 
+    def loss(self, x, labels=None):
+        """What training minimises, [B] nats: `-log_prob`."""
+        return -self.log_prob(x, labels)
+
+    def bound(self, x, labels=None, *, seed=0, first=0):
+        """What evaluation reports, [B] nats: `log_prob`, which is exact; `seed` and `first` change nothing."""
+        return self.log_prob(x, labels)
+
     def sample(self, n, *, seed=0, temperature=1.0, first=0, labels=None, backend="auto"):
         """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments.
 
@@ -130,50 +109,6 @@ class Autoregressive(Pretrained, nn.Module):
         x = x.to(next(self.parameters()).dtype) * (2 / (self.config.levels - 1)) - 1
         return self.conditionals(self.network(x, labels))
 
-    def _check_images(self, x):
-        c, model = self.config, type(self).__name__
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"{model}: x must be a torch.Tensor; got {type(x).__name__}")
-        if x.dtype != torch.uint8:
-            raise TypeError(f"{model}: x must hold levels as torch.uint8; got {x.dtype}")
-        if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
-            expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
-            raise ValueError(f"{model}: x must have shape {expected}; got {tuple(x.shape)}")
-        if x.device != (device := next(self.parameters()).device):
-            raise ValueError(f"{model}: x must be on the model's device {device}; got {x.device}")
-        if torch.compiler.is_compiling():
-            return  # reading a value would break the compiled graph in two
-        if c.levels < 256 and x.numel() and (top := int(x.max())) >= c.levels:
-            raise ValueError(f"{model}: x must lie in 0..{c.levels - 1}; got {top}")
-
-    def _check_labels(self, labels, n):
-        """The labels as int64 [n]; None for an unconditional model."""
-        model, classes = type(self).__name__, getattr(self.config, "classes", 0)
-        if not classes:
-            if labels is not None:
-                raise ValueError(f"{model}: labels must be None for an unconditional model; got {_kind(labels)}")
-            return None
-        expected = f"integers [B] with B={n}"
-        if labels is None:
-            raise ValueError(f"{model}: labels must be {expected} for a model of {classes} classes; got None")
-        if not isinstance(labels, torch.Tensor) or labels.dtype not in INTEGERS:
-            raise TypeError(f"{model}: labels must be {expected}; got {_kind(labels)}")
-        if labels.shape != (n,):
-            raise ValueError(f"{model}: labels must have shape [B] with B={n}; got {tuple(labels.shape)}")
-        if labels.device != (device := next(self.parameters()).device):
-            raise ValueError(f"{model}: labels must be on the model's device {device}; got {labels.device}")
-        if n and not torch.compiler.is_compiling():
-            self._check_range(*(int(value) for value in labels.aminmax()))
-        return labels.long()
-
-    def _check_range(self, low, high):
-        if low < 0 or high >= self.config.classes:
-            expected = f"{type(self).__name__}: labels must lie in 0..{self.config.classes - 1}"
-            raise ValueError(f"{expected}; got {low if low < 0 else high}")
-
-    def extra_repr(self):
-        return f"{self.config}"
-
 
 def output_features(config):
     """Features of softmax conditionals: a logit for 2 levels, else one for each level, of every channel."""
@@ -184,7 +119,3 @@ def output_layers(features, config):
     """1x1 convolutions (mask B) from `features` by way of `config.head` features, twice, to the conditionals."""
     sizes = (features, config.head, config.head, output_features(config))
     return nn.ModuleList(MaskedConv2d(n, m, 1, "B", config.channels) for n, m in pairwise(sizes))
-
-
-def _kind(value):
-    return str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__

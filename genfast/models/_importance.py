@@ -1,0 +1,49 @@
+"""Importance weights of a model with a Gaussian latent, and the log-likelihood from many of them."""
+
+import math
+
+import torch
+
+from genfast import ops
+
+# Numbers of decoder output in flight: 8 MB in float32, which stays in the caches of a CPU.
+CPU_VALUES, GPU_VALUES = 2**21, 2**27
+
+
+def log_weights(model, x, labels, mean, log_variance, *, seed, first=0, samples=1, first_sample=0, path=None):
+    """`log p(x, z) - log q(z | x)` of draws from q = N(mean, exp(log_variance)): [B, S] nats.
+
+    `path`: a list that z is appended to, and then log q has the parameters of q detached, as the path of
+    `importance_bound` wants it.
+    """
+    z, _ = ops.gaussian_latent(mean, log_variance, seed, first, samples, first_sample=first_sample)
+    if path is not None:
+        path.append(z)
+        mean, log_variance = mean.detach(), log_variance.detach()
+    x, mean, log_variance = (t.repeat_interleave(samples, 0) for t in (x, mean, log_variance))
+    labels = None if labels is None else labels.repeat_interleave(samples)
+    zero = torch.zeros_like(z)
+    inside, prior = ops.gaussian_nll(z, mean, log_variance), ops.gaussian_nll(z, zero, zero)
+    return (inside - prior - model.nll(x, model.decode(z, labels))).view(-1, samples)
+
+
+def importance_log_prob(model, x, labels, *, samples, seed, first):
+    """As `VAE.log_prob`: batches over images and samples that keep the decoder's output small."""
+    mean, log_variance = model.encode(x, labels)
+    budget = GPU_VALUES if x.is_cuda else CPU_VALUES
+    rows = max(1, budget // (model.pixels.features * x[0].numel() // x.shape[1] + 1))
+    draws = min(samples, rows)
+    images = max(1, rows // draws)
+    result = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    for begin in range(0, len(x), images):
+        part = slice(begin, begin + images)
+        chosen = None if labels is None else labels[part]
+        total = torch.full((len(x[part]),), -math.inf, dtype=torch.float64, device=x.device)
+        for start in range(0, samples, draws):
+            weights = log_weights(
+                model, x[part], chosen, mean[part], log_variance[part], seed=seed, first=first + begin,
+                samples=min(draws, samples - start), first_sample=start,
+            )  # fmt: skip
+            total = torch.logaddexp(total, weights.double().logsumexp(1))
+        result[part] = total - math.log(samples)
+    return result

@@ -1,0 +1,158 @@
+"""Encoders of images into vectors, and decoders of vectors into images, of any height and width."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class PlainResidualBlock(nn.Module):
+    """`x + conv(relu(conv(relu(x))))` with two 3x3 convolutions that see all sides; the second starts at zero.
+
+    Args:
+        features: F.
+        dropout: probability that a feature map of an image leaves the residual branch in training.
+    Shape: [B, F, H, W] -> [B, F, H, W], channels last in memory.
+    Paper: Identity Mappings in Deep Residual Networks, figure 1b, arXiv 1603.05027.
+    Example: `PlainResidualBlock(32)(torch.randn(2, 32, 14, 14))`
+    """
+
+    def __init__(self, features, dropout=0.0):
+        super().__init__()
+        self.features, self.dropout = features, dropout
+        self.input = nn.Conv2d(features, features, 3, padding=1)
+        self.output = nn.Conv2d(features, features, 3, padding=1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x):
+        y = self.output(F.relu(self.input(F.relu(x))))
+        return x + F.dropout2d(y, self.dropout, self.training)
+
+    def extra_repr(self):
+        return f"{self.features}, dropout={self.dropout}"
+
+
+class ConvEncoder(nn.Module):
+    """Images to vectors: a 5x5 convolution to half the resolution, a 3x3 one to a quarter, residual blocks at both.
+
+    Args:
+        channels, height, width: of the images.
+        outputs: size of the vectors; the last layer starts small, so that a posterior starts near N(0, I).
+        features: F at half the resolution, 2F at a quarter.
+        blocks: residual blocks at each of the two resolutions.
+        dropout: as in `PlainResidualBlock`.
+        classes: labels of which each has a bias of the first features, 0 for none.
+    Shape: x [B, C, H, W], labels int64 [B] -> [B, outputs].
+    Paper: Auto-Encoding Variational Bayes, section 3, arXiv 1312.6114; residual blocks: arXiv 1603.05027.
+    Example: `ConvEncoder(1, 28, 28, 64)(torch.randn(2, 1, 28, 28))`
+    """
+
+    def __init__(self, channels, height, width, outputs, features=32, blocks=1, dropout=0.0, classes=0):
+        super().__init__()
+        self.input = nn.Conv2d(channels, features, 5, stride=2, padding=2)
+        self.fine = nn.Sequential(*(PlainResidualBlock(features, dropout) for _ in range(blocks)))
+        self.down = nn.Conv2d(features, 2 * features, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(*(PlainResidualBlock(2 * features, dropout) for _ in range(blocks)))
+        self.output = nn.Linear(2 * features * (-(-height // 4)) * (-(-width // 4)), outputs)
+        self.label = _label_bias(classes, features)
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x, labels=None):
+        h = self.input(_channels_last(x))
+        if self.label is not None:
+            h = h + self.label(labels)[:, :, None, None]
+        h = self.coarse(self.down(F.relu(self.fine(h))))
+        return self.output(F.relu(h).flatten(1))
+
+    def extra_repr(self):
+        return f"{self.input.in_channels}, outputs={self.output.out_features}"
+
+
+class ConvDecoder(nn.Module):
+    """Vectors to images: residual blocks at a quarter and at half of the resolution, which sub-pixels then double.
+
+    Args:
+        inputs: size of the vectors.
+        channels, height, width: of what comes out; the last layer starts at zero.
+        features: F at half the resolution, 2F at a quarter.
+        blocks: residual blocks at each of the two resolutions.
+        dropout: as in `PlainResidualBlock`.
+        classes: labels of which each has a bias of the first features, 0 for none.
+    Shape: z [B, inputs], labels int64 [B] -> [B, channels, H, W].
+    Paper: sub-pixel convolution: Real-Time Single Image and Video Super-Resolution, arXiv 1609.05158.
+    Example: `ConvDecoder(32, 1, 28, 28)(torch.randn(2, 32))`
+    """
+
+    def __init__(self, inputs, channels, height, width, features=32, blocks=1, dropout=0.0, classes=0):
+        super().__init__()
+        self.size = height, width
+        self.small = 2 * features, -(-height // 4), -(-width // 4)
+        self.input = nn.Linear(inputs, self.small[0] * self.small[1] * self.small[2])
+        self.coarse = nn.Sequential(*(PlainResidualBlock(2 * features, dropout) for _ in range(blocks)))
+        self.up = nn.Conv2d(2 * features, 4 * features, 1)
+        self.fine = nn.Sequential(*(PlainResidualBlock(features, dropout) for _ in range(blocks)))
+        self.output = nn.Conv2d(features, 4 * channels, 3, padding=1)
+        self.label = _label_bias(classes, self.small[0])
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, z, labels=None):
+        h = self.input(z).unflatten(1, self.small)
+        if self.label is not None:
+            h = h + self.label(labels)[:, :, None, None]
+        h = F.pixel_shuffle(self.up(F.relu(self.coarse(_channels_last(h)))), 2)
+        y = F.pixel_shuffle(self.output(F.relu(self.fine(_channels_last(h)))), 2)
+        return y[:, :, : self.size[0], : self.size[1]]
+
+    def extra_repr(self):
+        return f"{self.input.in_features}, channels={self.output.out_channels // 4}, size={self.size}"
+
+
+class DenseCoder(nn.Module):
+    """Vectors to vectors: a dense layer and ReLU, then residual ones `h + relu(linear(dropout(h)))`, then a dense one.
+
+    An encoder of flattened images as well as a decoder.
+
+    Args:
+        inputs, outputs: sizes of the vectors.
+        hidden: units of each layer.
+        layers: how many hidden layers there are, at least 1.
+        dropout: probability that a unit is dropped between layers in training.
+        classes: labels of which each has a bias of the first units, 0 for none.
+    Shape: x [B, inputs], labels int64 [B] -> [B, outputs].
+    Paper: Auto-Encoding Variational Bayes, appendix C, arXiv 1312.6114.
+    Example: `DenseCoder(784, 64, hidden=500)(torch.randn(2, 784))`
+    """
+
+    def __init__(self, inputs, outputs, hidden=500, layers=2, dropout=0.0, classes=0):
+        super().__init__()
+        self.dropout = dropout
+        self.input = nn.Linear(inputs, hidden)
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
+        self.output = nn.Linear(hidden, outputs)
+        self.label = _label_bias(classes, hidden)
+
+    def forward(self, x, labels=None):
+        h = self.input(x)
+        if self.label is not None:
+            h = h + self.label(labels)
+        h = F.relu(h)
+        for layer in self.layers:
+            h = h + F.relu(layer(F.dropout(h, self.dropout, self.training)))
+        return self.output(F.dropout(h, self.dropout, self.training))
+
+    def extra_repr(self):
+        return f"{self.input.in_features}, {self.output.out_features}, dropout={self.dropout}"
+
+
+def _label_bias(classes, features):
+    if not classes:
+        return None
+    bias = nn.Embedding(classes, features)
+    nn.init.zeros_(bias.weight)
+    return bias
+
+
+def _channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last)
