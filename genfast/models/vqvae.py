@@ -1,13 +1,14 @@
 """VQ-VAE: an image as a small grid of codes, and a prior over such grids."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast.models._pretrained import Pretrained
-from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models._images import ImageConfig, ImageModel
+from genfast.models.autoregressive import Autoregressive
 from genfast.models.gated_pixelcnn import GatedPixelCNN
 from genfast.models.likelihood import Kind, Likelihood
 from genfast.models.pixelcnn import PixelCNN
@@ -16,10 +17,12 @@ from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
 
 # Those whose conditionals are a softmax: codes have no order.
 PRIORS = {model.name: model for model in (PixelCNN, GatedPixelCNN, PixelRNN)}
+# Images are decoded so many at a time.
+BLOCK = 64
 
 
 @dataclass
-class VQVAEConfig(AutoregressiveConfig):
+class VQVAEConfig(ImageConfig):
     """Sizes of a `VQVAE`.
 
     Attributes:
@@ -81,7 +84,12 @@ class VQVAEConfig(AutoregressiveConfig):
         expected = {"channels": 1, "height": self.grid[0], "width": self.grid[1], "levels": self.codes}
         got = {field: self.prior.get(field) for field in expected}
         if got != expected:
-            raise ValueError(f"VQVAEConfig: prior must have {expected} as the grid of codes; got {got}")
+            raise ValueError(f"VQVAEConfig: prior must have {expected}, the grid of codes; got {got}")
+
+    @property
+    def classes(self):
+        """Number of labels that the prior is conditional on, 0 for none."""
+        return (self.prior or {}).get("classes", 0)
 
     @property
     def grid(self):
@@ -89,7 +97,7 @@ class VQVAEConfig(AutoregressiveConfig):
         return self.height >> self.downsampling, (self.width >> self.downsampling) * self.codebooks
 
 
-class VQVAE(Pretrained, nn.Module):
+class VQVAE(ImageModel):
     """An encoder to a grid of vectors, each replaced by the nearest of a codebook, and a decoder.
 
     The loss is `nll(x | codes) + C H W (quantisation and commitment)`, see `VectorQuantizer`; without a prior all codes
@@ -107,9 +115,9 @@ class VQVAE(Pretrained, nn.Module):
     config_type = VQVAEConfig
 
     def __init__(self, config):
-        super().__init__()
-        self.config = c = config
-        self.likelihood = Likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
+        super().__init__(config)
+        c = config
+        self.pixels = Likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
         options = {"ema": c.ema, "decay": c.decay, "commitment": c.commitment, "restart": c.restart}
         if c.codebooks == 1:
             self.quantizer = VectorQuantizer(c.codes, c.features, **options)
@@ -117,7 +125,7 @@ class VQVAE(Pretrained, nn.Module):
             self.quantizer = ResidualVectorQuantizer(c.codebooks, c.codes, c.features, **options)
         self.encoder, self.decoder = (
             _encoder(c),
-            _decoder(c, c.channels if self._one_variance else self.likelihood.features),
+            _decoder(c, c.channels if self._one_variance else self.pixels.features),
         )
         if self._one_variance:
             self.log_variance = nn.Parameter(torch.full((c.channels,), -3.0))
@@ -156,32 +164,35 @@ class VQVAE(Pretrained, nn.Module):
 
     def nll(self, x, parameters, weight=None):
         """Negative log-likelihood in nats per image of images given parameters: [B]; see `Likelihood`."""
-        return self.likelihood.nll(x, parameters, weight)
+        return self.pixels.nll(x, parameters, weight)
 
     def expected(self, parameters):
         """Mean of the likelihood as levels, float [B, C, H, W], 0 to L - 1."""
-        return self.likelihood.expected(parameters)
+        return self.pixels.expected(parameters)
 
     def draw(self, parameters, seed, first=0, temperature=1.0):
         """Images drawn from the likelihood, uint8 [B, C, H, W]: image i depends on (seed, first + i) alone."""
-        return self.likelihood.draw(parameters, seed, first, temperature)
+        return self.pixels.draw(parameters, seed, first, temperature)
 
     def forward(self, x):
         """Parameters of the likelihood of images, by way of their codes: uint8 [B, C, H, W] -> [B, P, H, W]."""
         self._check_images(x)
         return self._decoded(self.quantizer(self._features(x))[0])
 
-    def loss(self, x):
-        """What training minimises, nats per image: uint8 [B, C, H, W] -> [B]. In training mode codebooks change."""
+    def loss(self, x, labels=None):
+        """What training minimises, nats per image: uint8 [B, C, H, W] -> [B]. In training mode codebooks change.
+
+        Labels are the prior's, and change nothing here.
+        """
         self._check_images(x)
         quantized, _, loss = self.quantizer(self._features(x))
         return self.nll(x, self._decoded(quantized)) + x[0].numel() * loss
 
-    def elbo(self, x, labels=None, *, seed=0, first=0, samples=1):
-        """Lower bound on the log-probability in nats per image: uint8 [B, C, H, W] -> [B].
+    def bound(self, x, labels=None, *, seed=0, first=0):
+        """Lower bound on the log-probability in nats: uint8 [B, C, H, W] -> [B]; `labels` [B] of a conditional prior.
 
-        `log p(x | codes) + log p(codes)` of the image's own codes, all other codes left out; without a prior, codes are
-        uniform. Nothing is random: seed, first and samples change nothing. `labels` [B] of a conditional prior.
+        `log p(x | codes) + log p(codes)` of the image's own codes, all others left out; without a prior, codes are
+        uniform. Nothing is random: seed and first change nothing.
         """
         codes = self.encode(x)
         return self.code_log_prob(codes, labels) - self.nll(x, self.decode(codes))
@@ -189,42 +200,50 @@ class VQVAE(Pretrained, nn.Module):
     def code_log_prob(self, codes, labels=None):
         """Log-probability of codes int64 [B, h, w] in nats, [B], under the prior, or the uniform distribution."""
         if self.prior is not None:
-            return self.prior.log_prob(codes.to(torch.uint8), labels)
-        bits = codes[0].numel() if len(codes) else 0
-        uniform = torch.full((len(codes),), float(self.config.codes), device=codes.device).log()
-        return -bits * uniform
+            return self.prior.log_prob(codes[:, None].to(torch.uint8), labels)
+        return torch.full((len(codes),), -codes[:1].numel() * math.log(self.config.codes), device=codes.device)
 
     @torch.no_grad()
     def reconstruct(self, x):
         """Images after encoding and decoding: uint8 [B, C, H, W] -> uint8, the nearest levels to the mean."""
-        return self._images(self.decode(self.encode(x)))
+        return self.decode_images(self.encode(x))
+
+    def sample(self, n, *, seed=0, first=0, temperature=1.0, labels=None, batch_size=None):
+        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments.
+
+        Codes of the prior, decoded to the mean of the likelihood.
+        """
+        from genfast.sampling.draws import sample  # which knows the models
+
+        return sample(
+            self, n, seed=seed, first=first, temperature=temperature, labels=labels, batch_size=batch_size
+        )  # fmt: skip
 
     @torch.no_grad()
-    def sample(
-        self, n, *, seed=0, first=0, temperature=1.0, labels=None, batch_size=None, backend="auto"
-    ):  # fmt: skip
-        """Images drawn from the model, uint8 [n, C, H, W]: codes of the prior, decoded to the mean of the likelihood.
-
-        The codes are `genfast.sample(self.prior, n, ...)` with these arguments, so code grid number i depends on
-        (seed, i) alone.
+    def sample_images(self, n, *, seed, first, temperature, labels):
+        """What `genfast.sample` calls: uint8 [n, C, H, W]. The codes are `genfast.sample(self.prior, ...)`.
 
         Raises: ValueError for a model without a prior.
         """
-        self._check_prior()
-        from genfast.sampling.draws import stream  # which knows the models
+        if self.prior is None:
+            expected = "a prior, such as genfast train gated-pixelcnn --data codes:RUN makes"
+            raise ValueError(f"VQVAE: sampling needs {expected}; got a model without")
+        from genfast.sampling.draws import sample
 
-        options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels, "backend": backend}
-        grids = stream(self.prior, n, batch_size=batch_size, **options)
-        parts = [self.decode_images(part[:, 0].long()) for codes in grids for part in codes.split(256)]
-        c = self.config
-        return torch.cat(
-            [torch.zeros(0, c.channels, c.height, c.width, dtype=torch.uint8, device=self._device), *parts]
-        )
+        options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
+        return self.decode_images(sample(self.prior, n, **options)[:, 0].long(), first)
 
     @torch.no_grad()
-    def decode_images(self, codes):
-        """Images of codes int64 [B, h, w]: uint8 [B, C, H, W], the nearest levels to the mean."""
-        return self._images(self.decode(codes))
+    def decode_images(self, codes, first=0):
+        """Images of codes int64 [B, h, w], the nearest levels to the mean: uint8 [B, C, H, W].
+
+        In blocks of one size, each image at the place of its number first + i: matrix products of another size round
+        otherwise, and an image would depend on how the images were split.
+        """
+        ahead = first % BLOCK
+        padded = F.pad(codes, (0, 0, 0, 0, ahead, -(ahead + len(codes)) % BLOCK))
+        images = [self.expected(self.decode(block)).round().to(torch.uint8) for block in padded.split(BLOCK)]
+        return torch.cat(images)[ahead : ahead + len(codes)]
 
     def set_prior(self, prior):
         """Take in a trained prior, a PixelCNN, GatedPixelCNN or PixelRNN of images [1, h, w] of K levels, or None.
@@ -237,30 +256,14 @@ class VQVAE(Pretrained, nn.Module):
         self.config = replace(self.config, prior=config)
         self.prior = prior
 
-    def extra_repr(self):
-        return f"{self.config}"
-
-    _check_images = Autoregressive._check_images
-
-    @property
-    def _device(self):
-        return next(self.parameters()).device
-
-    def _check_prior(self):
-        if self.prior is None:
-            raise ValueError("VQVAE: sampling needs a prior: genfast train gated-pixelcnn --data codes:RUN; got none")
-
     def _features(self, x):
-        return self.encoder(self.likelihood.scaled(x, next(self.parameters()).dtype))
+        return self.encoder(self.pixels.scaled(x, next(self.parameters()).dtype))
 
     def _decoded(self, vectors):
         parameters = self.decoder(vectors)
         if not self._one_variance:
             return parameters
         return torch.cat((parameters, self.log_variance[:, None, None].expand_as(parameters)), 1)
-
-    def _images(self, parameters):
-        return self.expected(parameters).round().to(torch.uint8)
 
 
 class ResidualBlock(nn.Module):
