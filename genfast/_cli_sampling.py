@@ -18,12 +18,14 @@ from genfast._cli_options import (
     count,
     counted,
     labels,
+    picture_path,
     positive,
 )
-from genfast._files import writable_folder, write_bytes
+from genfast._files import write_bytes
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows, writer
 from genfast.sampling.arguments import check_count
+from genfast.sampling.decoding import engine_of
 from genfast.sampling.denoising import METHODS, MOST_VALUES, denoise
 from genfast.sampling.engine import BACKENDS, Engine
 from genfast.sampling.inpainting import ORDERS, inpaint
@@ -100,7 +102,7 @@ def run_sample(args):
     model = open_model(args.target).to(pick_device(args.device))
     chosen = sample_labels(model, args.n, args.labels, args.first)
     options = {"seed": args.seed, "first": args.first, "temperature": args.temperature, "backend": args.backend}
-    _ = Engine(model, backend=args.backend).backend  # captures the model, which is no part of the rate
+    _ = engine_of(model, backend=args.backend).backend  # captures the model, which is no part of the rate
     start, drawn = time.perf_counter(), args.n
     if is_folder:
         with counter(args.n, "image") as progress:
@@ -116,12 +118,12 @@ def run_sample(args):
 
 
 def run_inpaint(args):
-    path = _picture(args.out)
+    path = picture_path(args.out)
     model, truth, given_labels, levels = _held_out(args)
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results
-    size = args.batch_size or Engine(model, backend=args.backend).batch_size
-    with _bar(args.steps if args.order == "exact" else 0, len(truth) * repeats, size) as progress:
+    size = args.batch_size or _batch_size(model, args.backend)
+    with _bar(0 if args.order == "raster" else args.steps, len(truth) * repeats, size) as progress:
         result = inpaint(
             model, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), order=args.order,
             steps=args.steps, seed=args.seed, batch_size=size, backend=args.backend, progress=progress,
@@ -129,13 +131,18 @@ def run_inpaint(args):
         )  # fmt: skip
     true = brightness(truth, levels)
     filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
-    write_bytes(path, rows(true, torch.where(known, true, 128), *filled))
-    how = _accepted(result.acceptance) if args.order == "exact" else "drawn in raster order"
-    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results; {how}")
+    mean = None if result.mean is None else result.mean.cpu().unflatten(0, (-1, repeats)).mean(1)
+    means = () if mean is None else (brightness(mean, levels),)
+    write_bytes(path, rows(true, torch.where(known, true, 128), *filled, *means))
+    how = _accepted(result.acceptance) if args.order == "exact" else LABELS[args.order]
+    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results{', their mean' if means else ''}; {how}")
+    if not known.all():
+        error = imputation_error(result.images, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels)
+        print(f"unknown values: {_error(error)} of the results")
 
 
 def run_denoise(args):
-    path = _picture(args.out)
+    path = picture_path(args.out)
     model, truth, given_labels, levels = _held_out(args)
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
@@ -220,14 +227,6 @@ def _held_out(args):
     data = held_out_data(data_of(args.target, {name: getattr(args, name) for name in DATA_OPTIONS}), args.split)
     found = [part[: args.n].cpu() for part in inputs(model, data)]
     return model, found[0], found[1] if len(found) > 1 else None, data.levels
-
-
-def _picture(out):
-    path = Path(out)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
-    writable_folder(path.parent)
-    return path
 
 
 def _accepted(acceptance):

@@ -6,14 +6,14 @@ from itertools import count
 import torch
 
 from genfast.sampling.arguments import check_count, check_known, check_labels, check_whole
-from genfast.sampling.engine import Engine
+from genfast.sampling.decoding import engine_of
 
 
 def sample(
     model, n, *, seed=0, first=0, batch_size=None, temperature=1.0, labels=None, given=None, mask=None,
     backend="auto", shape=None, levels=None, input_range=None, head=None,
 ):  # fmt: skip
-    """Draw images from a model, every pixel computed once.
+    """Draw images from a model: every pixel of an autoregressive one once, of a `VAE` by decoding draws of the prior.
 
     Sample number i depends on (seed, i) alone: `sample(model, 2, first=5)` is `sample(model, 7)[5:]`, whatever the
     batches. On a CPU with the C++ core that holds bit for bit; elsewhere but for a draw within rounding of a boundary
@@ -26,19 +26,21 @@ def sample(
         seed: int in [0, 2**64).
         first: index of the first image; first + n is at most 2**63.
         batch_size: images in one call of the engine; chosen by the backend if not given.
-        temperature: divides the logits; below 1 the samples keep to likelier values.
+        temperature: divides the logits, or multiplies the prior's standard deviation; below 1 the samples keep to
+            likelier values.
         labels: for a conditional model: one int for all, or integers [n].
         given, mask: uint8 [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True the value is known
             and taken from `given`; the others are drawn in raster order, from what comes before them, and `given` may
-            hold any byte there. For what comes after them as well: `genfast.inpaint`.
+            hold any byte there. For what comes after them as well, and for a VAE: `genfast.inpaint`.
         backend: "auto", "cpp", "triton", "torch" or "reference"; `genfast.explain(genfast.sample, model)` tells.
+            A VAE draws by "torch".
     Returns: uint8 [n, C, H, W], levels, on the device of the model.
     Raises: TypeError or ValueError for an argument that does not fit, before any work; RuntimeError for a backend
         that cannot serve the model.
     Example: `genfast.sample(genfast.models.PixelRNN.pretrained("mnist"), 16)`
     """
     options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
-    engine = Engine(model, backend=backend, **options)
+    engine = engine_of(model, backend=backend, **options)
     parts = _batches(
         "sample", engine, n, batch_size, seed=seed, first=first, temperature=temperature, labels=labels, given=given,
         mask=mask,
@@ -63,7 +65,7 @@ def stream(
     Example: `for images in genfast.stream(model, 100_000): ...`
     """
     options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
-    engine = Engine(model, backend=backend, **options)
+    engine = engine_of(model, backend=backend, **options)
     return _batches(
         "stream", engine, n, batch_size, seed=seed, first=first, temperature=temperature, labels=labels, given=given,
         mask=mask,
@@ -73,10 +75,12 @@ def stream(
 def log_prob(model, images, labels=None, *, backend="auto", shape=None, levels=None, input_range=None, head=None):
     """Log-probability of each image in nats, by the engine that samples: uint8 [n, C, H, W] -> float64 [n].
 
+    That of a `VAE` is an estimate by 5000 importance samples.
+
     Args: as `sample`; labels one int or integers [n].
     Raises: as `sample`.
     """
-    engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
+    engine = engine_of(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
     return engine.log_prob(images, labels)
 
 

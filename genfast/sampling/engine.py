@@ -226,7 +226,7 @@ class Engine:
         if now is None or now["weights"] != weights or thorough and not _equal(now["values"], self.model):
             with _LOCK:
                 kept.pop(self._key, None)
-                _check_finite(self.model)
+                check_finite(self.model)
                 values = [value.detach().clone() for value in _tensors(self.model)]
                 now = kept[self._key] = {"weights": weights, "values": values, "chosen": {}}
         if self._seen[0] is not now:
@@ -274,10 +274,13 @@ def work(program):
 
 def explain(model, *, backend="auto", **options):
     """Which backend `genfast.sample(model, ...)` would use, and why not the others: an `Explanation`."""
-    return Engine(model, backend=backend, **options).explanation
+    from genfast.sampling.decoding import engine_of  # which chooses among the engines
+
+    return engine_of(model, backend=backend, **options).explanation
 
 
-def _check_finite(model):
+def check_finite(model):
+    """ValueError for a weight of a model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")

@@ -16,8 +16,8 @@ import torch
 
 from genfast._files import read_json, writable_folder, write_bytes, write_json
 from genfast.sampling.arguments import check_count, check_labels, check_whole
+from genfast.sampling.decoding import engine_of
 from genfast.sampling.draws import stream
-from genfast.sampling.engine import Engine
 
 try:
     import fcntl
@@ -47,7 +47,7 @@ def sample_shards(
     Raises: as `genfast.sample`; ValueError for a folder with samples of other settings; OSError where a file cannot
         be written, the finished ones stay; RuntimeError where another process is writing into the folder.
     """
-    engine = Engine(model, backend=backend)
+    engine = engine_of(model, backend=backend)
     n, first, seed = check_count("sample", n, first, seed, temperature)
     check_whole("sample", "shard", shard, 1)
     labels = check_labels("sample", labels, engine.network, n, engine.network.device)

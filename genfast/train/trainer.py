@@ -1,4 +1,4 @@
-"""Maximum-likelihood training of any model with `log_prob`, resumable to the bit."""
+"""Training of any model with a loss in nats per image, resumable to the bit."""
 
 import copy
 import math
@@ -21,6 +21,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import steps_per_epoch
+from genfast.train.diagnosis import first_non_finite, loss_of
 from genfast.train.inputs import batches, inputs
 from genfast.train.memory import keep_freed_memory, release_freed_memory
 from genfast.train.metrics_log import MetricsLog
@@ -42,8 +43,10 @@ class FitResult:
 def fit(model, train, valid, config, out, *, resume=False, minutes=None, progress=None):
     """Train `model` on `train` and keep in `out`/model the averaged weights that did best on `valid`.
 
-    Args: model (with `log_prob(uint8 [B, C, H, W]) -> [B]` in nats and `save_pretrained(folder)`; with
-    `config.classes` above 0, `log_prob(images, labels)`); train, valid (ImageData); config (TrainConfig);
+    Args: model (with `save_pretrained(folder)`, `loss(uint8 [B, C, H, W]) -> [B]` in nats, which training minimises,
+    and `bound(images, first=number of the first) -> [B]`, a log-likelihood or a deterministic lower bound on it, by
+    which the best weights are chosen; or with `log_prob(images) -> [B]` alone, which serves as both; with
+    `config.classes` above 0, each takes `(images, labels)`); train, valid (ImageData); config (TrainConfig);
     out (folder for metrics.jsonl, checkpoint/ and model/); resume (continue `out` exactly as if it had never
     stopped); minutes (stop this call after so long); progress (called with each record of metrics.jsonl).
     Ctrl-C and SIGTERM end the run with a whole checkpoint.
@@ -75,7 +78,7 @@ def pick_device(name):
 
 @torch.no_grad()
 def mean_nats(model, batches):
-    """Mean negative log-likelihood in nats per image of the model without dropout.
+    """Mean negative log-likelihood, or `bound` on it, in nats per image of the model without dropout.
 
     `batches` of images, or of tuples (images, labels) for a conditional model.
     """
@@ -83,7 +86,8 @@ def mean_nats(model, batches):
     model.eval()
     total, count = 0.0, 0
     for batch in batches:
-        nats = model.log_prob(*(batch if isinstance(batch, tuple) else (batch,)))
+        batch = batch if isinstance(batch, tuple) else (batch,)
+        nats = model.bound(*batch, first=count) if hasattr(model, "bound") else model.log_prob(*batch)
         total -= nats.double().sum().item()
         count += len(nats)
     model.train(was_training)
@@ -111,6 +115,7 @@ class Run:
         self.best_nats, self.best_step = math.inf, 0
         self.epoch, self.order = None, None
         self.norm = torch.zeros(())
+        self.batch, self.random = None, None
 
     def run(self, minutes):
         reason = "finished"
@@ -137,10 +142,11 @@ class Run:
         rate = learning_rate(self.step, self.steps, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.next_batch()
+        batch = self.batch = self.next_batch()
+        self.random = torch.get_rng_state()
         # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = -self.model.log_prob(*batch).mean()
+            loss = loss_of(self.model, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (loss / batch[0][0].numel()).backward()
         self.norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip or math.inf)
@@ -154,7 +160,7 @@ class Run:
             torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
 
     def next_batch(self):
-        """Images, or images and their labels, as the arguments of `log_prob`."""
+        """Images, or images and their labels, as the arguments of `loss`."""
         size, per_epoch = self.config.batch, steps_per_epoch(self.images, self.config.batch)
         epoch, index = divmod(self.step, per_epoch)
         if epoch != self.epoch:
@@ -174,7 +180,10 @@ class Run:
     def check_finite(self):
         if not math.isfinite(self.total.item() + float(self.norm)):
             got = f"{self.total.item()} with gradient norm {float(self.norm)} by step {self.step + 1}"
-            raise FloatingPointError(f"train: expected a finite loss; got {got} (the checkpoint is whole)")
+            where = first_non_finite(self.model, self.batch, self.random) if self.batch else "nothing on a second look"
+            raise FloatingPointError(
+                f"train: expected a finite loss; got {got}; first that is not finite: {where} (the checkpoint is whole)"
+            )
 
     def record(self, evaluate):
         self.check_finite()
