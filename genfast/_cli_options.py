@@ -1,6 +1,9 @@
 """Options that several commands of the command line share, and the kinds of their values."""
 
 import argparse
+from pathlib import Path
+
+from genfast._files import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
 
@@ -11,6 +14,10 @@ def count(text):
 
 def counted(text):
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def several(text):
+    return _number(text, int, lambda value: value >= 2, "a whole number of at least 2")
 
 
 def positive(text):
@@ -31,12 +38,22 @@ def _number(text, kind, fits, expected):
     return value
 
 
+def picture_path(out):
+    """FILE.png as a path in a folder that can be written."""
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
+    writable_folder(path.parent)
+    return path
+
+
 def add_target(parser):
     parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
 
 
 def add_data(parser):
-    parser.add_argument("--data", metavar="DATA", help="digits, photos, mnist-binary, a folder, or an .npz file")
+    text = "digits, photos, mnist-binary, a folder, an .npz file, or codes:RUN (of a vq-vae, to train its prior)"
+    parser.add_argument("--data", metavar="DATA", help=text)
     parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name")
     parser.add_argument("--size", type=count, help="N x N pixels: patches of photos, a folder's images", metavar="N")
     parser.add_argument("--levels", type=count, help="levels to keep of photos, folder or .npz", metavar="L")

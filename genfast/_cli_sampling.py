@@ -24,11 +24,13 @@ from genfast._cli_options import (
 from genfast._files import write_bytes
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows, writer
+from genfast.latent.imputation import imputation_error
 from genfast.sampling.arguments import check_count
 from genfast.sampling.decoding import engine_of
 from genfast.sampling.denoising import METHODS, MOST_VALUES, denoise
 from genfast.sampling.engine import BACKENDS, Engine
 from genfast.sampling.inpainting import ORDERS, inpaint
+from genfast.sampling.latents import describe, is_latent
 from genfast.sampling.noise import FIRST, BitFlip, Gaussian
 from genfast.sampling.philox import uniform
 from genfast.sampling.shards import sample_shards
@@ -60,9 +62,9 @@ def inpaint_options(parser):
     _held_out_options(parser)
     text = f"what is unknown: {', '.join(PARTS)}, random:SHARE, or FILE.npz with an array mask, True where known"
     parser.add_argument("--mask", required=True, metavar="MASK", help=text)
-    text = "exact: given all that is known; raster: given what comes before (exact)"
-    parser.add_argument("--order", choices=ORDERS, default="exact", help=text)
-    parser.add_argument("--steps", type=counted, default=500, help="steps of the chain of order exact (500)")
+    text = "exact: given all that is known; raster: given what comes before; pseudo-gibbs: of a VAE, cheaper (exact)"
+    parser.add_argument("--order", choices=(*ORDERS, "pseudo-gibbs"), default="exact", help=text)
+    parser.add_argument("--steps", type=counted, default=500, help="steps of the chain, but for order raster (500)")
     parser.add_argument("--results", type=count, default=3, help="results for each image (3)")
 
 
@@ -131,14 +133,27 @@ def run_inpaint(args):
         )  # fmt: skip
     true = brightness(truth, levels)
     filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
-    mean = None if result.mean is None else result.mean.cpu().unflatten(0, (-1, repeats)).mean(1)
-    means = () if mean is None else (brightness(mean, levels),)
-    write_bytes(path, rows(true, torch.where(known, true, 128), *filled, *means))
-    how = _accepted(result.acceptance) if args.order == "exact" else LABELS[args.order]
-    print(f"{path}: {len(truth)} images, each: truth, input, {repeats} results{', their mean' if means else ''}; {how}")
+    means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
+    write_bytes(path, rows(true, torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means)))
+    results = f"{repeats} results{', their mean' if means else ''}"
+    how = "drawn in raster order" if args.order == "raster" else _accepted(result.acceptance)
+    print(f"{path}: {len(truth)} images, each: truth, input, {results}; {how}")
     if not known.all():
-        error = imputation_error(result.images, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels)
-        print(f"unknown values: {_error(error)} of the results")
+        print(
+            f"unknown values: {_errors(result.images.cpu().unflatten(0, (-1, repeats)), means, truth, known, levels)}"
+        )
+
+
+def _errors(images, means, truth, known, levels):
+    """What inpainting got wrong, of draws [n, R, C, H, W] and of the mean where there is one."""
+    found = []
+    for name, filled in (("a result", images.flatten(0, 1)), *(("the mean", mean) for mean in means)):
+        repeats = len(filled) // len(truth)
+        error = imputation_error(
+            filled, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels
+        )  # fmt: skip
+        found.append(f"{name} {100 * error['wrong']:.2f} % wrong, PSNR {error['psnr']:.2f} dB")
+    return "; ".join(found)
 
 
 def run_denoise(args):
@@ -146,7 +161,7 @@ def run_denoise(args):
     model, truth, given_labels, levels = _held_out(args)
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
-    size = Engine(model, backend=args.backend).batch_size
+    size = _batch_size(model, args.backend)
     size = args.batch_size or max(1, min(size, MOST_VALUES // (truth[0].numel() * levels)))
     with _bar(args.steps * samples, len(truth), size) as progress:
         result = denoise(
@@ -213,6 +228,10 @@ def _float(text):
         return float(text)
     except ValueError:
         return None
+
+
+def _batch_size(model, backend):
+    return describe("", model).batch_size if is_latent(model) else Engine(model, backend=backend).batch_size
 
 
 def _bar(steps, images, size):

@@ -1,4 +1,4 @@
-"""The command line: `genfast train | sample | inpaint | denoise | evaluate | backends | demo`."""
+"""The command line: `genfast train | sample | evaluate ...`; `COMMANDS` lists them all."""
 
 import argparse
 import os
@@ -10,6 +10,16 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
+from genfast._cli_latent import (
+    embed_options,
+    interpolate_options,
+    reconstruct_options,
+    run_embed,
+    run_interpolate,
+    run_reconstruct,
+    run_traverse,
+    traverse_options,
+)
 from genfast._cli_options import DATA_OPTIONS, add_data, add_device, add_split, add_target, count, positive
 from genfast._cli_sampling import (
     denoise_options,
@@ -196,6 +206,10 @@ COMMANDS = {
     "sample": (sample_options, run_sample, "draw images from a model"),
     "inpaint": (inpaint_options, run_inpaint, "fill in unknown parts of images"),
     "denoise": (denoise_options, run_denoise, "clean images of noise, and measure it"),
+    "reconstruct": (reconstruct_options, run_reconstruct, "images after encoding and decoding, beside the images"),
+    "interpolate": (interpolate_options, run_interpolate, "images on the way from one to another"),
+    "traverse": (traverse_options, run_traverse, "what each latent of a VAE does"),
+    "embed": (embed_options, run_embed, "images as vectors: to a file, their neighbours, what they tell of labels"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),

@@ -31,10 +31,10 @@ class TinyLatent(nn.Module):
     def __init__(self, config, hidden=6, scale=1.6):
         super().__init__()
         self.config, c = config, config
-        self.likelihood = Likelihood(c.likelihood, c.channels, c.levels, 2)
+        self.pixels = Likelihood(c.likelihood, c.channels, c.levels, 2)
         values = c.channels * c.height * c.width
         self.to_hidden = nn.Linear(c.latent + c.classes, hidden)
-        self.to_parameters = nn.Linear(hidden, self.likelihood.features * c.height * c.width)
+        self.to_parameters = nn.Linear(hidden, self.pixels.features * c.height * c.width)
         self.to_posterior = nn.Linear(values + c.classes, 2 * c.latent)
         for layer in (self.to_hidden, self.to_parameters):
             nn.init.normal_(layer.weight, std=scale)
@@ -47,16 +47,16 @@ class TinyLatent(nn.Module):
 
     def decode(self, z, labels=None):
         parameters = self.to_parameters(self.to_hidden(self._beside(z, labels)).tanh())
-        return parameters.unflatten(1, (self.likelihood.features, self.config.height, self.config.width))
+        return parameters.unflatten(1, (self.pixels.features, self.config.height, self.config.width))
 
     def nll(self, x, parameters, weight=None):
-        return self.likelihood.nll(x, parameters, weight)
+        return self.pixels.nll(x, parameters, weight)
 
     def expected(self, parameters):
-        return self.likelihood.expected(parameters)
+        return self.pixels.expected(parameters)
 
     def draw(self, parameters, seed, first=0):
-        return self.likelihood.draw(parameters, seed, first)
+        return self.pixels.draw(parameters, seed, first)
 
     def _beside(self, x, labels):
         if not self.config.classes:

@@ -62,7 +62,7 @@ def denoise(
     """
     if is_latent(model):
         refuse_engine_options(
-            "denoise", backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
+            "denoise", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
         )  # fmt: skip
         from genfast.latent.denoising import clean  # which knows what a Denoised is
 

@@ -62,7 +62,7 @@ def inpaint(
     """
     if is_latent(model):
         refuse_engine_options(
-            "inpaint", backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
+            "inpaint", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
         )  # fmt: skip
         if order not in LATENT_ORDERS:
             expected = ", ".join(LATENT_ORDERS)

@@ -10,13 +10,15 @@ PARTS = ("encode", "decode", "nll", "expected", "draw")
 
 
 def is_latent(model):
-    """Whether a model has latents of a known posterior and likelihood: `encode`, `decode`, `nll`, `expected`, `draw`.
+    """Whether a model has Gaussian latents: `encode`, `decode`, `nll`, `expected`, `draw`, and `config.latent`, Z.
 
     Then encode(x, labels) gives the mean and log-variance of q(z | x), each [B, Z]; decode(z, labels) the parameters
     of p(x | z), [B, P, H, W]; nll(x, parameters, weight) nats [B]; expected(parameters) the mean of p(x | z) in
     levels, float [B, C, H, W]; draw(parameters, seed, first) levels, uint8. The prior of z is N(0, I).
     """
-    return isinstance(model, torch.nn.Module) and all(callable(getattr(model, part, None)) for part in PARTS)
+    if not isinstance(model, torch.nn.Module) or not hasattr(getattr(model, "config", None), "latent"):
+        return False
+    return all(callable(getattr(model, part, None)) for part in PARTS)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Description:
     Attributes:
         channels, height, width, levels: of its images.
         classes: of its labels, 0 without.
-        head: its likelihood.
+        head: the kind of its likelihood, `model.pixels.kind`, None where it has none; of a "mixture" the channels of a
+            pixel depend on each other.
         latents: Z.
         device: of its parameters.
     """
@@ -36,7 +39,7 @@ class Description:
     width: int
     levels: int
     classes: int
-    head: str
+    head: str | None
     latents: int
     device: torch.device
 
@@ -55,19 +58,24 @@ def describe(call, model):
     """The `Description` of a model; TypeError for a model without latents."""
     if not is_latent(model):
         got = type(model).__name__
-        raise TypeError(f"{call}: model must have latents ({', '.join(PARTS)}), as genfast.models.VAE; got {got}")
-    c = model.config
+        raise TypeError(f"{call}: model must have Gaussian latents, as genfast.models.VAE has; got {got}")
+    c, kind = model.config, getattr(getattr(model, "pixels", None), "kind", None)
     return Description(
-        c.channels, c.height, c.width, c.levels, getattr(c, "classes", 0), getattr(c, "likelihood", "bernoulli"),
-        c.latent, next(model.parameters()).device,
+        c.channels, c.height, c.width, c.levels, getattr(c, "classes", 0), kind, c.latent,
+        next(model.parameters()).device,
     )  # fmt: skip
 
 
-def refuse_engine_options(call, backend="auto", **options):
-    """ValueError for an option of the engine of autoregressive models that has a value."""
-    for name, (value, unset) in {"backend": (backend, "auto"), **{k: (v, None) for k, v in options.items()}}.items():
-        if value != unset:
-            raise ValueError(f"{call}: {name} must be {unset!r} for a model with latents; got {value!r}")
+def refuse_engine_options(call, model, backend="auto", **options):
+    """RuntimeError or ValueError for an option of the engine of autoregressive models that has a value."""
+    kind = type(model).__name__
+    if backend not in ("auto", "torch"):
+        why = f"{kind} has latents, and its chains run by torch"
+        raise RuntimeError(
+            f"{call}: backend must be able to serve this model; got {backend!r} ({why}); can serve: torch"
+        )
+    if named := [name for name, value in options.items() if value is not None]:
+        raise ValueError(f"{call}: {named[0]} must be None for a {kind}, whose config has it; got a value")
 
 
 def check_call(call, network, n, *, first=0, seed=0, labels=None, batch_size=None):
