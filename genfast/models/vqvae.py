@@ -123,10 +123,8 @@ class VQVAE(ImageModel):
             self.quantizer = VectorQuantizer(c.codes, c.features, **options)
         else:
             self.quantizer = ResidualVectorQuantizer(c.codebooks, c.codes, c.features, **options)
-        self.encoder, self.decoder = (
-            _encoder(c),
-            _decoder(c, c.channels if self._one_variance else self.pixels.features),
-        )
+        self.encoder = _encoder(c)
+        self.decoder = _decoder(c, c.channels if self._one_variance else self.pixels.features)
         if self._one_variance:
             self.log_variance = nn.Parameter(torch.full((c.channels,), -3.0))
         self.prior = _build_prior(c.prior) if c.prior else None
@@ -197,6 +195,11 @@ class VQVAE(ImageModel):
         codes = self.encode(x)
         return self.code_log_prob(codes, labels) - self.nll(x, self.decode(codes))
 
+    @torch.no_grad()
+    def log_prob(self, x, labels=None, *, seed=0, first=0):
+        """The `bound`, without a gradient: the sum over all codes is out of reach."""
+        return self.bound(x, labels, seed=seed, first=first)
+
     def code_log_prob(self, codes, labels=None):
         """Log-probability of codes int64 [B, h, w] in nats, [B], under the prior, or the uniform distribution."""
         if self.prior is not None:
@@ -204,8 +207,11 @@ class VQVAE(ImageModel):
         return torch.full((len(codes),), -codes[:1].numel() * math.log(self.config.codes), device=codes.device)
 
     @torch.no_grad()
-    def reconstruct(self, x):
-        """Images after encoding and decoding: uint8 [B, C, H, W] -> uint8, the nearest levels to the mean."""
+    def reconstruct(self, x, labels=None):
+        """Images after encoding and decoding: uint8 [B, C, H, W] -> uint8, the nearest levels to the mean.
+
+        Labels are the prior's, and change nothing here.
+        """
         return self.decode_images(self.encode(x))
 
     def sample(self, n, *, seed=0, first=0, temperature=1.0, labels=None, batch_size=None):

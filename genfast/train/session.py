@@ -9,6 +9,7 @@ from genfast import metrics, models
 from genfast.data import load
 from genfast.sampling.draws import stream
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
+from genfast.train.codes import check_prior, code_data, is_codes, take_in
 from genfast.train.config import TrainConfig
 from genfast.train.inputs import batches, check, inputs
 from genfast.train.presets import PRESETS
@@ -52,6 +53,8 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
         _start_from(network, init_from, training)
     for data in (training, validation):
         check(network, data)
+    if is_codes(source):
+        check_prior(source, network)
     device = pick_device(config.device)
     if not resume:
         if overwrite:
@@ -59,7 +62,10 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
         save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
     done = load_checkpoint(out)[1]["step"] if resume else 0
     with progress_bar(config.total_steps(len(training)), done) as progress:
-        return fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
+        result = fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
+    if is_codes(source):
+        take_in(source, out)
+    return result
 
 
 def _fixed_by(data, conditional):
@@ -85,6 +91,8 @@ def load_data(source, split):
     """One split of the data that a run's settings name."""
     if not source.get("data"):
         raise ValueError("data: expected --data digits, photos, mnist-binary, FOLDER or FILE.npz; got none")
+    if is_codes(source):
+        return code_data(source, split, load_data)
     options = {
         "strict": bool(source.get("strict")),
         "size": source.get("size"),

@@ -1,0 +1,61 @@
+"""Grids of codes as images: what the prior of a VQ-VAE is trained on, and how it becomes a part of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from genfast.models.vqvae import PRIORS, VQVAE
+from genfast.train.inputs import batches, check
+from genfast.train.runs import load_run, open_model
+
+PREFIX = "codes:"
+
+
+def code_data(source, split, load):
+    """The codes of the images that a VQ-VAE was trained on, as `ImageData` [N, 1, h, w] of K levels with their labels.
+
+    Args: source (settings of the data, `data` is `codes:RUN`); split; load (`load(source, split)` of the images).
+    Raises: ValueError for a run of another model, or one of more than 256 codes.
+    """
+    run = _run(source)
+    model, about = _vqvae(run), load_run(run)["data"]
+    given = {key: value for key, value in source.items() if key == "data_root" and value}
+    data = load(about | given, split)
+    check(model, data)
+    if model.config.codes > 256:
+        raise ValueError(f"{run}: expected at most 256 codes for a prior; got {model.config.codes}")
+    with torch.no_grad():
+        codes = [model.encode(images) for (images,) in batches((data.images,), 250)]
+    images = torch.cat(codes)[:, None].to(torch.uint8)
+    return replace(data, images=images, levels=model.config.codes, name=f"{PREFIX}{data.name}", skipped=0)
+
+
+def is_codes(source):
+    return str(source.get("data") or "").startswith(PREFIX)
+
+
+def check_prior(source, network):
+    """Refuse a model that cannot be the prior, before it is trained."""
+    if network.name not in PRIORS:
+        raise ValueError(f"codes: expected a model of {', '.join(PRIORS)}; got {network.name}")
+    _vqvae(_run(source))
+
+
+def take_in(source, prior_run):
+    """Make the trained model of `prior_run` the prior of the VQ-VAE that its data name, in the latter's own folder."""
+    run = _run(source)
+    model = _vqvae(run)
+    model.set_prior(open_model(prior_run))
+    model.save_pretrained(Path(run) / "model")
+
+
+def _run(source):
+    return source["data"].removeprefix(PREFIX)
+
+
+def _vqvae(run):
+    model = open_model(run)
+    if not isinstance(model, VQVAE):
+        raise ValueError(f"{run}: expected the run of a vq-vae; got a {model.name}")
+    return model
