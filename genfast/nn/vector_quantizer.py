@@ -66,7 +66,8 @@ class VectorQuantizer(nn.Module):
             self._restart(vectors.detach())
         # A copy, as the next batch may change the codebook before the backward pass of this one.
         codebook = self.codebook.clone() if self.training else self.codebook
-        codes, quantized, loss = ops.vector_quantize(vectors, codebook, self.commitment, 0.0 if self.ema else 1.0)
+        with torch.autocast(x.device.type, enabled=False):  # distances need all the digits of float32
+            codes, quantized, loss = ops.vector_quantize(vectors, codebook, self.commitment, 0.0 if self.ema else 1.0)
         if self.training:
             self._count(vectors.detach(), codes)
         if x.dim() == 2:
@@ -77,7 +78,8 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, x):
         """The codes alone, without a change to the codebook: int64 [B, H, W] or [N]."""
-        codes = ops.vector_quantize(self._vectors(x), self.codebook)[0]
+        with torch.autocast(x.device.type, enabled=False):
+            codes = ops.vector_quantize(self._vectors(x), self.codebook)[0]
         return codes if x.dim() == 2 else codes.view(x.shape[0], *x.shape[2:])
 
     def lookup(self, codes):
@@ -119,8 +121,9 @@ class VectorQuantizer(nn.Module):
         share = torch.rand(self.codes, dtype=torch.float64, device=vectors.device)
         places = ((torch.arange(self.codes, device=vectors.device) + share) * (here / self.codes)).long()
         drawn = vectors[places.clamp(max=here - 1)] if here else torch.zeros_like(self.codebook)
-        drawn = _summed(torch.cat((drawn * mine[:, None], mine[:, None].to(drawn.dtype)), 1))
-        drawn, there = drawn[:, :-1], drawn[:, -1] > 0
+        drawn = torch.cat((drawn, torch.ones_like(drawn[:, :1])), 1)
+        drawn = _summed(torch.where(mine[:, None], drawn, 0))
+        drawn, there = drawn[:, :-1], (drawn[:, -1] > 0) & drawn.isfinite().all(1)
         replaced = (replaced & there)[:, None]
         self.codebook.copy_(torch.where(replaced, drawn, self.codebook))
         self.counts.copy_(torch.where(replaced[:, 0] | untouched, mean, self.counts))
@@ -131,12 +134,15 @@ class VectorQuantizer(nn.Module):
     def _count(self, vectors, codes):
         """Moving counts, and the codebook as the mean of its vectors."""
         counts, sums = ops.codebook_statistics(vectors, codes, self.codes)
+        found = torch.cat((sums, counts[:, None]), 1) if self.ema else counts[:, None]
+        found = _summed(found.to(self.counts.dtype))
+        # One batch that is not finite would be in the codebook for good.
+        weight = torch.where(found.isfinite().all(), 1 - self.decay, 0.0).to(found.dtype)
+        found = found.nan_to_num()
+        self.counts.lerp_(found[:, -1], weight)
         if not self.ema:
-            self.counts.lerp_(_summed(counts.to(self.counts.dtype)), 1 - self.decay)
             return
-        both = _summed(torch.cat((sums.to(self.sums.dtype), counts.to(self.sums.dtype)[:, None]), 1))
-        self.counts.lerp_(both[:, -1], 1 - self.decay)
-        self.sums.lerp_(both[:, :-1], 1 - self.decay)
+        self.sums.lerp_(found[:, :-1], weight)
         total = self.counts.sum()
         smooth = (self.counts + self.epsilon) * (total / (total + self.codes * self.epsilon))
         # Without any vector so far there is nothing to take a mean of.

@@ -145,7 +145,7 @@ class Run:
         batch = self.batch = self.next_batch()
         self.random = torch.get_rng_state()
         # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with self.precision():
             loss = loss_of(self.model, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (loss / batch[0][0].numel()).backward()
@@ -158,6 +158,9 @@ class Run:
         decay = min(config.ema, self.step / (self.step + 9))
         with torch.no_grad():  # else the averages would hold the history of the whole run
             torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+
+    def precision(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def next_batch(self):
         """Images, or images and their labels, as the arguments of `loss`."""
@@ -180,7 +183,8 @@ class Run:
     def check_finite(self):
         if not math.isfinite(self.total.item() + float(self.norm)):
             got = f"{self.total.item()} with gradient norm {float(self.norm)} by step {self.step + 1}"
-            where = first_non_finite(self.model, self.batch, self.random) if self.batch else "nothing on a second look"
+            with self.precision():
+                where = first_non_finite(self.model, self.batch, self.random) if self.batch else "unknown"
             raise FloatingPointError(
                 f"train: expected a finite loss; got {got}; first that is not finite: {where} (the checkpoint is whole)"
             )
@@ -202,6 +206,7 @@ class Run:
         self.total.zero_()
         self.counted, self.mark = 0, now
         if evaluate:
+            self.copy_buffers()
             record["valid_nats"] = nats = mean_nats(self.averaged, batches(self.valid, self.config.eval_batch))
             release_freed_memory()
             if not math.isfinite(nats):
@@ -213,7 +218,13 @@ class Run:
             self.seconds, self.mark = self.seconds + time.perf_counter() - now, time.perf_counter()
         self.log.append(record)
 
+    def copy_buffers(self):
+        """What a model changes itself while it trains, such as a codebook, is no average of the trainer's."""
+        for copied, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            copied.copy_(buffer)
+
     def save_model(self):
+        self.copy_buffers()
         self.averaged.save_pretrained(self.out / "model")
 
     def save(self):
