@@ -190,6 +190,21 @@ def test_idx_files_split_and_binarise(tmp_path, pack):
         load("mnist-binary", root=tmp_path / f"t10k-images-idx3-ubyte{ending}")
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_files_have_the_labels_beside_them(tmp_path, ending):
+    labels, pack = np.arange(60, dtype=np.uint8) % 10, gzip.compress if ending else bytes
+    for name, count in (("train", 60), ("t10k", 7)):
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((count, 28, 28), np.uint8)))
+        (tmp_path / f"{name}-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(labels[:count])))
+    parts = [load("mnist-binary", root=tmp_path, split=split) for split in ("train", "valid", "test")]
+    assert [part.classes for part in parts] == [10, 10, 7]
+    assert torch.equal(torch.cat([part.labels for part in parts[:2]]), torch.from_numpy(labels.astype(int)))
+    assert parts[2].labels.tolist() == list(range(7))
+    (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(labels[:9])))
+    with one_error(ValueError, "train-images", "each of 60 images"):
+        load("mnist-binary", root=tmp_path)
+
+
 def test_npz_comes_first_and_idx_fills_the_missing_split(tmp_path):
     (tmp_path / "binarized_mnist.npz").write_bytes(npz_bytes(train=np.packbits(BITS, axis=1)))
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.full((3, 28, 28), 255, np.uint8)))

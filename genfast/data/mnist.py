@@ -1,11 +1,14 @@
-"""Binary MNIST, 28x28: the statically binarised file, the usual IDX files, or a Hugging Face dataset."""
+"""Binary MNIST, 28x28: the statically binarised file, the usual IDX files, or a Hugging Face dataset.
+
+Only IDX files have labels: those of the file of labels, train-labels-idx1-ubyte for example, if it lies beside them.
+"""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import check_split, image_data
+from genfast.data._images import check_labels, check_split, image_data
 from genfast.data.arrays import read_idx, read_npz
 
 NPZ = "binarized_mnist.npz"
@@ -23,7 +26,7 @@ def load_mnist_binary(root, split):
     if path.is_dir():
         return _from_folder(path, split)
     if path.is_file():
-        return _from_npz(path, split) if path.suffix == ".npz" else _from_grey(read_idx(path), path, split)
+        return _from_npz(path, split) if path.suffix == ".npz" else _from_idx(path, split)
     is_file_name = path.suffix in (".npz", ".gz")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)) and not str(root).startswith(".") and not is_file_name:
         return _from_hub(str(root), split)
@@ -48,7 +51,7 @@ def _from_folder(folder, split):
         if split in arrays or found is None:
             return _from_npz(npz, split, arrays)
     if found is not None:
-        return _from_grey(read_idx(found), found, split)
+        return _from_idx(found, split)
     raise FileNotFoundError(f"mnist-binary: expected {NPZ} or {IDX[split]}[.gz] in {folder}; got neither")
 
 
@@ -64,16 +67,27 @@ def _from_npz(path, split, arrays=None):
     return image_data(array.reshape(len(array), 1, 28, 28), 2, name)
 
 
-def _from_grey(grey, name, split):
+def _from_idx(path, split):
+    """The images of an IDX file, with their labels where the file of these lies beside it, gzipped or not."""
+    stem = path.name.removesuffix(".gz")
+    beside = [path.with_name(stem.replace("images-idx3", "labels-idx1") + end) for end in ("", ".gz")]
+    found = next((file for file in beside if "images-idx3" in stem and file.is_file()), None)
+    return _from_grey(read_idx(path), path, split, None if found is None else read_idx(found))
+
+
+def _from_grey(grey, name, split, labels=None):
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{name}: expected images of shape [N, 28, 28]; got {grey.shape}")
     if split != "test" and Path(name).name.startswith("t10k"):
         raise LookupError(f"{name}: expected training images for {split!r}; got the test images")
-    bits = binarize(grey)
+    part, name = slice(None), f"{name} (each pixel drawn once with probability grey/255)"
     if split != "test":
-        held_out = min(VALID, len(bits) // 6)
-        bits = bits[-held_out:] if split == "valid" else bits[: len(bits) - held_out]
-    return image_data(bits, 2, f"{name} (each pixel drawn once with probability grey/255)")
+        kept = len(grey) - min(VALID, len(grey) // 6)
+        part = slice(kept, None) if split == "valid" else slice(kept)
+    if labels is None:
+        return image_data(binarize(grey)[part], 2, name)
+    labels = check_labels(labels, len(grey), name)
+    return image_data(binarize(grey)[part], 2, name, labels=labels[part], classes=int(labels.max()) + 1)
 
 
 def _from_hub(name, split):
