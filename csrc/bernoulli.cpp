@@ -1,40 +1,12 @@
 #include "bernoulli.h"
 
+#include "blocks.h"
 #include "conditionals.h"
 #include "philox.h"
 
 namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
-
-constexpr int64_t kBlock = 1024;  // elements of one piece
-
-// A multiple of every vector too.
-GENFAST_INLINE int64_t whole_lanes(int64_t count) { return (count + kSumLanes - 1) / kSumLanes * kSumLanes; }
-
-GENFAST_INLINE int64_t blocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
-
-// Elements of one block in the arithmetic type, whole lanes of them; past the last they are zero.
-template <class T>
-struct Block {
-  T x[kBlock], logits[kBlock];
-
-  template <class X, class S>
-  int64_t read(const X* from_x, const S* from_logits, int64_t size, int64_t first) {
-    const int64_t count = size - first < kBlock ? size - first : kBlock;
-    for (int64_t i = 0; i < count; ++i) x[i] = static_cast<T>(value(from_x[first + i]));
-    for (int64_t i = 0; i < count; ++i) logits[i] = to_arithmetic(from_logits[first + i]);
-    for (int64_t i = count; i < whole_lanes(count); ++i) x[i] = logits[i] = 0;
-    return count;
-  }
-
- private:
-  static T value(uint8_t at) { return at; }
-  template <class S>
-  static T value(S at) {
-    return to_arithmetic(at);
-  }
-};
 
 template <class T>
 GENFAST_INLINE Vector<T> sigmoid(Vector<T> logits) {
@@ -52,19 +24,20 @@ template <class S, class X>
 void forward_blocks(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
   const Forward<S, X>& job = *static_cast<const Forward<S, X>*>(context);
-  const int64_t size = job.a.size;
-  Block<T> block;
+  const BernoulliNllForward& a = job.a;
+  const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
+  T x[kBlock], weight[kBlock], nats[kBlock];
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t image = index / blocks(size), first = index % blocks(size) * kBlock;
-    const int64_t count = block.read(static_cast<const X*>(job.a.x) + image * size,
-                                     static_cast<const S*>(job.a.logits) + image * size, size, first);
-    for (int64_t i = 0; i < count; i += kLanes<T>)
-      store(block.x + i, bernoulli_nats<T>(load(block.x + i), load(block.logits + i)));
-    for (int64_t i = count; i < whole_lanes(count); ++i) block.x[i] = 0;
-    LaneSum<T> sum;
-    for (int64_t i = 0; i < count; i += kSumLanes)
-      for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) sum.add(part, load(block.x + i + part * kLanes<T>));
-    job.sums[index] = sum.total();
+    const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
+    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
+    const S* logits = static_cast<const S*>(a.logits) + at;
+    read_block(static_cast<const X*>(a.x) + at, count, x);
+    weights.read(at, count, weight);
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vector<T> n = bernoulli_nats<T>(load(x + i), load(logits + i, count - i));
+      store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
+    }
+    job.sums[index] = sum_of_block(nats, count);
   }
 }
 
@@ -72,16 +45,22 @@ template <class S, class X>
 void backward_blocks(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
   const BernoulliNllBackward& a = *static_cast<const BernoulliNllBackward*>(context);
-  Block<T> block;
+  const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
+  T x[kBlock], weight[kBlock];
   for (int64_t index = begin; index < end; ++index) {
     const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
-    const int64_t count = block.read(static_cast<const X*>(a.x) + image * a.size,
-                                     static_cast<const S*>(a.logits) + image * a.size, a.size, first);
-    const Vector<T> weight = broadcast(to_arithmetic(static_cast<const S*>(a.grad_nll)[image]));
-    S* grad = static_cast<S*>(a.grad_logits) + image * a.size + first;
-    for (int64_t i = 0; i < count; i += kLanes<T>)
-      store(grad + i, weight * (sigmoid<T>(load(block.logits + i)) - load(block.x + i)), count - i);
+    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
+    const S* logits = static_cast<const S*>(a.logits) + at;
+    const Vector<T> grad = broadcast(static_cast<const T*>(a.grad_nll)[image]);
+    read_block(static_cast<const X*>(a.x) + at, count, x);
+    weights.read(at, count, weight);
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vector<T> g = grad * (sigmoid<T>(load(logits + i, count - i)) - load(x + i));
+      stream(static_cast<S*>(a.grad_logits) + at + i, weights.at ? weights.template times<T>(load(weight + i), g) : g,
+             count - i);
+    }
   }
+  finish_streams();
 }
 
 // Level 1 if u passes the probability of level 0: the inverse of a categorical distribution with logits (0, l).
@@ -112,11 +91,7 @@ int forward(const BernoulliNllForward& a) {
   if (memory.failed()) return kNoMemory;
   Forward<S, X> job{a, memory.take<double>(a.batch * pieces)};
   parallel_for(a.batch * pieces, forward_blocks<S, X>, &job);
-  for (int64_t b = 0; b < a.batch; ++b) {
-    double total = 0;
-    for (int64_t i = 0; i < pieces; ++i) total += job.sums[b * pieces + i];
-    assign(static_cast<S*>(a.nll)[b], static_cast<Arithmetic<S>>(total));
-  }
+  add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
   return kOk;
 }
 
@@ -128,6 +103,7 @@ int forward(const BernoulliNllForward& a) {
 template <class S>
 int backward(const BernoulliNllBackward& a) {
   BernoulliNllBackward job = a;
+  use_huge_pages(a.grad_logits, a.batch * a.size * static_cast<int64_t>(sizeof(S)));
   parallel_for(a.batch * blocks(a.size), a.x_is_bytes ? backward_blocks<S, uint8_t> : backward_blocks<S, S>, &job);
   return kOk;
 }

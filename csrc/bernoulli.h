@@ -8,16 +8,17 @@ namespace genfast {
 
 struct BernoulliNllForward {
   Type type;
-  const void *x, *logits;           // uint8 or S [B, N, M], S [B, N, M]
-  void* nll;                        // S [B], out
-  int64_t batch, size, x_is_bytes;  // size = N M
+  const void *x, *logits;                            // uint8 or S [B, N, M], S [B, N, M]
+  const void* weight;                                // uint8 or S [B, N, M], or null
+  void* nll;                                         // T [B], out
+  int64_t batch, size, x_is_bytes, weight_is_bytes;  // size = N M
 };
 
 struct BernoulliNllBackward {
   Type type;
-  const void *grad_nll, *x, *logits;
+  const void *grad_nll, *x, *logits, *weight;
   void* grad_logits;  // out, shaped like logits
-  int64_t batch, size, x_is_bytes;
+  int64_t batch, size, x_is_bytes, weight_is_bytes;
 };
 
 struct BernoulliSample {

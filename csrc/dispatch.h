@@ -6,6 +6,9 @@
 #include "diagonal_block.h"
 #include "diagonal_lstm.h"
 #include "gated_activation.h"
+#include "gaussian.h"
+#include "gaussian_latent.h"
+#include "importance_bound.h"
 #include "logistic_mixture.h"
 #include "pixel_program.h"
 #include "row_lstm.h"
@@ -32,6 +35,12 @@ namespace genfast {
   OP(logistic_mixture_nll_forward, LogisticMixtureNllForward)   \
   OP(logistic_mixture_nll_backward, LogisticMixtureNllBackward) \
   OP(logistic_mixture_sample, LogisticMixtureSample)            \
+  OP(gaussian_latent_forward, GaussianLatentForward)            \
+  OP(gaussian_latent_backward, GaussianLatentBackward)          \
+  OP(gaussian_nll_forward, GaussianNllForward)                  \
+  OP(gaussian_nll_backward, GaussianNllBackward)                \
+  OP(importance_bound_forward, ImportanceBoundForward)          \
+  OP(importance_bound_backward, ImportanceBoundBackward)        \
   OP(pixel_program, PixelProgram)
 
 struct Kernels {

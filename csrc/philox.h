@@ -7,8 +7,13 @@ namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
 
-// Word 0 of the block of counter (draw, element, low half of image, high half of image) under the key `seed`.
-inline __attribute__((always_inline)) uint32_t philox(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
+struct PhiloxWords {
+  uint32_t a, b, c, d;
+};
+
+// The block of counter (draw, element, low half of image, high half of image) under the key `seed`.
+inline __attribute__((always_inline)) PhiloxWords philox_words(uint64_t seed, uint64_t image, uint32_t element,
+                                                               uint32_t draw) {
   uint32_t a = draw, b = element, c = static_cast<uint32_t>(image), d = static_cast<uint32_t>(image >> 32);
   uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
 #pragma GCC unroll 10
@@ -19,7 +24,12 @@ inline __attribute__((always_inline)) uint32_t philox(uint64_t seed, uint64_t im
     b = static_cast<uint32_t>(q), d = static_cast<uint32_t>(p);
     low += 0x9E3779B9, high += 0xBB67AE85;
   }
-  return a;
+  return {a, b, c, d};
+}
+
+// Word 0 of it.
+inline __attribute__((always_inline)) uint32_t philox(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
+  return philox_words(seed, image, element, draw).a;
 }
 
 // In [0, 1), a multiple of 2^-24: exact in float too.

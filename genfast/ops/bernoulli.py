@@ -141,7 +141,7 @@ _nll = register(
     residuals=("x", "logits", "weight"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
-    dtypes={},
+    dtypes={**_NATIVE, "triton": ()},
 )
 _sample = register_without_gradient(
     "bernoulli_sample",

@@ -6,10 +6,9 @@ from genfast._checks import check_shape, check_tensors, check_weight, wide
 from genfast._register import register
 from genfast.reference.gaussian import gaussian_nll_ref
 
-_NATIVE = {}
-_LATER = {
+_NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
+    "triton": (),
 }
 
 

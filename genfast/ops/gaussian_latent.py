@@ -6,10 +6,9 @@ from genfast._checks import check_shape, check_tensors, check_whole, signed, wid
 from genfast._register import register
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
-_NATIVE = {}
-_LATER = {
+_NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
+    "triton": (),
 }
 _SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
 

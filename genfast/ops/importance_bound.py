@@ -6,10 +6,9 @@ from genfast._checks import check_tensors, wide
 from genfast._register import register
 from genfast.reference.importance_bound import importance_bound_ref
 
-_NATIVE = {}
-_LATER = {
+_NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
+    "triton": (),
 }
 
 
