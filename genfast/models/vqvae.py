@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -37,8 +38,8 @@ class VQVAEConfig(ImageConfig):
         codebooks: codes of a place, each of a codebook of its own that quantises what is left by those before.
         likelihood: bernoulli (2 levels), gaussian (one variance for each channel) or mixture (of logistics).
         mixtures: logistics of a pixel's mixture.
-        ema: codebook by moving means of its vectors, else by gradients.
-        decay: of those moving means.
+        codebook_update: ema (moving means of a code's vectors) or gradient.
+        decay: of those moving means, and of the counts that find dead codes.
         commitment: weight of the term that keeps features near their code.
         restart: share of the mean use below which a code begins anew.
     """
@@ -51,7 +52,7 @@ class VQVAEConfig(ImageConfig):
     codebooks: int = 1
     likelihood: Kind = "mixture"
     mixtures: int = 5
-    ema: bool = True
+    codebook_update: Literal["ema", "gradient"] = "ema"
     decay: float = 0.99
     commitment: float = 0.25
     restart: float = 0.1
@@ -70,6 +71,8 @@ class VQVAEConfig(ImageConfig):
             raise ValueError(f"VQVAEConfig: height and width must be {expected}; got {self.height} and {self.width}")
         if self.codes > 65536:
             raise ValueError(f"VQVAEConfig: codes must be at most 65536; got {self.codes}")
+        if self.codebook_update not in ("ema", "gradient"):
+            raise ValueError(f"VQVAEConfig: codebook_update must be ema or gradient; got {self.codebook_update!r}")
         try:
             Likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
         except ValueError as error:
@@ -118,7 +121,12 @@ class VQVAE(ImageModel):
         super().__init__(config)
         c = config
         self.pixels = Likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
-        options = {"ema": c.ema, "decay": c.decay, "commitment": c.commitment, "restart": c.restart}
+        options = {
+            "ema": c.codebook_update == "ema",
+            "decay": c.decay,
+            "commitment": c.commitment,
+            "restart": c.restart,
+        }
         if c.codebooks == 1:
             self.quantizer = VectorQuantizer(c.codes, c.features, **options)
         else:
