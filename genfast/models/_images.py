@@ -56,14 +56,16 @@ class ImageModel(Pretrained, nn.Module):
         super().__init__()
         self.config = config
 
-    def _check_images(self, x):
+    def _check_images(self, x, size=None):
+        """`size`: the height and width that x must have, those of the config if not given."""
         c, model = self.config, type(self).__name__
+        height, width = size or (c.height, c.width)
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{model}: x must be a torch.Tensor; got {type(x).__name__}")
         if x.dtype != torch.uint8:
             raise TypeError(f"{model}: x must hold levels as torch.uint8; got {x.dtype}")
-        if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
-            expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
+        if x.dim() != 4 or x.shape[1:] != (c.channels, height, width):
+            expected = f"[B, C, H, W] with C={c.channels}, H={height}, W={width}"
             raise ValueError(f"{model}: x must have shape {expected}; got {tuple(x.shape)}")
         if x.device != (device := next(self.parameters()).device):
             raise ValueError(f"{model}: x must be on the model's device {device}; got {x.device}")

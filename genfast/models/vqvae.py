@@ -142,28 +142,33 @@ class VQVAE(ImageModel):
         """Whether all pixels share the variance of their channel, so that training minimises the squared error."""
         return self.config.likelihood == "gaussian"
 
-    def encode(self, x):
+    def encode(self, x, *, any_size=False):
         """Codes of images: uint8 [B, C, H, W], levels -> int64 [B, h, w], 0 to K - 1.
+
+        `any_size`: H and W may be any multiples of 2**downsampling, as everything is made of convolutions.
 
         Raises: TypeError for another dtype; ValueError for another shape or device, or a value out of range.
         """
-        self._check_images(x)
+        size, step = None, 2**self.config.downsampling
+        if any_size and isinstance(x, torch.Tensor) and x.dim() == 4:
+            size = tuple(max(1, length // step) * step for length in x.shape[2:])
+        self._check_images(x, size)
         codes = self.quantizer.encode(self._features(x))
         return codes if codes.dim() == 3 else codes.permute(0, 2, 3, 1).flatten(2)
 
-    def decode(self, codes):
-        """Parameters of the likelihood, [B, P, H, W], of codes int64 [B, h, w].
+    def decode(self, codes, *, any_size=False):
+        """Parameters of the likelihood, [B, P, H, W], of codes int64 [B, h, w]; `any_size`: of any h and w.
 
         Raises: TypeError for another dtype; ValueError for another shape or a code out of range.
         """
-        height, width = self.config.grid
+        count, (height, width) = self.config.codebooks, self.config.grid
         if not isinstance(codes, torch.Tensor) or codes.dtype != torch.int64:
             got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
             raise TypeError(f"VQVAE: codes must be torch.int64; got {got}")
-        if codes.shape[1:] != (height, width) or codes.dim() != 3:
+        fits = codes.dim() == 3 and (codes.shape[1:] == (height, width) or any_size and codes.shape[2] % count == 0)
+        if not fits:
             expected = f"[B, h, w] with h={height}, w={width}"
             raise ValueError(f"VQVAE: codes must have shape {expected}; got {tuple(codes.shape)}")
-        count = self.config.codebooks
         if count > 1:
             codes = codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2)
         return self._decoded(self.quantizer.lookup(codes))
