@@ -36,7 +36,7 @@ from genfast.train import PRESETS, TrainConfig
 from genfast.train.session import evaluate, train
 
 # Fields of a config that no option sets: the data decide, or a second training.
-FROM_DATA = ("channels", "height", "width", "levels", "classes", "prior")
+FROM_DATA = ("channels", "height", "width", "levels", "classes", "examples", "prior")
 
 
 def main(argv=None):
@@ -109,7 +109,10 @@ def _evaluate_options(parser):
     add_split(parser)
     parser.add_argument("--batch", type=count, default=250, help="images per batch (250)")
     add_device(parser)
-    parser.add_argument("--seed", type=int, default=0, help="changes nothing: the likelihoods are exact")
+    parser.add_argument("--images", type=count, help="only the first so many images (all)", metavar="N")
+    text = "importance samples of each image, for models with latents (5000)"
+    parser.add_argument("--samples", type=count, default=5000, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")
 
 
 def _demo_options(parser):
@@ -176,7 +179,8 @@ def _model_fields(name):
 
 def run_evaluate(args):
     data = {k: getattr(args, k) for k in DATA_OPTIONS}
-    for line in evaluate(args.target, data, args.split, args.batch, args.device):
+    options = {"samples": args.samples, "seed": args.seed, "images": args.images}
+    for line in evaluate(args.target, data, args.split, args.batch, args.device, **options):
         print(line)
 
 

@@ -2,6 +2,16 @@
 
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
 from genfast.metrics.distortion import psnr
+from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
 
-__all__ = ["bits_per_dim", "gzip_nats", "independent_pixel_nll", "png_bytes", "png_nats", "psnr"]
+__all__ = [
+    "active_units",
+    "bits_per_dim",
+    "gzip_nats",
+    "independent_pixel_nll",
+    "latent_nll",
+    "png_bytes",
+    "png_nats",
+    "psnr",
+]

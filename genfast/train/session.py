@@ -1,6 +1,7 @@
 """Training and evaluation from settings, as the command line asks for them."""
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from genfast import metrics, models
 from genfast.data import load
 from genfast.sampling.draws import stream
+from genfast.sampling.latents import is_latent
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.codes import check_prior, code_data, is_codes, take_in
 from genfast.train.config import TrainConfig
@@ -46,7 +48,7 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
         model_config = settings["model_config"]
     else:
         conditional = recipe.get("conditional", False) if conditional is None else conditional
-        model_config = recipe.get("model", {}) | model_options | _fixed_by(training, conditional)
+        model_config = recipe.get("model", {}) | model_options | _fixed_by(model, training, conditional)
     torch.manual_seed(config.seed)
     network = models.build(model, **model_config)
     if init_from:
@@ -68,10 +70,12 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
     return result
 
 
-def _fixed_by(data, conditional):
+def _fixed_by(model, data, conditional):
     """What the data decide of a model's config."""
     _, channels, height, width = data.images.shape
     fixed = {"channels": channels, "height": height, "width": width, "levels": data.levels}
+    if any(field.name == "examples" for field in fields(models.MODELS[model][1])):
+        fixed["examples"] = len(data)
     if not conditional:
         return fixed
     if data.labels is None:
@@ -81,7 +85,7 @@ def _fixed_by(data, conditional):
 
 def _start_from(network, target, training):
     start = open_model(target)
-    if start.name != network.name:
+    if not isinstance(network, type(start)):  # an IWAE may start as the VAE that it is
         raise ValueError(f"{target}: expected a {network.name} to start from; got a {start.name}")
     check(start, training)
     copy_into(network, start.state_dict(), str(target))
@@ -104,24 +108,46 @@ def load_data(source, split):
     return data
 
 
-def evaluate(target, data_options, split, batch, device="cpu"):
-    """Lines of a report: the model's NLL on held-out images, and what simpler models make of them."""
+def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, seed=0, images=None):
+    """Lines of a report: the model's NLL on held-out images, and what simpler models make of them.
+
+    Of a model with Gaussian latents `samples` and `seed` are those of its `log_prob`. `images`: how many, the first
+    of the held-out ones; None: all.
+    """
     model = open_model(target).to(pick_device(device))
     source = data_of(target, data_options)
-    held_out = held_out_data(source, split)
+    held_out = first_images(held_out_data(source, split), images)
     check(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
-    for name, nats in nll_table(model, training, held_out, batch).items():
+    for name, nats in nll_table(model, training, held_out, batch, samples=samples, seed=seed).items():
         yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, dims):9.4f}"
+    if is_latent(model):
+        parts = batches(inputs(model, held_out), batch)
+        used = int(metrics.active_units(model, parts).sum())
+        yield f"model: log-likelihood by {samples} importance samples; {used} of {model.config.latent} latents active"
 
 
-def nll_table(model, training, held_out, batch=250):
-    """Nats per image of the held-out images under the model, and under what knows less."""
-    images, levels = held_out.images, held_out.levels
-    return {
-        "model": mean_nats(model, track(batches(inputs(model, held_out), batch), "batch")),
+def first_images(data, count):
+    """The first `count` images of data, or all for None."""
+    if count is None or count >= len(data):
+        return data
+    labels = None if data.labels is None else data.labels[:count]
+    return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
+
+
+def nll_table(model, training, held_out, batch=250, *, samples=5000, seed=0):
+    """Nats per image of the held-out images under the model, and under what knows less.
+
+    Of a model with Gaussian latents: by importance samples, and its bounds.
+    """
+    images, levels, parts = held_out.images, held_out.levels, batches(inputs(model, held_out), batch)
+    if is_latent(model):
+        rows = metrics.latent_nll(model, track(parts, "batch"), samples=samples, seed=seed)
+    else:
+        rows = {"model": mean_nats(model, track(parts, "batch"))}
+    return rows | {
         "independent pixels": metrics.independent_pixel_nll(training.images, images, levels),
         "gzip": metrics.gzip_nats(images, levels),
         "PNG": metrics.png_nats(images, levels),
