@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
+from genfast._cli_compression import compress_options, decompress_options, run_compress, run_decompress
 from genfast._cli_latent import (
     embed_options,
     interpolate_options,
@@ -214,6 +215,8 @@ COMMANDS = {
     "interpolate": (interpolate_options, run_interpolate, "images on the way from one to another"),
     "traverse": (traverse_options, run_traverse, "what each latent of a VAE does"),
     "embed": (embed_options, run_embed, "images as vectors: to a file, their neighbours, what they tell of labels"),
+    "compress": (compress_options, run_compress, "images to a small file by a vq-vae's codes, beside JPEG"),
+    "decompress": (decompress_options, run_decompress, "images from such a file"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from genfast.data._images import SPLITS, check_split, image_data, quantise, split_indices
 
@@ -38,6 +39,20 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
         raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
     stack = np.stack([image for _, image in _same_size(images)])
     return image_data(quantise(stack, levels).transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
+
+
+def read_images(paths, channels, levels):
+    """Image files of one size as levels: uint8 [N, C, H, W], the top of 256 values as for a folder.
+
+    Raises: FileNotFoundError for a file that is not there; ValueError for one that is broken or of another size.
+    """
+    paths = [Path(path) for path in paths]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: expected an image file; got none")
+    images, _ = _decode(paths, channels, None, strict=True)
+    stack = np.stack([image for _, image in _same_size(images)])
+    return torch.from_numpy(np.ascontiguousarray(quantise(stack, levels).transpose(0, 3, 1, 2)))
 
 
 def _files(folder):

@@ -126,6 +126,87 @@ PRESETS = {
             },
         },
     },
+    "vq-vae": {
+        "digits": {
+            "data": "digits",
+            "model": {"codes": 64, "features": 16, "hidden": 48, "layers": 2, "downsampling": 1, "decay": 0.95},
+            "train": {
+                "steps": 2000,
+                "batch": 32,
+                "lr": 2e-3,
+                "warmup": 100,
+                "ema": 0.995,
+                "weight_decay": 0.02,
+                "eval_every": 200,
+                "save_every": 1000,
+            },
+        },
+        "photos": {
+            "data": "photos",
+            "model": {"codes": 256, "features": 32, "hidden": 64, "layers": 2, "decay": 0.95, "likelihood": "gaussian"},
+            "train": {
+                "steps": 3000,
+                "batch": 16,
+                "lr": 2e-3,
+                "warmup": 100,
+                "ema": 0.995,
+                "weight_decay": 0.02,
+                "precision": "bfloat16",
+                "eval_every": 250,
+                "eval_batch": 52,
+                "save_every": 1000,
+            },
+        },
+    },
+    "vae": {
+        "mnist": {
+            "data": "mnist-binary",
+            "model": {"latent": 32, "network": "conv", "hidden": 24, "layers": 1},
+            "train": {
+                "steps": 80_000,
+                "batch": 64,
+                "lr": 3e-3,
+                "betas": (0.9, 0.999),
+                "warmup": 300,
+                "ema": 0.9995,
+                "weight_decay": 0.02,
+                "precision": "bfloat16",
+                "eval_every": 4000,
+                "save_every": 1000,
+            },
+        },
+        "digits": {
+            "data": "digits",
+            "model": {"latent": 16, "network": "conv", "hidden": 16, "layers": 1, "dropout": 0.2},
+            "train": DIGITS,
+        },
+    },
+    "iwae": {
+        "mnist": {
+            "data": "mnist-binary",
+            "model": {
+                "latent": 32,
+                "network": "conv",
+                "hidden": 16,
+                "layers": 1,
+                "samples": 50,
+                "resampled": 1,
+                "pretraining": 60_000,
+            },
+            "train": {
+                "steps": 80_000,
+                "batch": 64,
+                "lr": 3e-3,
+                "betas": (0.9, 0.999),
+                "warmup": 300,
+                "ema": 0.9995,
+                "weight_decay": 0.02,
+                "precision": "bfloat16",
+                "eval_every": 20_000,
+                "save_every": 1000,
+            },
+        },
+    },
 }
 
 
