@@ -73,10 +73,10 @@ def run_reconstruct(args):
     found = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
     shown = [brightness(images[: args.n], data.levels) for images in (data.images, found)]
     write_bytes(path, png(grid(_stacked(*shown), 256, columns=min(ACROSS, len(shown[0])))))
-    wrong = 100 * float((found != data.images).double().mean())
+    wrong = f", {100 * float((found != data.images).double().mean()):.2f} % of bits wrong" if data.levels == 2 else ""
     print(f"{path}: {len(shown[0])} images, truth above, reconstruction below")
     psnr = metrics.psnr(found, data.images, data.levels)
-    print(f"{data.name}: {len(found)} images, PSNR {psnr:.2f} dB, {wrong:.2f} % of values wrong")
+    print(f"{data.name}: {len(found)} images, PSNR {psnr:.2f} dB{wrong}")
 
 
 def run_interpolate(args):

@@ -136,7 +136,8 @@ def run_inpaint(args):
     means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
     write_bytes(path, rows(true, torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means)))
     results = f"{repeats} results{', their mean' if means else ''}"
-    how = "drawn in raster order" if args.order == "raster" else _accepted(result.acceptance)
+    how = {"raster": "drawn in raster order", "pseudo-gibbs": "approximate"}.get(args.order)
+    how = how or _accepted(result.acceptance)
     print(f"{path}: {len(truth)} images, each: truth, input, {results}; {how}")
     if not known.all():
         print(
@@ -152,7 +153,8 @@ def _errors(images, means, truth, known, levels):
         error = imputation_error(
             filled, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels
         )  # fmt: skip
-        found.append(f"{name} {100 * error['wrong']:.2f} % wrong, PSNR {error['psnr']:.2f} dB")
+        wrong = f"{100 * error['wrong']:.2f} % of bits wrong, " if levels == 2 else ""
+        found.append(f"{name} {wrong}PSNR {error['psnr']:.2f} dB")
     return "; ".join(found)
 
 

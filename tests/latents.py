@@ -5,7 +5,6 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -96,28 +95,52 @@ def every_image(model):
 
 @functools.cache
 @torch.no_grad()
+def grid(kind):
+    """Latents on a grid as parameters of the likelihood, and their prior probabilities, float64."""
+    model = tiny(kind)
+    line = torch.linspace(-6, 6, {1: 601, 2: 81}[model.config.latent])
+    z = torch.cartesian_prod(*[line] * model.config.latent).view(-1, model.config.latent)
+    prior = (-z.double().square().sum(1) / 2).softmax(0)
+    labels = None if label_of(model) is None else torch.full((len(z),), label_of(model))
+    return model.decode(z, labels), prior
+
+
+def likelihoods(kind, image, weight=None):
+    """p(image | z) on the grid: uint8 [C, H, W] -> float64."""
+    parameters, _ = grid(kind)
+    weight = None if weight is None else weight.expand(len(parameters), *image.shape).contiguous()
+    image = image.expand(len(parameters), -1, -1, -1).contiguous()
+    return (-tiny(kind).nll(image, parameters, weight).double()).exp()
+
+
+@functools.cache
 def integrated(kind):
     """The weight of every image, float64 [N], by a sum over a grid of latents: for a Gaussian, its density."""
-    model = tiny(kind)
-    points = {1: 201, 2: 61}[model.config.latent]
-    line = torch.linspace(-6, 6, points)
-    z = torch.cartesian_prod(*[line] * model.config.latent).view(-1, model.config.latent)
-    prior = torch.from_numpy(np.exp(-z.double().square().sum(1).numpy() / 2))
-    prior = prior / prior.sum()
-    labels = None if label_of(model) is None else torch.full((len(z),), label_of(model))
-    parameters = model.decode(z, labels)
-    likelihoods = [
-        (-model.nll(image.expand(len(z), -1, -1, -1).contiguous(), parameters).double()).exp()
-        for image in every_image(model)
-    ]
-    return torch.stack(likelihoods) @ prior
+    return torch.stack([likelihoods(kind, image) for image in every_image(tiny(kind))]) @ grid(kind)[1]
 
 
 def conditional(kind, known, truth):
     """The probability of every image given the known values of `truth`, bool and uint8 [C, H, W]."""
     fitting = ((every_image(tiny(kind)) == truth) | ~known).flatten(1).all(1)
-    p = torch.where(fitting, integrated(kind), 0)
+    p = _rounded(kind, known, truth) if kind == "gaussian" else integrated(kind)
+    p = torch.where(fitting, p, 0)
     return p / p.sum()
+
+
+def _rounded(kind, known, truth):
+    """The weight of every image where known values have their density, and unknown ones are rounded to levels."""
+    (parameters, prior), model = grid(kind), tiny(kind)
+    seen = prior * likelihoods(kind, truth, known)
+    mean, log_variance = parameters.double().chunk(2, 1)
+    edges = torch.tensor([-math.inf, -0.5, 0.5, math.inf], dtype=torch.float64)  # of the levels -1, 0 and 1
+    below = torch.distributions.Normal(mean[..., None], (log_variance / 2).exp()[..., None]).cdf(edges)
+    share = below.diff(dim=-1)
+    unknown = ~known.expand(mean.shape[1:])
+    found = []
+    for image in every_image(model):
+        p = share.gather(-1, image.long().expand(len(mean), -1, -1, -1)[..., None])[..., 0]
+        found.append((seen * torch.where(unknown, p, 1).flatten(1).prod(1)).sum())
+    return torch.stack(found)
 
 
 def posterior(kind, noise, noisy):

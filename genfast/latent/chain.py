@@ -11,6 +11,10 @@ A step leaves the target as it is:
    a random factor times the standard deviation of a posterior that is fixed: small for a latent that is well known.
 3. x ~ p(x | z) g(x) / G(z), value by value.
 
+A Gaussian likelihood is a density, of which known values have their share, while draws are rounded to levels. There 1,
+for imputation, proposes x' as 3 draws it together with z', and takes both by the ratio p(z') G(z') q(z | x') / (p(z)
+G(z) q(z' | x)).
+
 Without the decisions of 1, and without 2, it is pseudo-Gibbs (Rezende et al. 2014, arXiv 1401.4082, appendix F), whose
 limit is another distribution unless q is the exact posterior: it is how every chain begins.
 """
@@ -29,18 +33,16 @@ FACTORS = 0.2, 2.0
 # Pseudo-Gibbs steps that a chain begins with: from nowhere, few of its first proposals would be taken.
 WARM_UP = 20
 # What each set of random numbers of a step is for.
-POSTERIOR, DECISION, WALK, WALK_DECISION, VALUES, FACTOR = range(6)
+POSTERIOR, DECISION, WALK, WALK_DECISION, VALUES, FACTOR, PROPOSAL = range(7)
 _LOW = 0xFFFFFFFF
 
 
 class Known:
-    """The evidence of values that are known exactly: `images` uint8 where `known`, both [n, C, H, W].
+    """The evidence of values that are known exactly: `images` uint8 where `known`, both [n, C, H, W]."""
 
-    A Gaussian likelihood is a density, and its draws are rounded to levels: there the chain is exact up to that.
-    """
-
-    def __init__(self, model, images, known):
+    def __init__(self, model, network, images, known):
         self.model, self.images, self.known = model, images, known
+        self.rounds = network.head == "gaussian"
 
     def start(self, seed, first):
         """Images to begin with: what is unknown, drawn from the model."""
@@ -61,6 +63,8 @@ class Noisy:
     Where the channels of a pixel depend on each other given z, no sum over all their levels is at hand: then z walks
     given x, and a pixel is proposed from p(x | z) and taken with probability min(1, g(x') / g(x)).
     """
+
+    rounds = False
 
     def __init__(self, model, network, evidence):
         self.model, self.network, self.log_g = model, network, evidence
@@ -168,10 +172,15 @@ class LatentChains:
         mean, log_variance = self.model.encode(self.x, self.labels)
         z = self._normal(mean, log_variance, number, POSTERIOR)
         parameters = self.model.decode(z, self.labels)
-        ratio = _log_prior(z) - _log_prior(self.z)
-        ratio = ratio + self.model.nll(self.x, self.parameters).double() - self.model.nll(self.x, parameters).double()
+        there = ops.gaussian_nll(z, mean, log_variance).double()
+        if self.evidence.rounds:
+            x = self.evidence.draw(parameters, self.x, self._seed(number, PROPOSAL), self.first)
+            mean, log_variance = self.model.encode(x, self.labels)
+            gain = self.evidence.log_evidence(parameters, x) - self.evidence.log_evidence(self.parameters, self.x)
+        else:
+            gain = self.model.nll(self.x, self.parameters).double() - self.model.nll(self.x, parameters).double()
         back = ops.gaussian_nll(self.z, mean, log_variance).double()
-        ratio = ratio + ops.gaussian_nll(z, mean, log_variance).double() - back
+        ratio = _log_prior(z) - _log_prior(self.z) + gain + there - back
         self._decide(0, z, parameters, ratio, number, DECISION)
 
     def _walk_step(self, number):

@@ -58,7 +58,7 @@ def impute(
         for part in batches(n, size):
             given, there = images[part].to(network.device), known[part].to(network.device)
             chains = LatentChains(
-                model, network, Known(model, given, there), len(given), seed=seed, first=first + part.start,
+                model, network, Known(model, network, given, there), len(given), seed=seed, first=first + part.start,
                 labels=part_of(labels, part), exact=method == "metropolis", warm_up=min(WARM_UP, steps // 4),
             )  # fmt: skip
             drawn.append(given)

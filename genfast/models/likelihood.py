@@ -53,19 +53,29 @@ class Likelihood:
     def nll(self, x, parameters, weight=None):
         """Negative log-likelihood in nats per image, [B], in float32 or wider.
 
-        `weight`: [B, C, H, W] as `bernoulli_nll` takes it. The gaussian is a density per level: that of the scaled
-        level times its distance to the next, 2 / (L - 1), so that it compares with the other kinds.
+        `weight`: [B, C, H, W] as `bernoulli_nll` takes it; a mixture couples the channels of a pixel, for which the
+        weight of the first counts. The gaussian is a density per level: that of the scaled level times its distance to
+        the next, 2 / (L - 1), so that it compares with the other kinds.
         """
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         given = {} if weight is None else {"weight": weight}
         if self.kind == "bernoulli":
             return ops.bernoulli_nll(x, parameters, **given)
+        if self.kind == "mixture" and weight is not None:
+            nll, weight = self._mixture_nll_of_pixels(x, parameters), weight[:, 0]
+            return torch.where(weight == 0, 0, weight * nll).flatten(1).sum(1)
         if self.kind == "mixture":
-            return ops.logistic_mixture_nll(x, parameters, self.levels, **given)
+            return ops.logistic_mixture_nll(x, parameters, self.levels)
         mean, log_variance = parameters.chunk(2, 1)
         nll = ops.gaussian_nll(self.scaled(x, parameters.dtype), mean, log_variance, **given)
         values = x[0].numel() if weight is None else weight.flatten(1).sum(1)
         return nll + math.log((self.levels - 1) / 2) * values
+
+    def _mixture_nll_of_pixels(self, x, parameters):
+        """[B, H, W]: every pixel as an image of its own."""
+        shape = x[:, 0].shape
+        x, parameters = (t.movedim(1, -1).flatten(0, 2)[:, :, None, None] for t in (x, parameters))
+        return ops.logistic_mixture_nll(x, parameters, self.levels).view(shape)
 
     def expected(self, parameters):
         """The mean as levels, float [B, C, H, W], 0 to L - 1; of colours in a mixture, G and B given the means."""
