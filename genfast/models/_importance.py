@@ -10,16 +10,12 @@ from genfast import ops
 CPU_VALUES, GPU_VALUES = 2**21, 2**27
 
 
-def log_weights(model, x, labels, mean, log_variance, *, seed, first=0, samples=1, first_sample=0, path=None):
-    """`log p(x, z) - log q(z | x)` of draws from q = N(mean, exp(log_variance)): [B, S] nats.
+def log_weights(model, x, labels, z, mean, log_variance):
+    """`log p(x, z) - log q(z | x)` of latents z [B S, Z], those of an image one after the other: [B, S] nats.
 
-    `path`: a list that z is appended to, and then log q has the parameters of q detached, as the path of
-    `importance_bound` wants it.
+    Args: x uint8 [B, C, H, W]; labels [B] or None; mean, log_variance [B, Z] of q.
     """
-    z, _ = ops.gaussian_latent(mean, log_variance, seed, first, samples, first_sample=first_sample)
-    if path is not None:
-        path.append(z)
-        mean, log_variance = mean.detach(), log_variance.detach()
+    samples = len(z) // len(x) if len(x) else 1
     x, mean, log_variance = (t.repeat_interleave(samples, 0) for t in (x, mean, log_variance))
     labels = None if labels is None else labels.repeat_interleave(samples)
     zero = torch.zeros_like(z)
@@ -40,10 +36,10 @@ def importance_log_prob(model, x, labels, *, samples, seed, first):
         chosen = None if labels is None else labels[part]
         total = torch.full((len(x[part]),), -math.inf, dtype=torch.float64, device=x.device)
         for start in range(0, samples, draws):
-            weights = log_weights(
-                model, x[part], chosen, mean[part], log_variance[part], seed=seed, first=first + begin,
-                samples=min(draws, samples - start), first_sample=start,
-            )  # fmt: skip
+            q = mean[part], log_variance[part]
+            count = min(draws, samples - start)
+            z, _ = ops.gaussian_latent(*q, seed, first + begin, count, first_sample=start)
+            weights = log_weights(model, x[part], chosen, z, *q)
             total = torch.logaddexp(total, weights.double().logsumexp(1))
         result[part] = total - math.log(samples)
     return result

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from genfast import ops
 from genfast.models._importance import log_weights
 from genfast.models.vae import VAE, VAEConfig
@@ -28,13 +30,17 @@ class IWAEConfig(VAEConfig):
         decoder_dropout: the same of the decoder.
         samples: S, importance samples of every image.
         estimator: iwae (of the gradient), or dreg: doubly reparameterised, of less variance for the encoder.
+        resampled: samples of an image that the gradient is taken of, drawn by their weights; 0 for all of them.
+        pretraining: updates at the beginning that take one sample, as a VAE does.
     """
 
     samples: int = 50
     estimator: Literal["iwae", "dreg"] = "iwae"
+    resampled: int = 0
+    pretraining: int = 0
 
     def least(self):
-        return super().least() | {"samples": 1}
+        return super().least() | {"samples": 1, "resampled": 0, "pretraining": 0}
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,7 +54,10 @@ class IWAEConfig(VAEConfig):
 class IWAE(VAE):
     """A `VAE` trained on `E log 1/S sum_s p(x, z_s) / q(z_s | x)`, which lies between the ELBO and log p(x).
 
-    `bound` is that of S = `samples`; everything else is as of a `VAE`.
+    `bound` is that of S = `samples`; everything else is as of a `VAE`. With `resampled` R all samples are decoded
+    without a gradient, and R of them, drawn with the probabilities of the normalised weights, once more with one: its
+    mean is the gradient of all, at a third of the time and a fraction S / R of the memory. The updates of `pretraining`
+    are counted by `updates`, which a checkpoint holds.
 
     Paper: Importance Weighted Autoencoders, equation 8, arXiv 1509.00519; the estimator dreg: Doubly Reparameterized
         Gradient Estimators, equation 8, arXiv 1810.04152.
@@ -58,15 +67,34 @@ class IWAE(VAE):
     name = "iwae"
     config_type = IWAEConfig
 
+    def __init__(self, config):
+        super().__init__(config)
+        # A float, as all weights of a model file have one dtype: exact up to 2**24 updates.
+        self.register_buffer("updates", torch.zeros(()))
+
     def loss(self, x, labels=None):
-        """What training minimises: [B] nats. Arguments and errors as `encode`."""
-        path = [] if self.config.estimator == "dreg" else None
-        mean, log_variance = self.encode(x, labels)
-        weights = log_weights(
-            self, x, labels, mean, log_variance, seed=drawn_seed(), samples=self.config.samples, path=path
-        )
-        # Without a gradient there is nothing to hook.
-        return -ops.importance_bound(weights, path[0] if path and path[0].requires_grad else None)
+        """What training minimises: [B] nats. In training mode it counts `updates`. Arguments and errors as `encode`."""
+        c, (mean, log_variance) = self.config, self.encode(x, labels)
+        first = self.training and c.pretraining and self.updates < c.pretraining
+        if self.training:
+            self.updates += 1
+        samples = 1 if first else c.samples
+        z, kl = ops.gaussian_latent(mean, log_variance, drawn_seed(), samples=samples)
+        if first:
+            return self.nll(x, self.decode(z, labels)) + kl
+        dreg = c.estimator == "dreg" and z.requires_grad  # without a gradient there is nothing to hook
+        q = (mean.detach(), log_variance.detach()) if dreg else (mean, log_variance)
+        if not 0 < c.resampled < samples:
+            return -ops.importance_bound(log_weights(self, x, labels, z, *q), z if dreg else None)
+        with torch.no_grad():
+            weights = log_weights(self, x, labels, z, mean, log_variance)
+            bound, shares = ops.importance_bound(weights), weights.softmax(1)
+            chosen = torch.multinomial(shares, c.resampled, replacement=True)
+        z = z.unflatten(0, (-1, samples)).gather(1, chosen[..., None].expand(-1, -1, c.latent)).flatten(0, 1)
+        if dreg:
+            z.register_hook(lambda grad: grad * shares.gather(1, chosen).view(-1, 1))
+        taken = log_weights(self, x, labels, z, *q).mean(1)
+        return taken.detach() - taken - bound
 
     def bound(self, x, labels=None, *, seed=0, first=0):
         """What evaluation reports: the importance-weighted bound of `samples` draws, the same at every call."""

@@ -207,8 +207,9 @@ class VAE(ImageModel):
 
     def log_weights(self, x, labels=None, *, samples, seed, first=0):
         """`log p(x, z) - log q(z | x)` of `samples` draws of every image: [B, S] nats. Arguments as `elbo`."""
-        mean, log_variance = self.encode(x, labels)
-        return log_weights(self, x, labels, mean, log_variance, seed=seed, first=first, samples=samples)
+        q = self.encode(x, labels)
+        z, _ = ops.gaussian_latent(*q, seed, first, samples)
+        return log_weights(self, x, labels, z, *q)
 
     @torch.no_grad()
     def log_prob(self, x, labels=None, *, samples=5000, seed=0, first=0):

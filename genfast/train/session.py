@@ -88,7 +88,8 @@ def _start_from(network, target, training):
     if not isinstance(network, type(start)):  # an IWAE may start as the VAE that it is
         raise ValueError(f"{target}: expected a {network.name} to start from; got a {start.name}")
     check(start, training)
-    copy_into(network, start.state_dict(), str(target))
+    # What a model has beyond that of its kind that it starts from, such as a count, stays as it is.
+    copy_into(network, network.state_dict() | start.state_dict(), str(target))
 
 
 def load_data(source, split):
