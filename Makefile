@@ -54,7 +54,7 @@ sanitize: $(VENV)/installed
 	$(UNDER_SANITIZERS) $(BIN)/python tests/overflow.py 2>&1 | grep heap-buffer-overflow
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/test_pixel_program.py
-SANITIZE_TESTS ?= tests/test_every_op.py tests/test_every_sampler.py
+SANITIZE_TESTS ?= tests/test_every_op.py tests/test_every_op_reproducible.py tests/test_every_sampler.py tests/test_every_measure.py
 
 clean:
 	rm -rf build $(VENV) runs

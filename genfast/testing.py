@@ -14,12 +14,13 @@ TOLERANCES = {
 
 
 def assert_matches(actual, expected, *, name="result", atol=None, rtol=None):
-    """Raise AssertionError with the worst index and both values unless every element is close. NaN never passes."""
+    """Raise AssertionError with the worst index and both values unless every element is close. NaN never passes, and
+    whole numbers must be equal."""
     if actual.shape != expected.shape:
         raise AssertionError(f"{name}: expected shape {tuple(expected.shape)}; got {tuple(actual.shape)}")
     if actual.numel() == 0:
         return
-    default_atol, default_rtol = TOLERANCES[actual.dtype]
+    default_atol, default_rtol = TOLERANCES.get(actual.dtype, (0, 0))
     atol = default_atol if atol is None else atol
     rtol = default_rtol if rtol is None else rtol
     a, e = actual.detach().cpu().double(), expected.detach().cpu().double()
@@ -144,11 +145,30 @@ def doubled(inputs):
     return {**inputs, **{name: tensor.double() for name, tensor in learned(inputs).items()}}
 
 
-def evaluate(function, inputs, seed=1, **kwargs):
-    """Output and gradients of `function(**inputs)` for a random incoming gradient, by name; inputs are detached."""
+def outputs_of(made):
+    """What a function returned, one tensor or several, as a tuple."""
+    return (made,) if torch.is_tensor(made) else tuple(made)
+
+
+def evaluate(function, inputs, seed=1, used=None, **kwargs):
+    """Outputs and gradients of `function(**inputs)` for random incoming gradients, by name; inputs are detached.
+
+    The output is called "output", of several they are "output0", "output1" and so on; those of whole numbers have no
+    incoming gradient, nor have those that are not in `used`, if it is given: their numbers. What no gradient reaches
+    has one of zeros.
+    """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in learned(inputs).items()}
-    output = function(**{**inputs, **leaves}, **kwargs)
+    outputs = outputs_of(function(**{**inputs, **leaves}, **kwargs))
     generator = torch.Generator().manual_seed(seed)
-    incoming = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
-    gradients = torch.autograd.grad(output, tuple(leaves.values()), incoming)
-    return {"output": output.detach(), **{f"grad_{name}": g for name, g in zip(leaves, gradients)}}
+    incoming = {
+        i: torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
+        for i, output in enumerate(outputs)
+        if output.is_floating_point() and (used is None or i in used)
+    }
+    differentiated = [outputs[i] for i in incoming]
+    gradients = torch.autograd.grad(
+        differentiated, tuple(leaves.values()), tuple(incoming.values()), materialize_grads=True
+    )
+    names = ["output"] if len(outputs) == 1 else [f"output{i}" for i in range(len(outputs))]
+    made = {name: output.detach() for name, output in zip(names, outputs)}
+    return made | {f"grad_{name}": gradient for name, gradient in zip(leaves, gradients)}

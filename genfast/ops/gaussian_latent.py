@@ -8,7 +8,7 @@ from genfast.reference.gaussian_latent import gaussian_latent_ref
 
 _NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 _SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
 
@@ -78,14 +78,15 @@ def gaussian_latent(
     check_whole(op, "samples", samples, 1, 2**31)
     check_whole(op, "first_sample", first_sample, 0, 2**32 - samples + 1)
     seed = signed(op, seed)
+    flat = (shape[0], shape[1:].numel())
     for name, prior in priors.items():
         try:
-            priors[name] = prior.expand(shape).reshape(shape[0], -1)
+            priors[name] = prior.expand(shape).reshape(flat)
         except RuntimeError:
             raise ValueError(f"{op}: {name} must broadcast to {tuple(shape)}; got {tuple(prior.shape)}") from None
-    flat = (shape[0], shape[1:].numel())
     mean, log_variance = mean.reshape(flat), log_variance.reshape(flat)
-    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]),) * 2
+    # Two tensors: torch.compile cannot trace a call that is given the same one twice.
+    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]), mean.new_empty(0, flat[1]))
     settings = (seed, first_index, samples, first_sample, bool(per_latent))
     z, kl = _latent(mean, log_variance, *prior, *settings, backend=backend)
     return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl

@@ -22,6 +22,7 @@ class Spec:
         paper: title, equation, arXiv id.
         batched: the arguments whose dimension 0 counts images; the first float tensor if not given.
         ranges: letter -> the values that a random test may give it, where that is not what other ops allow.
+        estimator: whether stops of the gradient make of it what a numeric derivative is not.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Spec:
     paper: str
     batched: tuple[str, ...] = ()
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    estimator: bool = False
 
     def inputs(self, sizes, *, dtype=torch.float32, device="cpu", seed=0):
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""

@@ -76,6 +76,7 @@ SPEC = Spec(
     make=_make,
     gradients="an estimate by stop-gradients: every order of what the loss and the straight-through value define; "
     "deterministic; the first is native, the higher ones run the reference",
+    estimator=True,
     **_COMMON,
 )
 STATISTICS = Spec(

@@ -1,0 +1,90 @@
+"""Which ops run where, for the tests of every op, and how these run them."""
+
+import pytest
+import torch
+
+import genfast
+from genfast import _backends, testing
+from genfast.reference import SPECS
+
+OPS = list(SPECS)
+CPU_DTYPES = {"reference": (torch.float32, torch.float64, torch.bfloat16)}
+# The interpreter's bfloat16 is silently wrong, and it takes a second for a few pixels.
+INTERPRETED = genfast.backends()["triton"].available and not torch.cuda.is_available()
+
+
+def lanes(ops):
+    """(op, backend, dtype) that must work here. cpp is always among them: a test fails for an op without it."""
+    for op in ops:
+        for backend in ("reference", "cpp", "triton"):
+            if backend == "triton" and not genfast.backends()["triton"].available:
+                continue
+            for dtype in CPU_DTYPES.get(backend) or _backends.dtypes(op, backend):
+                if not (INTERPRETED and backend == "triton" and dtype == torch.bfloat16):
+                    yield op, backend, dtype
+
+
+LANES = list(lanes(OPS))
+DOUBLE = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float64]
+SMOOTH = [op for op in OPS if not SPECS[op].estimator]
+# One lane a backend, in its most precise dtype; and what second derivatives are then held to.
+PRECISE = [lane for lane in LANES if lane[2] == (torch.float32 if lane[1] == "triton" else torch.float64)]
+SECOND = {torch.float64: 1e-10, torch.float32: 1e-4}
+NATIVE = [(op, backend, dtype) for op, backend, dtype in LANES if backend != "reference"]
+CPP = [lane for lane in LANES if lane[1] == "cpp"]
+CPP_OPS = list(dict.fromkeys((op, backend) for op, backend, _ in CPP))
+
+
+def label(value):
+    if isinstance(value, dict):
+        return "-".join(map(str, value.values()))
+    return getattr(value, "__name__", str(value).removeprefix("torch."))
+
+
+def parametrize(names, values):
+    return pytest.mark.parametrize(names, values, ids=label)
+
+
+def device_of(backend):
+    return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
+
+
+def sample(op, backend="cpp", dtype=torch.float32, shape=4):
+    sizes = SPECS[op].shapes[shape] if isinstance(shape, int) else shape
+    return SPECS[op].inputs(sizes, dtype=dtype, device=device_of(backend))
+
+
+def run(op, inputs, backend, used=None):
+    return testing.evaluate(getattr(genfast.ops, op), inputs, used=used, backend=backend)
+
+
+def outputs(op, inputs, backend):
+    return testing.outputs_of(getattr(genfast.ops, op)(**inputs, backend=backend))
+
+
+def smooth_outputs(op, inputs, backend):
+    """Those that have a gradient: of one that holds whole numbers it is asked for in vain."""
+    return tuple(output for output in outputs(op, inputs, backend) if output.is_floating_point())
+
+
+def squares(made):
+    return sum((output**2).sum() for output in made)
+
+
+def small(op):
+    return SPECS[op].gradcheck[0]
+
+
+def crowded(op):
+    """The shape of most images: work for every thread."""
+    return max(SPECS[op].shapes, key=lambda sizes: sizes["B"])
+
+
+def first_learned(inputs):
+    return next(iter(testing.learned(inputs).items()))
+
+
+def with_leaves(inputs, requires_grad=True):
+    """`inputs` with fresh leaves for the float tensors, and these leaves by name."""
+    leaves = {n: t.detach().clone().requires_grad_(requires_grad) for n, t in testing.learned(inputs).items()}
+    return {**inputs, **leaves}, leaves
