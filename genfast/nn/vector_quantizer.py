@@ -134,8 +134,7 @@ class VectorQuantizer(nn.Module):
     def _count(self, vectors, codes):
         """Moving counts, and the codebook as the mean of its vectors."""
         counts, sums = ops.codebook_statistics(vectors, codes, self.codes)
-        found = torch.cat((sums, counts[:, None]), 1) if self.ema else counts[:, None]
-        found = _summed(found.to(self.counts.dtype))
+        found = _summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
         # One batch that is not finite would be in the codebook for good.
         weight = torch.where(found.isfinite().all(), 1 - self.decay, 0.0).to(found.dtype)
         found = found.nan_to_num()
