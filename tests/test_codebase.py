@@ -13,7 +13,7 @@ import pytest
 
 import genfast
 from genfast import _backends
-from genfast.reference import SAMPLERS, SPECS
+from genfast.reference import MEASURES, SAMPLERS, SPECS
 
 try:
     import tomllib
@@ -25,7 +25,7 @@ PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").iterdir() if path.suffix in (".h", ".cpp"))
 SCRIPTS = sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
-OPS = sorted([*SPECS, *SAMPLERS])
+OPS = sorted([*SPECS, *SAMPLERS, *MEASURES])
 STEMS = sorted({_backends.stem(op) for op in OPS})
 LEVELS = ("plain", "v2", "v3", "v4", "v4_bf16")
 C_HEADERS = {"stdint.h", "stdlib.h", "string.h", "stddef.h", "immintrin.h"}
@@ -76,20 +76,24 @@ def test_one_reader_of_the_environment():
     assert not [name(path) for path in CSRC if "getenv" in path.read_text()]
 
 
+def native_functions(op):
+    return [f"{op}_forward", f"{op}_backward"] if op in SPECS else [op]
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_one_stem_in_every_place(op):
     stem = _backends.stem(op)
     places = ("genfast/reference/{}.py", "genfast/ops/{}.py", "csrc/{}.h", "csrc/{}.cpp", "kernels/{}.py")
     files = [place.format(stem) for place in (*places, "tests/test_{}.py")]
     assert not [file for file in files if not (ROOT / file).is_file()]
-    entries = [op] if op in SAMPLERS else [f"{op}_forward", f"{op}_backward"]
+    entries = native_functions(op)
     for place in ("csrc/dispatch.h", f"csrc/{stem}.cpp", f"kernels/{stem}.py"):
         text = (ROOT / place).read_text()
         assert all(entry in text for entry in entries), place
     assert f"csrc/{stem}.cpp" in (ROOT / "CMakeLists.txt").read_text()
     assert re.search(rf"`(genfast\.)?{op}\b", (ROOT / "README.md").read_text()), "README.md must list the op"
-    users = [*(ROOT / "genfast/nn").glob("*.py"), *(ROOT / "genfast/models").glob("*.py")]
-    assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer or model uses the op"
+    users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "latent")]
+    assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model or metric uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
 
 
@@ -191,14 +195,15 @@ def test_kernel_objects_share_no_code():
     if not os.environ.get("GENFAST_REQUIRE") and not (found and shutil.which("nm")):
         pytest.skip("needs the object files that make test leaves in build/cmake")
     assert {stem for level, stem in found if level == "plain"} == set(STEMS), "make test leaves them in build/cmake"
-    for (level, op), path in found.items():
+    for (level, stem), path in found.items():
         listed = symbols(path)
-        entry = re.compile(rf"genfast::{level}::{op}(_nll)?(_forward|_sample)\(")
-        assert any(kind == "T" and entry.match(text) for kind, text in listed)
-        assert not [text for kind, text in listed if kind in "VvWwu"], (level, op)
-        public = [text for kind, text in listed if kind in "TDB" and not text.startswith(f"genfast::{level}::{op}_")]
-        assert not public, (level, op)
-        assert not [text for kind, text in listed if kind == "U" and "std::" in text], (level, op)
+        entries = [entry for op in OPS if _backends.stem(op) == stem for entry in native_functions(op)]
+        entry = re.compile(rf"genfast::{level}::({'|'.join(entries)})\(")
+        public = [text for kind, text in listed if kind in "TDB"]
+        assert {match[1] for match in map(entry.match, public) if match} == set(entries), (level, stem)
+        assert not [text for text in public if not entry.match(text)], (level, stem)
+        assert not [text for kind, text in listed if kind in "VvWwu"], (level, stem)
+        assert not [text for kind, text in listed if kind == "U" and "std::" in text], (level, stem)
 
 
 def test_weak_symbols_are_seen(tmp_path):
@@ -242,7 +247,7 @@ def test_docstring_of_an_op(op):
     arguments = doc[places[0] : places[1]]
     for argument in inspect.signature(getattr(genfast.ops, op)).parameters:
         assert f"    {argument}: " in arguments, argument
-    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", (SPECS | SAMPLERS)[op].paper)
+    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", (SPECS | SAMPLERS | MEASURES)[op].paper)
 
 
 @pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent.name == "nn" and p.stem != "__init__"], ids=name)
