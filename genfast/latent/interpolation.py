@@ -27,7 +27,7 @@ def spherical(a, b, t):
     |b| linearly. Points drawn from a Gaussian in many dimensions all have nearly the same length, which a straight
     line leaves. Computed in float64 from an orthonormal basis of the plane: parallel vectors give the straight line,
     and opposite ones, which span no plane, half a turn in a plane that is always the same for them. A vector of length
-    zero, which has no direction, gives the straight line, and so do opposite vectors of one latent.
+    zero, which has no direction, gives the straight line, and so do vectors of one latent.
     """
     dtype = a.dtype
     a, b, t = a.double(), b.double(), t.to(a.device, torch.float64)
@@ -43,7 +43,7 @@ def spherical(a, b, t):
     turn = t[:, None] * angle[..., None, :]
     direction = turn.cos() * u[..., None, :] + turn.sin() * w[..., None, :]
     points = direction * linear(length_a, length_b, t)
-    straight = (length_a == 0) | (length_b == 0) | ((a.shape[-1] == 1) & (along < 0))
+    straight = (length_a == 0) | (length_b == 0) | (a.shape[-1] == 1)
     return torch.where(straight[..., None, :], linear(a, b, t), points).to(dtype)
 
 
