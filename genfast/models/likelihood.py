@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from genfast import ops
-from genfast.reference.logistic_mixture import coupling, split_params
+from genfast.reference.logistic_mixture import split_params
 from genfast.sampling.philox import normal
 
 LIKELIHOODS = ("bernoulli", "gaussian", "mixture")
@@ -68,7 +68,7 @@ class Likelihood:
             return ops.logistic_mixture_nll(x, parameters, self.levels)
         mean, log_variance = parameters.chunk(2, 1)
         nll = ops.gaussian_nll(self.scaled(x, parameters.dtype), mean, log_variance, **given)
-        values = x[0].numel() if weight is None else weight.flatten(1).sum(1)
+        values = math.prod(x.shape[1:]) if weight is None else weight.flatten(1).sum(1)
         return nll + math.log((self.levels - 1) / 2) * values
 
     def _mixture_nll_of_pixels(self, x, parameters):
@@ -78,20 +78,18 @@ class Likelihood:
         return ops.logistic_mixture_nll(x, parameters, self.levels).view(shape)
 
     def expected(self, parameters):
-        """The mean as levels, float [B, C, H, W], 0 to L - 1; of colours in a mixture, G and B given the means."""
+        """The mean as levels, float [B, C, H, W], 0 to L - 1; of a mixture, as if no level were the last."""
         top = self.levels - 1
         if self.kind == "bernoulli":
             return parameters.sigmoid()
         if self.kind == "gaussian":
             return ((parameters.chunk(2, 1)[0] + 1) * (top / 2)).clamp(0, top)
         log_weights, means, _, coefficients = split_params(parameters, self.channels)
-        weights = log_weights.softmax(1)
-        position = (weights[:, None] * means).sum(2)
-        if coefficients is not None:
-            for channel in (1, 2):  # each given the mean of those before it
-                shifted = means + coupling(coefficients, position[:, :, None])
-                position = position.clone()
-                position[:, channel] = (weights * shifted[:, channel]).sum(1)
+        if coefficients is not None:  # the colours of a pixel come from one component, each shifted by those before it
+            red, green, blue = means.unbind(1)
+            green = green + coefficients[:, 0] * red
+            means = torch.stack((red, green, blue + coefficients[:, 1] * red + coefficients[:, 2] * green), 1)
+        position = (log_weights.softmax(1)[:, None] * means).sum(2)
         return ((position + 1) * (top / 2)).clamp(0, top)
 
     def draw(self, parameters, seed, first=0, temperature=1.0):

@@ -197,7 +197,7 @@ class VQVAE(ImageModel):
         """
         self._check_images(x)
         quantized, _, loss = self.quantizer(self._features(x))
-        return self.nll(x, self._decoded(quantized)) + x[0].numel() * loss
+        return self.nll(x, self._decoded(quantized)) + math.prod(x.shape[1:]) * loss
 
     def bound(self, x, labels=None, *, seed=0, first=0):
         """Lower bound on the log-probability in nats: uint8 [B, C, H, W] -> [B]; `labels` [B] of a conditional prior.

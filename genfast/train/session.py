@@ -128,6 +128,19 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
         parts = batches(inputs(model, held_out), batch)
         used = int(metrics.active_units(model, parts).sum())
         yield f"model: log-likelihood by {samples} importance samples; {used} of {model.config.latent} latents active"
+    if isinstance(model, models.VQVAE):
+        yield f"model: a lower bound, by each image's own codes; {_codes_in_use(model, held_out, batch)}"
+
+
+@torch.no_grad()
+def _codes_in_use(model, data, batch):
+    """How much of the codebook, of each if there are several, these images use."""
+    codes = torch.cat([model.encode(images) for images, *_ in batches(inputs(model, data), batch)])
+    several = codes.unflatten(2, (-1, model.config.codebooks)).unbind(3)
+    uses = [metrics.codebook_use(part, model.config.codes) for part in several]
+    return ", ".join(
+        f"{100 * share:.0f} % of {model.config.codes} codes in use, perplexity {p:.1f}" for share, p in uses
+    )
 
 
 def first_images(data, count):
