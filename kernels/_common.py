@@ -147,21 +147,21 @@ def bits_of(number):
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def sum_parts(parts, like):
-    """The sums of `parts` [B, n], float32, in one fixed order whatever B: [B] of the dtype of `like`."""
+def sum_parts(parts, dtype=torch.float32, scale=1.0):
+    """`scale` times the sums of `parts` [B, n], float32, in one fixed order whatever B: [B] of the dtype asked for."""
     batch, count = parts.shape
-    total = like.new_empty(batch)
+    total = parts.new_empty(batch, dtype=dtype)
     if batch:
         with device_of(parts):
-            sum_parts_kernel[(batch,)](parts, total, count, BLOCK=1024)
+            sum_parts_kernel[(batch,)](parts, total, scale, count, BLOCK=1024)
     return total
 
 
 @triton.jit
-def sum_parts_kernel(parts, total, COUNT, BLOCK: tl.constexpr):
+def sum_parts_kernel(parts, total, SCALE, COUNT, BLOCK: tl.constexpr):
     image = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK)
     sums = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, COUNT, BLOCK):
         sums += tl.load(parts + image * COUNT + start + n, mask=start + n < COUNT, other=0.0)
-    tl.store(total + image, tl.sum(sums).to(total.dtype.element_ty))
+    tl.store(total + image, (tl.sum(sums) * SCALE).to(total.dtype.element_ty))

@@ -9,24 +9,26 @@ from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 BLOCK = 1024
 
 
-def bernoulli_nll_forward(x, logits, save):
-    """Returns `nll` [B]."""
+def bernoulli_nll_forward(x, logits, weight, save):
+    """Returns `nll`, float32 [B]; an empty weight stands for ones."""
     batch, size = logits.shape[0], logits.shape[1:].numel()
     parts = logits.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
     if parts.numel():
         with device_of(logits):
-            bernoulli_nll_forward_kernel[(parts.numel(),)](x, logits, parts, size, BLOCK=BLOCK)
-    return sum_parts(parts, logits)
+            bernoulli_nll_forward_kernel[(parts.numel(),)](
+                x, logits, weight, parts, size, WEIGHTED=weight.numel() > 0, BLOCK=BLOCK
+            )
+    return sum_parts(parts)
 
 
-def bernoulli_nll_backward(grad_nll, x, logits):
+def bernoulli_nll_backward(grad_nll, x, logits, weight):
     """Returns `grad_logits`."""
     grad_logits = logits.new_empty(logits.shape)
     size = logits.shape[1:].numel()
     if logits.numel():
         with device_of(logits):
             bernoulli_nll_backward_kernel[(logits.shape[0] * triton.cdiv(size, BLOCK),)](
-                grad_nll, x, logits, grad_logits, size, BLOCK=BLOCK
+                grad_nll, x, logits, weight, grad_logits, size, WEIGHTED=weight.numel() > 0, BLOCK=BLOCK
             )
     return grad_logits
 
@@ -60,29 +62,38 @@ def block(SIZE, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def bernoulli_nll_forward_kernel(x, logits, parts, SIZE, BLOCK: tl.constexpr):
+def bernoulli_nll_forward_kernel(x, logits, weight, parts, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr):
     image, i = block(SIZE, BLOCK)
     target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
     size = tl.abs(logit)
-    weight = tl.where(logit > 0, 1 - target, target)
+    wrong = tl.where(logit > 0, 1 - target, target)
     e = tl.exp(-size)
     # log(1 + e), with what rounding took from 1 + e added to its logarithm.
     rounded = 1 + e
-    nats = tl.where(weight == 0, 0.0, weight * size) + tl.log(rounded) + (e - (rounded - 1)) / rounded
-    tl.store(parts + tl.program_id(0), tl.sum(tl.where(i < SIZE, nats, 0.0)))
+    nats = tl.where(wrong == 0, 0.0, wrong * size) + tl.log(rounded) + (e - (rounded - 1)) / rounded
+    counts = i < SIZE
+    if WEIGHTED:
+        share = tl.load(weight + image * SIZE + i, mask=counts, other=0).to(tl.float32)
+        nats *= share
+        counts = share > 0
+    tl.store(parts + tl.program_id(0), tl.sum(tl.where(counts, nats, 0.0)))
 
 
 @triton.jit
-def bernoulli_nll_backward_kernel(grad_nll, x, logits, grad_logits, SIZE, BLOCK: tl.constexpr):
+def bernoulli_nll_backward_kernel(
+    grad_nll, x, logits, weight, grad_logits, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     image, i = block(SIZE, BLOCK)
     target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
-    weight = tl.load(grad_nll + image).to(tl.float32)
     e = tl.exp(-tl.abs(logit))
     probability = tl.where(logit < 0, e, 1.0) / (1 + e)
-    grad = (weight * (probability - target)).to(grad_logits.dtype.element_ty)
-    tl.store(grad_logits + image * SIZE + i, grad, mask=i < SIZE)
+    grad = tl.load(grad_nll + image).to(tl.float32) * (probability - target)
+    if WEIGHTED:
+        share = tl.load(weight + image * SIZE + i, mask=i < SIZE, other=0).to(tl.float32)
+        grad = tl.where(share > 0, grad * share, 0.0)
+    tl.store(grad_logits + image * SIZE + i, grad.to(grad_logits.dtype.element_ty), mask=i < SIZE)
 
 
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])

@@ -21,7 +21,7 @@ def categorical_nll_forward(x, logits, save):
     if tiles["count"]:
         with device_of(logits):
             categorical_nll_forward_kernel[(tiles["count"],)](x, logits, parts, **tiles["launch"])
-    return sum_parts(parts, logits)
+    return sum_parts(parts, logits.dtype)
 
 
 def categorical_nll_backward(grad_nll, x, logits):

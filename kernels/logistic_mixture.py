@@ -28,7 +28,7 @@ def logistic_mixture_nll_forward(x, params, levels, save):
             logistic_mixture_nll_forward_kernel[(parts.numel(),)](
                 x, params, parts, levels, X_LAST=channels_innermost(x), **tiles["launch"]
             )
-    return sum_parts(parts, params)
+    return sum_parts(parts, params.dtype)
 
 
 def logistic_mixture_nll_backward(grad_nll, x, params, levels):

@@ -1,0 +1,69 @@
+"""Tiles of products of two sets of vectors, [N, D] and [M, D], that the kernels of distances share.
+
+Of float32 they are three TF32 products: their error is about 2^-21 of |x| |y|, that of a float32 sum about 2^-24
+sqrt(D). So a tie is broken by the lower index where products are equal to the bit, as those of equal vectors are, and
+either way where they differ by less than that error.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from genfast.kernels._common import PRECISION, device_of
+
+
+def tiles(like, size):
+    """The launch of a kernel of products in the dtype of `like`, with `size` values in a vector."""
+    whole, part = (64, 32) if like.element_size() == 4 else (128, 64)
+    block = max(16, triton.next_power_of_2(size)) if size <= whole else part
+    return {"BLOCK_N": 64, "BLOCK_M": 64, "BLOCK_D": block, "num_warps": 4, "num_stages": 2}
+
+
+def half_norms(x):
+    """|x|^2 / 2 of every row, float32 [N]."""
+    norms = x.new_empty(len(x), dtype=torch.float32)
+    if len(x):
+        block = min(1024, triton.next_power_of_2(x.shape[1]))
+        rows = 1024 // block
+        with device_of(x):
+            half_norms_kernel[(triton.cdiv(len(x), rows),)](x, norms, len(x), x.shape[1], ROWS=rows, BLOCK=block)
+    return norms
+
+
+@triton.jit
+def half_norms_kernel(x, norms, N, SIZE, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    squares = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(0, SIZE, BLOCK):
+        d = start + tl.arange(0, BLOCK)
+        inside = (n[:, None] < N) & (d[None, :] < SIZE)
+        values = tl.load(x + n[:, None] * SIZE + d[None, :], mask=inside, other=0.0).to(tl.float32)
+        squares += values * values
+    tl.store(norms + n, 0.5 * tl.sum(squares, 1), mask=n < N)
+
+
+@triton.jit
+def load_rows(x, n, start, N, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = start + tl.arange(0, BLOCK_D)
+    return tl.load(x + n[:, None] * D + d[None, :], mask=(n[:, None] < N) & (d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def load_columns(y, m, start, M, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = start + tl.arange(0, BLOCK_D)
+    return tl.load(y + m[None, :] * D + d[:, None], mask=(m[None, :] < M) & (d[:, None] < D), other=0.0)
+
+
+@triton.jit
+def products(
+    x, rows, n, y, m, N, M, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """x[n] y[m], float32; `rows` are the first BLOCK_D values of x[n], kept on chip where they are all of them."""
+    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    if D <= BLOCK_D:
+        total = tl.dot(rows, load_columns(y, m, 0, M, D, BLOCK_D), total, input_precision=PRECISION)
+    else:
+        for start in range(0, D, BLOCK_D):
+            more = load_columns(y, m, start, M, D, BLOCK_D)
+            total = tl.dot(load_rows(x, n, start, N, D, BLOCK_D), more, total, input_precision=PRECISION)
+    return total
