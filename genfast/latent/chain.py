@@ -32,8 +32,10 @@ KINDS = ("posterior", "walk")
 FACTORS = 0.2, 2.0
 # Pseudo-Gibbs steps that a chain begins with: from nowhere, few of its first proposals would be taken.
 WARM_UP = 20
-# What each set of random numbers of a step is for.
-POSTERIOR, DECISION, WALK, WALK_DECISION, VALUES, FACTOR, PROPOSAL = range(7)
+# What each set of random numbers of a step is for: latents and values of each kind of proposal, values, and decisions.
+PURPOSES = POSTERIOR, PROPOSAL, WALK, VALUES, CHOICES = range(5)
+# Steps whose seeds are made at once: one by one they would take longer than the images of a small model.
+AHEAD = 64
 _LOW = 0xFFFFFFFF
 
 
@@ -145,11 +147,12 @@ class LatentChains:
         self.seed, self.first, self.chain, self.exact, self.warm_up = seed, first, chain, exact, warm_up
         self.indices = first + torch.arange(n, device=network.device)
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
+        self.ahead = None
         self.x = evidence.start(seed, first)
         if self.x is None:
             prior = torch.zeros(n, network.latents, device=network.device, dtype=next(model.parameters()).dtype)
             parameters = model.decode(self._normal(prior, prior, 0, WALK), labels)
-            self.x = evidence.draw(parameters, None, self._seed(0, WALK_DECISION), first)
+            self.x = evidence.draw(parameters, None, self._seed(0, PROPOSAL), first)
         self._move_to_posterior(0)
         self._draw(0)
 
@@ -158,8 +161,10 @@ class LatentChains:
         if not self.exact or number <= self.warm_up:
             self._move_to_posterior(number)
         else:
-            self._posterior_step(number)
-            self._walk_step(number)
+            choices = torch.arange(3, device=self.indices.device)[:, None]
+            decision, walk_decision, factor = uniform(self._seed(number, CHOICES), self.indices, choices)
+            self._posterior_step(number, decision)
+            self._walk_step(number, walk_decision, factor)
         self._draw(number)
 
     def _move_to_posterior(self, number):
@@ -168,7 +173,7 @@ class LatentChains:
         self.z = self._normal(mean, log_variance, number, POSTERIOR)
         self.parameters = self.model.decode(self.z, self.labels)
 
-    def _posterior_step(self, number):
+    def _posterior_step(self, number, decision):
         mean, log_variance = self.model.encode(self.x, self.labels)
         z = self._normal(mean, log_variance, number, POSTERIOR)
         parameters = self.model.decode(z, self.labels)
@@ -181,21 +186,20 @@ class LatentChains:
             gain = self.model.nll(self.x, self.parameters).double() - self.model.nll(self.x, parameters).double()
         back = ops.gaussian_nll(self.z, mean, log_variance).double()
         ratio = _log_prior(z) - _log_prior(self.z) + gain + there - back
-        self._decide(0, z, parameters, ratio, number, DECISION)
+        self._decide(0, z, parameters, ratio, decision)
 
-    def _walk_step(self, number):
+    def _walk_step(self, number, decision, factor):
         low, high = FACTORS
-        factor = low * (high / low) ** uniform(self._seed(number, FACTOR), self.indices, 0)
+        factor = low * (high / low) ** factor
         b = (factor[:, None] * self.deviation).clamp(max=1).to(self.z.dtype)
         z = self._normal((1 - b.square()).sqrt() * self.z, 2 * b.log(), number, WALK)
         parameters = self.model.decode(z, self.labels)
         before = self.evidence.log_evidence(self.parameters, self.x).double()
         ratio = self.evidence.log_evidence(parameters, self.x).double() - before
-        self._decide(1, z, parameters, ratio, number, WALK_DECISION)
+        self._decide(1, z, parameters, ratio, decision)
 
-    def _decide(self, kind, z, parameters, log_ratio, number, purpose):
-        u = uniform(self._seed(number, purpose), self.indices, 0)
-        taken = (u + 2**-25).log() < log_ratio
+    def _decide(self, kind, z, parameters, log_ratio, decision):
+        taken = (decision + 2**-25).log() < log_ratio
         self.z = torch.where(taken[:, None], z, self.z)
         self.parameters = torch.where(taken[:, None, None, None], parameters, self.parameters)
         self.accepted[kind] += int(taken.sum())
@@ -208,13 +212,21 @@ class LatentChains:
         return ops.gaussian_latent(mean, log_variance, self._seed(number, purpose), self.first)[0]
 
     def _seed(self, number, purpose):
-        return step_seed(self.seed, self.chain, number, purpose)
+        begin = number - number % AHEAD
+        if self.ahead is None or self.ahead[0] != begin:
+            self.ahead = begin, step_seeds(self.seed, self.chain, begin, AHEAD)
+        return self.ahead[1][number - begin][purpose]
 
 
-def step_seed(seed, chain, number, purpose):
-    """The seed of one set of random numbers of a step: 64 bits of Philox, from a counter that no image has."""
-    words = philox4x32((number, chain * 8 + purpose, _LOW, _LOW), (seed & _LOW, seed >> 32))
-    return int(words[0]) | int(words[1]) << 32
+def step_seeds(seed, chain, begin, count):
+    """The seeds of `count` steps from number `begin` on, one for each of `PURPOSES`: lists of ints of 64 bits.
+
+    They are two words of Philox at a counter that no image has.
+    """
+    steps, purposes = begin + torch.arange(count)[:, None], chain * 8 + torch.tensor(PURPOSES)
+    low, high, _, _ = philox4x32((steps, purposes, _LOW, _LOW), (seed & _LOW, seed >> 32))
+    pairs = zip(low.tolist(), high.tolist())
+    return [[a | b << 32 for a, b in zip(*pair)] for pair in pairs]
 
 
 def _log_prior(z):

@@ -67,7 +67,7 @@ def impute(
                 if progress is not None:
                     progress(steps)
                 continue
-            mean = _run(model, chains, steps, progress)
+            mean = _run(chains, steps, progress, model.expected if network.head == "bernoulli" else None)
             drawn[-1] = chains.x
             means[-1] = torch.where(there, means[-1], mean)
             counts += torch.stack((chains.accepted, chains.proposed))
@@ -75,8 +75,8 @@ def impute(
     return Inpainting(torch.cat(drawn), rates(*counts), mean)
 
 
-def _run(model, chains, steps, progress):
-    """Mean of p(x | z) over the second half of the steps, float [n, C, H, W]."""
+def _run(chains, steps, progress, expected):
+    """The mean over the second half of the steps, float [n, C, H, W], of what is expected given z, or of x without."""
     total, states = 0.0, 0
     for number in range(steps + 1):
         if number:
@@ -84,7 +84,8 @@ def _run(model, chains, steps, progress):
             if progress is not None:
                 progress(1)
         if 2 * number > steps or number == steps:
-            total, states = total + model.expected(chains.parameters).float(), states + 1
+            state = chains.x if expected is None else expected(chains.parameters)
+            total, states = total + state.float(), states + 1
     return total / states
 
 
