@@ -27,7 +27,7 @@ def importance_log_prob(model, x, labels, *, samples, seed, first):
     """As `VAE.log_prob`: batches over images and samples that keep the decoder's output small."""
     mean, log_variance = model.encode(x, labels)
     budget = GPU_VALUES if x.is_cuda else CPU_VALUES
-    rows = max(1, budget // (model.pixels.features * x[0].numel() // x.shape[1] + 1))
+    rows = max(1, budget // (model.pixels.features * x.shape[2:].numel()))
     draws = min(samples, rows)
     images = max(1, rows // draws)
     result = torch.empty(len(x), dtype=torch.float64, device=x.device)

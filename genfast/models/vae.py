@@ -149,7 +149,7 @@ class VAE(ImageModel):
         if z.dim() != 2 or z.shape[1] != c.latent:
             raise ValueError(f"{type(self).__name__}: z must have shape [B, {c.latent}]; got {tuple(z.shape)}")
         y = self.decoder(z.to(next(self.parameters()).dtype), self._check_labels(labels, len(z)))
-        return y.view(len(z), -1, c.height, c.width) if c.network == "mlp" else y
+        return y.view(len(z), self.pixels.features, c.height, c.width) if c.network == "mlp" else y
 
     def nll(self, x, parameters, weight=None):
         """`-log p(x | parameters)`, [B] nats; `weight` of missing values as of `genfast.bernoulli_nll`."""
