@@ -23,7 +23,8 @@ MAGIC, VERSION = b"GFVQ", 1
 # More than a batch of photographs; a file that says more is not decoded.
 MOST_VALUES = 2**31
 BATCH_VALUES = 2**20
-LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
+# Codes have no text's alignment; the dictionary is small, as it is allocated for the smallest file too.
+LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 QUALITIES = range(1, 96)
 
 
