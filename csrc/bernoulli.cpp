@@ -90,7 +90,7 @@ int forward(const BernoulliNllForward& a) {
   Scratch memory(Scratch::bytes<double>(a.batch * pieces));
   if (memory.failed()) return kNoMemory;
   Forward<S, X> job{a, memory.take<double>(a.batch * pieces)};
-  parallel_for(a.batch * pieces, forward_blocks<S, X>, &job);
+  parallel_for(a.batch * pieces, forward_blocks<S, X>, &job, grain_of_blocks(a.size));
   add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
   return kOk;
 }
@@ -104,7 +104,8 @@ template <class S>
 int backward(const BernoulliNllBackward& a) {
   BernoulliNllBackward job = a;
   use_huge_pages(a.grad_logits, a.batch * a.size * static_cast<int64_t>(sizeof(S)));
-  parallel_for(a.batch * blocks(a.size), a.x_is_bytes ? backward_blocks<S, uint8_t> : backward_blocks<S, S>, &job);
+  parallel_for(a.batch * blocks(a.size), a.x_is_bytes ? backward_blocks<S, uint8_t> : backward_blocks<S, S>, &job,
+               grain_of_blocks(a.size));
   return kOk;
 }
 

@@ -14,6 +14,8 @@ constexpr int64_t kBlock = 1024;  // elements of one piece of work
 GENFAST_INLINE int64_t whole_lanes(int64_t count) { return (count + kSumLanes - 1) / kSumLanes * kSumLanes; }
 GENFAST_INLINE int64_t blocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
 
+GENFAST_INLINE int64_t grain_of_blocks(int64_t size) { return grain_of(size < kBlock ? size : kBlock); }
+
 GENFAST_INLINE int to_arithmetic(uint8_t x) { return x; }
 
 // `count` elements in the arithmetic type, and zeros up to whole lanes.
@@ -30,6 +32,18 @@ GENFAST_INLINE T sum_of_block(T* terms, int64_t count) {
   LaneSum<T> sum;
   for (int64_t i = 0; i < count; i += kSumLanes)
     for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) sum.add(part, load(terms + i + part * kLanes<T>));
+  return sum.total();
+}
+
+// The same of terms that have no room behind them.
+template <class T>
+GENFAST_INLINE T sum_of_terms(const T* terms, int64_t count) {
+  LaneSum<T> sum;
+  for (int64_t i = 0; i < count; i += kSumLanes)
+    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
+      const int64_t at = i + part * kLanes<T>;
+      if (at < count) sum.add(part, load(terms + at, count - at));
+    }
   return sum.total();
 }
 

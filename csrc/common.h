@@ -13,7 +13,13 @@ struct bfloat16 {
 // Runs body(begin, end, context) over [0, count) in pieces. Serial until Python hands over torch's own
 // `torch_parallel_for`: the core links no thread runtime, since two OpenMP runtimes in one process deadlock.
 using Body = void (*)(int64_t begin, int64_t end, void* context);
-void parallel_for(int64_t count, Body body, void* context);
+// A piece is at least `grain` long, as waking a thread for less costs more than it brings.
+void parallel_for(int64_t count, Body body, void* context, int64_t grain = 1);
+
+// The grain of a loop whose every step takes `elements` cheap elements.
+inline __attribute__((always_inline)) int64_t grain_of(int64_t elements) {
+  return elements < 8192 ? 8192 / (elements > 0 ? elements : 1) : 1;
+}
 
 // Asks the system for huge pages behind a large output that is about to be written for the first time: fresh 4 KB
 // pages are faulted in one by one, which took a third of forward + backward at B=64, 28x28, C=16.

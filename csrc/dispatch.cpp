@@ -84,10 +84,10 @@ void use_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-void parallel_for(int64_t count, Body body, void* context) {
+void parallel_for(int64_t count, Body body, void* context, int64_t grain) {
   const TorchParallelFor hook = torch_parallel_for.load();
   // A failing hook has run nothing of ours that threw (bodies do not throw), so the loop is still to be done.
-  if (count > 1 && hook && hook(0, count, 1, body, context) == 0) return;
+  if (count > grain && hook && hook(0, count, grain, body, context) == 0) return;
   if (count > 0) body(0, count, context);
 }
 

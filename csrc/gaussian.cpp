@@ -75,7 +75,7 @@ int forward(const GaussianNllForward& a) {
   Scratch memory(Scratch::bytes<double>(a.batch * pieces));
   if (memory.failed()) return kNoMemory;
   Forward job{a, memory.take<double>(a.batch * pieces)};
-  parallel_for(a.batch * pieces, forward_blocks<S>, &job);
+  parallel_for(a.batch * pieces, forward_blocks<S>, &job, grain_of_blocks(a.size));
   add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
   return kOk;
 }
@@ -87,7 +87,7 @@ int backward(const GaussianNllBackward& a) {
   use_huge_pages(a.grad_x, bytes);
   use_huge_pages(a.grad_mean, bytes);
   use_huge_pages(a.grad_log_variance, bytes);
-  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &job);
+  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &job, grain_of_blocks(a.size));
   return kOk;
 }
 

@@ -15,12 +15,15 @@ struct Normaliser {
 
   template <class S>
   Normaliser(const S* log_weights, int64_t samples) {
-    largest = to_arithmetic(log_weights[0]);
-    for (int64_t s = 1; s < samples; ++s) {
-      const T x = to_arithmetic(log_weights[s]);
-      largest = x > largest || x != x ? x : largest;  // a NaN stays
+    const T nothing = -static_cast<T>(__builtin_inf());
+    Vector<T> most = broadcast(nothing);
+    for (int64_t s = 0; s < samples; s += kLanes<T>) {
+      const Vector<T> x = first_or(load(log_weights + s, samples - s), samples - s, nothing);
+      most = (x > most) | (x != x) ? x : most;  // a NaN replaces what is there, and only a NaN replaces it
     }
-    if (largest == -__builtin_inf()) largest = 0;
+    largest = nothing;
+    for (int64_t i = 0; i < kLanes<T>; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
+    if (largest == nothing) largest = 0;
     LaneSum<T> total;
     for (int64_t s = 0; s < samples; s += kSumLanes)
       for (int64_t part = 0; part < LaneSum<T>::kParts; ++part)
@@ -31,10 +34,17 @@ struct Normaliser {
   // e^(log-weight - largest) from sample s on; 0 past the last.
   template <class S>
   GENFAST_INLINE Vector<T> weights(const S* log_weights, int64_t s, int64_t samples) const {
-    if (s >= samples) return broadcast(T(0));
-    Vector<T> x = decay<T>(load(log_weights + s, samples - s) - broadcast(largest));
-    for (int64_t i = samples - s; i < kLanes<T>; ++i) x[i] = 0;
-    return x;
+    const int64_t n = samples - s;
+    if (n <= 0) return broadcast(T(0));
+    const Vector<T> x = decay<T>(load(log_weights + s, n) - broadcast(largest));
+    return n < kLanes<T> ? first_or(x, n, T(0)) : x;
+  }
+
+ private:
+  // The first n lanes of x, and `other` in the rest.
+  static GENFAST_INLINE Vector<T> first_or(Vector<T> x, int64_t n, T other) {
+    static constexpr T kNumbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(kNumbers) < broadcast(static_cast<T>(n)) ? x : broadcast(other);
   }
 };
 
@@ -68,7 +78,7 @@ void backward_images(int64_t begin, int64_t end, void* context) {
 int importance_bound_forward(const ImportanceBoundForward& a) {
   return by_type(a.type, [&](auto s) {
     ImportanceBoundForward job = a;
-    parallel_for(a.batch, forward_images<decltype(s)>, &job);
+    parallel_for(a.batch, forward_images<decltype(s)>, &job, grain_of(a.samples));
     return int{kOk};
   });
 }
@@ -76,7 +86,7 @@ int importance_bound_forward(const ImportanceBoundForward& a) {
 int importance_bound_backward(const ImportanceBoundBackward& a) {
   return by_type(a.type, [&](auto s) {
     ImportanceBoundBackward job = a;
-    parallel_for(a.batch, backward_images<decltype(s)>, &job);
+    parallel_for(a.batch, backward_images<decltype(s)>, &job, grain_of(a.samples));
     return int{kOk};
   });
 }

@@ -85,27 +85,51 @@ GENFAST_INLINE void box_muller(Vector<T> first, Vector<T> second, Vector<T>& one
   one *= radius, other *= radius;
 }
 
-// The numbers of `count` (at most kPlaces) places from `element`, four of each: 4 count of them, and more that are not
-// asked for.
+// Rows of noise: row r of `first_row` + r is of image `first_image` + row / draws and draw number `first_draw` +
+// row % draws, and has `size` numbers from element `element` on. They are written one after the other.
+struct NoiseRows {
+  uint64_t seed;
+  int64_t first_image, first_draw, draws, first_row, rows, size;
+  uint32_t element;
+};
+
 template <class T>
-void normals(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw, T* to) {
+void normals(const NoiseRows& a, T* to) {
+  const int64_t places = (a.size + 3) / 4;
+  if (!places) return;
+  uint64_t image[kPlaces];
+  uint32_t element[kPlaces], draw[kPlaces];
   T words[4][kPlaces];
-  for (int64_t n = 0; n < kPlaces; ++n) {
-    const PhiloxWords w = philox_words(seed, image, element + static_cast<uint32_t>(n), draw);
-    words[0][n] = static_cast<T>(static_cast<int32_t>(w.a >> 8));
-    words[1][n] = static_cast<T>(static_cast<int32_t>(w.b >> 8));
-    words[2][n] = static_cast<T>(static_cast<int32_t>(w.c >> 8));
-    words[3][n] = static_cast<T>(static_cast<int32_t>(w.d >> 8));
-  }
-  for (int64_t n = 0; n < kPlaces; n += kLanes<T>)
-    for (int pair = 0; pair < 4; pair += 2) {
-      Vector<T> one, other;
-      box_muller<T>(load(words[pair] + n), load(words[pair + 1] + n), one, other);
-      store(words[pair] + n, one);
-      store(words[pair + 1] + n, other);
+  int64_t row = 0, place = 0, written_row = 0, written = 0;
+  while (row < a.rows) {
+    for (int64_t n = 0; n < kPlaces; ++n) {  // past the last row some place or other, whose numbers nobody reads
+      const int64_t at = a.first_row + row;
+      image[n] = static_cast<uint64_t>(a.first_image + at / a.draws);
+      draw[n] = static_cast<uint32_t>(a.first_draw + at % a.draws);
+      element[n] = a.element + static_cast<uint32_t>(place);
+      if (++place == places) place = 0, ++row;
     }
-  for (int64_t n = 0; n < kPlaces; ++n)
-    for (int i = 0; i < 4; ++i) to[4 * n + i] = words[i][n];
+    for (int64_t n = 0; n < kPlaces; ++n) {
+      const PhiloxWords w = philox_words(a.seed, image[n], element[n], draw[n]);
+      words[0][n] = static_cast<T>(static_cast<int32_t>(w.a >> 8));
+      words[1][n] = static_cast<T>(static_cast<int32_t>(w.b >> 8));
+      words[2][n] = static_cast<T>(static_cast<int32_t>(w.c >> 8));
+      words[3][n] = static_cast<T>(static_cast<int32_t>(w.d >> 8));
+    }
+    for (int64_t n = 0; n < kPlaces; n += kLanes<T>)
+      for (int pair = 0; pair < 4; pair += 2) {
+        Vector<T> one, other;
+        box_muller<T>(load(words[pair] + n), load(words[pair + 1] + n), one, other);
+        store(words[pair] + n, one);
+        store(words[pair + 1] + n, other);
+      }
+    for (int64_t n = 0; n < kPlaces && written_row < a.rows; ++n) {
+      const int64_t left = a.size - 4 * written, count = left < 4 ? left : 4;
+      for (int64_t i = 0; i < count; ++i) to[i] = words[i][n];
+      to += count;
+      if (++written == places) written = 0, ++written_row;
+    }
+  }
 }
 
 }  // namespace

@@ -116,22 +116,25 @@ def dtypes(op, backend):
 
 def refusal(op, backend, tensor):
     """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
+    why = _refusal(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
+    return _CPP_MISSING if why is None and backend == "cpp" else why
+
+
+@functools.cache
+def _refusal(op, backend, device, layout, dtype):
     if backend == "reference":
         return None
-    device = tensor.device.type
-    if tensor.layout != torch.strided:
-        return f"needs a strided tensor, not {tensor.layout}"
+    if layout != torch.strided:
+        return f"needs a strided tensor, not {layout}"
     if backend == "cpp" and device != "cpu":
         return f"needs a CPU tensor, not one on {device}"
     if backend == "triton" and device not in ("cuda", "cpu"):
         return f"needs a CUDA tensor, not one on {device}"
     served = dtypes(op, backend)
-    if tensor.dtype not in served:
-        return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(tensor.dtype)}"
-    if backend == "cpp":
-        return _CPP_MISSING
-    missing = _triton_missing()
-    if device == "cpu" and not missing and not _interpreting():
+    if dtype not in served:
+        return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(dtype)}"
+    missing = _triton_missing() if backend == "triton" else None
+    if backend == "triton" and device == "cpu" and not missing and not _interpreting():
         return "needs a CUDA tensor (or TRITON_INTERPRET=1, for tests), not one on cpu"
     return missing
 

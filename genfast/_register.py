@@ -57,14 +57,17 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     backward_op = _define(
         name, f"{name}_backward", (*incoming, *residuals), back_flags, gradients, allocate_gradients, arrange, lead
     )
-    kept = (*arguments, *(r for r in residuals if r in results))
+    # What is kept for the backward pass: the arguments, then the results that it reads; and where its residuals are.
+    extra = [results.index(r) for r in residuals if r in results]
+    kept = (*arguments, *(results[i] for i in extra))
+    places = [kept.index(r) for r in residuals]
+    rough = [i for i in range(len(results)) if i not in smooth]
 
     def run_backward(backend, wanted, chosen, grads, tensors):
-        values = dict(zip(kept, tensors))
         if len(smooth) > 1:
             grads = [tensors[learned[0]].new_empty(0) if grad is None else grad for grad in grads]
         flags = (*chosen, wanted) if optional else chosen
-        return _tuple(_run(backward_op, *grads, *(values[r] for r in residuals), *flags, backend=backend))
+        return _tuple(_run(backward_op, backend, (*grads, *[tensors[i] for i in places], *flags)))
 
     def of_every_argument(gradients, wanted=-1):
         every = [None] * count
@@ -78,23 +81,24 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         def forward(backend, *args):
             chosen, tensors = args[: first - 1], args[first - 1 :]
             # Grad mode is always off in here, so what to save cannot be asked of torch: it is passed in.
-            return _tuple(_run(forward_op, *tensors, *chosen, True, backend=backend))
+            return _tuple(_run(forward_op, backend, (*tensors, *chosen, True)))
 
         @staticmethod
         def setup_context(ctx, inputs, output):
             ctx.backend, ctx.chosen = inputs[0], inputs[1:first]
-            values = dict(zip(results, output))
             # Without this torch would build zero gradients as large as the saved tensors.
             ctx.set_materialize_grads(False)
-            ctx.mark_non_differentiable(*(output[i] for i in range(len(output)) if i not in smooth))
-            ctx.save_for_backward(*inputs[first:], *(values[k] for k in kept if k in values))
+            ctx.mark_non_differentiable(*[output[i] for i in rough])
+            ctx.save_for_backward(*inputs[first:], *[output[i] for i in extra])
 
         @staticmethod
         def backward(ctx, *every):
             grads = [every[i] for i in smooth]
             if all(grad is None for grad in grads):
                 return (None,) * (first + count)
-            wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
+            wanted = -1
+            if optional:
+                wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
             if torch.is_grad_enabled():
                 gradients = _apply(Gradient, ctx.backend, wanted, *ctx.chosen, *grads, *ctx.saved_tensors)
             else:
@@ -164,7 +168,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         if _wanted(tensors):
             made = _apply(Forward, backend, *chosen, *tensors)
         else:
-            made = _tuple(_run(forward_op, *args, False, backend=backend))
+            made = _tuple(_run(forward_op, backend, (*args, False)))
         return made[:outputs] if outputs > 1 else made[0]
 
     return call
@@ -194,7 +198,7 @@ def register_without_gradient(
         backend = _backends.select(name, tensors[0], backend)
         if backend == "reference":
             return reference(*tensors, *chosen)
-        return _run(op, *tensors, *chosen, backend=backend)
+        return _run(op, backend, (*tensors, *chosen))
 
     return call
 
@@ -210,8 +214,10 @@ def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
         return made if len(results) > 1 else made[0]
 
     def kernel(*args, backend="auto"):
+        return native(_backends.select(op, args[lead], backend, _backends.NATIVE), args)
+
+    def native(backend, args):
         tensors, chosen = [arrange(tensor) for tensor in args[:count]], args[count:]
-        backend = _backends.select(op, tensors[lead], backend, _backends.NATIVE)
         if backend == "triton":
             return _backends.launcher(op, name)(*tensors, *chosen)
         numbers, made = allocate(*tensors, *chosen)
@@ -228,19 +234,20 @@ def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
 
     torch.library.register_fake(f"genfast::{name}", fake, lib=LIBRARY)
     defined = getattr(torch.ops.genfast, name).default
-    _KERNELS[defined] = kernel
+    _KERNELS[defined] = native
     return defined
 
 
-def _run(op, *args, backend):
-    """`op(*args)` below autograd. With nothing to intercept it the kernel is called at once, in a third of the time."""
+def _run(op, backend, args):
+    """`op(*args)` below autograd on a backend that serves it. Where nothing intercepts the op its kernel is called at
+    once, which takes a third of the time."""
     intercepted = (
         torch.compiler.is_dynamo_compiling()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or any(type(arg) not in _PLAIN for arg in args)
     )
-    return (op if intercepted else _KERNELS[op])(*args, backend=backend)
+    return op(*args, backend=backend) if intercepted else _KERNELS[op](backend, args)
 
 
 def _apply(function, *args):

@@ -3,7 +3,7 @@
 import torch
 
 from genfast._checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
-from genfast._layout import is_channels_last, pixels_first
+from genfast._layout import channels_innermost, pixels_first
 from genfast._register import register, register_without_gradient
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
 
@@ -59,7 +59,7 @@ def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
     sizes = dict(zip("BCHW", logits.shape))
     check_shape("bernoulli_nll", "x", x, tuple(logits.shape), "[B, C, H, W]", **sizes)
     x, weight = x.detach(), check_weight("bernoulli_nll", weight, logits)
-    if is_channels_last(logits):
+    if channels_innermost(logits):
         x, logits = pixels_first(x), pixels_first(logits)
         weight = pixels_first(weight) if weight.ndim == 4 else weight
     return _nll(x, logits, weight, backend=backend)
@@ -106,7 +106,7 @@ def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element
     if logits.ndim != 4:
         raise ValueError(f"bernoulli_sample: logits must have shape [B, C, H, W]; got {tuple(logits.shape)}")
     settings = check_draw("bernoulli_sample", seed, first_index, temperature, first_element)
-    if is_channels_last(logits):
+    if channels_innermost(logits):
         batch, channels, height, width = logits.shape
         drawn = _sample(pixels_first(logits), *settings, backend=backend)
         return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -141,7 +141,7 @@ _nll = register(
     residuals=("x", "logits", "weight"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
-    dtypes={**_NATIVE, "triton": ()},
+    dtypes=_NATIVE,
 )
 _sample = register_without_gradient(
     "bernoulli_sample",

@@ -8,7 +8,7 @@ from genfast.reference.gaussian import gaussian_nll_ref
 
 _NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 
 
@@ -55,19 +55,18 @@ def gaussian_nll(x, mean, log_variance, weight=None, *, backend="auto"):
     if x.ndim < 1:
         raise ValueError(f"{op}: x must have shape [B, ...]; got {tuple(shape)}")
     check_shape(op, "mean", mean, shape, "[B, ...]", B=shape[0])
-    try:
-        log_variance = log_variance.expand(shape)
-    except RuntimeError:
-        got = tuple(log_variance.shape)
-        raise ValueError(f"{op}: log_variance must broadcast to {tuple(shape)}; got {got}") from None
+    if log_variance.shape != shape:
+        try:
+            log_variance = log_variance.expand(shape)
+        except RuntimeError:
+            got = tuple(log_variance.shape)
+            raise ValueError(f"{op}: log_variance must broadcast to {tuple(shape)}; got {got}") from None
     weight = check_weight(op, weight, x)
-    flat = shape[0], shape[1:].numel()
-    weight = weight.reshape(flat if weight.shape == shape else (shape[0], 0))
-    return _nll(*(t.reshape(flat) for t in (x, mean, log_variance)), weight, backend=backend)
+    return _nll(x, mean, log_variance, weight, backend=backend)
 
 
 def _numbers(x, weight):
-    return *x.shape, int(weight.dtype == torch.uint8)
+    return len(x), x.shape[1:].numel(), int(weight.dtype == torch.uint8)
 
 
 def _allocate(x, mean, log_variance, weight, save):

@@ -9,12 +9,12 @@ from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
 
 def gaussian_nll_ref(x, mean, log_variance, weight):
-    """`x`, `mean` and `log_variance` [B, N], `weight` [B, N], or [B, 0] for ones -> nats per image [B]."""
+    """`x`, `mean`, `log_variance` and `weight` [B, ...], the weight empty for ones -> nats per image [B]."""
     x, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, mean, log_variance))
     x, mean, log_variance = present(weight, x, mean, log_variance)
     log_variance = log_variance.clamp(LOWEST, HIGHEST)
     nats = 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * (-log_variance).exp())
-    return weighted(nats, weight).flatten(1).sum(1)
+    return weighted(nats, weight).reshape(len(x), x.shape[1:].numel()).sum(1)
 
 
 def present(weight, *tensors):
