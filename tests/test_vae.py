@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -484,3 +485,22 @@ def test_the_layer_of_the_latent_draws_its_seed():
     assert torch.equal(layer(mean, mean)[0], z) and not torch.equal(layer(mean, mean)[0], z)
     assert torch.equal(layer(mean, mean, seed=noise_of(5))[0], z)
     assert GaussianLatent(per_latent=True)(mean, mean)[1].shape == (3, 4) and "samples=2" in repr(layer)
+
+
+def test_the_command_line_from_training_to_samples(genfast, tmp_path):
+    train = ["train", "vae", "--preset", "digits", "--steps", 4, "--eval-every", 2, "--hidden", 4, "--latent", 3]
+    options = ["--conditional", "--objective", "beta-tc", "--beta", 4]
+    assert genfast(*train, *options, "--out", tmp_path / "r")[0] == 0
+    assert models.load(tmp_path / "r" / "model").config.examples == 1297
+    code, out, err = genfast("evaluate", tmp_path / "r", "--samples", 20, "--images", 6, "--seed", 3)
+    assert (code, err) == (0, "") and "digits[test], the first 6: 6 images" in out and "of 3 latents active" in out
+    assert out == genfast("evaluate", tmp_path / "r", "--samples", 20, "--images", 6, "--seed", 3, "--batch", 4)[1]
+    sample = ["sample", tmp_path / "r", "-n", 10, "--seed", 2, "--label", "1,4"]
+    assert genfast(*sample, "--out", tmp_path / "a.npz", "--batch-size", 3)[0] == 0
+    assert genfast(*sample, "--out", tmp_path / "shards", "--shard", 4)[0] == 0
+    whole = np.load(tmp_path / "a.npz")
+    parts = [np.load(path) for path in sorted((tmp_path / "shards").glob("*.npz"))]
+    assert np.array_equal(whole["images"], np.concatenate([part["images"] for part in parts]))
+    assert whole["labels"].tolist() == [1, 4] * 5 and len(parts) == 3
+    code, _, err = genfast(*sample, "--out", tmp_path / "b.npz", "--backend", "cpp")
+    assert code == 2 and "VAE draws whole images by torch" in err
