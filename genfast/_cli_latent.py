@@ -69,6 +69,8 @@ def embed_options(parser):
 def run_reconstruct(args):
     path = picture_path(args.out)
     model, data, _ = _held_out(args)
+    if not hasattr(model, "reconstruct"):
+        raise TypeError(f"reconstruct: model must have latents or codes; got {model.name}")
     parts = track(batches(inputs(model, data), args.batch), "batch")
     found = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
     shown = [brightness(images[: args.n], data.levels) for images in (data.images, found)]
@@ -82,6 +84,7 @@ def run_reconstruct(args):
 def run_interpolate(args):
     path = picture_path(args.out)
     model, data, labels = _held_out(args)
+    describe("interpolate", model)
     pairs = min(args.n, len(data) // 2)
     if not pairs:
         raise ValueError(f"{data.name}: expected two images or more; got {len(data)}")
