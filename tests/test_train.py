@@ -475,7 +475,9 @@ def test_presets_are_valid(model, name):
     recipe = PRESETS[model][name]
     assert recipe.keys() <= {"data", "model", "train", "conditional"}
     TrainConfig(**recipe["train"])
-    channels, side, levels = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}[recipe["data"]]
+    sizes = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}
+    channels, side, levels = sizes.get(recipe["data"], (1, 4, 64))  # those of a vq-vae's codes
+    assert recipe["data"] in (*sizes, None)
     shape = {"channels": channels, "height": side, "width": side, "levels": levels}
     classes = {"classes": 10} if recipe.get("conditional") else {}
     models.MODELS[model][1](**recipe["model"], **shape, **classes)

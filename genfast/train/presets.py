@@ -102,6 +102,12 @@ PRESETS = {
             "model": {"hidden": 32, "layers": 5, "head": 64, "dropout": 0.2},
             "train": DIGITS,
         },
+        # The prior of a vq-vae: --data codes:RUN says of which.
+        "codes": {
+            "data": None,
+            "model": {"hidden": 32, "layers": 4, "head": 64, "dropout": 0.3},
+            "train": DIGITS,
+        },
     },
     "pixelcnn++": {
         "digits": {
