@@ -88,10 +88,8 @@ def test_interpolate(genfast, model, data, conditional, tmp_path):
 def test_traverse(genfast, model, data, conditional, tmp_path):
     command = ["traverse", model, "--data", data, "--image", 3, "--steps", 5, "--span", 2]
     code, out, err = genfast(*command, "--latents", 3, "--out", tmp_path / "t.png")
-    assert (
-        (code, err) == (0, "") and "3 of 4 latents, 5 values from -2 to 2" in out
+    assert (code, err) == (0, "") and "3 of 4 latents, 5 values from -2 to 2" in out
     assert " latents carry 0.01 nats or more" in out
-    )
     cells(tmp_path / "t.png", 3, 5)
     code, _, err = genfast(*command, "--image", 8, "--out", tmp_path / "t.png")
     assert code == 2 and "image: expected 0 to 7 of " in err and err.count("\n") == 1
