@@ -12,7 +12,7 @@ BLOCK = 1024
 
 def gaussian_nll_forward(x, mean, log_variance, weight, save):
     """Returns `nll`, float32 [B]; an empty weight stands for ones."""
-    batch, size = x.shape
+    batch, size = x.shape[0], x.shape[1:].numel()
     parts = x.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
     if parts.numel():
         with device_of(x):
@@ -24,7 +24,7 @@ def gaussian_nll_forward(x, mean, log_variance, weight, save):
 
 def gaussian_nll_backward(grad_nll, x, mean, log_variance, weight, wanted):
     """Returns the gradients of x, empty unless bit 0 of `wanted` is set, mean and log_variance."""
-    batch, size = x.shape
+    batch, size = x.shape[0], x.shape[1:].numel()
     of_x = bool(wanted & 1)
     grad_x = x.new_empty(x.shape if of_x else (0,))
     grad_mean, grad_log_variance = mean.new_empty(mean.shape), mean.new_empty(mean.shape)

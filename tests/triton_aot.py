@@ -15,7 +15,7 @@ from triton.runtime.jit import JITFunction
 
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
-TYPES |= {torch.uint8: "*u8", torch.int64: "*i64"}
+TYPES |= {torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64", torch.float64: "*fp64"}
 
 
 @contextlib.contextmanager
@@ -41,6 +41,8 @@ def compile_launch(kernel, arguments, options, capability):
         elif isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
             attributes[(position,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
         elif value == 1 and not parameter.do_not_specialize:
             signature[parameter.name] = "constexpr"
             constants[parameter.name] = 1
