@@ -8,7 +8,7 @@ from genfast.reference.importance_bound import importance_bound_ref
 
 _NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 
 
