@@ -78,9 +78,16 @@ def gaussian_latent(
     check_whole(op, "samples", samples, 1, 2**31)
     check_whole(op, "first_sample", first_sample, 0, 2**32 - samples + 1)
     seed = signed(op, seed)
+    flat = shape[0], shape[1:].numel()
+    for name, prior in priors.items():
+        try:
+            priors[name] = prior.expand(shape).reshape(flat)
+        except RuntimeError:
+            raise ValueError(f"{op}: {name} must broadcast to {tuple(shape)}; got {tuple(prior.shape)}") from None
     if mean.ndim != 2:
-        mean, log_variance = (t.reshape(shape[0], shape[1:].numel()) for t in (mean, log_variance))
-    prior = tuple(priors.values()) or (mean.new_empty(0, mean.shape[1]),) * 2
+        mean, log_variance = mean.reshape(flat), log_variance.reshape(flat)
+    # Two tensors: torch.compile cannot trace a call that is given the same one twice.
+    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]), mean.new_empty(0, flat[1]))
     settings = (seed, first_index, samples, first_sample, bool(per_latent))
     z, kl = _latent(mean, log_variance, *prior, *settings, backend=backend)
     if len(shape) == 2:
