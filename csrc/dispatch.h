@@ -1,6 +1,7 @@
 // Chooses the instruction-set level whose kernels run.
 #pragma once
 
+#include "aggregate_posterior.h"
 #include "bernoulli.h"
 #include "categorical.h"
 #include "diagonal_block.h"
@@ -9,9 +10,12 @@
 #include "gaussian.h"
 #include "gaussian_latent.h"
 #include "importance_bound.h"
+#include "kernel_sum.h"
 #include "logistic_mixture.h"
+#include "nearest_neighbors.h"
 #include "pixel_program.h"
 #include "row_lstm.h"
+#include "vector_quantize.h"
 
 namespace genfast {
 
@@ -41,6 +45,13 @@ namespace genfast {
   OP(gaussian_nll_backward, GaussianNllBackward)                \
   OP(importance_bound_forward, ImportanceBoundForward)          \
   OP(importance_bound_backward, ImportanceBoundBackward)        \
+  OP(aggregate_posterior_forward, AggregatePosteriorForward)    \
+  OP(aggregate_posterior_backward, AggregatePosteriorBackward)  \
+  OP(kernel_sum, KernelSum)                                     \
+  OP(nearest_neighbors, NearestNeighbors)                       \
+  OP(vector_quantize_forward, VectorQuantizeForward)            \
+  OP(vector_quantize_backward, VectorQuantizeBackward)          \
+  OP(codebook_statistics, CodebookStatistics)                   \
   OP(pixel_program, PixelProgram)
 
 struct Kernels {

@@ -6,8 +6,7 @@ from genfast._checks import check_shape, check_tensors, wide
 from genfast._register import register
 from genfast.reference.aggregate_posterior import aggregate_posterior_ref
 
-_NATIVE = {"triton": (torch.float32, torch.bfloat16, torch.float16)}
-_LATER = {
+_NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
     "triton": (torch.float32, torch.bfloat16, torch.float16),
 }

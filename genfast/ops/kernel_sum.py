@@ -9,7 +9,10 @@ from genfast._register import register_without_gradient
 from genfast.ops.nearest_neighbors import check_pair
 from genfast.reference.kernel_sum import KERNELS, kernel_sum_ref
 
-_NATIVE = {"triton": (torch.float32, torch.bfloat16, torch.float16)}
+_NATIVE = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
 
 
 def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, backend="auto"):

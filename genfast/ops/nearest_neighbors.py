@@ -6,7 +6,10 @@ from genfast._checks import check_tensors, check_whole, wide
 from genfast._register import register_without_gradient
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 
-_NATIVE = {"triton": (torch.float32, torch.bfloat16, torch.float16)}
+_NATIVE = {
+    "cpp": (torch.float32, torch.float64, torch.bfloat16),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
 MOST = 1024
 
 

@@ -8,8 +8,7 @@ from genfast._checks import check_tensors, check_whole, wide
 from genfast._register import register, register_without_gradient
 from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
 
-_NATIVE = {"triton": (torch.float32, torch.bfloat16, torch.float16)}
-_LATER = {
+_NATIVE = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
     "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
