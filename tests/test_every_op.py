@@ -184,11 +184,14 @@ def test_opcheck(op, backend, dtype):
     backward = getattr(torch.ops.genfast, f"{op}_backward").default
     inputs = sample(op, backend, dtype, small(op))
     inputs = raw_arguments(op, inputs, backend)
+    results = testing.outputs_of(forward(*inputs.values(), True, backend=backend))
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    # The last check adds up the outputs in the dtype of the first, which fails where that holds whole numbers.
+    checks += ["test_aot_dispatch_dynamic"] * results[0].is_floating_point()
     for gradient in (False, True):
         arguments, _ = with_leaves(inputs, gradient)
         for save in (False, True):
-            torch.library.opcheck(forward, (*arguments.values(), save), {"backend": backend})
-    results = testing.outputs_of(forward(*inputs.values(), True, backend=backend))
+            torch.library.opcheck(forward, (*arguments.values(), save), {"backend": backend}, test_utils=checks)
     arguments = backward_arguments(op, inputs, results)
     torch.library.opcheck(backward, tuple(arguments.values()), {"backend": backend})
     for changed in fewer(op, inputs, arguments):
