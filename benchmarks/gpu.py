@@ -11,9 +11,11 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
+import gpu_latent
 import rivals
 import torch
 import triton
+from gpu_timing import forward_and_both, median
 
 from genfast import ops, testing
 from genfast.models import PixelRNN, PixelRNNConfig
@@ -25,22 +27,8 @@ TARGETS = [((64, 28, 28, 16), 83, 220), ((64, 32, 32, 64), 130, 300), ((16, 32, 
 RIVALS = {
     "row_lstm": rivals.row_lstm_eager,
     "categorical_nll": rivals.categorical_nll_eager,
-    "bernoulli_nll": rivals.bernoulli_nll_eager,
     "gated_activation": rivals.gated_activation_eager,
 }
-
-
-def median(run):
-    """Microseconds."""
-    return 1e3 * triton.testing.do_bench(run, warmup=100, rep=500, return_mode="median")
-
-
-def forward_and_both(function, leaves):
-    """`function()` alone, and with the gradients of `leaves`."""
-    with torch.no_grad():
-        incoming = torch.randn_like(function())
-        yield "forward", median(function)
-    yield "forward+backward", median(lambda: torch.autograd.grad(function(), leaves, incoming, allow_unused=True))
 
 
 def scans(sizes, dtype):
@@ -62,7 +50,7 @@ def scans(sizes, dtype):
 
 def others():
     """The row scan, the pixelwise ops and the samplers, at the sizes of their SPECs beside what torch makes of them."""
-    for op in (op for op in SPECS if not op.startswith("diagonal")):
+    for op in (op for op in SPECS if not op.startswith("diagonal") and op not in gpu_latent.OPS):
         eager = RIVALS.get(op, SPECS[op].reference)
         for (case, sizes), dtype in itertools.product(SPECS[op].bench.items(), (torch.bfloat16, torch.float32)):
             torch._dynamo.reset()
@@ -109,6 +97,7 @@ def rows():
                     row |= {"mode": mode, "us": took}
                     yield row | ({"target_us": target} if contender == "genfast" and dtype == torch.bfloat16 else {})
     yield from others()
+    yield from gpu_latent.rows()
     yield from training_step()
 
 

@@ -29,7 +29,8 @@ CHECK
 # From tests/, so that the copy above is imported and not the checkout.
 (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider test_triton.py)
 if "$python" -c 'import genfast._C, hypothesis'; then
-    (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider -k triton test_every_op.py test_every_sampler.py)
+    (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider -k triton test_every_op.py \
+        test_every_op_reproducible.py test_every_sampler.py test_every_measure.py)
 fi
 "$python" benchmarks/gpu.py
 if [ "${1:-}" = --table ]; then "$python" benchmarks/triton_launch_table.py; fi

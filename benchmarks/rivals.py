@@ -109,10 +109,6 @@ def categorical_nll_eager(x, logits):
     return F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none").sum((1, 2, 3))
 
 
-def bernoulli_nll_eager(x, logits):
-    return F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none").sum((1, 2, 3))
-
-
 def gated_activation_eager(x):
     a, b = x.chunk(2, 1)
     return torch.tanh(a) * torch.sigmoid(b)

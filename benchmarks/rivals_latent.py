@@ -1,4 +1,4 @@
-"""What the ops of latent variables are measured against: the same functions in plain torch, done well."""
+"""What the ops of the variational family are measured against on a GPU: the same in plain torch, done well."""
 
 import math
 
@@ -6,50 +6,53 @@ import torch
 from torch.nn import functional as F
 
 
-def nearest_code(x, codebook, rows=4096):
-    """Codes by a product for every chunk of rows: a [rows, K] matrix at a time, which is faster than all at once."""
-    half_norms = -0.5 * codebook.square().sum(1)
-    return torch.cat([torch.addmm(half_norms, part, codebook.T).argmax(1) for part in x.split(rows)])
+def gaussian_latent_eager(mean, log_variance, **_):
+    """N(0, I) as the prior, and torch's noise: other numbers, and no say in which."""
+    z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    return z, 0.5 * (log_variance.exp() - 1 - log_variance + mean**2).sum(1)
 
 
-def vector_quantize_eager(x, codebook, commitment=0.25, codebook_weight=1.0):
-    """`vector_quantize` as people write it when they know `addmm`."""
+def gaussian_nll_eager(x, mean, log_variance, **_):
+    nats = log_variance + (x - mean) ** 2 * (-log_variance).exp()
+    return 0.5 * (nats.flatten(1).sum(1) + math.log(2 * math.pi) * x[0].numel())
+
+
+def bernoulli_nll_eager(x, logits, **_):
+    return F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none").sum((1, 2, 3))
+
+
+def importance_bound_eager(log_weights):
+    return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
+
+
+def vector_quantize_eager(x, codebook, commitment, codebook_weight):
+    """One product, with the matrix of distances."""
     with torch.no_grad():
-        codes = nearest_code(x, codebook)
+        codes = torch.addmm((codebook**2).sum(1), x, codebook.T, alpha=-2).argmin(1)
     chosen = F.embedding(codes, codebook)
     loss = codebook_weight * F.mse_loss(chosen, x.detach()) + commitment * F.mse_loss(x, chosen.detach())
     return codes, x + (chosen - x).detach(), loss
 
 
-def codebook_statistics_eager(x, codes, count):
-    """`codebook_statistics` by scatter: no [N, K] one-hot matrix."""
-    with torch.no_grad():
-        counts = torch.bincount(codes, minlength=count).to(x.dtype)
-        return counts, x.new_zeros(count, x.shape[1]).index_add_(0, codes, x)
-
-
 def aggregate_posterior_eager(z, mean, log_variance):
-    """`aggregate_posterior` with the [N, M, Z] tensor."""
-    log_density = -0.5 * (math.log(2 * math.pi) + log_variance + (z[:, None] - mean).square() * (-log_variance).exp())
+    """With the tensor of all points, Gaussians and latents."""
+    squares = (z[:, None] - mean) ** 2 * (-log_variance).exp()
+    log_density = -0.5 * (math.log(2 * math.pi) + log_variance + squares)
     return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
 
 
-def nearest_neighbors_eager(x, y, k, rows=1024):
-    """`nearest_neighbors` by a product and `topk` for every chunk of rows: [rows, M] at a time."""
-    half_norms = -0.5 * y.square().sum(1)
-    parts = [torch.addmm(half_norms, part, y.T).topk(k, dim=1) for part in x.split(rows)]
-    scores, indices = (torch.cat(tensors) for tensors in zip(*parts))
-    return (x.square().sum(1, keepdim=True) - 2 * scores).clamp(min=0), indices
+def codebook_statistics_eager(x, codes, count):
+    """The sums by atomics: in no fixed order."""
+    return torch.bincount(codes, minlength=count), x.new_zeros(count, x.shape[1]).index_add_(0, codes, x)
 
 
-def kernel_sum_eager(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, rows=1024):
-    """`kernel_sum` by a product for every chunk of rows, summed in float64."""
-    gamma = 1 / x.shape[1] if gamma is None else gamma
-    parts = []
-    for part in x.split(rows):
-        if kernel == "polynomial":
-            values = (gamma * (part @ y.T) + coef0).pow(degree)
-        else:
-            values = torch.cdist(part, y).square().mul(-gamma).exp()
-        parts.append(values.sum(1, dtype=torch.float64))
-    return torch.cat(parts)
+def nearest_neighbors_eager(x, y, k):
+    parts = [torch.cdist(part, y).topk(k, 1, largest=False) for part in x.float().split(4096)]
+    return tuple(torch.cat(each) for each in zip(*parts))
+
+
+def kernel_sum_eager(x, y, kernel, gamma, coef0, degree):
+    parts = x.float().split(4096)
+    if kernel == "polynomial":
+        return torch.cat([(gamma * part @ y.T + coef0).pow(degree).sum(1) for part in parts])
+    return torch.cat([(-gamma * torch.cdist(part, y) ** 2).exp().sum(1) for part in parts])
