@@ -48,7 +48,8 @@ def codebook_statistics_eager(x, codes, count):
 
 def nearest_neighbors_eager(x, y, k):
     parts = [torch.cdist(part, y).topk(k, 1, largest=False) for part in x.float().split(4096)]
-    return tuple(torch.cat(each) for each in zip(*parts))
+    distances, indices = (torch.cat(each) for each in zip(*parts))
+    return distances**2, indices
 
 
 def kernel_sum_eager(x, y, kernel, gamma, coef0, degree):
