@@ -71,7 +71,7 @@ KINDS = {
     "colour": {"channels": 3, "height": 1},
     "coupled": {"likelihood": "mixture", "channels": 3, "height": 1},
 }
-SEEDS = {"bernoulli": 3, "conditional": 0, "mixture": 2, "gaussian": 1, "colour": 4, "coupled": 9}
+SEEDS = {"bernoulli": 3, "conditional": 0, "mixture": 2, "gaussian": 1, "colour": 4, "coupled": 10}
 
 
 @functools.cache

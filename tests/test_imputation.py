@@ -78,7 +78,8 @@ def test_the_exact_posterior_of_noisy_images(kind, noise):
     model, levels = tiny(kind), tiny(kind).config.levels
     noisy = noise.corrupt(levels - 1 - likely(kind), levels, seed=4)  # what is seen and what is expected differ
     expected, prior = posterior(kind, noise, noisy), integrated(kind) / integrated(kind).sum()
-    options = {"steps": STEPS, "seed": 2, "labels": label_of(model)}
+    # Where the channels of a pixel are coupled, the values hold the latents back: that takes more steps.
+    options = {"steps": 4 * STEPS if kind == "coupled" else STEPS, "seed": 2, "labels": label_of(model)}
     found = genfast.denoise(model, noisy.expand(1000, -1, -1, -1), noise, **options)
     assert torch.equal(found.images, found.samples[0]) and found.images.dtype == torch.uint8
     assert chi_square(found.images, expected, levels) > 1e-4

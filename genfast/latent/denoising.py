@@ -21,7 +21,7 @@ def clean(
     Chains over (z, x) (`genfast.latent.chain`) draw from the posterior, proportional to p(z) p(x | z) p(noisy | x).
     "sample" is the last x of the first chain. "mean" and "map" rest on the probability of each level given the z of the
     second half of all chains: its mean, rounded to a level, and the level where it is highest. A model whose channels
-    depend on each other given z (a mixture in colour) counts the states of the chains instead.
+    depend on each other given z (a mixture in colour) counts the states of the chains instead, and needs more steps.
 
     Args:
         model: with latents (`genfast.latent.is_latent`).
