@@ -85,8 +85,16 @@ GENFAST_INLINE void box_muller(Vector<T> first, Vector<T> second, Vector<T>& one
   one *= radius, other *= radius;
 }
 
-// Rows of noise: row r of `first_row` + r is of image `first_image` + row / draws and draw number `first_draw` +
-// row % draws, and has `size` numbers from element `element` on. They are written one after the other.
+// The upper 24 bits of each word as a number.
+template <class T>
+GENFAST_INLINE void write_words(Bits words, T* to) {
+  typedef int32_t Signed __attribute__((vector_size(kVectorBytes)));
+  const Signed upper = (Signed)(words >> 8);
+  for (int64_t i = 0; i < kLanes<float>; ++i) to[i] = static_cast<T>(upper[i]);
+}
+
+// Rows of noise: with n = `first_row` + r, row r is of image `first_image` + n / draws and of draw number `first_draw`
+// + n % draws, and has `size` numbers from element `element` on. They are written one after the other.
 struct NoiseRows {
   uint64_t seed;
   int64_t first_image, first_draw, draws, first_row, rows, size;
@@ -97,24 +105,31 @@ template <class T>
 void normals(const NoiseRows& a, T* to) {
   const int64_t places = (a.size + 3) / 4;
   if (!places) return;
-  uint64_t image[kPlaces];
-  uint32_t element[kPlaces], draw[kPlaces];
+  uint32_t counter[4][kPlaces];
   T words[4][kPlaces];
   int64_t row = 0, place = 0, written_row = 0, written = 0;
+  int64_t of_image = a.first_image + a.first_row / a.draws, of_draw = a.first_row % a.draws;
   while (row < a.rows) {
     for (int64_t n = 0; n < kPlaces; ++n) {  // past the last row some place or other, whose numbers nobody reads
-      const int64_t at = a.first_row + row;
-      image[n] = static_cast<uint64_t>(a.first_image + at / a.draws);
-      draw[n] = static_cast<uint32_t>(a.first_draw + at % a.draws);
-      element[n] = a.element + static_cast<uint32_t>(place);
-      if (++place == places) place = 0, ++row;
+      counter[0][n] = static_cast<uint32_t>(a.first_draw + of_draw);
+      counter[1][n] = a.element + static_cast<uint32_t>(place);
+      counter[2][n] = static_cast<uint32_t>(of_image);
+      counter[3][n] = static_cast<uint32_t>(static_cast<uint64_t>(of_image) >> 32);
+      if (++place < places) continue;
+      place = 0, ++row;
+      if (++of_draw == a.draws) of_draw = 0, ++of_image;
     }
-    for (int64_t n = 0; n < kPlaces; ++n) {
-      const PhiloxWords w = philox_words(a.seed, image[n], element[n], draw[n]);
-      words[0][n] = static_cast<T>(static_cast<int32_t>(w.a >> 8));
-      words[1][n] = static_cast<T>(static_cast<int32_t>(w.b >> 8));
-      words[2][n] = static_cast<T>(static_cast<int32_t>(w.c >> 8));
-      words[3][n] = static_cast<T>(static_cast<int32_t>(w.d >> 8));
+    for (int64_t n = 0; n < kPlaces; n += kLanes<float>) {
+      PhiloxLanes lanes;
+      memcpy(&lanes.a, counter[0] + n, sizeof lanes.a);
+      memcpy(&lanes.b, counter[1] + n, sizeof lanes.b);
+      memcpy(&lanes.c, counter[2] + n, sizeof lanes.c);
+      memcpy(&lanes.d, counter[3] + n, sizeof lanes.d);
+      lanes.run(a.seed);
+      write_words(lanes.a, words[0] + n);
+      write_words(lanes.b, words[1] + n);
+      write_words(lanes.c, words[2] + n);
+      write_words(lanes.d, words[3] + n);
     }
     for (int64_t n = 0; n < kPlaces; n += kLanes<T>)
       for (int pair = 0; pair < 4; pair += 2) {
