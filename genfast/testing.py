@@ -165,6 +165,8 @@ def evaluate(function, inputs, seed=1, used=None, **kwargs):
         for i, output in enumerate(outputs)
         if output.is_floating_point() and (used is None or i in used)
     }
+    # An output that no leaf reaches has no gradient to ask for.
+    incoming = {i: gradient for i, gradient in incoming.items() if outputs[i].requires_grad}
     differentiated = [outputs[i] for i in incoming]
     gradients = torch.autograd.grad(
         differentiated, tuple(leaves.values()), tuple(incoming.values()), materialize_grads=True
