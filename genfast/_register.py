@@ -252,9 +252,21 @@ def _run(op, backend, args):
 
 def _apply(function, *args):
     """`function.apply(*args)`, without the 20 us that torch takes to look up the names of the arguments."""
-    if torch.compiler.is_dynamo_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_dynamo_compiling():
+        return function.apply(*_distinct(args))
+    if torch._C._are_functorch_transforms_active():
         return function.apply(*args)
     return super(torch.autograd.Function, function).apply(*args)
+
+
+def _distinct(args):
+    """`args` with another view of a tensor for each of its repetitions: torch.compile traces no call that is given the
+    same tensor twice."""
+    made = []
+    for arg in args:
+        repeated = isinstance(arg, torch.Tensor) and any(arg is other for other in made)
+        made.append(arg.view_as(arg) if repeated else arg)
+    return made
 
 
 def _split(args, *counts):

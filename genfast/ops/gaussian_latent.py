@@ -86,8 +86,7 @@ def gaussian_latent(
             raise ValueError(f"{op}: {name} must broadcast to {tuple(shape)}; got {tuple(prior.shape)}") from None
     if mean.ndim != 2:
         mean, log_variance = mean.reshape(flat), log_variance.reshape(flat)
-    # Two tensors: torch.compile cannot trace a call that is given the same one twice.
-    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]), mean.new_empty(0, flat[1]))
+    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]),) * 2
     settings = (seed, first_index, samples, first_sample, bool(per_latent))
     z, kl = _latent(mean, log_variance, *prior, *settings, backend=backend)
     if len(shape) == 2:
