@@ -167,9 +167,9 @@ PRESETS = {
     "vae": {
         "mnist": {
             "data": "mnist-binary",
-            "model": {"latent": 32, "network": "conv", "hidden": 24, "layers": 1},
+            "model": {"latent": 32, "network": "conv", "hidden": 16, "layers": 1},
             "train": {
-                "steps": 80_000,
+                "steps": 56_000,
                 "batch": 64,
                 "lr": 3e-3,
                 "betas": (0.9, 0.999),
@@ -177,7 +177,7 @@ PRESETS = {
                 "ema": 0.9995,
                 "weight_decay": 0.02,
                 "precision": "bfloat16",
-                "eval_every": 4000,
+                "eval_every": 7000,
                 "save_every": 1000,
             },
         },
