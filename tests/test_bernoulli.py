@@ -12,7 +12,7 @@ from genfast.reference import SPECS
 from genfast.sampling import inverse_cdf
 
 BACKENDS = ("reference", "cpp")
-SIZES = {"B": 3, "C": 3, "H": 15, "W": 29}
+SIZES = {"B": 3, "C": 3, "H": 15, "W": 29, "M": 0}
 
 
 def sample(dtype=torch.float64, **changed):
@@ -49,7 +49,7 @@ def test_grey_targets_that_are_bits(backend, dtype):
     target = inputs["x"].to(dtype).requires_grad_()
     nll = bernoulli_nll(target, logits, backend=backend)
     testing.assert_identical(nll, expected["output"])
-    incoming = torch.randn(nll.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    incoming = torch.randn(nll.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(nll.dtype)
     nll.backward(incoming)
     testing.assert_identical(logits.grad, expected["grad_logits"])
     assert target.grad is None
@@ -98,6 +98,49 @@ def test_nan_shows(backend):
     inputs = sample(torch.float32)
     inputs["logits"][1, 2, 3, 4] = torch.nan
     assert bernoulli_nll(**inputs, backend=backend).isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, testing.channels_last])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float64], ids=str)
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights(backend, grey, kind, layout):
+    """Each pixel counts as often as its weight says."""
+    inputs = sample()
+    x = torch.rand(inputs["x"].shape, dtype=torch.float64) if grey else inputs["x"]
+    weight = (3 * torch.rand(x.shape, dtype=torch.float64)).floor()
+    weight = weight if kind == torch.float64 else (weight > 0).to(kind)
+
+    def judged(logits):
+        nats = F.binary_cross_entropy_with_logits(logits, x.double(), reduction="none")
+        return (nats * weight.double()).sum((1, 2, 3))
+
+    leaf = {"logits": layout(inputs["logits"])}
+    got = testing.evaluate(lambda logits: bernoulli_nll(x, logits, layout(weight), backend=backend), leaf)
+    expected = testing.evaluate(judged, leaf)
+    for name in expected:
+        testing.assert_matches(got[name], expected[name], name=name)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_missing_pixels_may_hold_anything(backend, kind):
+    """Under a weight of 0 neither a NaN nor an infinite logit counts, and its gradient is 0."""
+    inputs = sample(torch.float32)
+    weight = torch.ones(inputs["x"].shape, dtype=kind)
+    weight[0, 1, 2, 3] = weight[1, 0, :2] = 0
+
+    def of(logits):
+        return testing.evaluate(bernoulli_nll, {**inputs, "logits": logits}, weight=weight, backend=backend)
+
+    del inputs["weight"]
+    clean = of(inputs["logits"])
+    for value in (torch.nan, torch.inf, -torch.inf):
+        got = of(inputs["logits"].masked_fill(weight == 0, value))
+        for name in clean:
+            testing.assert_identical(got[name], clean[name], name=name)
+    assert (clean["grad_logits"][weight == 0] == 0).all()
+    assert (bernoulli_nll(**inputs, weight=torch.zeros_like(weight), backend=backend) == 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -151,6 +194,24 @@ BAD = [
     (X * torch.nan, Z, ValueError, "x must lie in [0, 1]; got nan"),
     (X.to("meta"), Z, ValueError, "x must be on the device cpu; got meta"),
 ]
+
+
+BAD_WEIGHTS = [
+    (X[:1], ValueError, "weight must have shape (2, 3, 4, 5); got (1, 3, 4, 5)"),
+    (X.long(), TypeError, "weight must have dtype torch.bool or torch.uint8 or torch.float32; got torch.int64"),
+    (X + 2, ValueError, "weight must be 0 or 1 as uint8; got 2"),
+    (Z - 1, ValueError, "weight must be finite and at least 0; got -1.0"),
+    (Z * torch.nan, ValueError, "weight must be finite and at least 0; got nan"),
+    (1.0, TypeError, "weight must be a torch.Tensor; got float"),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weight, error, text", BAD_WEIGHTS)
+def test_bad_weights(weight, error, text, backend):
+    with pytest.raises(error) as raised:
+        bernoulli_nll(X, Z, weight, backend=backend)
+    assert str(raised.value) == f"bernoulli_nll: {text}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

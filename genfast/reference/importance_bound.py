@@ -10,7 +10,10 @@ from genfast.reference._spec import Spec, normal
 def importance_bound_ref(log_weights):
     """`log_weights` [B, S] -> the logarithm of their mean in each image [B]; half precision is summed in float32."""
     wide = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32))
-    return wide.logsumexp(1) - math.log(log_weights.shape[1])
+    # Without the largest: the gradient of logsumexp takes the difference from its rounded result.
+    largest = wide.detach().amax(1, keepdim=True)
+    largest = torch.where(largest.isfinite(), largest, 0)
+    return (wide - largest).logsumexp(1) + (largest[:, 0] - math.log(log_weights.shape[1]))
 
 
 def _make(sizes, generator):
