@@ -31,16 +31,14 @@ class IWAEConfig(VAEConfig):
         samples: S, importance samples of every image.
         estimator: iwae (of the gradient), or dreg: doubly reparameterised, of less variance for the encoder.
         resampled: samples of an image that the gradient is taken of, drawn by their weights; 0 for all of them.
-        pretraining: updates at the beginning that take one sample, as a VAE does.
     """
 
     samples: int = 50
     estimator: Literal["iwae", "dreg"] = "iwae"
     resampled: int = 0
-    pretraining: int = 0
 
     def least(self):
-        return super().least() | {"samples": 1, "resampled": 0, "pretraining": 0}
+        return super().least() | {"samples": 1, "resampled": 0}
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,8 +54,8 @@ class IWAE(VAE):
 
     `bound` is that of S = `samples`; everything else is as of a `VAE`. With `resampled` R all samples are decoded
     without a gradient, and R of them, drawn with the probabilities of the normalised weights, once more with one: its
-    mean is the gradient of all, at a third of the time and a fraction S / R of the memory. The updates of `pretraining`
-    are counted by `updates`, which a checkpoint holds.
+    mean is the gradient of all, at a third of the time and R / S of the memory. A trained `VAE` of the same sizes is a
+    good start: `genfast train iwae --init-from RUN`.
 
     Paper: Importance Weighted Autoencoders, equation 8, arXiv 1509.00519; the estimator dreg: Doubly Reparameterized
         Gradient Estimators, equation 8, arXiv 1810.04152.
@@ -67,21 +65,11 @@ class IWAE(VAE):
     name = "iwae"
     config_type = IWAEConfig
 
-    def __init__(self, config):
-        super().__init__(config)
-        # A float, as all weights of a model file have one dtype: exact up to 2**24 updates.
-        self.register_buffer("updates", torch.zeros(()))
-
     def loss(self, x, labels=None):
-        """What training minimises: [B] nats. In training mode it counts `updates`. Arguments and errors as `encode`."""
+        """What training minimises: [B] nats. Arguments and errors as `encode`."""
         c, (mean, log_variance) = self.config, self.encode(x, labels)
-        first = self.training and c.pretraining and self.updates < c.pretraining
-        if self.training:
-            self.updates += 1
-        samples = 1 if first else c.samples
-        z, kl = ops.gaussian_latent(mean, log_variance, drawn_seed(), samples=samples)
-        if first:
-            return self.nll(x, self.decode(z, labels)) + kl
+        samples = c.samples
+        z, _ = ops.gaussian_latent(mean, log_variance, drawn_seed(), samples=samples)
         dreg = c.estimator == "dreg" and z.requires_grad  # without a gradient there is nothing to hook
         q = (mean.detach(), log_variance.detach()) if dreg else (mean, log_variance)
         if not 0 < c.resampled < samples:

@@ -187,6 +187,7 @@ PRESETS = {
             "train": DIGITS,
         },
     },
+    # Begins as the VAE of the same preset: --init-from its run.
     "iwae": {
         "mnist": {
             "data": "mnist-binary",
@@ -198,18 +199,17 @@ PRESETS = {
                 "samples": 50,
                 "estimator": "dreg",
                 "resampled": 1,
-                "pretraining": 48_000,
             },
             "train": {
-                "steps": 62_000,
+                "steps": 10_000,
                 "batch": 64,
-                "lr": 3e-3,
+                "lr": 1e-3,
                 "betas": (0.9, 0.999),
                 "warmup": 300,
                 "ema": 0.9995,
                 "weight_decay": 0.02,
                 "precision": "bfloat16",
-                "eval_every": 15_500,
+                "eval_every": 5000,
                 "save_every": 1000,
             },
         },
