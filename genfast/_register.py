@@ -16,7 +16,7 @@ from genfast import _backends
 LIBRARY = torch.library.Library("genfast", "DEF")
 # op -> the function that it runs on plain tensors.
 _KERNELS = {}
-_PLAIN = (torch.Tensor, torch.nn.Parameter, int, float, bool)
+_PLAIN = {torch.Tensor, torch.nn.Parameter, int, float, bool}
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
@@ -241,13 +241,14 @@ def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
 def _run(op, backend, args):
     """`op(*args)` below autograd on a backend that serves it. Where nothing intercepts the op its kernel is called at
     once, which takes a third of the time."""
-    intercepted = (
+    if not (
         torch.compiler.is_dynamo_compiling()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
-        or any(type(arg) not in _PLAIN for arg in args)
-    )
-    return op(*args, backend=backend) if intercepted else _KERNELS[op](backend, args)
+        or set(map(type, args)) - _PLAIN
+    ):
+        return _KERNELS[op](backend, args)
+    return op(*args, backend=backend)
 
 
 def _apply(function, *args):
