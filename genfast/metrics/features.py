@@ -1,0 +1,178 @@
+"""How near a set of generated samples is to a set of real ones, by features that the caller brings: no network and no
+downloaded weights. Memory grows with the number of samples, never with its square."""
+
+import torch
+
+from genfast import ops
+
+
+def precision_recall(real, generated, k=3):
+    """How much of what is generated looks real, and how much of what is real is generated.
+
+    Precision is the share of generated samples that lie within the distance of some real sample to its k-th real
+    neighbour; recall is the same with the sets exchanged.
+
+    Args:
+        real: [N, D], float; N above k.
+        generated: [M, D], float of the same dtype; M above k.
+        k: neighbours, the sample itself not counted; from 1 to 1023.
+    Returns: (precision, recall), floats in [0, 1].
+    Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or too few for k.
+    Paper: Improved Precision and Recall Metric for Assessing Generative Models, Kynkaanniemi et al. 2019,
+        arXiv 1904.06991.
+    """
+    real, generated = _sets("precision_recall", real, generated, k)
+    return _share_within(generated, real, k), _share_within(real, generated, k)
+
+
+def density_coverage(real, generated, k=5):
+    """Precision that counts how often, and recall that outliers of the generated set cannot raise.
+
+    Density is the number of real balls (with the k-th real neighbour on the surface) that a generated sample lies in,
+    over k, on average; coverage is the share of real balls that hold a generated sample.
+
+    Args: as `precision_recall`.
+    Returns: (density, coverage): floats, density at least 0 and 1 in expectation for equal distributions, coverage in
+        [0, 1].
+    Raises: as `precision_recall`.
+    Paper: Reliable Fidelity and Diversity Metrics for Generative Models, Naeem et al. 2020, arXiv 2002.09797.
+    """
+    real, generated = _sets("density_coverage", real, generated, k)
+    radius = _radii(real, k)
+    inside = sum(int(balls.sum()) for balls in _inside(generated, real, radius))
+    nearest = ops.nearest_neighbors(real, generated, 1)[0][:, 0]
+    return inside / (k * len(generated)), float((nearest < radius).double().mean())
+
+
+def mmd(real, generated, kernel="polynomial", gamma=None, coef0=1.0, degree=3):
+    """Squared maximum mean discrepancy, the unbiased estimate: it may be below 0, and is 0 in expectation where the
+    distributions are equal.
+
+    Args:
+        real: [N, D], float, N at least 2.
+        generated: [M, D], float of the same dtype, M at least 2.
+        kernel, gamma, coef0, degree: of `genfast.kernel_sum`.
+    Returns: a float.
+    Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or a set of fewer than 2.
+    Paper: A Kernel Two-Sample Test, Gretton et al. 2012, lemma 6.
+    """
+    real, generated = _sets("mmd", real, generated, 1)
+    settings = (kernel, gamma, coef0, degree)
+    n, m = len(real), len(generated)
+    within = [
+        (float(ops.kernel_sum(x, x, *settings).sum()) - _diagonal(x, *settings)) / (len(x) * (len(x) - 1))
+        for x in (real, generated)
+    ]
+    return sum(within) - 2 * float(ops.kernel_sum(real, generated, *settings).sum()) / (n * m)
+
+
+def kernel_distance(real, generated, subsets=100, size=1000, seed=0):
+    """Kernel inception distance of given features: `mmd` with the kernel (x.y / D + 1)^3, over random subsets.
+
+    Args:
+        real: [N, D], float.
+        generated: [M, D], float of the same dtype.
+        subsets: how many, at least 1.
+        size: of each, drawn without repetition from either set; no more than N and M, at least 2.
+        seed: int; the subsets depend on it alone.
+    Returns: (mean, standard deviation) over the subsets, floats.
+    Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or fewer than `size`.
+    Paper: Demystifying MMD GANs, Binkowski et al. 2018, section 4, arXiv 1801.01401.
+    """
+    real, generated = _sets("kernel_distance", real, generated, 1)
+    if subsets < 1:
+        raise ValueError(f"kernel_distance: subsets must be at least 1; got {subsets}")
+    if not 2 <= size <= min(len(real), len(generated)):
+        sizes = f"{len(real)} real and {len(generated)} generated"
+        raise ValueError(f"kernel_distance: size must lie in 2 .. the size of either set; got {size} of {sizes}")
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(subsets):
+        parts = [x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated)]
+        values.append(mmd(*parts))
+    values = torch.tensor(values, dtype=torch.float64)
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def frechet_distance(real, generated):
+    """Squared Frechet distance of the Gaussians with the means and covariances of two sets (FID, of any features).
+
+    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` in float64. The trace of the root is that of the symmetric
+    (C1^(1/2) C2 C1^(1/2))^(1/2), whose eigenvalues are real and at least 0 also for singular covariances, as they are
+    with fewer samples than features.
+
+    Args:
+        real: [N, D], float, N at least 2.
+        generated: [M, D], float of the same dtype, M at least 2.
+    Returns: a float, at least 0.
+    Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or a set of fewer than 2.
+    Paper: GANs Trained by a Two Time-Scale Update Rule, Heusel et al. 2017, equation 6, arXiv 1706.08500.
+    """
+    real, generated = _sets("frechet_distance", real, generated, 1)
+    means, covariances = zip(*(_moments(x) for x in (real, generated)))
+    root = _root(covariances[0])
+    inner = root @ covariances[1] @ root
+    values = torch.linalg.eigvalsh(0.5 * (inner + inner.T)).clamp(min=0)
+    trace = covariances[0].trace() + covariances[1].trace() - 2 * values.sqrt().sum()
+    return max(0.0, float((means[0] - means[1]).square().sum() + trace))
+
+
+def _sets(name, real, generated, k):
+    """Both sets, checked, without a gradient; each must hold more than k vectors."""
+    for which, x in (("real", real), ("generated", generated)):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name}: {which} must be a torch.Tensor; got {type(x).__name__}")
+        if not x.is_floating_point() or x.dtype != real.dtype:
+            raise TypeError(f"{name}: {which} must be float features of one dtype; got {x.dtype}")
+        if x.ndim != 2 or x.shape[1] < 1 or x.shape[1] != real.shape[1]:
+            raise ValueError(f"{name}: {which} must have shape [N, D], both of the same D; got {tuple(x.shape)}")
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"{name}: k must be an int; got {type(k).__name__}")
+    if not 1 <= k < min(len(real), len(generated), 1024):
+        sizes = f"{len(real)} real and {len(generated)} generated"
+        raise ValueError(f"{name}: both sets must hold more than {k} vectors, and 1 <= k < 1024; got {sizes}")
+    for which, x in (("real", real), ("generated", generated)):
+        if not x.isfinite().all():
+            raise ValueError(f"{name}: {which} must be finite; got a NaN or an infinity")
+    return real.detach(), generated.detach()
+
+
+def _radii(x, k):
+    """The squared distance of every row to its k-th neighbour among the others [N]: the first is the row itself."""
+    return ops.nearest_neighbors(x, x, k + 1)[0][:, k]
+
+
+def _share_within(points, centres, k):
+    """The share of `points` that lie in the ball of some centre."""
+    radius = _radii(centres, k)
+    return sum(int(balls.any(1).sum()) for balls in _inside(points, centres, radius)) / len(points)
+
+
+def _inside(points, centres, radius, entries=2**22):
+    """Whether each point lies strictly inside each ball, for some points after the other: that bounds the memory."""
+    points, centres, radius = points.double(), centres.double(), radius.double()
+    norms = centres.square().sum(1)
+    for part in points.split(max(1, entries // len(centres))):
+        squares = part.square().sum(1)[:, None] + norms - 2 * part @ centres.T
+        yield squares < radius
+
+
+def _diagonal(x, kernel, gamma, coef0, degree):
+    """The sum of k(x_i, x_i)."""
+    if kernel == "gaussian":
+        return float(len(x))
+    gamma = 1 / x.shape[1] if gamma is None else gamma
+    return float(((gamma * x.double().square().sum(1) + coef0) ** degree).sum())
+
+
+def _moments(x):
+    x = x.double()
+    mean = x.mean(0)
+    centred = x - mean
+    return mean, centred.T @ centred / (len(x) - 1)
+
+
+def _root(matrix):
+    """The symmetric square root of a positive semidefinite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
