@@ -9,14 +9,18 @@ import torch
 import triton
 import triton.language as tl
 
-from genfast.kernels._common import PRECISION, device_of
+from genfast.kernels._common import HOPPER_SHARED, PRECISION, device_of, shared_memory
 
 
 def tiles(like, size):
-    """The launch of a kernel of products in the dtype of `like`, with `size` values in a vector."""
-    whole, part = (64, 32) if like.element_size() == 4 else (128, 64)
+    """The launch of a kernel of products in the dtype of `like`, with `size` values in a vector: what spills nothing.
+    A vector of at most the first number of values stays on chip, a longer one is read in parts of the second."""
+    if like.element_size() == 2:
+        whole, part, warps = 128, 64, 4
+    else:
+        whole, part, warps = (64, 32, 8) if shared_memory(like) >= HOPPER_SHARED else (16, 16, 8)
     block = max(16, triton.next_power_of_2(size)) if size <= whole else part
-    return {"BLOCK_N": 64, "BLOCK_M": 64, "BLOCK_D": block, "num_warps": 4, "num_stages": 2}
+    return {"BLOCK_N": 64, "BLOCK_M": 64, "BLOCK_D": block, "num_warps": warps, "num_stages": 2}
 
 
 def half_norms(x):

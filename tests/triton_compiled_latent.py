@@ -2,6 +2,7 @@
 Run by test_triton.py as triton_compiled.py is; alone it prints the table."""
 
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import triton_aot
 from triton_compiled import CAPABILITIES, REGISTERS_OF_A_PROCESSOR, SHARED
 
 from genfast.kernels import (
+    _products,
     aggregate_posterior,
     bernoulli,
     gaussian,
@@ -97,7 +99,8 @@ LAUNCHES = {
 
 def measure(launches, dtype, capability):
     """Yields (kernel's name, warps, registers, stack bytes, shared bytes, PTX) of every kernel that is not another."""
-    with triton_aot.record_launches() as recorded:
+    shared = mock.patch.object(_products, "shared_memory", lambda _: SHARED[capability])
+    with shared, triton_aot.record_launches() as recorded:
         launches(dtype)
     assert len(recorded) == LAUNCHES[launches]
     seen = set()
