@@ -116,7 +116,9 @@ def dtypes(op, backend):
 
 def refusal(op, backend, tensor):
     """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
-    why = _refusal(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
+    # Dynamo warns of what is cached, and looks through it anyway.
+    cached = _refusal.__wrapped__ if torch.compiler.is_dynamo_compiling() else _refusal
+    why = cached(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
     return _CPP_MISSING if why is None and backend == "cpp" else why
 
 

@@ -16,7 +16,7 @@ from genfast import _backends
 LIBRARY = torch.library.Library("genfast", "DEF")
 # op -> the function that it runs on plain tensors.
 _KERNELS = {}
-_PLAIN = {torch.Tensor, torch.nn.Parameter, int, float, bool}
+_TENSORS, _NUMBERS = {torch.Tensor, torch.nn.Parameter}, {int, float, bool}
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
@@ -241,14 +241,21 @@ def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
 def _run(op, backend, args):
     """`op(*args)` below autograd on a backend that serves it. Where nothing intercepts the op its kernel is called at
     once, which takes a third of the time."""
-    if not (
+    if (
         torch.compiler.is_dynamo_compiling()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
-        or set(map(type, args)) - _PLAIN
+        or not all(map(_plain, args))
     ):
-        return _KERNELS[op](backend, args)
-    return op(*args, backend=backend)
+        return op(*args, backend=backend)
+    return _KERNELS[op](backend, args)
+
+
+def _plain(arg):
+    """Whether the memory of an argument holds its values: not so of subclasses, lazy negatives and lazy zeros."""
+    if type(arg) in _TENSORS:
+        return not (arg.is_neg() or arg._is_zerotensor())
+    return type(arg) in _NUMBERS
 
 
 def _apply(function, *args):

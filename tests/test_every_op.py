@@ -352,3 +352,15 @@ def test_function_and_spec_agree(op):
     parameters = inspect.signature(getattr(genfast.ops, op)).parameters
     assert list(inputs) == [name for name in parameters if name in inputs]
     assert all(parameters[name].default in (None, "auto") for name in parameters if name not in inputs)
+
+
+@parametrize("op, backend, dtype", PRECISE)
+def test_lazy_negatives_and_zeros(op, backend, dtype):
+    """Tensors whose memory holds something else than their values: torch resolves them before a kernel looks."""
+    inputs = sample(op, backend, dtype, small(op))
+    first, tensor = first_learned(inputs)
+    zeros = torch._efficientzerotensor(tensor.shape, dtype=dtype, device=tensor.device)
+    for lazy, plain in ((torch._neg_view(-tensor), tensor), (zeros, torch.zeros_like(tensor))):
+        got, expected = (run(op, {**inputs, first: value}, backend) for value in (lazy, plain))
+        for name in expected:
+            testing.assert_identical(got[name], expected[name], name=name)

@@ -191,3 +191,11 @@ def test_bad_arguments(args, error, text, backend):
 
 def test_explain():
     assert genfast.explain("importance_bound", L).backend == "cpp"
+
+
+def test_a_path_is_given_once():
+    """A second hook would multiply by the weights again."""
+    z = torch.zeros(6, 2, requires_grad=True) * 1
+    importance_bound(L, z)
+    with pytest.raises(RuntimeError, match="importance_bound: path must be given once; got one whose gradient is"):
+        importance_bound(L, z)

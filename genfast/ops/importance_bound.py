@@ -36,7 +36,7 @@ def importance_bound(log_weights, path=None, *, backend="auto"):
     Raises:
         TypeError: log_weights is no strided float tensor, or path is no tensor.
         ValueError: a shape does not fit, or the name of the backend is unknown.
-        RuntimeError: the backend asked for cannot serve these tensors, or path has no gradient.
+        RuntimeError: the backend asked for cannot serve these tensors, or path has no gradient or was given before.
         NotImplementedError: forward-mode derivatives on a native backend.
 
     Gradients:
@@ -72,6 +72,9 @@ def _reweight(op, path, log_weights):
         return
     if not path.requires_grad:
         raise RuntimeError(f"{op}: path must be what the gradient of q flows through; got a tensor without gradient")
+    if getattr(path, "_reweighted", False):
+        raise RuntimeError(f"{op}: path must be given once; got one whose gradient is reweighted already")
+    path._reweighted = True
     weights = log_weights.to(wide(log_weights.dtype)).softmax(1).reshape(-1, *[1] * (path.ndim - 1))
     path.register_hook(lambda grad: grad * weights.to(grad.dtype))
 
