@@ -313,6 +313,36 @@ def test_both_stages_by_the_command_line(genfast, data_file, tmp_path):
     assert models.load(run / "model").prior is not None
 
 
+def test_only_a_finished_prior_takes_the_place_of_another(genfast, data_file, tmp_path):
+    run, prior_run = tmp_path / "run", ["train", "gated-pixelcnn", "--data", f"codes:{tmp_path / 'run'}", *TINY]
+    assert genfast("train", "vq-vae", "--data", data_file, "--out", run, *TINY, "--codes", 8)[0] == 0
+    assert genfast(*prior_run, "--out", tmp_path / "good")[0] == 0
+    whole = (run / "model/model.safetensors").read_bytes()
+    code, _, err = genfast(*prior_run, "--out", tmp_path / "stopped", "--minutes", 1e-9, "--seed", 2)
+    assert code == 0 and "becomes the prior of codes:" in err and "stopped at step 1 of 6" in err
+    assert (run / "model/model.safetensors").read_bytes() == whole
+    resume = [*prior_run[:4], "--out", tmp_path / "stopped", "--resume"]
+    assert genfast(*resume)[::2] == (0, "")
+    assert (run / "model/model.safetensors").read_bytes() != whole
+
+
+@pytest.mark.parametrize("options", [[], ["--conditional"]])
+def test_a_vqvae_begins_as_one_without_its_prior(genfast, data_file, tmp_path, options):
+    bits = dict(np.load(data_file))
+    labels = {f"{split}_labels": np.arange(len(bits[split])) % 2 for split in ("train", "valid", "test")}
+    np.savez(tmp_path / "bits.npz", **bits, **labels)
+    sizes = ["--data", tmp_path / "bits.npz", *TINY, "--codes", 8]
+    assert genfast("train", "vq-vae", *sizes, "--out", tmp_path / "a")[0] == 0
+    prior_run = ["--data", f"codes:{tmp_path / 'a'}", "--out", tmp_path / "p", *TINY, *options]
+    assert genfast("train", "gated-pixelcnn", *prior_run)[0] == 0
+    start = models.load(tmp_path / "a" / "model")
+    begin = ["--out", tmp_path / "b", "--init-from", tmp_path / "a", "--lr", 1e-9]
+    code, _, err = genfast("train", "vq-vae", *sizes, *begin)
+    found = models.load(tmp_path / "b" / "model")
+    assert (code, err) == (0, "") and start.prior is not None and found.prior is None
+    torch.testing.assert_close(found.encoder.state_dict(), start.encoder.state_dict())
+
+
 def test_what_cannot_be_a_prior(genfast, data_file, tmp_path):
     run = tmp_path / "run"
     assert genfast("train", "vq-vae", "--data", data_file, "--out", run, *TINY, "--codes", 300)[0] == 0

@@ -66,7 +66,10 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
     with progress_bar(config.total_steps(len(training)), done) as progress:
         result = fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
     if is_codes(source):
-        take_in(source, out)
+        if result.reason == "finished":
+            take_in(source, out)
+        else:  # the prior that is there may be better
+            print(f"{out}: becomes the prior of {source['data']} when its training is finished", file=sys.stderr)
     return result
 
 
@@ -87,6 +90,8 @@ def _start_from(network, target, training):
     start = open_model(target)
     if not isinstance(network, type(start)):  # an IWAE may start as the VAE that it is
         raise ValueError(f"{target}: expected a {network.name} to start from; got a {start.name}")
+    if isinstance(start, models.VQVAE):
+        start.set_prior(None)  # of codes that training changes
     check(start, training)
     # What a model has beyond that of its kind that it starts from, such as a count, stays as it is.
     copy_into(network, network.state_dict() | start.state_dict(), str(target))
