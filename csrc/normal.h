@@ -29,20 +29,23 @@ GENFAST_INLINE Vector<double> square_root(Vector<double> x) {
 }
 #endif
 
-// sin(2 pi r) = r p(r^2) and cos(2 pi r) = q(r^2) on |r| <= 1/8, relative errors 3.4e-9 and 6.7e-11 (float), 9e-25 and
-// 2.2e-23 (double), from Chebyshev nodes.
+// sin(2 pi r) = r (kTurn + p(r^2)) and cos(2 pi r) = q(r^2) on |r| <= 1/8, relative errors 3.4e-9 and 6.7e-11 (float),
+// 9e-25 and 2.2e-23 (double), from Chebyshev nodes.
 template <class T>
 struct Turn;
 template <>
 struct Turn<float> {
   static constexpr int kSine = 4, kCosine = 5;
-  static constexpr float kP[kSine] = {6.283185288f, -41.34166257f, 81.59254287f, -75.40161270f};
+  // kTurn is exact in its type, so that the product with r is all that rounds; kP[0] is what it lacks.
+  static constexpr float kTurn = 6.2831854820251465f;
+  static constexpr float kP[kSine] = {-1.942122e-7f, -41.34166257f, 81.59254287f, -75.40161270f};
   static constexpr float kQ[kCosine] = {1.f, -19.73920865f, 64.93931614f, -85.44284467f, 59.22016896f};
 };
 template <>
 struct Turn<double> {
   static constexpr int kSine = 9, kCosine = 9;
-  static constexpr double kP[kSine] = {6.2831853071795864769,  -41.341702240399760234,  81.605249276075054114,
+  static constexpr double kTurn = 6.283185307179586;
+  static constexpr double kP[kSine] = {2.4492935982947064e-16, -41.341702240399760234,  81.605249276075054114,
                                        -76.705859753061326979, 42.058693944878276244,   -15.094642573239617533,
                                        3.8199521955331221853,  -0.71809764412437346969, 0.10338644483562410068};
   static constexpr double kQ[kCosine] = {1.0,
@@ -68,7 +71,7 @@ GENFAST_INLINE void cosine_sine(Vector<T> u, Vector<T>& cosine, Vector<T>& sine)
   for (int i = Turn<T>::kSine - 2; i >= 0; --i) p = fma(p, square, broadcast(Turn<T>::kP[i]));
 #pragma GCC unroll 16
   for (int i = Turn<T>::kCosine - 2; i >= 0; --i) q = fma(q, square, broadcast(Turn<T>::kQ[i]));
-  p *= r;
+  p = fma(r, broadcast(Turn<T>::kTurn), r * p);
   Integer quarter;
   memcpy(&quarter, &rounded, sizeof quarter);  // the low bits hold the number of quarters
   const Vector<T> c = (quarter & 1) != 0 ? p : q, s = (quarter & 1) != 0 ? q : p;

@@ -10,7 +10,7 @@ from triton_interpreted import _addresses, guarded_outputs  # noqa: F401
 from genfast import _backends, testing
 from genfast.reference import SAMPLERS, SPECS
 
-OPS = ("categorical_nll", "bernoulli_nll", "gated_activation", "logistic_mixture_nll")
+OPS = ("categorical_nll", "gated_activation", "logistic_mixture_nll")
 DRAWS = ("categorical_sample", "bernoulli_sample", "logistic_mixture_sample")
 CASES = [(op, shape) for op in OPS for shape in range(len(SPECS[op].shapes))]
 DRAW_CASES = [(op, shape) for op in DRAWS for shape in range(len(SAMPLERS[op].shapes))]

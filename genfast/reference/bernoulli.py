@@ -9,8 +9,8 @@ from genfast.reference.gaussian import make_weight, present, weighted
 from genfast.sampling import inverse_cdf
 
 
-def bernoulli_nll_ref(x, logits, weight):
-    """`x` in [0, 1], `logits` and `weight`, all [B, ...], the weight empty for ones -> nats per image [B]; half
+def bernoulli_nll_ref(x, logits, weight=None):
+    """`x` in [0, 1], `logits` and `weight`, all [B, ...], the weight None or empty for ones -> nats per image [B]; half
     precision is summed in float32.
 
     An infinite logit costs nothing where it is right: a term of weight 0 is left out.

@@ -8,8 +8,8 @@ from genfast.reference._spec import Spec, normal
 from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
 
-def gaussian_nll_ref(x, mean, log_variance, weight):
-    """`x`, `mean`, `log_variance` and `weight` [B, ...], the weight empty for ones -> nats per image [B]."""
+def gaussian_nll_ref(x, mean, log_variance, weight=None):
+    """`x`, `mean`, `log_variance` and `weight` [B, ...], the weight None or empty for ones -> nats per image [B]."""
     x, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, mean, log_variance))
     x, mean, log_variance = present(weight, x, mean, log_variance)
     log_variance = log_variance.clamp(LOWEST, HIGHEST)
@@ -19,14 +19,14 @@ def gaussian_nll_ref(x, mean, log_variance, weight):
 
 def present(weight, *tensors):
     """The tensors with 0 where the weight is 0: whatever stands there, a NaN too, has no part in sums and gradients."""
-    if weight.shape != tensors[0].shape:
+    if weight is None or weight.shape != tensors[0].shape:
         return tensors
     return tuple(torch.where(weight > 0, tensor, 0) for tensor in tensors)
 
 
 def weighted(nats, weight):
-    """`nats` times `weight`, or as they are if `weight` is empty."""
-    return nats * weight.to(nats.dtype) if weight.shape == nats.shape else nats
+    """`nats` times `weight`, or as they are if there is none."""
+    return nats if weight is None or weight.shape != nats.shape else nats * weight.to(nats.dtype)
 
 
 def make_weight(kind, generator, *shape):
