@@ -1,5 +1,6 @@
 """The comparisons: genfast and its rivals on the shapes of each SPEC, and one training step of the model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from unittest import mock
@@ -25,7 +26,6 @@ SCAN, ROWS, SEQUENCE, BLOCK, STEP = (
 )
 PIXELWISE = {
     "categorical_nll": "the categorical likelihood, logits in channels_last memory",
-    "bernoulli_nll": "the Bernoulli likelihood",
     "gated_activation": "tanh(a) * sigmoid(b), channels_last",
     "categorical_sample": "draws from a categorical distribution, logits in channels_last memory",
     "bernoulli_sample": "draws from a Bernoulli distribution",
@@ -36,7 +36,8 @@ EAGER, COMPILED, REFERENCE = "good eager", "torch.compile of its step", "referen
 
 @dataclass
 class Comparison:
-    """Contenders at the same work; `work` holds the FLOPs of those whose rate is worth stating."""
+    """Contenders at the same work; `work` holds the FLOPs of those whose rate is worth stating; `peak_bytes`, if given,
+    tells the most memory that a process holds in which the contender of that name runs alone."""
 
     group: str
     case: str
@@ -44,6 +45,7 @@ class Comparison:
     contenders: dict
     work: dict = field(default_factory=dict)
     images: int = 0
+    peak_bytes: Callable[[str], int] | None = None
 
 
 def comparisons():
@@ -57,7 +59,7 @@ def comparisons():
         yield from _scan(ROWS, "row_lstm", rivals.row_step, case, sizes)
     for case, sizes in SPECS["diagonal_block"].bench.items():
         yield from _block(case, sizes)
-    for op in ("categorical_nll", "bernoulli_nll", "gated_activation"):
+    for op in ("categorical_nll", "gated_activation"):
         for case, sizes in SPECS[op].bench.items():
             yield from _pixelwise(op, case, sizes)
     for op, rival in (("categorical_sample", rivals.multinomial), ("bernoulli_sample", rivals.bernoulli)):
@@ -122,7 +124,7 @@ def _block(case, sizes):
 
 def _pixelwise(op, case, sizes):
     torch._dynamo.reset()
-    inputs = {name: _pixels_together(tensor) for name, tensor in SPECS[op].inputs(sizes).items()}
+    inputs = {n: _pixels_together(t) for n, t in SPECS[op].inputs(sizes).items() if torch.is_tensor(t)}
     name, leaf = next((name, tensor) for name, tensor in inputs.items() if tensor.is_floating_point())
     inputs[name] = leaf = leaf.requires_grad_()
     eager = getattr(rivals, f"{op}_eager")

@@ -17,7 +17,7 @@ def markdown(result):
             speedup = "" if row["contender"] == "genfast" else f"{_times(row)} as fast"
             lines.append(_line(row["case"], row["mode"], row["contender"], *times, _rate(row), speedup))
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_peaks(result["rows"])])
 
 
 def summary(result):
@@ -36,7 +36,7 @@ def summary(result):
         case = f"{first['group']}: {first['case']}"
         lines.append(_line(case, first["mode"], f"{_ms(first['median_ms'])} ms", *cells, "; ".join(others)))
     lines += ["", "Each rival's column: its median, and how many times as fast genfast is (below 1: slower)."]
-    return "\n".join([*lines, *_shares(rows)])
+    return "\n".join([*lines, *_shares(rows), *_peaks(rows)])
 
 
 def fill_readme(text, result):
@@ -68,6 +68,16 @@ def _shares(rows):
             kind = "bfloat16" if "bfloat16" in row["contender"] else "float32"
             share = f"{row['share_of_sgemm']:.0%} of the sgemm rate"
             lines.append(f"- {row['case']}, {kind}, {row['mode']}: {row['gflops']:.0f} GFLOP/s, {share}")
+    return ["", *lines] if lines else []
+
+
+def _peaks(rows):
+    """Where memory was measured: what a process held at most that ran one contender alone."""
+    lines = [
+        f"- {row['group']}: {row['case']}, {row['contender']}: {row['peak_bytes'] / 1e6:.0f} MB at most, torch included"
+        for row in rows
+        if "peak_bytes" in row
+    ]
     return ["", *lines] if lines else []
 
 

@@ -5,6 +5,7 @@ No speed is reported unless the tests of the ops pass first.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -12,13 +13,14 @@ import sys
 from pathlib import Path
 
 import cases
+import cases_latent
 import machine
 import report
 import timing
 import torch
 
 from genfast import _backends
-from genfast.reference import SAMPLERS, SPECS
+from genfast.reference import MEASURES, SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE_FROM = 64  # below this many units half the work is exp, and a share of the sgemm rate says nothing
@@ -46,8 +48,9 @@ def main():
 
 def check():
     """Run the tests of the benchmarked ops in a process of its own; end here unless they pass."""
-    stems = dict.fromkeys(_backends.stem(op) for op in [*SPECS, *SAMPLERS])
-    tests = ["test_every_op.py", "test_every_sampler.py", *(f"test_{stem}.py" for stem in stems)]
+    stems = dict.fromkeys(_backends.stem(op) for op in [*SPECS, *SAMPLERS, *MEASURES])
+    every = ("op", "op_reproducible", "sampler", "measure")
+    tests = [*(f"test_every_{kind}.py" for kind in every), *(f"test_{stem}.py" for stem in stems)]
     paths = [ROOT / "tests" / test for test in tests]
     pytest = Path(sys.executable).with_name("pytest")
     command = [pytest, "-q", "-x", "-k", "cpp", "--rootdir", ROOT, *(path for path in paths if path.exists())]
@@ -62,7 +65,7 @@ def measure(options):
     torch.manual_seed(0)
     result = {"machine": about} | _limits(options.seconds)
     result["rows"] = []
-    for comparison in cases.comparisons():
+    for comparison in itertools.chain(cases.comparisons(), cases_latent.comparisons(options.only)):
         if options.only and options.only not in f"{comparison.group} {comparison.case} {comparison.mode}":
             continue
         rows = _rows(comparison, timing.compare(comparison.contenders, options.seconds), about)
@@ -93,6 +96,8 @@ def _rows(comparison, times, about):
         row |= measured
         row["times_genfast"] = measured["median_ms"] / times["genfast"]["median_ms"]
         row["images_per_s"] = comparison.images / measured["median_ms"] * 1e3
+        if comparison.peak_bytes:
+            row["peak_bytes"] = comparison.peak_bytes(name)
         if rate and units >= SHARE_FROM:
             row["gflops"] = comparison.work[name] / measured["median_ms"] / 1e6
             row["share_of_sgemm"] = row["gflops"] / rate
