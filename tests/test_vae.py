@@ -12,6 +12,8 @@ import genfast
 from genfast import metrics, models, testing
 from genfast.data import ImageData
 from genfast.models import VAE, VAEConfig
+from genfast.models._importance import POSTERIOR_DRAW
+from genfast.sampling.noise import FIRST, SECOND
 from genfast.train import TrainConfig, fit
 from genfast.train.checkpoint import load_checkpoint
 
@@ -145,7 +147,7 @@ def test_the_elbo_is_its_formula():
     mean, log_variance = model.encode(x)
     q = torch.distributions.Normal(mean, (log_variance / 2).exp())
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
-    z, _ = genfast.gaussian_latent(mean, log_variance, 9, 3, 2)
+    z, _ = genfast.gaussian_latent(mean, log_variance, 9, 3, 2, first_sample=POSTERIOR_DRAW)
     pixels = torch.distributions.Bernoulli(logits=model.decode(z))
     likelihood = pixels.log_prob(x.repeat_interleave(2, 0).float()).flatten(1).sum(1).view(4, 2).mean(1)
     testing.assert_matches(model.elbo(x, seed=9, first=3, samples=2), likelihood - kl)
@@ -274,16 +276,24 @@ def test_temperature_scales_the_prior(monkeypatch):
     assert torch.equal(seen[1], 0.25 * seen[0]) and seen[0].std() == pytest.approx(1, abs=0.25)
 
 
-def test_the_prior_and_the_pixels_share_no_numbers(monkeypatch):
-    """A level and a latent of one image that came from one number would be dependent."""
-    draws = []
-    real = genfast.ops.gaussian_latent
-    monkeypatch.setattr(
-        "genfast.models.vae.ops.gaussian_latent",
-        lambda *a, **k: draws.append(k.get("first_sample", 0)) or real(*a, **k),
-    )
-    vae().sample(1)
-    assert draws and min(draws) > 2**31
+def test_samples_and_their_bounds_share_no_numbers(monkeypatch):
+    """A level and a latent of one image that came from one number would be dependent: nor may an image that the model
+    drew be scored by the numbers that it was made of."""
+    model, draws, real = vae(), [], genfast.ops.gaussian_latent
+
+    def seen(mean, log_variance, seed, first_index=0, samples=1, *rest, first_sample=0, **options):
+        draws.append(range(first_sample, first_sample + samples))
+        return real(mean, log_variance, seed, first_index, samples, *rest, first_sample=first_sample, **options)
+
+    monkeypatch.setattr("genfast.ops.gaussian_latent", seen)
+    x = model.sample(2, seed=0)
+    model.elbo(x, seed=0, samples=3)
+    model.log_weights(x, seed=0, samples=4)
+    model.log_prob(x, seed=0, samples=50)
+    prior, *posterior = draws
+    assert len(posterior) >= 3 and max(max(part) for part in posterior) == posterior[0].start + 49
+    assert min(min(part) for part in draws) > 2**30, "pixels count from 0"
+    assert all(prior.start not in part and not {FIRST, SECOND} & set(part) for part in posterior)
 
 
 def test_sampling_is_without_dropout_and_leaves_the_mode():

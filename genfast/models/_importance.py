@@ -9,6 +9,10 @@ from genfast import ops
 # Numbers of decoder output in flight: 2 MB in float32, which stays in the cache of a core (a tenth to a third faster
 # than 8 MB).
 CPU_VALUES, GPU_VALUES = 2**19, 2**27
+# The first draw of a posterior's numbers: from 0 on, the pixels of a sample of the same seed and number take theirs.
+# An image that the model drew would else be scored by the very numbers that it was made of. 2**31 draws are left below
+# those of the prior and of noise.
+POSTERIOR_DRAW = 2**31
 
 
 def log_weights(model, x, labels, z, mean, log_variance):
@@ -39,7 +43,7 @@ def importance_log_prob(model, x, labels, *, samples, seed, first):
         for start in range(0, samples, draws):
             q = mean[part], log_variance[part]
             count = min(draws, samples - start)
-            z, _ = ops.gaussian_latent(*q, seed, first + begin, count, first_sample=start)
+            z, _ = ops.gaussian_latent(*q, seed, first + begin, count, first_sample=POSTERIOR_DRAW + start)
             weights = log_weights(model, x[part], chosen, z, *q)
             total = torch.logaddexp(total, weights.double().logsumexp(1))
         result[part] = total - math.log(samples)

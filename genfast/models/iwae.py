@@ -77,6 +77,8 @@ class IWAE(VAE):
         with torch.no_grad():
             weights = log_weights(self, x, labels, z, mean, log_variance)
             bound, shares = ops.importance_bound(weights), weights.softmax(1)
+            # Any sample of an image whose loss is not finite anyway: multinomial takes no NaN.
+            shares = torch.where(shares.isfinite().all(1, keepdim=True), shares, 1 / samples)
             chosen = torch.multinomial(shares, c.resampled, replacement=True)
         z = z.unflatten(0, (-1, samples)).gather(1, chosen[..., None].expand(-1, -1, c.latent)).flatten(0, 1)
         if dreg:

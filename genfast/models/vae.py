@@ -7,7 +7,7 @@ import torch
 
 from genfast import ops
 from genfast.models._images import ImageConfig, ImageModel
-from genfast.models._importance import importance_log_prob, log_weights
+from genfast.models._importance import POSTERIOR_DRAW, importance_log_prob, log_weights
 from genfast.models.likelihood import Likelihood
 from genfast.nn import ConvDecoder, ConvEncoder, DenseCoder
 from genfast.nn.gaussian_latent import drawn_seed
@@ -196,7 +196,7 @@ class VAE(ImageModel):
         The noise of image i depends on (seed, first + i) alone. Other arguments and errors as `encode`.
         """
         mean, log_variance = self.encode(x, labels)
-        z, kl = ops.gaussian_latent(mean, log_variance, seed, first, samples)
+        z, kl = ops.gaussian_latent(mean, log_variance, seed, first, samples, first_sample=POSTERIOR_DRAW)
         x = x.repeat_interleave(samples, 0)
         labels = None if labels is None else labels.repeat_interleave(samples)
         return -self.nll(x, self.decode(z, labels)).view(-1, samples).mean(1) - kl
@@ -208,7 +208,7 @@ class VAE(ImageModel):
     def log_weights(self, x, labels=None, *, samples, seed, first=0):
         """`log p(x, z) - log q(z | x)` of `samples` draws of every image: [B, S] nats. Arguments as `elbo`."""
         q = self.encode(x, labels)
-        z, _ = ops.gaussian_latent(*q, seed, first, samples)
+        z, _ = ops.gaussian_latent(*q, seed, first, samples, first_sample=POSTERIOR_DRAW)
         return log_weights(self, x, labels, z, *q)
 
     @torch.no_grad()
