@@ -245,6 +245,19 @@ def test_likelihoods_against_their_draws(kind, channels):
     assert mass == pytest.approx(1, abs=2e-2 if kind == "gaussian" else 1e-4)
 
 
+def test_a_mixture_weighs_the_channels_of_a_pixel_alike():
+    likelihood = Likelihood("mixture", 3, 4, mixtures=2)
+    torch.manual_seed(0)
+    parameters, x = torch.randn(2, likelihood.features, 2, 2), torch.randint(0, 4, (2, 3, 2, 2), dtype=torch.uint8)
+    weight = (torch.rand(2, 1, 2, 2) < 0.5).expand(-1, 3, -1, -1).contiguous()
+    assert (likelihood.nll(x, parameters, weight) < likelihood.nll(x, parameters)).all()
+    weight[1, 2, 0, 1] ^= True
+    with pytest.raises(ValueError, match="^nll: weight must be equal over the channels of a pixel"):
+        likelihood.nll(x, parameters, weight)
+    separate = Likelihood("gaussian", 3, 4)
+    assert separate.nll(x, torch.randn(2, 6, 2, 2), weight).isfinite().all()
+
+
 TRAINING = {"steps": 12, "batch": 4, "log_every": 4, "eval_every": 6, "save_every": 5, "ema": 0.5, "device": "cpu"}
 
 

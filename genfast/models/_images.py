@@ -8,6 +8,9 @@ from torch import nn
 from genfast.models._pretrained import Pretrained
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+# Images are decoded in blocks of so many, each at the place of its number: matrix products of another size round
+# otherwise, and a level within rounding of its boundary would depend on how the images were split.
+BLOCK = 64
 
 
 @dataclass

@@ -53,15 +53,20 @@ class Likelihood:
     def nll(self, x, parameters, weight=None):
         """Negative log-likelihood in nats per image, [B], in float32 or wider.
 
-        `weight`: [B, C, H, W] as `bernoulli_nll` takes it; a mixture couples the channels of a pixel, for which the
-        weight of the first counts. The gaussian is a density per level: that of the scaled level times its distance to
+        `weight`: [B, C, H, W] as `bernoulli_nll` takes it; of a mixture, which couples the channels of a pixel, one
+        weight for all of them. The gaussian is a density per level: that of the scaled level times its distance to
         the next, 2 / (L - 1), so that it compares with the other kinds.
+
+        Raises: ValueError for a weight that differs between the channels of a pixel, of a mixture.
         """
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         given = {} if weight is None else {"weight": weight}
         if self.kind == "bernoulli":
             return ops.bernoulli_nll(x, parameters, **given)
         if self.kind == "mixture" and weight is not None:
+            if self.channels > 1 and not torch.equal(weight, weight[:, :1].expand_as(weight)):
+                expected = "equal over the channels of a pixel, which a mixture couples"
+                raise ValueError(f"nll: weight must be {expected}; got a pixel with several weights")
             nll, weight = self._mixture_nll_of_pixels(x, parameters), weight[:, 0]
             return torch.where(weight == 0, 0, weight * nll).flatten(1).sum(1)
         if self.kind == "mixture":

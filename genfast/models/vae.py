@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from genfast import ops
-from genfast.models._images import ImageConfig, ImageModel
+from genfast.models._images import BLOCK, ImageConfig, ImageModel
 from genfast.models._importance import POSTERIOR_DRAW, importance_log_prob, log_weights
 from genfast.models.likelihood import Likelihood
 from genfast.nn import ConvDecoder, ConvEncoder, DenseCoder
@@ -15,9 +15,6 @@ from genfast.sampling.arguments import check_whole
 
 # The draw of the prior's numbers: pixels take numbers of the same images from the other end, and noise the last two.
 PRIOR_DRAW = 2**32 - 3
-# Images are decoded in blocks of so many, each at the place of its number: matrix products of another size round
-# otherwise, and a level within rounding of its boundary would depend on how the images were split.
-BLOCK = 64
 
 
 @dataclass
@@ -152,7 +149,10 @@ class VAE(ImageModel):
         return y.view(len(z), self.pixels.features, c.height, c.width) if c.network == "mlp" else y
 
     def nll(self, x, parameters, weight=None):
-        """`-log p(x | parameters)`, [B] nats; `weight` of missing values as of `genfast.bernoulli_nll`."""
+        """`-log p(x | parameters)`, [B] nats; `weight` [B, C, H, W] of missing values as of `genfast.bernoulli_nll`.
+
+        Raises: ValueError for a weight that differs between the channels of a pixel, if the likelihood is a mixture.
+        """
         return self.pixels.nll(x, parameters, weight)
 
     def expected(self, parameters):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast.models._images import ImageConfig, ImageModel
+from genfast.models._images import BLOCK, ImageConfig, ImageModel
 from genfast.models.autoregressive import Autoregressive
 from genfast.models.gated_pixelcnn import GatedPixelCNN
 from genfast.models.likelihood import Kind, Likelihood
@@ -18,8 +18,6 @@ from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
 
 # Those whose conditionals are a softmax: codes have no order.
 PRIORS = {model.name: model for model in (PixelCNN, GatedPixelCNN, PixelRNN)}
-# Images are decoded so many at a time.
-BLOCK = 64
 
 
 @dataclass
@@ -174,7 +172,7 @@ class VQVAE(ImageModel):
         return self._decoded(self.quantizer.lookup(codes))
 
     def nll(self, x, parameters, weight=None):
-        """Negative log-likelihood in nats per image of images given parameters: [B]; see `Likelihood`."""
+        """Negative log-likelihood in nats per image of images given parameters: [B]; see `Likelihood.nll`."""
         return self.pixels.nll(x, parameters, weight)
 
     def expected(self, parameters):
@@ -256,8 +254,7 @@ class VQVAE(ImageModel):
     def decode_images(self, codes, first=0):
         """Images of codes int64 [B, h, w], the nearest levels to the mean: uint8 [B, C, H, W].
 
-        In blocks of one size, each image at the place of its number first + i: matrix products of another size round
-        otherwise, and an image would depend on how the images were split.
+        In blocks of `BLOCK`, each image at the place of its number first + i.
         """
         ahead = first % BLOCK
         padded = F.pad(codes, (0, 0, 0, 0, ahead, -(ahead + len(codes)) % BLOCK))
