@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from genfast import ops
 from genfast.latent.embedding import posteriors
 from genfast.sampling.arguments import check_whole
 from genfast.sampling.latents import batches, check_call, check_levels, describe, part_of
@@ -169,6 +170,5 @@ def traverse(model, x, *, steps=9, span=3.0, count=None, reference=None, labels=
 
 def kl_per_latent(mean, log_variance):
     """Mean over images of KL(N(mean, exp(log_variance)) || N(0, 1)), nats: [n, Z] each -> float32 [Z]."""
-    mean, log_variance = mean.double(), log_variance.double().clamp(-30, 20)
-    kl = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+    _, kl = ops.gaussian_latent(mean.double(), log_variance.double(), 0, per_latent=True)
     return kl.sum(0).div(max(1, len(mean))).float()

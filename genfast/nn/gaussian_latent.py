@@ -10,7 +10,8 @@ class GaussianLatent(nn.Module):
     """Draws z ~ N(mean, exp(log_variance)) by reparameterisation, and gives the KL divergence from N(0, I).
 
     In training and evaluation alike the seed of the noise comes from torch's generator of the CPU, so that
-    `torch.manual_seed` repeats it; `seed` overrides it.
+    `torch.manual_seed` repeats it; `seed` overrides it. Drawing that seed breaks the graph of
+    `torch.compile(fullgraph=True)`, here and in `VAE.loss`; with a given `seed` the layer compiles whole.
 
     Args:
         samples: S, draws of every image.
