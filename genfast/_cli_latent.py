@@ -1,22 +1,10 @@
 """The commands of models with latents: `genfast reconstruct | interpolate | traverse | embed`."""
 
-from dataclasses import replace
-
 import torch
 
 from genfast import metrics
-from genfast._cli_options import (
-    DATA_OPTIONS,
-    add_data,
-    add_device,
-    add_split,
-    add_target,
-    count,
-    counted,
-    picture_path,
-    positive,
-    several,
-)
+from genfast._cli_held_out import data_options, held_out, held_out_options, labels_for
+from genfast._cli_options import count, counted, picture_path, positive, several
 from genfast._files import write_bytes
 from genfast.data.grid import brightness, grid, png, rows
 from genfast.latent import embed, interpolate, linear_probe, neighbour_accuracy, neighbours, save_embedding, traverse
@@ -25,30 +13,28 @@ from genfast.latent.interpolation import KINDS
 from genfast.sampling.latents import describe
 from genfast.train.inputs import batches, inputs
 from genfast.train.progress import counter, track
-from genfast.train.runs import open_model
-from genfast.train.session import data_of, held_out_data, load_data
-from genfast.train.trainer import pick_device
+from genfast.train.session import data_of, first_images, load_data
 
 ACROSS = 10  # images in a row of a picture
-ACTIVE = 0.01  # nats that a latent in use carries at least
+CARRIED = 0.01  # nats that a latent named in a traversal carries at least
 VOTERS = 5  # nearest neighbours that vote on a label
 
 
 def reconstruct_options(parser):
-    _held_out_options(parser, "FILE.png", "the images, and below them what the model makes of them")
+    held_out_options(parser, "FILE.png", "the images, and below them what the model makes of them")
     parser.add_argument("-n", type=count, default=20, help="images, the first of the held-out ones (20)")
     parser.add_argument("--batch", type=count, default=250, help="images per batch (250)")
 
 
 def interpolate_options(parser):
-    _held_out_options(parser, "FILE.png", "a row for each pair: an image, the path, the other image")
+    held_out_options(parser, "FILE.png", "a row for each pair: an image, the path, the other image")
     parser.add_argument("-n", type=count, default=8, help="pairs of held-out images, the first ones (8)")
     parser.add_argument("--steps", type=several, default=9, help="images on the path, both ends among them (9)")
     parser.add_argument("--kind", choices=KINDS, default="spherical", help="along an arc or straight (spherical)")
 
 
 def traverse_options(parser):
-    _held_out_options(parser, "FILE.png", "a row for each latent, the most active first")
+    held_out_options(parser, "FILE.png", "a row for each latent, the most active first")
     parser.add_argument("--image", type=counted, default=0, help="which held-out image to begin with (0)")
     parser.add_argument("--steps", type=several, default=9, help="values of a latent (9)")
     text = "how far a latent moves to either side, in standard deviations of the prior (3)"
@@ -57,7 +43,7 @@ def traverse_options(parser):
 
 
 def embed_options(parser):
-    _held_out_options(parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, and its label")
+    held_out_options(parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, and its label")
     parser.add_argument("--log-variance", action="store_true", help="write the log-variances as well")
     parser.add_argument("--neighbours", metavar="FILE.png", help="a row for each image: the image, its nearest ones")
     parser.add_argument("-n", type=count, default=10, help="images in the picture of neighbours (10)")
@@ -68,7 +54,7 @@ def embed_options(parser):
 
 def run_reconstruct(args):
     path = picture_path(args.out)
-    model, data, _ = _held_out(args)
+    model, data, _ = held_out(args)
     if not hasattr(model, "reconstruct"):
         raise TypeError(f"reconstruct: model must have latents or codes; got {model.name}")
     parts = track(batches(inputs(model, data), args.batch), "batch")
@@ -83,7 +69,7 @@ def run_reconstruct(args):
 
 def run_interpolate(args):
     path = picture_path(args.out)
-    model, data, labels = _held_out(args)
+    model, data, labels = held_out(args)
     describe("interpolate", model)
     pairs = min(args.n, len(data) // 2)
     if not pairs:
@@ -100,7 +86,7 @@ def run_interpolate(args):
 
 def run_traverse(args):
     path = picture_path(args.out)
-    model, data, labels = _held_out(args)
+    model, data, labels = held_out(args)
     if args.image >= len(data):
         raise ValueError(f"image: expected 0 to {len(data) - 1} of {data.name}; got {args.image}")
     one = slice(args.image, args.image + 1)
@@ -111,25 +97,25 @@ def run_traverse(args):
     )  # fmt: skip
     shown = found.images[0, : args.latents]
     write_bytes(path, rows(*(brightness(images, data.levels) for images in shown.unbind(1))))
-    active = int((found.kl >= ACTIVE).sum())
+    active = int((found.kl >= CARRIED).sum())
     print(
         f"{path}: {len(shown)} of {network.latents} latents, {args.steps} values from -{args.span:g} to {args.span:g}"
     )
-    print(f"{active} latents carry {ACTIVE} nats or more: {', '.join(_named(found))}")
+    print(f"{active} latents carry {CARRIED} nats or more: {', '.join(_named(found))}")
 
 
 def run_embed(args):
     embedding_writer(args.out)  # a wrong ending or a missing package is found before the work
     path = None if args.neighbours is None else picture_path(args.neighbours)
-    model, data, labels = _held_out(args)
+    model, data, labels = held_out(args)
     describe("embed", model)
     z, log_variance = _vectors(model, data, labels, log_variance=True)
     save_embedding(args.out, z, labels=data.labels, log_variances=log_variance if args.log_variance else None)
     print(f"{args.out}: {z.shape[0]} vectors of {z.shape[1]} latents, {data.name}")
     if path is None and data.labels is None:
         return
-    training = _first(load_data(data_of(args.target, _options(args)), "train"), args.train)
-    points = _vectors(model, training, _labels_for(model, training))
+    training = first_images(load_data(data_of(args.target, data_options(args)), "train"), args.train)
+    points = _vectors(model, training, labels_for(model, training))
     if path is not None:
         chosen = neighbours(z[: args.n], points, min(args.k, len(points)))[1]
         columns = (training.images[indices] for indices in chosen.unbind(1))
@@ -158,12 +144,8 @@ def _vectors(model, data, labels, **options):
         return embed(model, data.images, labels, progress=progress, **options)
 
 
-def _first(data, most):
-    return replace(data, images=data.images[:most], labels=None if data.labels is None else data.labels[:most])
-
-
 def _named(found):
-    return [f"{latent} ({kl:.2f})" for latent, kl in zip(found.latents.tolist(), found.kl.tolist()) if kl >= ACTIVE]
+    return [f"{latent} ({kl:.2f})" for latent, kl in zip(found.latents.tolist(), found.kl.tolist()) if kl >= CARRIED]
 
 
 def _stacked(*sets):
@@ -171,28 +153,3 @@ def _stacked(*sets):
     across = min(ACROSS, len(sets[0]))
     filled = [torch.cat((s, s.new_full((-len(s) % across, *s.shape[1:]), 96))) for s in sets]
     return torch.stack([s.unflatten(0, (-1, across)) for s in filled], 1).flatten(0, 2)
-
-
-def _held_out_options(parser, metavar, text):
-    add_target(parser)
-    add_data(parser)
-    add_split(parser)
-    parser.add_argument("--out", required=True, metavar=metavar, help=text)
-    add_device(parser)
-
-
-def _options(args):
-    return {name: getattr(args, name) for name in DATA_OPTIONS}
-
-
-def _held_out(args):
-    """The model on its device, the held-out data, and their labels for a conditional model."""
-    model = open_model(args.target).to(pick_device(args.device))
-    data = held_out_data(data_of(args.target, _options(args)), args.split)
-    return model, data, _labels_for(model, data)
-
-
-def _labels_for(model, data):
-    """The labels that a conditional model takes, else None; data that are not the model's are refused."""
-    found = inputs(model, data)
-    return found[1] if len(found) > 1 else None

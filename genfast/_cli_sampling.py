@@ -9,18 +9,8 @@ import numpy as np
 import torch
 
 from genfast import metrics
-from genfast._cli_options import (
-    DATA_OPTIONS,
-    add_data,
-    add_device,
-    add_split,
-    add_target,
-    count,
-    counted,
-    labels,
-    picture_path,
-    positive,
-)
+from genfast._cli_held_out import held_out, held_out_options
+from genfast._cli_options import add_device, add_target, count, counted, labels, picture_path, positive
 from genfast._files import write_bytes
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows, writer
@@ -29,15 +19,14 @@ from genfast.sampling.arguments import check_count
 from genfast.sampling.decoding import engine_of
 from genfast.sampling.denoising import METHODS, MOST_VALUES, denoise
 from genfast.sampling.engine import BACKENDS, Engine
-from genfast.sampling.inpainting import ORDERS, inpaint
-from genfast.sampling.latents import describe, is_latent
+from genfast.sampling.inpainting import ORDERS, check_order, inpaint
+from genfast.sampling.latents import describe, is_latent, refuse_codes
 from genfast.sampling.noise import FIRST, BitFlip, Gaussian
 from genfast.sampling.philox import uniform
 from genfast.sampling.shards import sample_shards
-from genfast.train.inputs import inputs
 from genfast.train.progress import counter
 from genfast.train.runs import open_model
-from genfast.train.session import data_of, draw, held_out_data, sample_labels
+from genfast.train.session import draw, first_images, sample_labels
 from genfast.train.trainer import pick_device
 
 PARTS = ("lower", "upper", "left", "right", "center")
@@ -55,11 +44,12 @@ def sample_options(parser):
     add("--label", "--labels", dest="labels", type=labels, action="extend", metavar="K", help=text)
     add("--shard", type=count, default=1000, help="images of a file in a folder (1000)")
     _engine_options(parser)
+    add_device(parser)
     add("--temperature", type=positive, default=1.0, help="below 1: likelier images (1.0)")
 
 
 def inpaint_options(parser):
-    _held_out_options(parser)
+    _restoring_options(parser)
     text = f"what is unknown: {', '.join(PARTS)}, random:SHARE, or FILE.npz with an array mask, True where known"
     parser.add_argument("--mask", required=True, metavar="MASK", help=text)
     text = "exact: given all that is known; raster: given what comes before; pseudo-gibbs: of a VAE, cheaper (exact)"
@@ -69,7 +59,7 @@ def inpaint_options(parser):
 
 
 def denoise_options(parser):
-    _held_out_options(parser)
+    _restoring_options(parser)
     text = "bitflip:P (probability), or gaussian:SIGMA (of the whole range of levels)"
     parser.add_argument("--noise", required=True, type=_noise, metavar="NOISE", help=text)
     text = "mean (best PSNR), map (fewest wrong values) or sample, of the posterior (mean)"
@@ -79,12 +69,9 @@ def denoise_options(parser):
     parser.add_argument("--samples", type=count, help=text)
 
 
-def _held_out_options(parser):
-    add_target(parser)
-    add_data(parser)
-    add_split(parser)
+def _restoring_options(parser):
+    held_out_options(parser, "FILE.png", "a row for each image: before and after")
     parser.add_argument("-n", type=count, default=16, help="images, the first of the held-out ones (16)")
-    parser.add_argument("--out", required=True, metavar="FILE.png", help="a row for each image: before and after")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same results (0)")
     _engine_options(parser)
 
@@ -93,7 +80,6 @@ def _engine_options(parser):
     parser.add_argument("--batch-size", type=count, metavar="B", help="images at a time, which changes none of them")
     text = "auto (the first that can), cpp, triton, torch, or reference (auto)"
     parser.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help=text)
-    add_device(parser)
 
 
 def run_sample(args):
@@ -121,7 +107,7 @@ def run_sample(args):
 
 def run_inpaint(args):
     path = picture_path(args.out)
-    model, truth, given_labels, levels = _held_out(args)
+    model, truth, given_labels, levels = _first_held_out(args, lambda model: check_order(model, args.order))
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results
     size = args.batch_size or _batch_size(model, args.backend)
@@ -160,7 +146,7 @@ def _errors(images, means, truth, known, levels):
 
 def run_denoise(args):
     path = picture_path(args.out)
-    model, truth, given_labels, levels = _held_out(args)
+    model, truth, given_labels, levels = _first_held_out(args, lambda model: refuse_codes("denoise", model))
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
     size = _batch_size(model, args.backend)
@@ -242,12 +228,11 @@ def _bar(steps, images, size):
     return counter(total, "step") if total else nullcontext()
 
 
-def _held_out(args):
-    """The model, and the first n images of the held-out split with their labels, on its device."""
-    model = open_model(args.target).to(pick_device(args.device))
-    data = held_out_data(data_of(args.target, {name: getattr(args, name) for name in DATA_OPTIONS}), args.split)
-    found = [part[: args.n].cpu() for part in inputs(model, data)]
-    return model, found[0], found[1] if len(found) > 1 else None, data.levels
+def _first_held_out(args, check):
+    """The model on its device, the first n held-out images, their labels or None, and their levels."""
+    model, data, given_labels = held_out(args, check)
+    data = first_images(data, args.n)
+    return model, data.images, None if given_labels is None else given_labels[: len(data)].cpu(), data.levels
 
 
 def _accepted(acceptance):

@@ -38,6 +38,11 @@ def pixelcnn(tmp_path_factory):
     return _saved(tmp_path_factory, "pixelcnn", hidden=2, layers=1, head=2)
 
 
+@pytest.fixture(scope="module")
+def vqvae(tmp_path_factory):
+    return _saved(tmp_path_factory, "vq-vae", codes=4, features=2, hidden=2, layers=0, downsampling=0)
+
+
 def _saved(tmp_path_factory, name, **options):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / name
@@ -172,14 +177,29 @@ WRONG = [
         ["inpaint", "{vae}", "--mask", "lower", "--order", "raster", "--out", "{tmp}/a.png"],
         "exact, pseudo-gibbs for",
     ),
+    (["inpaint", "{vqvae}", "--mask", "lower", "--out", "{tmp}/a.png"], "inpaint: model must be autoregressive, as"),
+    (["denoise", "{vqvae}", "--noise", "bitflip:0.1", "--out", "{tmp}/a.png"], "denoise: model must be autoregressive"),
+    (["evaluate", "{vae}", "--seed", -3], "evaluate: seed must lie in [0, 2**64); got -3"),
     (["inpaint", "{vae}", "--mask", "lower", "--backend", "cpp", "--out", "{tmp}/a.png"], "got 'cpp' (VAE has latents"),
 ]
 
 
 @pytest.mark.parametrize("argv, message", WRONG)
-def test_one_line_for_what_cannot_be(genfast, model, pixelcnn, data, tmp_path, argv, message):
-    names = {"vae": model, "pixelcnn": pixelcnn, "tmp": tmp_path}
+def test_one_line_for_what_cannot_be(genfast, model, pixelcnn, vqvae, data, tmp_path, argv, message):
+    names = {"vae": model, "pixelcnn": pixelcnn, "vqvae": vqvae, "tmp": tmp_path}
     argv = [str(word).format(**names) for word in argv]
     code, out, err = genfast(*argv, "--data", data)
     assert (code, out, err.count("\n")) == (2, "", 1) and message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_order_that_the_model_has_not_is_refused_before_any_work(genfast, pixelcnn, data, tmp_path, monkeypatch):
+    def work(*arguments, **options):
+        raise AssertionError("an engine was built, or data were read")
+
+    for name in ("_cli_sampling.Engine", "sampling.inpainting.Engine", "_cli_held_out.held_out_data"):
+        monkeypatch.setattr(f"genfast.{name}", work)
+    command = ["inpaint", pixelcnn, "--data", data, "--mask", "lower", "--out", tmp_path / "a.png"]
+    code, out, err = genfast(*command, "--order", "pseudo-gibbs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "inpaint: order must be one of raster, exact; got 'pseudo-gibbs'" in err

@@ -21,7 +21,7 @@ from sampled import chi_square
 from sampled import tiny as autoregressive
 
 import genfast
-from genfast import latent, metrics
+from genfast import latent, metrics, models
 from genfast.latent.chain import PURPOSES, log_levels, step_seeds
 from genfast.models import build
 from genfast.sampling.latents import describe
@@ -263,6 +263,11 @@ def test_more_that_is_refused():
         genfast.inpaint(tiny("coupled"), torch.zeros(1, 3, 1, 2, dtype=torch.uint8), mask)
     with pytest.raises(TypeError, match="^inpaint: model must have Gaussian latents.* got PixelCNN"):
         latent.impute(autoregressive("pixelcnn binary"), torch.zeros(1, 1, 2, 3, dtype=torch.uint8), MASK)
+    codes = models.build("vq-vae", height=2, width=2, levels=2, codes=4, features=2, hidden=2, downsampling=0)
+    with pytest.raises(TypeError, match="^inpaint: model must be autoregressive.* or have Gaussian.* got VQVAE"):
+        genfast.inpaint(codes, IMAGES, MASK)
+    with pytest.raises(TypeError, match="^denoise: model must be autoregressive.* or have Gaussian.* got VQVAE"):
+        genfast.denoise(codes, IMAGES, genfast.BitFlip(0.1))
     with pytest.raises(ValueError, match="^inpaint: order must be one of raster, exact; got 'pseudo-gibbs'"):
         images = torch.zeros(1, 1, 2, 3, dtype=torch.uint8)
         genfast.inpaint(autoregressive("pixelcnn binary"), images, images == 0, order="pseudo-gibbs")

@@ -3,11 +3,9 @@
 import torch
 
 from genfast.latent.chain import WARM_UP, LatentChains, Noisy, rates
-from genfast.sampling.arguments import check_whole
-from genfast.sampling.denoising import METHODS, MOST_VALUES, Denoised
+from genfast.sampling.denoising import Denoised, check_noisy, nothing_denoised
 from genfast.sampling.engine import check_evidence
 from genfast.sampling.latents import batches, check_call, describe, part_of
-from genfast.sampling.metropolis import MOST_CHAINS, MOST_STEPS
 from genfast.sampling.reference import evaluating
 
 
@@ -32,22 +30,12 @@ def clean(
     Example: `genfast.latent.clean(vae, noise.corrupt(images, 2), noise := genfast.BitFlip(0.1), method="mean")`
     """
     call, network = "denoise", describe("denoise", model)
-    if method not in METHODS:
-        raise ValueError(f"{call}: method must be one of {', '.join(METHODS)}; got {method!r}")
-    samples = (1 if method == "sample" else 4) if samples is None else samples
-    check_whole(call, "samples", samples, 1, MOST_CHAINS + 1)
-    check_whole(call, "steps", steps, 0, MOST_STEPS)
-    sizes = (network.channels, network.height, network.width)
-    if not isinstance(noisy, torch.Tensor) or noisy.dim() != 4 or noisy.shape[1:] != sizes:
-        got = tuple(noisy.shape) if isinstance(noisy, torch.Tensor) else type(noisy).__name__
-        raise ValueError(f"{call}: noisy must have shape [n, C, H, W] with C, H, W = {sizes}; got {got}")
+    samples, most = check_noisy(network, noisy, noise_model, method, samples, steps)
     n = len(noisy)
     first, seed, labels, size = check_call(
         call, network, n, first=first, seed=seed, labels=labels, batch_size=batch_size
     )  # fmt: skip
-    if batch_size is None:
-        size = max(1, min(size, MOST_VALUES // (torch.Size(sizes).numel() * network.levels)))
-    check_evidence(call, noise_model.log_likelihood(noisy[:1], network.levels), network, len(noisy[:1]))
+    size = size if batch_size else min(size, most)
     images, drawn = [], []
     counts = torch.zeros(2, 2, dtype=torch.int64)
     with evaluating(model):
@@ -61,8 +49,7 @@ def clean(
             images.append(found[0])
             drawn.append(found[1])
     if not images:
-        empty = torch.zeros(0, *sizes, dtype=torch.uint8, device=network.device)
-        return Denoised(empty, empty.expand(samples, *empty.shape), {})
+        return nothing_denoised(network, samples)
     return Denoised(torch.cat(images), torch.cat(drawn, 1), rates(*counts))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from genfast.sampling.arguments import check_count, check_labels, check_whole
 from genfast.sampling.engine import Engine, check_evidence
-from genfast.sampling.latents import is_latent, refuse_engine_options
+from genfast.sampling.latents import is_latent, refuse_codes, refuse_engine_options
 from genfast.sampling.metropolis import MOST_CHAINS, MOST_STEPS, Chains, rates
 
 METHODS = ("sample", "mean", "map")
@@ -60,6 +60,7 @@ def denoise(
     Raises: as `genfast.sample`, and those of the noise model.
     Example: `genfast.denoise(model, genfast.BitFlip(0.1).corrupt(images, 2), genfast.BitFlip(0.1), method="map")`
     """
+    refuse_codes("denoise", model)
     if is_latent(model):
         refuse_engine_options(
             "denoise", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
@@ -72,26 +73,14 @@ def denoise(
         )  # fmt: skip
     engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
     network = engine.network
-    if method not in METHODS:
-        raise ValueError(f"denoise: method must be one of {', '.join(METHODS)}; got {method!r}")
-    samples = (1 if method == "sample" else 4) if samples is None else samples
-    check_whole("denoise", "samples", samples, 1, MOST_CHAINS + 1)
-    check_whole("denoise", "steps", steps, 0, MOST_STEPS)
-    sizes = (network.channels, network.height, network.width)
-    if not isinstance(noisy, torch.Tensor) or noisy.dim() != 4 or noisy.shape[1:] != sizes:
-        got = tuple(noisy.shape) if isinstance(noisy, torch.Tensor) else type(noisy).__name__
-        raise ValueError(f"denoise: noisy must have shape [n, C, H, W] with C, H, W = {sizes}; got {got}")
     if network.head is None:
         raise ValueError(f"denoise: the model must have a known head; got {type(model).__name__}, with its own draws")
-    n = len(noisy)
-    n, first, seed = check_count("denoise", n, first, seed)
+    samples, most = check_noisy(network, noisy, noise_model, method, samples, steps)
+    n, first, seed = check_count("denoise", len(noisy), first, seed)
     labels = check_labels("denoise", labels, network, n, network.device)
-    likelihood = noise_model.log_likelihood(noisy[:1], network.levels)  # refuses what it cannot have made
-    check_evidence("denoise", likelihood, network, len(noisy[:1]))
     if batch_size is not None:
         check_whole("denoise", "batch_size", batch_size, 1)
-    values = torch.Size(sizes).numel() * network.levels
-    size = batch_size or max(1, min(engine.batch_size, MOST_VALUES // values))
+    size = batch_size or min(engine.batch_size, most)
     found, counts = [], torch.zeros(2, 3, dtype=torch.int64)
     for start in range(0, n, size):
         part = slice(start, min(start + size, n))
@@ -102,10 +91,34 @@ def denoise(
         settings = {"seed": seed, "first": first + start, "labels": chosen, "evidence": evidence}
         found.append(_posterior(engine, settings, method, samples, steps, progress, counts))
     if not found:
-        empty = torch.zeros(0, *sizes, dtype=torch.uint8, device=network.device)
-        return Denoised(empty, empty.expand(samples, *empty.shape), {})
+        return nothing_denoised(network, samples)
     images, drawn = zip(*found)
     return Denoised(torch.cat(images), torch.cat(drawn, 1), rates(*counts))
+
+
+def check_noisy(network, noisy, noise_model, method, samples, steps):
+    """(samples, the most images of a batch) of arguments of `denoise` that fit a network, whatever its kind.
+
+    Raises: TypeError or ValueError for those that do not, and the noise model's for what it cannot have made.
+    """
+    if method not in METHODS:
+        raise ValueError(f"denoise: method must be one of {', '.join(METHODS)}; got {method!r}")
+    samples = (1 if method == "sample" else 4) if samples is None else samples
+    check_whole("denoise", "samples", samples, 1, MOST_CHAINS + 1)
+    check_whole("denoise", "steps", steps, 0, MOST_STEPS)
+    sizes = (network.channels, network.height, network.width)
+    if not isinstance(noisy, torch.Tensor) or noisy.dim() != 4 or noisy.shape[1:] != sizes:
+        got = tuple(noisy.shape) if isinstance(noisy, torch.Tensor) else type(noisy).__name__
+        raise ValueError(f"denoise: noisy must have shape [n, C, H, W] with C, H, W = {sizes}; got {got}")
+    check_evidence("denoise", noise_model.log_likelihood(noisy[:1], network.levels), network, len(noisy[:1]))
+    return samples, max(1, MOST_VALUES // (torch.Size(sizes).numel() * network.levels))
+
+
+def nothing_denoised(network, samples):
+    """`Denoised` of no images."""
+    sizes = (network.channels, network.height, network.width)
+    empty = torch.zeros(0, *sizes, dtype=torch.uint8, device=network.device)
+    return Denoised(empty, empty.expand(samples, *empty.shape), {})
 
 
 def _posterior(engine, settings, method, samples, steps, progress, counts):

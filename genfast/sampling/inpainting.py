@@ -6,7 +6,7 @@ import torch
 
 from genfast.sampling.arguments import check_count, check_labels, check_partly, check_whole
 from genfast.sampling.engine import Engine
-from genfast.sampling.latents import is_latent, refuse_engine_options
+from genfast.sampling.latents import is_latent, refuse_codes, refuse_engine_options
 from genfast.sampling.metropolis import MOST_STEPS, Chains, rates
 
 ORDERS = ("raster", "exact")
@@ -29,6 +29,14 @@ class Inpainting:
     images: torch.Tensor
     acceptance: dict
     mean: torch.Tensor | None = None
+
+
+def check_order(model, order):
+    """Refuse a model that `inpaint` does not take (TypeError) and an order that is not the model's (ValueError)."""
+    refuse_codes("inpaint", model)
+    orders, of = (LATENT_ORDERS, " for a model with latents") if is_latent(model) else (ORDERS, "")
+    if order not in orders:
+        raise ValueError(f"inpaint: order must be one of {', '.join(orders)}{of}; got {order!r}")
 
 
 def inpaint(
@@ -60,13 +68,11 @@ def inpaint(
     Raises: as `genfast.sample`.
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
+    check_order(model, order)
     if is_latent(model):
         refuse_engine_options(
             "inpaint", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
         )  # fmt: skip
-        if order not in LATENT_ORDERS:
-            expected = ", ".join(LATENT_ORDERS)
-            raise ValueError(f"inpaint: order must be one of {expected} for a model with latents; got {order!r}")
         from genfast.latent.imputation import impute  # which knows what an Inpainting is
 
         return impute(
@@ -79,8 +85,6 @@ def inpaint(
     n, first, seed = check_count("inpaint", len(images), first, seed)
     labels = check_labels("inpaint", labels, network, n, network.device)
     check_whole("inpaint", "steps", steps, 0, MOST_STEPS)
-    if order not in ORDERS:
-        raise ValueError(f"inpaint: order must be one of {', '.join(ORDERS)}; got {order!r}")
     if batch_size is not None:
         check_whole("inpaint", "batch_size", batch_size, 1)
     size = batch_size or engine.batch_size

@@ -66,6 +66,13 @@ def describe(call, model):
     )  # fmt: skip
 
 
+def refuse_codes(call, model):
+    """TypeError for a model that decodes whole images from something other than Gaussian latents, as a VQ-VAE does."""
+    if callable(getattr(model, "sample_images", None)) and not is_latent(model):
+        expected = "autoregressive, as genfast.models.PixelCNN is, or have Gaussian latents, as genfast.models.VAE has"
+        raise TypeError(f"{call}: model must be {expected}; got {type(model).__name__}")
+
+
 def refuse_engine_options(call, model, backend="auto", **options):
     """RuntimeError or ValueError for an option of the engine of autoregressive models that has a value."""
     kind = type(model).__name__

@@ -8,6 +8,7 @@ import torch
 
 from genfast import metrics, models
 from genfast.data import load
+from genfast.sampling.arguments import check_count
 from genfast.sampling.draws import stream
 from genfast.sampling.latents import is_latent
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
@@ -120,6 +121,7 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
     Of a model with Gaussian latents `samples` and `seed` are those of its `log_prob`. `images`: how many, the first
     of the held-out ones; None: all.
     """
+    check_count("evaluate", 0, 0, seed)
     model = open_model(target).to(pick_device(device))
     source = data_of(target, data_options)
     held_out = first_images(held_out_data(source, split), images)
