@@ -11,10 +11,12 @@ namespace {
 template <class T>
 struct Gaussian {
   T gamma;
-  T* norms;  // |x|^2 of the rows
+  T* norms;  // |x|^2 of the rows, centred as the columns are
 
   void keep_norms(T* room) { norms = room; }
-  void start_row(int64_t row, const T* x, int64_t depth) { norms[row] = static_cast<T>(squared_norm(x, depth)); }
+  void start_row(int64_t row, const T* x, int64_t depth) {
+    norms[row] = static_cast<T>(squared_norm<T>(x, nullptr, depth));
+  }
   GENFAST_INLINE Vector<T> prepare(int64_t row, Vector<T> sum) const {
     const Vector<T> zero = broadcast(T(0)), square = fma(broadcast(T(-2)), sum, broadcast(norms[row]));
     return decay<T>(-broadcast(gamma) * (square < zero ? zero : square));
@@ -121,9 +123,9 @@ int sum(const KernelSum& a, bool norms, Kernel kernel) {
   using T = Arithmetic<S>;
   Scratch memory(Columns<T>::bytes(a.count, a.depth));
   if (memory.failed()) return kNoMemory;
-  const Columns<T> y(a.count, a.depth, memory);
-  Job<S, Kernel> job{a, {a.rows, a.depth}, y, kernel, kOk};
+  Columns<T> y(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.y), norms, y);
+  Job<S, Kernel> job{a, {a.rows, y}, y, kernel, kOk};
   parallel_for(job.chunks.count(), sum_chunks<S, Kernel>, &job);
   return job.status;
 }

@@ -73,7 +73,7 @@ struct Lists {
 };
 
 template <class S>
-Arithmetic<S> squared_distance(const Arithmetic<S>* x, const S* y, int64_t depth) {
+Arithmetic<S> squared_distance(const S* x, const S* y, int64_t depth) {
   using T = Arithmetic<S>;
   LaneSum<T> sum;
   for (int64_t d = 0; d < depth; d += kSumLanes) {
@@ -117,7 +117,8 @@ void search_chunks(int64_t begin, int64_t end, void* context) {
       int64_t* indices = static_cast<int64_t*>(a.indices) + (first + r) * a.k;
       for (int64_t i = 0; i < a.k; ++i) {
         const int64_t index = lists.indices[r * a.k + i];
-        const T square = squared_distance(x + r * a.depth, static_cast<const S*>(a.y) + index * a.depth, a.depth);
+        const T square = squared_distance(static_cast<const S*>(a.x) + (first + r) * a.depth,
+                                          static_cast<const S*>(a.y) + index * a.depth, a.depth);
         int64_t at = i;
         for (; at > 0 && (squares[at - 1] > square || (squares[at - 1] == square && indices[at - 1] > index)); --at)
           squares[at] = squares[at - 1], indices[at] = indices[at - 1];
@@ -132,9 +133,9 @@ int search(const NearestNeighbors& a) {
   using T = Arithmetic<S>;
   Scratch memory(Columns<T>::bytes(a.count, a.depth));
   if (memory.failed()) return kNoMemory;
-  const Columns<T> y(a.count, a.depth, memory);
-  Search<S> job{a, {a.rows, a.depth}, y, kOk};
+  Columns<T> y(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.y), true, y);
+  Search<S> job{a, {a.rows, y}, y, kOk};
   parallel_for(job.chunks.count(), search_chunks<S>, &job);
   return job.status;
 }

@@ -56,7 +56,7 @@ struct Largest {
 
 // Copies a code and gives its squared distance to x.
 template <class S>
-Arithmetic<S> choose(const Arithmetic<S>* x, const S* code, int64_t depth, S* to) {
+Arithmetic<S> choose(const S* x, const S* code, int64_t depth, S* to) {
   using T = Arithmetic<S>;
   LaneSum<T> sum;
   for (int64_t d = 0; d < depth; d += kSumLanes) {
@@ -99,8 +99,9 @@ void forward_chunks(int64_t begin, int64_t end, void* context) {
     for (int64_t r = 0; r < height; ++r) {
       const int64_t code = largest.column(r), n = first + r;
       static_cast<int64_t*>(a.codes)[n] = code;
-      job.squares[n] = choose(x + r * a.depth, static_cast<const S*>(a.codebook) + code * a.depth, a.depth,
-                              static_cast<S*>(a.quantized) + n * a.depth);
+      job.squares[n] =
+          choose(static_cast<const S*>(a.x) + n * a.depth, static_cast<const S*>(a.codebook) + code * a.depth, a.depth,
+                 static_cast<S*>(a.quantized) + n * a.depth);
     }
   }
 }
@@ -110,9 +111,9 @@ int forward(const VectorQuantizeForward& a) {
   using T = Arithmetic<S>;
   Scratch memory(Columns<T>::bytes(a.count, a.depth) + Scratch::bytes<double>(a.rows));
   if (memory.failed()) return kNoMemory;
-  const Columns<T> codebook(a.count, a.depth, memory);
-  Forward<S> job{a, {a.rows, a.depth}, codebook, memory.take<double>(a.rows), kOk};
+  Columns<T> codebook(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.codebook), true, codebook);
+  Forward<S> job{a, {a.rows, codebook}, codebook, memory.take<double>(a.rows), kOk};
   use_huge_pages(a.quantized, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
   parallel_for(job.chunks.count(), forward_chunks<S>, &job);
   double sum = 0;

@@ -2,13 +2,15 @@
 
 Of float32 they are three TF32 products: their error is about 2^-21 of |x| |y|, that of a float32 sum about 2^-24
 sqrt(D). So a tie is broken by the lower index where products are equal to the bit, as those of equal vectors are, and
-either way where they differ by less than that error.
+either way where they differ by less than that error. Distances take the vectors less a centre: far from
+the origin their products would cancel.
 """
 
 import torch
 import triton
 import triton.language as tl
 
+from genfast._centre import centre_of
 from genfast.kernels._common import HOPPER_SHARED, PRECISION, device_of, shared_memory
 
 
@@ -21,6 +23,12 @@ def tiles(like, size):
         whole, part, warps = (64, 32, 8) if shared_memory(like) >= HOPPER_SHARED else (16, 16, 8)
     block = max(16, triton.next_power_of_2(size)) if size <= whole else part
     return {"BLOCK_N": 64, "BLOCK_M": 64, "BLOCK_D": block, "num_warps": warps, "num_stages": 2}
+
+
+def centred(x, y):
+    """Both less a centre of y. Half precision rounds what it moves far, so it only moves what is much further."""
+    centre = centre_of(y, 2.0 if y.element_size() > 2 else 16.0)
+    return x - centre, y - centre
 
 
 def half_norms(x):

@@ -6,7 +6,7 @@ import triton.language as tl
 
 from genfast.kernels._common import device_of
 from genfast.kernels._gaussian import exponential
-from genfast.kernels._products import half_norms, load_rows, products, tiles
+from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
 
 
 def kernel_sum(x, y, kernel, gamma, coef0, degree):
@@ -17,6 +17,7 @@ def kernel_sum(x, y, kernel, gamma, coef0, degree):
         total.fill_(0)
     elif count:
         launch = tiles(x, size)
+        x, y = centred(x, y) if kernel else (x, y)
         # The polynomial needs no norms; any float32 tensor stands for them.
         norms = (half_norms(x), half_norms(y)) if kernel else (x, y)
         with device_of(x):

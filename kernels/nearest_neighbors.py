@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from genfast.kernels._common import device_of
-from genfast.kernels._products import half_norms, load_rows, products, tiles
+from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
 
 MOST, PAIRS = 64, 32
 
@@ -27,11 +27,12 @@ def nearest_neighbors(x, y, k):
     bounds[0].fill_(-torch.inf)
     bounds[1].fill_(-1)
     with device_of(x):
-        norms = half_norms(y)
+        moved, near = centred(x, y)
+        norms = half_norms(near)
         for start in range(0, k, MOST):
             nearest_neighbors_kernel[(triton.cdiv(count, launch["BLOCK_N"]),)](
-                x, y, norms, *bounds, indices, count, len(y), k, start, min(MOST, k - start), D=size, BOUNDED=k > MOST,
-                BLOCK_K=triton.next_power_of_2(min(MOST, k)), **launch,
+                moved, near, norms, *bounds, indices, count, len(y), k, start, min(MOST, k - start), D=size,
+                BOUNDED=k > MOST, BLOCK_K=triton.next_power_of_2(min(MOST, k)), **launch,
             )  # fmt: skip
         # Ascending indices, which a stable sort by distance keeps where distances are equal.
         indices = indices.sort(1).values

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from genfast.kernels._common import device_of, sum_parts
-from genfast.kernels._products import half_norms, load_rows, products, tiles
+from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
 
 BLOCK, ROWS = 1024, 32
 
@@ -19,12 +19,14 @@ def vector_quantize_forward(x, codebook, commitment, codebook_weight, save):
     count, size = x.shape
     codes, quantized = x.new_empty(count, dtype=torch.int64), x.new_empty(x.shape)
     launch = tiles(x, size)
+    moved, near = centred(x, codebook)
     parts = x.new_empty(1, triton.cdiv(count, launch["BLOCK_N"]), dtype=torch.float32)
     if count:
         with device_of(x):
             vector_quantize_kernel[(parts.numel(),)](
-                x, codebook, half_norms(codebook), codes, quantized, parts, count, len(codebook), D=size, **launch
-            )
+                x, codebook, moved, near, half_norms(near), codes, quantized, parts, count, len(codebook), D=size,
+                **launch,
+            )  # fmt: skip
     loss = sum_parts(parts, scale=(commitment + codebook_weight) / max(1, x.numel()))
     return codes, quantized, loss.view(())
 
@@ -73,16 +75,16 @@ def _sum_rows(x, codes, sums, codebook=None, grad_loss=None, scale=1.0):
 
 @triton.jit
 def vector_quantize_kernel(
-    x, codebook, norms, codes, quantized, parts, N, K,
+    x, codebook, moved, near, norms, codes, quantized, parts, N, K,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    rows = load_rows(x, n, 0, N, D, BLOCK_D)
+    rows = load_rows(moved, n, 0, N, D, BLOCK_D)
     least, code = tl.full((BLOCK_N,), float("inf"), tl.float32), tl.zeros((BLOCK_N,), tl.int32)
     for start in range(0, K, BLOCK_M):
         k = start + tl.arange(0, BLOCK_M)
         distance = tl.load(norms + k, mask=k < K, other=float("inf"))[None, :]
-        distance -= products(x, rows, n, codebook, k.to(tl.int64), N, K, D, BLOCK_N, BLOCK_M, BLOCK_D)
+        distance -= products(moved, rows, n, near, k.to(tl.int64), N, K, D, BLOCK_N, BLOCK_M, BLOCK_D)
         low = tl.min(distance, 1)
         first = tl.min(tl.where(distance == low[:, None], k[None, :], K), 1)
         code = tl.where(low < least, first, code)

@@ -58,10 +58,19 @@ def test_gaussian_of_equal_and_of_distant_points():
     assert 100 * (1 - 1e-4) < same.item() <= 100
 
 
-@pytest.mark.parametrize("kernel", ("polynomial", "gaussian"))
+@pytest.mark.parametrize("offset", [3.0, 1000.0, -30000.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gaussian_is_exact_far_from_the_origin(backend, offset):
+    x, y = (offset + values for values in sample(200, 300, 64, torch.float32))
+    squares = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    got = kernel_sum(x, y, "gaussian", backend=backend)
+    testing.assert_matches(got, (-squares / 64).exp().sum(1), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel, offset", [("polynomial", 0), ("gaussian", 0), ("gaussian", 50)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_same_bits_for_batches_threads_and_levels(kernel, dtype):
-    x, y = sample(300, 523, 19, dtype)
+def test_same_bits_for_batches_threads_and_levels(kernel, dtype, offset):
+    x, y = (values.add(offset).to(dtype) for values in sample(300, 523, 19))
     active = genfast.backends()["cpp"]
     with testing.threads(1):
         expected = kernel_sum(x, y, kernel, backend="cpp")

@@ -51,6 +51,18 @@ def test_differs_from_exact_neighbours_at_ties_alone():
     assert (squares.diff(dim=1) >= 0).all()
 
 
+@pytest.mark.parametrize("offset", [3.0, 1000.0, -30000.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_neighbours_are_exact_far_from_the_origin(backend, offset):
+    x, y = (offset + values for values in sample(1000, 1500, 64, torch.float32))
+    squares, indices = nearest_neighbors(x, y, 5, backend=backend)
+    every = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    exact_squares, exact = every.topk(5, largest=False)
+    recall = (indices[:, :, None] == exact[:, None]).any(2).double().mean()
+    assert recall >= 0.9999
+    testing.assert_matches(squares, exact_squares, rtol=1e-5)
+
+
 def test_a_point_is_its_own_neighbour_far_from_zero():
     """The distance comes from the difference: 0 where |x|^2 - 2 x y + |y|^2 would be noise of 1e-1."""
     x, _ = sample(100, 1, 8, torch.float32)
@@ -75,9 +87,9 @@ def test_bad_rows_harm_nobody():
         assert torch.equal(nearest_neighbors(x, y, k, backend="cpp")[1], good[nearest_neighbors(x, y[good], k)[1]])
 
 
-@pytest.mark.parametrize("k", (1, 6, 100))
-def test_same_bits_for_batches_threads_and_levels(k):
-    x, y = sample(500, 1041, 19, torch.float32)
+@pytest.mark.parametrize("k, offset", [(1, 0), (6, 0), (6, 1000), (100, 0)])
+def test_same_bits_for_batches_threads_and_levels(k, offset):
+    x, y = (values + offset for values in sample(500, 1041, 19, torch.float32))
     active = genfast.backends()["cpp"]
     with testing.threads(1):
         expected = nearest_neighbors(x, y, k, backend="cpp")

@@ -42,6 +42,60 @@ def test_codes_differ_from_exact_ones_at_ties_alone(dtype, most):
     assert (excess <= 8 * torch.finfo(dtype).eps * scale).all()
 
 
+def distances(x, codebook):
+    return torch.cdist(x.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("offset", [3.0, 100.0, 1000.0, -30000.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_codes_are_exact_far_from_the_origin(backend, offset, dtype):
+    """All of them, but for pairs of codes that are equal within the rounding of their distances."""
+    x, codebook = sample(2000, 64, 256, torch.float64)
+    # Half precision holds values far away that differ by more than its spacing there.
+    spread = 1 if dtype == torch.float32 else max(1, abs(offset) / 64)
+    x, codebook = ((offset + spread * values).to(dtype) for values in (x, codebook))
+    codes, quantized, loss = vector_quantize(x, codebook, 0.25, 0.5, backend=backend)
+    every = distances(x, codebook)
+    got, least = every.gather(1, codes[:, None])[:, 0], every.amin(1)
+    assert (got > least).sum() <= 2, f"{int((got > least).sum())} of {len(codes)} codes differ"
+    assert (got <= least * (1 + 1e-5)).all()
+    testing.assert_identical(quantized, codebook[codes])
+    testing.assert_matches(loss, 0.75 * got.mean() / 64, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_coordinates_have_centres_of_their_own(backend):
+    """Of very different size and spread; one of a single value; ends within a vector and within 16 sums."""
+    x, codebook = sample(500, 37, 70)
+    scale, offset = 10.0 ** (torch.arange(37) % 3), 1e4 * (torch.arange(37) % 4 - 1)
+    x, codebook = ((offset + scale * values).float() for values in (x, codebook))
+    x[:, 5] = codebook[:, 5] = 12345.678
+    codes = vector_quantize(x, codebook, backend=backend)[0]
+    assert torch.equal(codes, distances(x, codebook).argmin(1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_a_bad_code_far_from_the_origin_spoils_its_coordinate_alone(value):
+    x, codebook = sample(300, 16, 70, torch.float32)
+    x[:, 1:] += 1000
+    codebook[:, 1:] += 1000
+    codebook[5, 0] = value
+    without = [k for k in range(70) if k != 5]
+    exact = torch.tensor(without)[distances(x, codebook[without]).argmin(1)]
+    assert torch.equal(vector_quantize(x, codebook, backend="cpp")[0], exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ties_far_from_the_origin_take_the_lowest_code(backend, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, codebook = (torch.randint(99, 102, (n, 3), generator=generator).to(dtype) for n in (300, 333))
+    squares = distances(x, codebook)
+    lowest = torch.where(squares.round() == squares.amin(1, keepdim=True).round(), torch.arange(333), 333).amin(1)
+    assert torch.equal(vector_quantize(x, codebook, backend=backend)[0], lowest)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ties_take_the_lowest_code(backend, dtype):
@@ -117,10 +171,11 @@ def test_codebook_gradient_does_not_cancel():
     testing.assert_matches(got, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
 
 
+@pytest.mark.parametrize("offset", [0, 50])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_same_bits_for_batches_threads_and_levels(dtype):
+def test_same_bits_for_batches_threads_and_levels(dtype, offset):
     """More rows than a chunk, and codes that end within a tile, a vector and a panel."""
-    x, codebook = sample(700, 33, 1041, dtype)
+    x, codebook = (values.add(offset).to(dtype) for values in sample(700, 33, 1041))
     active = genfast.backends()["cpp"]
     with testing.threads(1):
         expected = vector_quantize(x, codebook, backend="cpp")

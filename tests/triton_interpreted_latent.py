@@ -246,6 +246,26 @@ def test_products_in_several_parts(size, monkeypatch):
     check("vector_quantize", {"x": x, "codebook": y})
 
 
+@pytest.mark.parametrize("size", [33, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_distances_far_from_the_origin(dtype, size):
+    """Of vectors in one part and in several; half precision has its spacing there as their spread."""
+    offset, spread = (1000, 1) if dtype == torch.float32 else (2048, 32)
+    x, y = ((offset + spread * torch.randn(n, size)).to(dtype) for n in (40, 150))
+    every = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    exact = every.topk(5, largest=False)
+    squares, indices = genfast.nearest_neighbors(x, y, 5, backend="triton")
+    testing.assert_matches(squares, exact.values, rtol=1e-5)
+    assert torch.equal(every.gather(1, indices), exact.values)
+    codes, quantized, loss = genfast.vector_quantize(x, y, backend="triton")
+    assert torch.equal(every.gather(1, codes[:, None])[:, 0], exact.values[:, 0])
+    testing.assert_identical(quantized, y[codes])
+    testing.assert_matches(loss, 1.25 * exact.values[:, 0].mean() / size, rtol=1e-5)
+    gamma = 0.5 / (size * spread**2)
+    got = genfast.kernel_sum(x, y, "gaussian", gamma=gamma, backend="triton")
+    testing.assert_matches(got, (-gamma * every).exp().sum(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("gamma", [1e-3, 1.0, 100.0])
 def test_gaussian_kernel_of_itself(gamma):
     x = torch.randn(20, 6)

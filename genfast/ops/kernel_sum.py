@@ -24,7 +24,9 @@ def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, ba
                    sum over m of exp(-gamma |x[n] - y[m]|^2)           "gaussian"
 
     Products are taken tile by tile, in the dtype of x, and summed in float64 (on a GPU tile sums are float32): the
-    [N, M] matrix is never made.
+    [N, M] matrix is never made. The squared distances of the Gaussian kernel have the rounding of |x|^2 - 2 x y + |y|^2
+    around the mean of y, wherever it lies: it is subtracted from both where it is more than two standard deviations of
+    y from the origin, a coordinate at a time. A polynomial has the rounding of the products themselves.
 
     Args:
         x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Computed in float32 or wider.

@@ -22,7 +22,9 @@ def nearest_neighbors(x, y, k, *, backend="auto"):
         squared_distances[n, i] = |x[n] - y[indices[n, i]]|^2
 
     Candidates are found tile by tile from |y|^2 / 2 - x y, and their distances then taken from the differences, in
-    which nothing cancels: memory is O((N + M) k), and two that are equal within rounding may change places.
+    which nothing cancels: memory is O((N + M) (k + D)), and two that are equal within rounding may change places. That
+    rounding is relative to the spread of x and y around the mean of y, wherever it lies, for the candidates take both
+    less that mean where it is more than two standard deviations of y from the origin, a coordinate at a time.
 
     Args:
         x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Computed in float32 or wider.

@@ -22,9 +22,11 @@ def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backen
         codes[n] = argmin over k of |x[n] - codebook[k]|^2, the lowest of equals
         loss = (codebook_weight sum of (sg(x) - e)^2 + commitment sum of (x - sg(e))^2) / (N D)
 
-    Distances are taken tile by tile with a running minimum: memory is O(N + K), not N K. Sums have one fixed order,
+    Distances are taken tile by tile with a running minimum: memory is O((N + K) D), not N K. Sums have one fixed order,
     so codes do not depend on the batch or the threads; beside exact arithmetic a code differs only where two
-    distances are equal within the rounding of float32.
+    distances are equal within rounding: of float32 (float64 for float64 input), relative to the spread of x and the
+    codebook around the mean of the codebook, wherever that lies, for it is subtracted from both where it is more than
+    two standard deviations of the codebook from the origin, a coordinate at a time.
 
     Args:
         x: [N, D]; float32, float64, bfloat16 or float16; any strides; D at least 1. Computed in float32 or wider.

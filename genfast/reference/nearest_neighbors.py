@@ -2,6 +2,7 @@
 
 import torch
 
+from genfast._centre import centre_of
 from genfast.reference._spec import Spec, normal
 
 
@@ -9,10 +10,12 @@ def nearest_neighbors_ref(x, y, k):
     """`x` [N, D], `y` [M, D] -> squared distances [N, k], ascending, and indices [N, k] of the k nearest rows of y."""
     wide = torch.promote_types(x.dtype, torch.float32)
     x, y = x.to(wide), y.to(wide)
-    half_norms = 0.5 * (y**2).sum(1)
+    centre = centre_of(y)
+    moved, near = x - centre, y - centre
+    half_norms = 0.5 * (near**2).sum(1)
     rows = max(1, 2**24 // len(y))
     # A stable sort gives the lower index first where distances are equal, which topk does not promise.
-    parts = [(half_norms - part @ y.T).sort(dim=1, stable=True).indices[:, :k] for part in x.split(rows)]
+    parts = [(half_norms - part @ near.T).sort(dim=1, stable=True).indices[:, :k] for part in moved.split(rows)]
     indices = torch.cat(parts) if parts else torch.empty(0, k, dtype=torch.int64, device=x.device)
     # From the differences, in which nothing cancels; two sorts by them would disagree about ties within rounding.
     squares = torch.stack([((x - y[indices[:, i]]) ** 2).sum(1) for i in range(k)], 1)

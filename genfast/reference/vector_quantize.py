@@ -2,6 +2,7 @@
 
 import torch
 
+from genfast._centre import centre_of
 from genfast.reference._spec import Spec, normal
 
 
@@ -22,6 +23,8 @@ def nearest_codes(x, codebook, chunk=2**24):
     """The code of the least distance for every row, the lowest of equals; rows in chunks that bound the memory."""
     if not len(x):
         return torch.empty(0, dtype=torch.int64, device=x.device)
+    centre = centre_of(codebook)
+    x, codebook = x - centre, codebook - centre
     half_norms = 0.5 * (codebook**2).sum(1)
     rows = max(1, chunk // len(codebook))
     return torch.cat([(half_norms - part @ codebook.T).argmin(1) for part in x.split(rows)])

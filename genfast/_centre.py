@@ -1,0 +1,23 @@
+"""A vector to subtract from both sides of a distance, where scores cancel because the data lie far from the origin."""
+
+import torch
+
+
+def centre_of(y, least=2.0):
+    """The mean of the rows of `y` [M, D], M at least 1, [D] in the dtype of y; a coordinate whose mean is less than
+    `least` standard deviations from 0, or no finite number, is 0.
+
+    So near the origin no bit changes, and one huge row moves nobody. The mean is rounded to a power of two not above
+    the deviation: differences of whole numbers stay exact, and equal distances equal.
+    """
+    y = y.detach()
+    wide = y.double()
+    # From the first row: a column of one value has a deviation of exactly 0.
+    wide = wide - wide[0]
+    mean = wide.mean(0)
+    deviation = (wide - mean).square().mean(0).sqrt()
+    mean = mean + y[0]
+    grid = torch.ldexp(torch.ones_like(mean), torch.frexp(deviation).exponent - 1)
+    rounded = (mean / grid).round() * grid
+    mean = torch.where((deviation > 0) & rounded.isfinite(), rounded, mean)
+    return torch.where((mean.abs() >= least * deviation) & mean.isfinite(), mean, 0.0).to(y.dtype)
