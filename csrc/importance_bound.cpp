@@ -55,7 +55,10 @@ void forward_images(int64_t begin, int64_t end, void* context) {
   for (int64_t b = begin; b < end; ++b) {
     const Normaliser<T> n(static_cast<const S*>(a.log_weights) + b * a.samples, a.samples);
     const Vector<T> mean = broadcast(n.sum / static_cast<T>(a.samples));
-    static_cast<T*>(a.bound)[b] = n.sum == 0 ? -static_cast<T>(__builtin_inf()) : n.largest + logarithm<T>(mean)[0];
+    const T infinity = static_cast<T>(__builtin_inf());
+    static_cast<T*>(a.bound)[b] = n.largest == infinity ? infinity
+                                  : n.sum == 0          ? -infinity
+                                                        : n.largest + logarithm<T>(mean)[0];
   }
 }
 

@@ -129,11 +129,11 @@ template <class S>
 void pack(const S* y, bool norms, Columns<Arithmetic<S>>& to) {
   Packing<S> job{y, to, norms};
   if (norms && to.count) {
-    parallel_for((to.depth + kSumLanes - 1) / kSumLanes, find_centre<S>, &job);
+    parallel_for((to.depth + kSumLanes - 1) / kSumLanes, find_centre<S>, &job, grain_of(to.count * kSumLanes));
     for (int64_t k = 0; k < to.depth; ++k) to.centred |= to.centre[k] != 0;
   }
   constexpr int64_t width = kWide * kLanes<Arithmetic<S>>;
-  parallel_for((to.count + width - 1) / width, pack_panels<S>, &job);
+  parallel_for((to.count + width - 1) / width, pack_panels<S>, &job, grain_of(width * to.depth));
 }
 
 // consumer.take<V>(row, height, column, sums [height][V][lanes]) for every tile of a panel, rows ascending.

@@ -183,7 +183,8 @@ void scatter_dimensions(int64_t begin, int64_t end, void* context) {
 
 template <class S>
 void scatter(const Scatter<S>& a) {
-  parallel_for((a.depth + kSumLanes - 1) / kSumLanes, scatter_dimensions<S>, const_cast<Scatter<S>*>(&a));
+  parallel_for((a.depth + kSumLanes - 1) / kSumLanes, scatter_dimensions<S>, const_cast<Scatter<S>*>(&a),
+               grain_of(a.rows * kSumLanes));
 }
 
 template <class S>
