@@ -146,8 +146,10 @@ void backward_pieces(int64_t begin, int64_t end, void* context) {
         }
       });
     const T* of_kl = static_cast<const T*>(a.grad_kl);
-    for (int64_t i = 0; i < piece.count; ++i)
-      grad_kl[i] = !of_kl ? T(0) : a.per_latent ? of_kl[piece.at + i] : of_kl[piece.image + i / piece.width];
+    for (int64_t r = 0, i = 0; r < piece.rows; ++r) {
+      const T of_image = of_kl && !a.per_latent ? of_kl[piece.image + r] : T(0);
+      for (; i < (r + 1) * piece.width; ++i) grad_kl[i] = of_kl && a.per_latent ? of_kl[piece.at + i] : of_image;
+    }
     for (int64_t i = 0; i < piece.count; i += kLanes<T>) {
       const int64_t n = piece.count - i;
       const Divergence<T> divergence(piece, i, !a.prior_mean);
