@@ -25,17 +25,7 @@ GENFAST_INLINE void read_block(const S* from, int64_t count, T* to) {
   for (int64_t i = count; i < whole_lanes(count); ++i) to[i] = 0;
 }
 
-// The sum of `count` terms, which are zero from there up to whole lanes afterwards.
-template <class T>
-GENFAST_INLINE T sum_of_block(T* terms, int64_t count) {
-  for (int64_t i = count; i < whole_lanes(count); ++i) terms[i] = 0;
-  LaneSum<T> sum;
-  for (int64_t i = 0; i < count; i += kSumLanes)
-    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) sum.add(part, load(terms + i + part * kLanes<T>));
-  return sum.total();
-}
-
-// The same of terms that have no room behind them.
+// The sum of `count` terms.
 template <class T>
 GENFAST_INLINE T sum_of_terms(const T* terms, int64_t count) {
   LaneSum<T> sum;

@@ -33,7 +33,7 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
       const Vector<T> n = half * fma(d * d, exponential<T>(-lv), constant + lv);
       store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
     }
-    job.sums[index] = sum_of_block(nats, count);
+    job.sums[index] = sum_of_terms(nats, count);
   }
 }
 

@@ -8,9 +8,8 @@ namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
 
-constexpr int64_t kPlaces = 16;            // counters that are drawn together
-constexpr int64_t kNormals = 4 * kPlaces;  // and the numbers that they give
-constexpr float kUnit = 0x1p-24f;          // words are read as 24-bit multiples of it
+constexpr int64_t kPlaces = 16;    // counters that are drawn together
+constexpr float kUnit = 0x1p-24f;  // words are read as 24-bit multiples of it
 
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm512_sqrt_ps(x); }
