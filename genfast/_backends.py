@@ -175,8 +175,9 @@ def capturing():
 
 
 def stem(op):
-    """The file of an op: the sampler stands beside the likelihood, what counts codes beside what chooses them."""
-    return {"codebook_statistics": "vector_quantize"}.get(op, op.removesuffix("_nll").removesuffix("_sample"))
+    """The file of an op: the sampler stands beside the likelihood, what finds or counts beside what it is for."""
+    beside = {"codebook_statistics": "vector_quantize", "power_iteration": "spectral_norm"}
+    return beside.get(op, op.removesuffix("_nll").removesuffix("_sample"))
 
 
 def launcher(op, name):

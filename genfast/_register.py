@@ -16,12 +16,13 @@ from genfast import _backends
 LIBRARY = torch.library.Library("genfast", "DEF")
 # op -> the function that it runs on plain tensors.
 _KERNELS = {}
-_TENSORS, _NUMBERS = {torch.Tensor, torch.nn.Parameter}, {int, float, bool}
+_TENSORS, _SETTINGS = {torch.Tensor, torch.nn.Parameter}, {int, float, bool, str}
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes, outputs=1,
-             whole=(), constants=(), optional=(), settings=None, arrange=torch.Tensor.contiguous):  # fmt: skip
+             whole=(), constants=(), optional=(), settings=None, gradient=None,
+             arrange=torch.Tensor.contiguous):  # fmt: skip
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
     Args:
@@ -39,7 +40,9 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         constants: which arguments have no gradient.
         optional: arguments whose gradient is only made where it is wanted: `allocate_gradients` and the backward op
             then end with a setting `wanted`, of which bit i stands for the i-th argument that is no constant.
-        settings: name -> schema type (int, float, bool) of the arguments after the tensors.
+        settings: name -> schema type (int, float, bool, str) of the arguments after the tensors.
+        gradient: (backend, gradients of the outputs, tensors, settings) -> the gradients of the arguments that are no
+            constants, by ops that have derivatives: used where these are asked for, instead of the reference's.
         arrange: what brings a tensor into a memory layout that the native functions read.
     """
     settings = settings or {}
@@ -99,7 +102,9 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
             wanted = -1
             if optional:
                 wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and gradient:
+                gradients = gradient(ctx.backend, grads, ctx.saved_tensors[:count], ctx.chosen)
+            elif torch.is_grad_enabled():
                 gradients = _apply(Gradient, ctx.backend, wanted, *ctx.chosen, *grads, *ctx.saved_tensors)
             else:
                 gradients = run_backward(ctx.backend, wanted, ctx.chosen, grads, ctx.saved_tensors)
@@ -133,7 +138,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
                 outputs = _tuple(reference(*every, *ctx.chosen))
                 return tuple(outputs[i] for i, present in zip(smooth, ctx.present) if present)
 
-            def gradient(grads, *changed):
+            def first_order(grads, *changed):
                 return torch.func.vjp(function, *changed)[1](grads)
 
             # The gradient of an argument that was not wanted is empty, and has no part in this.
@@ -141,7 +146,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
                 torch.zeros_like(tensor) if second is None or second.shape != tensor.shape else second
                 for second, tensor in zip(seconds, changed)
             )
-            of_grads, *of_changed = torch.func.vjp(gradient, tuple(grads), *changed)[1](seconds)
+            of_grads, *of_changed = torch.func.vjp(first_order, tuple(grads), *changed)[1](seconds)
             of_grads = iter(of_grads)
             of_grads = [next(of_grads) if present else None for present in ctx.present]
             rest = (None,) * (len(kept) - count)
@@ -255,7 +260,7 @@ def _plain(arg):
     """Whether the memory of an argument holds its values: not so of subclasses, lazy negatives and lazy zeros."""
     if type(arg) in _TENSORS:
         return not (arg.is_neg() or arg._is_zerotensor())
-    return type(arg) in _NUMBERS
+    return type(arg) in _SETTINGS
 
 
 def _apply(function, *args):

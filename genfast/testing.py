@@ -131,7 +131,11 @@ def awake(module, std=0.7):
 
 
 def learned(inputs):
-    """The arguments that have a gradient: the float tensors."""
+    """The arguments that have a gradient: the float tensors, but for a filter."""
+    return {name: t for name, t in _floats(inputs).items() if name != "filter"}
+
+
+def _floats(inputs):
     return {name: t for name, t in inputs.items() if torch.is_tensor(t) and t.is_floating_point()}
 
 
@@ -142,7 +146,7 @@ def each_tensor(function, inputs):
 
 def doubled(inputs):
     """`inputs` with the float tensors in float64."""
-    return {**inputs, **{name: tensor.double() for name, tensor in learned(inputs).items()}}
+    return {**inputs, **{name: tensor.double() for name, tensor in _floats(inputs).items()}}
 
 
 def outputs_of(made):

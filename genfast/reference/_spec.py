@@ -23,6 +23,7 @@ class Spec:
         batched: the arguments whose dimension 0 counts images; the first float tensor if not given.
         ranges: letter -> the values that a random test may give it, where that is not what other ops allow.
         estimator: whether stops of the gradient make of it what a numeric derivative is not.
+        coupled: whether the images of a batch act on each other.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Spec:
     batched: tuple[str, ...] = ()
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
     estimator: bool = False
+    coupled: bool = False
 
     def inputs(self, sizes, *, dtype=torch.float32, device="cpu", seed=0):
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
