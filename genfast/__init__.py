@@ -42,6 +42,7 @@ _SAMPLING = {
     "log_prob": "draws",
     "sample": "draws",
     "stream": "draws",
+    "translate": "translation",
 }
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "spectral_norm",
     "set_level",
     "stream",
+    "translate",
     "upfirdn2d",
     "vector_quantize",
 ]

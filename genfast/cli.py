@@ -30,6 +30,7 @@ from genfast._cli_sampling import (
     run_sample,
     sample_options,
 )
+from genfast._cli_translation import run_translate, translate_options
 from genfast._files import writable_folder
 from genfast.demo import demo
 from genfast.models import MODELS
@@ -37,7 +38,7 @@ from genfast.train import PRESETS, TrainConfig
 from genfast.train.session import evaluate, train
 
 # Fields of a config that no option sets: the data decide, or a second training.
-FROM_DATA = ("channels", "height", "width", "levels", "classes", "examples", "prior")
+FROM_DATA = ("channels", "source_channels", "height", "width", "levels", "classes", "examples", "prior")
 
 
 def main(argv=None):
@@ -217,6 +218,7 @@ COMMANDS = {
     "embed": (embed_options, run_embed, "images as vectors: to a file, their neighbours, what they tell of labels"),
     "compress": (compress_options, run_compress, "images to a small file by a vq-vae's codes, beside JPEG"),
     "decompress": (decompress_options, run_decompress, "images from such a file"),
+    "translate": (translate_options, run_translate, "a folder of images to another domain, by a pix2pix"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),

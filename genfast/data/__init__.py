@@ -8,17 +8,21 @@ from genfast.data._images import ImageData, check_split, image_data
 from genfast.data.arrays import load_npz, read_idx, read_npz
 from genfast.data.folder import load_folder
 from genfast.data.mnist import binarize, load_mnist_binary
+from genfast.data.pairs import PairData, edge_map, is_pairs, load_pairs
 from genfast.data.photos import load_photos
 
 __all__ = [
     "ImageData",
+    "PairData",
     "binarize",
+    "edge_map",
     "image_data",
     "load",
     "load_digits",
     "load_folder",
     "load_mnist_binary",
     "load_npz",
+    "load_pairs",
     "load_photos",
     "read_idx",
     "read_npz",
@@ -26,15 +30,18 @@ __all__ = [
 
 
 def load(name, *, root=None, split="train", strict=False, size=None, levels=None):
-    """Load one split of `digits`, `photos`, `mnist-binary` (from `root`), a folder of images, or an .npz file.
+    """Load one split of `digits`, `photos`, `mnist-binary` (from `root`), a folder of images, an .npz file, or pairs.
 
     Args: name (dataset name or path); root (where mnist-binary lies); split ("train", "valid", "test");
     strict (refuse broken image files); size (of the patches of photos; crop and resize a folder's images);
     levels (values kept of a channel of photos or a folder; how many an .npz has).
-    Returns: ImageData. Raises: FileNotFoundError, LookupError (no such split), ValueError, TypeError.
+    Returns: ImageData; PairData for a name that `load_pairs` knows.
+    Raises: FileNotFoundError, LookupError (no such split), ValueError, TypeError.
     """
     check_split(split)
     path = Path(name)
+    if is_pairs(name):
+        return load_pairs(name, split, size=size, levels=levels)
     if name == "photos":
         return load_photos(split, size=size or 32, levels=levels or 256)
     if name == "digits":
@@ -48,7 +55,7 @@ def load(name, *, root=None, split="train", strict=False, size=None, levels=None
     if path.is_file() and path.suffix == ".npz":
         _no_options(name, size=size)
         return load_npz(path, split, levels)
-    expected = "digits, photos, mnist-binary, a folder of images or an .npz file"
+    expected = "digits, photos, mnist-binary, a folder of images, an .npz file or pairs:FOLDER"
     raise FileNotFoundError(f"data: expected {expected}; got {name}")
 
 

@@ -27,12 +27,12 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     named = [name for name in SPLITS if (folder / name).is_dir()]
     if named and split not in named:
         raise LookupError(f"{folder}: expected a subfolder {split!r}; got only {', '.join(named)}")
-    everything = _files(folder)
+    everything = image_files(folder)
     if not everything:
         raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
     chosen = split_indices(len(everything), split)
-    files = _files(folder / split) if named else [everything[i] for i in chosen]
-    channels = 1 if all(_is_grey(path) for path in everything) else 3
+    files = image_files(folder / split) if named else [everything[i] for i in chosen]
+    channels = 1 if all(is_grey(path) for path in everything) else 3
     images, skipped = _decode(files, channels, size, strict)
     if not images:
         got = f"{skipped} broken files of {len(files)}"
@@ -55,11 +55,13 @@ def read_images(paths, channels, levels):
     return torch.from_numpy(np.ascontiguousarray(quantise(stack, levels).transpose(0, 3, 1, 2)))
 
 
-def _files(folder):
+def image_files(folder):
+    """The files below a folder whose names end as those of images do, in order."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _is_grey(path):
+def is_grey(path):
+    """Whether an image file has no colours; also of a file that is broken."""
     from PIL import Image
 
     try:
@@ -73,7 +75,7 @@ def _decode(files, channels, size, strict):
     images, skipped = [], 0
     for path in files:
         try:
-            images.append((path, _read(path, channels, size)))
+            images.append((path, read_image(path, channels, size)))
         except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
             if strict:
                 raise ValueError(f"{path}: expected a readable image; got {error}") from None
@@ -81,7 +83,8 @@ def _decode(files, channels, size, strict):
     return images, skipped
 
 
-def _read(path, channels, size):
+def read_image(path, channels, size=None):
+    """An image file as uint8 [H, W, C] of 1 or 3 channels; cropped to a centred square of `size` pixels if given."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:

@@ -4,6 +4,7 @@ from genfast.models._pretrained import local_folder, read_config
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
 from genfast.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from genfast.models.iwae import IWAE, IWAEConfig
+from genfast.models.pix2pix import Pix2Pix, Pix2PixConfig
 from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
 from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
@@ -18,6 +19,7 @@ MODELS = {
     "vae": (VAE, VAEConfig),
     "iwae": (IWAE, IWAEConfig),
     "vq-vae": (VQVAE, VQVAEConfig),
+    "pix2pix": (Pix2Pix, Pix2PixConfig),
 }
 
 
@@ -48,6 +50,8 @@ __all__ = [
     "GatedPixelCNN",
     "GatedPixelCNNConfig",
     "IWAEConfig",
+    "Pix2Pix",
+    "Pix2PixConfig",
     "PixelCNN",
     "PixelCNNConfig",
     "PixelCNNPlusPlus",

@@ -279,11 +279,11 @@ def explain(model, *, backend="auto", **options):
     return engine_of(model, backend=backend, **options).explanation
 
 
-def check_finite(model):
+def check_finite(model, call="sample"):
     """ValueError for a weight of a model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
-            raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
+            raise ValueError(f"{call}: {name} must be finite; got {bad} values that are not")
 
 
 def _tensors(model):
