@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast import ops
 from genfast.losses import non_saturating_discriminator, non_saturating_generator
 from genfast.models._images import BLOCK, ImageConfig, ImageModel
+from genfast.nn import BiasAct
 from genfast.sampling.philox import uniform
 
 MOST_HALVINGS = 8
@@ -229,13 +229,11 @@ class ConvLayer(nn.Module):
         super().__init__()
         nn.init.normal_(conv.weight, std=SPREAD)
         self.conv, self.normalised = conv, normalised
-        channels = conv.out_channels
-        self.bias, self.activation = nn.Parameter(torch.zeros(channels)), activation
+        self.act = BiasAct(conv.out_channels, activation)
 
     def forward(self, x):
         x = self.conv(x)
-        x = F.instance_norm(x) if self.normalised else x
-        return ops.bias_act(x, self.bias.to(x.dtype), self.activation)
+        return self.act(F.instance_norm(x) if self.normalised else x)
 
 
 class PhiloxDropout:

@@ -1,16 +1,24 @@
 """What a model is given of the data, and the refusal of data that are not the model's."""
 
+from genfast.data.pairs import PairData
+
 
 def inputs(model, data):
-    """The tensors that `log_prob` takes, on the model's device: (images,), or (images, labels) if it has classes.
+    """The tensors that `log_prob` takes, on the model's device: (images,), or (images, labels) if it has classes; of
+    pairs, what training takes: (source, target).
 
     Raises: ValueError for images of another shape or levels than the model's config names, or for labels that
-        a conditional model needs and the data lack, or that are none of its classes.
+        a conditional model needs and the data lack, or that are none of its classes; for pairs that the model does not
+        take, or that it needs.
     """
     check(model, data)
     device = next(model.parameters()).device
     conditional = getattr(getattr(model, "config", None), "classes", 0)
-    return tuple(part.to(device) for part in ((data.images, data.labels) if conditional else (data.images,)))
+    if isinstance(data, PairData):
+        parts = data.source, data.target
+    else:
+        parts = (data.images, data.labels) if conditional else (data.images,)
+    return tuple(part.to(device) for part in parts)
 
 
 def check(model, data):
@@ -18,6 +26,10 @@ def check(model, data):
     config = getattr(model, "config", None)
     if config is None:
         return
+    source = getattr(config, "source_channels", 0)
+    check_pairs(getattr(model, "name", type(model).__name__), bool(source), data)
+    if source and data.source.shape[1] != source:
+        raise ValueError(f"{data.name}: expected sources of {source} channels; got {data.source.shape[1]}")
     expected = (config.channels, config.height, config.width, config.levels)
     got = (*data.images.shape[1:], data.levels)
     if got != expected:
@@ -33,6 +45,15 @@ def check(model, data):
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{data.name}: expected labels from 0 to {classes - 1}; got {low} to {high}")
+
+
+def check_pairs(kind, takes_pairs, data):
+    """ValueError for pairs where a model of that kind takes images, and for images where it takes pairs."""
+    if takes_pairs and not isinstance(data, PairData):
+        expected = f"pairs for a {kind}, such as photo-edges or pairs:FOLDER"
+        raise ValueError(f"{data.name}: expected {expected}; got images without a source")
+    if isinstance(data, PairData) and not takes_pairs:
+        raise ValueError(f"{data.name}: expected images for a {kind}, which takes no source; got pairs")
 
 
 def batches(parts, size):

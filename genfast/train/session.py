@@ -14,7 +14,7 @@ from genfast.sampling.latents import is_latent
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.codes import check_prior, code_data, is_codes, take_in
 from genfast.train.config import TrainConfig
-from genfast.train.inputs import batches, check, inputs
+from genfast.train.inputs import batches, check, check_pairs, inputs
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import counter, progress_bar, track
@@ -76,10 +76,15 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
 
 def _fixed_by(model, data, conditional):
     """What the data decide of a model's config."""
+    names = {field.name for field in fields(models.MODELS[model][1])}
+    takes_pairs = "source_channels" in names
+    check_pairs(model, takes_pairs, data)
     _, channels, height, width = data.images.shape
     fixed = {"channels": channels, "height": height, "width": width, "levels": data.levels}
-    if any(field.name == "examples" for field in fields(models.MODELS[model][1])):
+    if "examples" in names:
         fixed["examples"] = len(data)
+    if takes_pairs:
+        fixed["source_channels"] = data.source.shape[1]
     if not conditional:
         return fixed
     if data.labels is None:
@@ -101,7 +106,7 @@ def _start_from(network, target, training):
 def load_data(source, split):
     """One split of the data that a run's settings name."""
     if not source.get("data"):
-        raise ValueError("data: expected --data digits, photos, mnist-binary, FOLDER or FILE.npz; got none")
+        raise ValueError("data: expected --data digits, photos, mnist-binary, FOLDER, FILE.npz or pairs; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
     options = {
