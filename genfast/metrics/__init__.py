@@ -1,25 +1,43 @@
-"""Measures of a density model, and yardsticks that need no model."""
+"""Measures of models and of their samples, and yardsticks that need no model."""
 
+from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.codebook import codebook_use
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
+from genfast.metrics.coverage import Coverage, mode_coverage
 from genfast.metrics.distortion import psnr
+from genfast.metrics.equilibrium import (
+    EquilibriumMonitor,
+    calibration,
+    discriminator_accuracy,
+    reliability,
+    wilson_interval,
+)
 from genfast.metrics.features import density_coverage, frechet_distance, kernel_distance, mmd, precision_recall
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
 
 __all__ = [
+    "Classifier",
+    "Coverage",
+    "EquilibriumMonitor",
     "active_units",
     "bits_per_dim",
+    "calibration",
     "codebook_use",
     "density_coverage",
+    "discriminator_accuracy",
     "frechet_distance",
     "gzip_nats",
     "independent_pixel_nll",
     "kernel_distance",
     "latent_nll",
     "mmd",
+    "mode_coverage",
     "png_bytes",
     "png_nats",
     "precision_recall",
     "psnr",
+    "reliability",
+    "train_classifier",
+    "wilson_interval",
 ]
