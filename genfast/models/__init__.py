@@ -2,14 +2,20 @@
 
 from genfast.models._pretrained import local_folder, read_config
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models.dcgan import DCGAN, DCGANConfig
+from genfast.models.gan import GAN, GANConfig
 from genfast.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from genfast.models.iwae import IWAE, IWAEConfig
 from genfast.models.pix2pix import Pix2Pix, Pix2PixConfig
 from genfast.models.pixelcnn import PixelCNN, PixelCNNConfig
 from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN, PixelRNNConfig
+from genfast.models.projection_gan import ProjectionGAN, ProjectionGANConfig
+from genfast.models.r3gan import R3GAN, R3GANConfig
+from genfast.models.sngan import SNGAN, SNGANConfig
 from genfast.models.vae import VAE, VAEConfig
 from genfast.models.vqvae import VQVAE, VQVAEConfig
+from genfast.models.wgan_gp import WGANGP, WGANGPConfig
 
 MODELS = {
     "pixelrnn": (PixelRNN, PixelRNNConfig),
@@ -19,6 +25,11 @@ MODELS = {
     "vae": (VAE, VAEConfig),
     "iwae": (IWAE, IWAEConfig),
     "vq-vae": (VQVAE, VQVAEConfig),
+    "dcgan": (DCGAN, DCGANConfig),
+    "sngan": (SNGAN, SNGANConfig),
+    "wgan-gp": (WGANGP, WGANGPConfig),
+    "r3gan": (R3GAN, R3GANConfig),
+    "projection-gan": (ProjectionGAN, ProjectionGANConfig),
     "pix2pix": (Pix2Pix, Pix2PixConfig),
 }
 
@@ -62,4 +73,16 @@ __all__ = [
     "VQVAEConfig",
     "build",
     "load",
+    "DCGAN",
+    "DCGANConfig",
+    "GAN",
+    "GANConfig",
+    "ProjectionGAN",
+    "ProjectionGANConfig",
+    "R3GAN",
+    "R3GANConfig",
+    "SNGAN",
+    "SNGANConfig",
+    "WGANGP",
+    "WGANGPConfig",
 ]

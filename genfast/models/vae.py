@@ -6,15 +6,13 @@ from typing import Literal
 import torch
 
 from genfast import ops
-from genfast.models._images import BLOCK, ImageConfig, ImageModel
+from genfast.models._images import ImageConfig, ImageModel
 from genfast.models._importance import POSTERIOR_DRAW, importance_log_prob, log_weights
+from genfast.models._prior import prior_blocks
 from genfast.models.likelihood import Likelihood
 from genfast.nn import ConvDecoder, ConvEncoder, DenseCoder
 from genfast.nn.gaussian_latent import drawn_seed
 from genfast.sampling.arguments import check_whole
-
-# The draw of the prior's numbers: pixels take numbers of the same images from the other end, and noise the last two.
-PRIOR_DRAW = 2**32 - 3
 
 
 @dataclass
@@ -242,15 +240,9 @@ class VAE(ImageModel):
         The prior's standard deviation is multiplied by the temperature.
         """
         parts, device = [], next(self.parameters()).device
-        for begin in range(first // BLOCK * BLOCK, first + n, BLOCK):
-            mean = torch.zeros(BLOCK, self.config.latent, device=device)
-            z, _ = ops.gaussian_latent(mean, mean, seed, begin, first_sample=PRIOR_DRAW)
-            chosen = None
-            if labels is not None:
-                place = torch.arange(begin - first, begin - first + BLOCK, device=device).clamp(0, n - 1)
-                chosen = labels[place]
-            drawn = self.draw(self.decode(temperature * z, chosen), seed, begin)
-            parts.append(drawn[max(0, first - begin) : first + n - begin])
+        blocks = prior_blocks(n, self.config.latent, seed=seed, first=first, labels=labels, device=device)
+        for begin, z, chosen, part in blocks:
+            parts.append(self.draw(self.decode(temperature * z, chosen), seed, begin)[part])
         c = self.config
         empty = torch.empty(0, c.channels, c.height, c.width, dtype=torch.uint8, device=device)
         return torch.cat(parts) if n else empty

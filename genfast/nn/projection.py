@@ -1,9 +1,9 @@
 """A discriminator's head: one logit of an image's features, and of its label."""
 
-import torch
 from torch import nn
 
 from genfast._checks import wide
+from genfast.nn.minibatch import MinibatchDiscrimination
 
 
 class Projection(nn.Module):
@@ -16,17 +16,17 @@ class Projection(nn.Module):
     Args:
         trunk: module of images that gives feature vectors [B, `trunk.outputs`].
         classes: labels, 0 for none.
-        minibatch: a layer `[B, trunk.outputs] -> [B, K]` whose outputs the dense layer sees as well, or None.
-        added: K.
+        kernels, dim: of a `MinibatchDiscrimination` between the trunk and the dense layer; 0 kernels for none.
     Shape: x [B, C, H, W], labels int64 [B] or None -> [B], float32 or wider.
     Paper: cGANs with Projection Discriminator, equation 3, arXiv 1802.05637.
     Example: `Projection(StridedTrunk(1, 28, 28), 10)(torch.randn(2, 1, 28, 28), torch.tensor([3, 7]))`
     """
 
-    def __init__(self, trunk, classes=0, minibatch=None, added=0):
+    def __init__(self, trunk, classes=0, kernels=0, dim=5):
         super().__init__()
-        self.trunk, self.minibatch = trunk, minibatch
-        self.output = nn.Linear(trunk.outputs + added, 1)
+        self.trunk = trunk
+        self.minibatch = MinibatchDiscrimination(trunk.outputs, kernels, dim) if kernels else nn.Identity()
+        self.output = nn.Linear(trunk.outputs + kernels, 1)
         self.labels = nn.Linear(trunk.outputs, classes, bias=False) if classes else None
         nn.init.normal_(self.output.weight, std=trunk.outputs**-0.5)
         nn.init.zeros_(self.output.bias)
@@ -39,10 +39,7 @@ class Projection(nn.Module):
 
     def judge(self, features, labels=None):
         """Logits [B] of such features."""
-        seen = features
-        if self.minibatch is not None:
-            seen = torch.cat((features, self.minibatch(features).to(features.dtype)), 1)
-        logits = self.output(seen)[:, 0]
+        logits = self.output(self.minibatch(features))[:, 0]
         if self.labels is not None:
             logits = logits + self.labels(features).gather(1, labels[:, None])[:, 0]
         return logits.to(wide(logits.dtype))

@@ -1,10 +1,13 @@
 """Generators and discriminators of strided convolutions."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from genfast.nn.class_batch_norm import ClassBatchNorm2d
+from genfast.nn.virtual_batch_norm import VirtualBatchNorm2d
 
 
 class StridedGenerator(nn.Module):
@@ -17,16 +20,16 @@ class StridedGenerator(nn.Module):
         stages: transposed convolutions, at least 1.
         layers: 3x3 convolutions, each with its norm, before every transposed one.
         classes: labels that the batch norms are conditional on, 0 for none.
-        norm: a module of a number of features in place of `ClassBatchNorm2d`.
+        virtual: virtual batch norms instead: a `ReferenceBatch` goes around the generator; without labels.
     Shape: z [B, inputs], labels int64 [B] -> [B, channels, H, W].
     Paper: Unsupervised Representation Learning with DCGANs, section 3, arXiv 1511.06434; weights N(0, 0.02^2).
     Example: `StridedGenerator(64, 1, 28, 28)(torch.randn(4, 64))`
     """
 
-    def __init__(self, inputs, channels, height, width, features=64, stages=2, layers=0, classes=0, norm=None):
+    def __init__(self, inputs, channels, height, width, features=64, stages=2, layers=0, classes=0, virtual=False):
         super().__init__()
         step, first = 2**stages, features * 2 ** (stages - 1)
-        norm = norm or (lambda size: ClassBatchNorm2d(size, classes))
+        norm = VirtualBatchNorm2d if virtual else partial(ClassBatchNorm2d, classes=classes)
         self.small = first, height // step, width // step
         self.input = nn.Linear(inputs, first * self.small[1] * self.small[2], bias=False)
         self.norms, self.convolutions = nn.ModuleList([norm(first)]), nn.ModuleList()
@@ -45,7 +48,7 @@ class StridedGenerator(nn.Module):
     def forward(self, z, labels=None):
         h = channels_last(self.input(z).unflatten(1, self.small))
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            h = convolution(F.relu(norm(h, labels)))
+            h = convolution(F.relu(norm(h) if labels is None else norm(h, labels)))
         return h.tanh()
 
     def extra_repr(self):

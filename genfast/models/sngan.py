@@ -1,0 +1,73 @@
+"""SNGAN: spectral normalisation of the discriminator and the hinge loss."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genfast.losses import hinge_discriminator, hinge_generator
+from genfast.models.gan import GAN, GANConfig
+from genfast.nn.projection import Projection
+from genfast.nn.residual_resampling import ResidualGenerator, ResidualTrunk
+from genfast.nn.spectral_norm import SpectralNorm
+from genfast.nn.strided import StridedGenerator, StridedTrunk
+
+
+@dataclass
+class SNGANConfig(GANConfig):
+    """Sizes of an `SNGAN`.
+
+    Attributes:
+        channels: 1 for grey, 3 for R, G, B.
+        height, width: of the images, in pixels; multiples of 2 to the power `stages`.
+        levels: values of a channel, 2 to 256.
+        classes: number of labels that both networks are conditional on, 0 for none.
+        latent: size Z of the latent vector.
+        features: of all maps; of strided networks those at half the resolution, twice as many at each coarser one.
+        stages: how often the resolution is halved, and doubled.
+        discriminator_steps: updates of the discriminator before each of the generator.
+        network: residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper).
+        layers: 3x3 convolutions of strided networks at each resolution.
+    """
+
+    network: Literal["residual", "strided"] = "residual"
+    layers: int = 0
+
+    def least(self):
+        return super().least() | {"layers": 0}
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.network not in ("residual", "strided"):
+            raise ValueError(f"{type(self).__name__}: network must be residual or strided; got {self.network!r}")
+        if self.layers and self.network == "residual":
+            raise ValueError(f"{type(self).__name__}: layers must be 0 for residual networks; got {self.layers}")
+
+    def plain_networks(self, slope):
+        """A generator, and a discriminator without normalisation; `slope` of a strided one's leaky ReLUs."""
+        sizes = self.channels, self.height, self.width, self.features, self.stages
+        if self.network == "residual":
+            trunk = ResidualTrunk(self.channels, self.features, self.stages)
+            return ResidualGenerator(self.latent, *sizes, classes=self.classes), Projection(trunk, self.classes)
+        generator = StridedGenerator(self.latent, *sizes, layers=self.layers, classes=self.classes)
+        return generator, Projection(StridedTrunk(*sizes, layers=self.layers, slope=slope), self.classes)
+
+
+class SNGAN(GAN):
+    """A discriminator whose weights all have spectral norm 1, and the hinge loss.
+
+    Paper: Spectral Normalization for Generative Adversarial Networks, arXiv 1802.05957.
+    Example: `SNGAN(SNGANConfig()).sample(4)`
+    """
+
+    name = "sngan"
+    config_type = SNGANConfig
+
+    def networks(self):
+        generator, discriminator = self.config.plain_networks(slope=0.1)
+        return generator, SpectralNorm(discriminator)
+
+    def discriminator_objective(self, real_logits, fake_logits):
+        return hinge_discriminator(real_logits, fake_logits)
+
+    def generator_objective(self, real, fake, labels):
+        logits = self.discriminator(fake, labels)
+        return hinge_generator(logits), {"fake_logits": logits.detach()}
