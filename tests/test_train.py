@@ -476,6 +476,7 @@ def test_presets_are_valid(model, name):
     assert recipe.keys() <= {"data", "model", "train", "conditional"}
     TrainConfig(**recipe["train"])
     sizes = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}
+    sizes |= {"digit-outlines": (1, 32, 256), "photo-edges": (3, 64, 256)}
     channels, side, levels = sizes.get(recipe["data"], (1, 4, 64))  # those of a vq-vae's codes
     assert recipe["data"] in (*sizes, None)
     shape = {"channels": channels, "height": side, "width": side, "levels": levels}

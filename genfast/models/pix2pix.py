@@ -125,25 +125,23 @@ class Pix2Pix(ImageModel):
 
     @torch.no_grad()
     def translated(self, source, seed=0, first=0, noise=True):
-        """What `genfast.translate` calls: uint8 levels [B, S, h, w] -> uint8 [B, C, h, w], without training's noise.
+        """What `genfast.translate` calls: uint8 levels [B, S, h, w] -> uint8 [B, C, h, w], the same in training mode.
 
         In blocks of a size that h and w decide, each image at the place of its number: products of other sizes round
         otherwise. Dropout's mask is that of Philox for (seed, first + i, unit, layer).
         """
-        was_training, size = self.training, source.shape[2:]
+        size, p = source.shape[2:], self.config.dropout if noise else 0.0
         # 64 images of 32x32 and fewer of larger ones, a power of two.
         block = max(1, min(BLOCK, 2**16 // (size[0] * size[1])))
         block = 1 << block.bit_length() - 1
         ahead = first % block
         padded = F.pad(source, (0, 0, 0, 0, 0, 0, ahead, -(ahead + len(source)) % block))
         images = [source.new_empty(0, self.config.channels, *size)]
-        self.eval()
         for start in range(0, len(padded), block):
-            drop = PhiloxDropout(self.config.dropout, seed, first - ahead + start) if noise else None
+            drop = PhiloxDropout(p, seed, first - ahead + start)
             values = self.generator(self._scaled(padded[start : start + block]), drop)
             top = self.config.levels - 1
             images.append(((values.float() + 1) * (top / 2)).round().clamp(0, top).to(torch.uint8))
-        self.train(was_training)
         return torch.cat(images)[ahead : ahead + len(source)]
 
     def _pair(self, source, target):
@@ -204,8 +202,11 @@ class UNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Logits of patches, [B, 1, h, w], of a source and a target in [-1, 1]: convolutions 4x4, `halvings` of stride 2 and
-    two of stride 1, with leaky ReLU and, but for the first and the last, instance norm."""
+    """Logits of patches, [B, 1, h, w], of a source and a target in [-1, 1].
+
+    4x4 convolutions, `halvings` of stride 2 and two of stride 1, with leaky ReLU and, but for the first and the last,
+    instance norm.
+    """
 
     def __init__(self, channels, features, halvings):
         super().__init__()
