@@ -14,9 +14,12 @@ from genfast.losses.adversarial import (
     wasserstein_generator,
 )
 from genfast.losses.penalties import dragan_penalty, r1_penalty, r2_penalty, wgan_gp_penalty
+from genfast.losses.salimans import HistoricalAverage, feature_matching, semi_supervised_discriminator
 
 __all__ = [
+    "HistoricalAverage",
     "dragan_penalty",
+    "feature_matching",
     "hinge_discriminator",
     "hinge_generator",
     "least_squares_discriminator",
@@ -28,6 +31,7 @@ __all__ = [
     "r2_penalty",
     "relativistic_discriminator",
     "relativistic_generator",
+    "semi_supervised_discriminator",
     "wasserstein_discriminator",
     "wasserstein_generator",
     "wgan_gp_penalty",
