@@ -3,6 +3,7 @@
 
 #include "aggregate_posterior.h"
 #include "bernoulli.h"
+#include "bias_act.h"
 #include "categorical.h"
 #include "diagonal_block.h"
 #include "diagonal_lstm.h"
@@ -12,6 +13,8 @@
 #include "importance_bound.h"
 #include "kernel_sum.h"
 #include "logistic_mixture.h"
+#include "minibatch_discrimination.h"
+#include "minibatch_stddev.h"
 #include "nearest_neighbors.h"
 #include "pixel_program.h"
 #include "row_lstm.h"
@@ -21,37 +24,43 @@ namespace genfast {
 
 // Every kernel and its arguments: dispatch.cpp and bindings.cpp are made from this list.
 // Arguments are a struct of `Type type`, then members of 8 bytes in the order in which Python passes them.
-#define GENFAST_OPS(OP)                                         \
-  OP(diagonal_lstm_forward, DiagonalLstmForward)                \
-  OP(diagonal_lstm_backward, DiagonalLstmBackward)              \
-  OP(diagonal_block_forward, DiagonalBlockForward)              \
-  OP(diagonal_block_backward, DiagonalBlockBackward)            \
-  OP(row_lstm_forward, RowLstmForward)                          \
-  OP(row_lstm_backward, RowLstmBackward)                        \
-  OP(categorical_nll_forward, CategoricalNllForward)            \
-  OP(categorical_nll_backward, CategoricalNllBackward)          \
-  OP(categorical_sample, CategoricalSample)                     \
-  OP(bernoulli_nll_forward, BernoulliNllForward)                \
-  OP(bernoulli_nll_backward, BernoulliNllBackward)              \
-  OP(bernoulli_sample, BernoulliSample)                         \
-  OP(gated_activation_forward, GatedActivationForward)          \
-  OP(gated_activation_backward, GatedActivationBackward)        \
-  OP(logistic_mixture_nll_forward, LogisticMixtureNllForward)   \
-  OP(logistic_mixture_nll_backward, LogisticMixtureNllBackward) \
-  OP(logistic_mixture_sample, LogisticMixtureSample)            \
-  OP(gaussian_latent_forward, GaussianLatentForward)            \
-  OP(gaussian_latent_backward, GaussianLatentBackward)          \
-  OP(gaussian_nll_forward, GaussianNllForward)                  \
-  OP(gaussian_nll_backward, GaussianNllBackward)                \
-  OP(importance_bound_forward, ImportanceBoundForward)          \
-  OP(importance_bound_backward, ImportanceBoundBackward)        \
-  OP(aggregate_posterior_forward, AggregatePosteriorForward)    \
-  OP(aggregate_posterior_backward, AggregatePosteriorBackward)  \
-  OP(kernel_sum, KernelSum)                                     \
-  OP(nearest_neighbors, NearestNeighbors)                       \
-  OP(vector_quantize_forward, VectorQuantizeForward)            \
-  OP(vector_quantize_backward, VectorQuantizeBackward)          \
-  OP(codebook_statistics, CodebookStatistics)                   \
+#define GENFAST_OPS(OP)                                                  \
+  OP(diagonal_lstm_forward, DiagonalLstmForward)                         \
+  OP(diagonal_lstm_backward, DiagonalLstmBackward)                       \
+  OP(diagonal_block_forward, DiagonalBlockForward)                       \
+  OP(diagonal_block_backward, DiagonalBlockBackward)                     \
+  OP(row_lstm_forward, RowLstmForward)                                   \
+  OP(row_lstm_backward, RowLstmBackward)                                 \
+  OP(categorical_nll_forward, CategoricalNllForward)                     \
+  OP(categorical_nll_backward, CategoricalNllBackward)                   \
+  OP(categorical_sample, CategoricalSample)                              \
+  OP(bernoulli_nll_forward, BernoulliNllForward)                         \
+  OP(bernoulli_nll_backward, BernoulliNllBackward)                       \
+  OP(bernoulli_sample, BernoulliSample)                                  \
+  OP(gated_activation_forward, GatedActivationForward)                   \
+  OP(gated_activation_backward, GatedActivationBackward)                 \
+  OP(logistic_mixture_nll_forward, LogisticMixtureNllForward)            \
+  OP(logistic_mixture_nll_backward, LogisticMixtureNllBackward)          \
+  OP(logistic_mixture_sample, LogisticMixtureSample)                     \
+  OP(gaussian_latent_forward, GaussianLatentForward)                     \
+  OP(gaussian_latent_backward, GaussianLatentBackward)                   \
+  OP(gaussian_nll_forward, GaussianNllForward)                           \
+  OP(gaussian_nll_backward, GaussianNllBackward)                         \
+  OP(importance_bound_forward, ImportanceBoundForward)                   \
+  OP(importance_bound_backward, ImportanceBoundBackward)                 \
+  OP(aggregate_posterior_forward, AggregatePosteriorForward)             \
+  OP(aggregate_posterior_backward, AggregatePosteriorBackward)           \
+  OP(kernel_sum, KernelSum)                                              \
+  OP(nearest_neighbors, NearestNeighbors)                                \
+  OP(vector_quantize_forward, VectorQuantizeForward)                     \
+  OP(vector_quantize_backward, VectorQuantizeBackward)                   \
+  OP(codebook_statistics, CodebookStatistics)                            \
+  OP(bias_act_forward, BiasActForward)                                   \
+  OP(bias_act_backward, BiasActBackward)                                 \
+  OP(minibatch_discrimination_forward, MinibatchDiscriminationForward)   \
+  OP(minibatch_discrimination_backward, MinibatchDiscriminationBackward) \
+  OP(minibatch_stddev_forward, MinibatchStddevForward)                   \
+  OP(minibatch_stddev_backward, MinibatchStddevBackward)                 \
   OP(pixel_program, PixelProgram)
 
 struct Kernels {

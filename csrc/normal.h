@@ -11,23 +11,6 @@ namespace {
 constexpr int64_t kPlaces = 16;    // counters that are drawn together
 constexpr float kUnit = 0x1p-24f;  // words are read as 24-bit multiples of it
 
-#if defined(__AVX512F__)
-GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm512_sqrt_ps(x); }
-GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm512_sqrt_pd(x); }
-#elif defined(__AVX2__)
-GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm256_sqrt_ps(x); }
-GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm256_sqrt_pd(x); }
-#else
-GENFAST_INLINE Vector<float> square_root(Vector<float> x) {
-  for (int i = 0; i < kLanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
-  return x;
-}
-GENFAST_INLINE Vector<double> square_root(Vector<double> x) {
-  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
-  return x;
-}
-#endif
-
 // sin(2 pi r) = r (kTurn + p(r^2)) and cos(2 pi r) = q(r^2) on |r| <= 1/8, relative errors 3.4e-9 and 6.7e-11 (float),
 // 9e-25 and 2.2e-23 (double), from Chebyshev nodes.
 template <class T>

@@ -240,6 +240,23 @@ struct Exponential<double> {
   static constexpr double kTanhLimit = 40., kSigmoidLimit = 350., kLimit = 708.;
 };
 
+#if defined(__AVX512F__)
+GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm512_sqrt_ps(x); }
+GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm512_sqrt_pd(x); }
+#elif defined(__AVX2__)
+GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm256_sqrt_ps(x); }
+GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm256_sqrt_pd(x); }
+#else
+GENFAST_INLINE Vector<float> square_root(Vector<float> x) {
+  for (int i = 0; i < kLanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+GENFAST_INLINE Vector<double> square_root(Vector<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+}
+#endif
+
 // A NaN passes through: comparisons with it are false, and the x86 instructions then return their second operand.
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> clamp(Vector<float> x, float limit) {

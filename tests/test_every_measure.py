@@ -37,6 +37,11 @@ def small(op):
     return MEASURES[op].gradcheck[0]
 
 
+def lead(inputs):
+    """The name of the first argument, whose rows are measured."""
+    return next(iter(inputs))
+
+
 def assert_agrees(got, expected, dtype):
     """Whole numbers are equal; sums have the precision of their terms, which is that of `dtype` or of float32."""
     atol, rtol = testing.TOLERANCES[torch.promote_types(dtype, torch.float32)]
@@ -95,11 +100,13 @@ def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
 
 @parametrize("op, backend, dtype", [lane for lane in CPP if lane[0] != "codebook_statistics"])
 def test_same_bits_for_batch_splits(op, backend, dtype):
-    """What a row of x gives depends on that row alone."""
+    """What a row of x gives depends on that row alone, and on what stands beside it."""
     inputs = inputs_of(op, backend, dtype, crowded(op))
     expected = outputs(op, inputs, backend)
+    together = MEASURES[op].batched or (lead(inputs),)
     for size in (1, 7, 16, 32):
-        parts = [outputs(op, {**inputs, "x": part}, backend) for part in inputs["x"].split(size)]
+        split = (dict(zip(together, part)) for part in zip(*(inputs[name].split(size) for name in together)))
+        parts = [outputs(op, inputs | part, backend) for part in split]
         assert_same([torch.cat(results) for results in zip(*parts)], expected, f"parts of {size}")
 
 
@@ -142,8 +149,8 @@ def test_nan_shows(op, backend):
     """A NaN in a row of x is in what that row gives, or in the sums that it is part of, and nowhere else."""
     inputs = inputs_of(op, backend, shape=small(op))
     clean = outputs(op, inputs, backend)[-1 if op == "codebook_statistics" else 0]
-    inputs["x"] = inputs["x"].clone()
-    inputs["x"][1] = torch.nan
+    inputs[lead(inputs)] = inputs[lead(inputs)].clone()
+    inputs[lead(inputs)][1] = torch.nan
     got = outputs(op, inputs, backend)[-1 if op == "codebook_statistics" else 0]
     row = int(inputs["codes"][1]) if "codes" in inputs else 1
     assert got[row].isnan().all()
@@ -171,14 +178,15 @@ def test_function_and_spec_agree(op):
 def test_bad_arguments(op, backend):
     """One clear error each, the same from every backend."""
     inputs = inputs_of(op, backend, shape=small(op))
-    x, size = inputs["x"], inputs["x"].shape[1]
-    with pytest.raises(TypeError, match=f"{op}: x must have dtype float32, float64, bfloat16 or float16; got"):
-        outputs(op, {**inputs, "x": x.long()}, backend)
-    with pytest.raises(TypeError, match=f"{op}: x must be a torch.Tensor; got list"):
-        outputs(op, {**inputs, "x": x.tolist()}, backend)
+    name = lead(inputs)
+    x, size = inputs[name], inputs[name].shape[1]
+    with pytest.raises(TypeError, match=f"{op}: {name} must have dtype float32, float64, bfloat16 or float16; got"):
+        outputs(op, {**inputs, name: x.long()}, backend)
+    with pytest.raises(TypeError, match=f"{op}: {name} must be a torch.Tensor; got list"):
+        outputs(op, {**inputs, name: x.tolist()}, backend)
     for wrong in (x[0], x[:, :0]):
-        with pytest.raises(ValueError, match=rf"{op}: x must have shape \[N, D\] with D>=1; got \("):
-            outputs(op, {**inputs, "x": wrong}, backend)
+        with pytest.raises(ValueError, match=rf"{op}: {name} must have shape \[[LN], .*\] with .*>=1; got \("):
+            outputs(op, {**inputs, name: wrong}, backend)
     if "y" in inputs:
         with pytest.raises(ValueError, match=rf"{op}: y must have shape \[M, D\] with D={size}; got \("):
             outputs(op, {**inputs, "y": inputs["y"][:, 1:]}, backend)

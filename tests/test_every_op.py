@@ -17,9 +17,11 @@ from op_lanes import (
     PRECISE,
     SECOND,
     SMOOTH,
+    backward_arguments,
     first_learned,
     outputs,
     parametrize,
+    raw_arguments,
     run,
     sample,
     small,
@@ -205,39 +207,6 @@ def fewer(op, inputs, arguments):
         yield from ({name: arguments[name].new_empty(0)} for name in incoming)
     if "wanted" in arguments:
         yield from ({"wanted": arguments["wanted"] ^ 1 << bit} for bit in range(len(testing.learned(inputs))))
-
-
-def raw_arguments(op, inputs, backend):
-    """The arguments of the op under the function, which may have arranged them otherwise: caught in the act."""
-    called, forward = {}, f"{op}_forward"
-
-    class Catch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if function is getattr(torch.ops.genfast, forward).default:
-                called.update(zip(argument_names(forward), args))
-            return function(*args, **(kwargs or {}))
-
-    with Catch(), torch.no_grad():
-        getattr(genfast.ops, op)(**inputs, backend=backend)
-    return called
-
-
-def backward_arguments(op, inputs, results):
-    """Incoming gradients of ones, what the forward op saved, and that every gradient is wanted, by name, in the order
-    of the schema of the backward op."""
-    made = dict(zip(result_names(f"{op}_forward"), results))
-    known = {**inputs, **made, "wanted": 2 ** len(testing.learned(inputs)) - 1}
-    known |= {f"grad_{name}": torch.ones_like(result) for name, result in made.items()}
-    return {name: known[name] for name in argument_names(f"{op}_backward")}
-
-
-def result_names(raw):
-    return [result.name for result in getattr(torch.ops.genfast, raw).default._schema.returns]
-
-
-def argument_names(raw):
-    schema = getattr(torch.ops.genfast, raw).default._schema
-    return [argument.name for argument in schema.arguments if argument.name not in ("save", "backend")]
 
 
 @parametrize("op, backend, dtype", NATIVE)

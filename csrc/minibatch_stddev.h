@@ -1,0 +1,22 @@
+// The standard deviation over groups of images as constant maps behind their channels. All tensors are contiguous.
+#pragma once
+
+#include "common.h"
+
+namespace genfast {
+
+struct MinibatchStddevForward {
+  Type type;
+  const void* x;  // S [N, C, H, W]
+  void* y;        // S [N, C + maps, H, W], out
+  int64_t batch, channels, height, width, group, maps;
+};
+
+struct MinibatchStddevBackward {
+  Type type;
+  const void *grad_y, *x;
+  void* grad_x;  // out, shaped like x
+  int64_t batch, channels, height, width, group, maps;
+};
+
+}  // namespace genfast
