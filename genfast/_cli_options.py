@@ -53,11 +53,11 @@ def add_target(parser):
 
 def add_data(parser):
     text = (
-        "digits, photos, mnist-binary, a folder, an .npz file, codes:RUN (of a vq-vae, to train its prior); "
+        "digits, photos, mnist, mnist-binary, a folder, an .npz file, codes:RUN (of a vq-vae, to train its prior); "
         "pairs for a pix2pix: digit-outlines, photo-edges, or pairs:FOLDER with files of the same names in A and B"
     )
     parser.add_argument("--data", metavar="DATA", help=text)
-    parser.add_argument("--data-root", metavar="PATH", help="where mnist-binary is: file, folder or dataset name")
+    parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset name")
     text = "N x N pixels: patches of photos, a folder's images, pairs"
     parser.add_argument("--size", type=count, help=text, metavar="N")
     parser.add_argument("--levels", type=count, help="levels to keep of photos, folder or .npz", metavar="L")

@@ -34,8 +34,9 @@ from genfast._cli_translation import run_translate, translate_options
 from genfast._files import writable_folder
 from genfast.demo import demo
 from genfast.models import MODELS
-from genfast.train import PRESETS, TrainConfig
-from genfast.train.session import evaluate, train
+from genfast.train import PRESETS
+from genfast.train.config import config_type
+from genfast.train.session import evaluate, needs_labels, train
 
 # Fields of a config that no option sets: the data decide, or a second training.
 FROM_DATA = ("channels", "source_channels", "height", "width", "levels", "classes", "examples", "prior")
@@ -81,7 +82,7 @@ def _common(parser, run):
 
 def _train_options(parser):
     choices = parser.add_subparsers(metavar="MODEL", required=True, parser_class=Parser)
-    for name, (_, config) in MODELS.items():
+    for name, (model, config) in MODELS.items():
         command = choices.add_parser(name, help=f"train a {name}", description=f"Train a {name} on images.")
         _common(command, run_train)
         command.set_defaults(model=name)
@@ -93,7 +94,8 @@ def _train_options(parser):
             add("--preset", choices=presets, metavar="NAME", help=text)
         add_data(command)
         if _is_conditional(config):
-            on = ", ".join(preset for preset, recipe in presets.items() if recipe.get("conditional"))
+            default = needs_labels(name)
+            on = ", ".join(preset for preset, recipe in presets.items() if recipe.get("conditional", default))
             text = "train on the labels of the data as well" + (f" (on for {on})" if on else "")
             add("--conditional", action=argparse.BooleanOptionalAction, help=text)
         add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
@@ -101,7 +103,7 @@ def _train_options(parser):
         add("--init-from", metavar="RUN", help="start from the weights of this run or model")
         add("--minutes", type=positive, help="stop after so long, ready for --resume")
         add("--threads", type=count, help="threads of the CPU (default: torch's choice)")
-        _config_options(command.add_argument_group("training"), TrainConfig)
+        _config_options(command.add_argument_group("training"), config_type(model))
         _config_options(command.add_argument_group("model"), config, skip=FROM_DATA)
 
 
@@ -147,7 +149,8 @@ def _attribute_texts(doc):
 
 def run_train(args):
     out = writable_folder(args.out)
-    given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if hasattr(args, f.name)}
+    settings = config_type(MODELS[args.model][0])
+    given = {f.name: getattr(args, f.name) for f in fields(settings) if hasattr(args, f.name)}
     result = train(
         out,
         model=args.model,
@@ -163,8 +166,7 @@ def run_train(args):
         threads=args.threads,
     )
     if result.reason == "finished":
-        best = f"validation {result.best_nats:.2f} nats per image at step {result.best_step}"
-        print(f"{out}: {result.steps} steps; {best}")
+        print(f"{out}: {result.steps} steps; {result}")
         return 0
     again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
     print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)

@@ -7,7 +7,7 @@ import numpy as np
 from genfast.data._images import ImageData, check_split, image_data
 from genfast.data.arrays import load_npz, read_idx, read_npz
 from genfast.data.folder import load_folder
-from genfast.data.mnist import binarize, load_mnist_binary
+from genfast.data.mnist import binarize, load_mnist, load_mnist_binary
 from genfast.data.pairs import PairData, edge_map, is_pairs, load_pairs
 from genfast.data.photos import load_photos
 
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "load_digits",
     "load_folder",
+    "load_mnist",
     "load_mnist_binary",
     "load_npz",
     "load_pairs",
@@ -30,9 +31,9 @@ __all__ = [
 
 
 def load(name, *, root=None, split="train", strict=False, size=None, levels=None):
-    """Load one split of `digits`, `photos`, `mnist-binary` (from `root`), a folder of images, an .npz file, or pairs.
+    """Load one split of `digits`, `photos`, `mnist`, `mnist-binary`, a folder of images, an .npz file, or pairs.
 
-    Args: name (dataset name or path); root (where mnist-binary lies); split ("train", "valid", "test");
+    Args: name (dataset name or path); root (where MNIST lies); split ("train", "valid", "test");
     strict (refuse broken image files); size (of the patches of photos; crop and resize a folder's images);
     levels (values kept of a channel of photos or a folder; how many an .npz has).
     Returns: ImageData; PairData for a name that `load_pairs` knows.
@@ -47,6 +48,9 @@ def load(name, *, root=None, split="train", strict=False, size=None, levels=None
     if name == "digits":
         _no_options(name, size=size, levels=levels)
         return load_digits(split)
+    if name == "mnist":
+        _no_options(name, size=size, levels=levels)
+        return load_mnist(root, split)
     if name == "mnist-binary":
         _no_options(name, size=size, levels=levels)
         return load_mnist_binary(root, split)
@@ -55,7 +59,7 @@ def load(name, *, root=None, split="train", strict=False, size=None, levels=None
     if path.is_file() and path.suffix == ".npz":
         _no_options(name, size=size)
         return load_npz(path, split, levels)
-    expected = "digits, photos, mnist-binary, a folder of images, an .npz file or pairs:FOLDER"
+    expected = "digits, photos, mnist, mnist-binary, a folder of images, an .npz file or pairs:FOLDER"
     raise FileNotFoundError(f"data: expected {expected}; got {name}")
 
 

@@ -1,4 +1,4 @@
-"""Binary MNIST, 28x28: the statically binarised file, the usual IDX files, or a Hugging Face dataset.
+"""MNIST, 28x28, binary or grey: the statically binarised file, the usual IDX files, or a Hugging Face dataset.
 
 Only IDX files have labels: those of the file of labels, train-labels-idx1-ubyte for example, if it lies beside them.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import check_labels, check_split, image_data
+from genfast.data._images import check_labels, check_split, image_data, split_indices
 from genfast.data.arrays import read_idx, read_npz
 
 NPZ = "binarized_mnist.npz"
@@ -34,6 +34,32 @@ def load_mnist_binary(root, split):
     raise FileNotFoundError(f"mnist-binary: expected {expected}; got {root}, no such file or folder")
 
 
+def load_mnist(root, split):
+    """Grey MNIST, 256 levels. `root`: a folder with the usual IDX files, or one such file of images.
+
+    Of a folder, `test` is t10k and the last 10,000 of the training images are `valid`, as of mnist-binary. A file, or a
+    folder that has t10k alone, is split here: 80 / 10 / 10 per cent. Labels as of mnist-binary.
+    """
+    check_split(split)
+    expected = "--data-root FILE or FOLDER"
+    if root is None:
+        raise ValueError(f"mnist: expected {expected}; got none")
+    path = Path(root)
+    if path.is_file():
+        return _split_here(path, split)
+    if not path.is_dir():
+        raise FileNotFoundError(f"mnist: expected {expected}; got {root}, no such file or folder")
+    train, test = _idx_in(path, TRAIN), _idx_in(path, TEST)
+    if train is None and test is None:
+        raise FileNotFoundError(f"mnist: expected {TRAIN}[.gz] or {TEST}[.gz] in {path}; got neither")
+    if train is None:
+        return _split_here(test, split)
+    if split == "test" and test is None:
+        raise LookupError(f"mnist: expected {TEST}[.gz] in {path} for 'test'; got none")
+    found = test if split == "test" else train
+    return _of_idx(found, _part(len(read_idx(found)), split))
+
+
 def binarize(grey, seed=0):
     """Draw each pixel as 1 with probability grey / 255, once and for all, as the papers did."""
     # A threshold would give easier images, whose likelihood cannot be compared with any published number.
@@ -43,9 +69,7 @@ def binarize(grey, seed=0):
 
 def _from_folder(folder, split):
     npz = folder / NPZ
-    idx = [folder / f"{IDX[split]}{end}" for end in ("", ".gz")]
-    idx += [folder / "MNIST" / "raw" / path.name for path in idx]  # torchvision's layout
-    found = next((path for path in idx if path.is_file()), None)
+    found = _idx_in(folder, IDX[split])
     if npz.is_file():
         arrays = read_npz(npz)
         if split in arrays or found is None:
@@ -69,10 +93,42 @@ def _from_npz(path, split, arrays=None):
 
 def _from_idx(path, split):
     """The images of an IDX file, with their labels where the file of these lies beside it, gzipped or not."""
+    return _from_grey(read_idx(path), path, split, _labels_beside(path))
+
+
+def _labels_beside(path):
     stem = path.name.removesuffix(".gz")
     beside = [path.with_name(stem.replace("images-idx3", "labels-idx1") + end) for end in ("", ".gz")]
     found = next((file for file in beside if "images-idx3" in stem and file.is_file()), None)
-    return _from_grey(read_idx(path), path, split, None if found is None else read_idx(found))
+    return None if found is None else read_idx(found)
+
+
+def _idx_in(folder, name):
+    """The IDX file of that name in a folder, gzipped or not, also in torchvision's layout; None without."""
+    files = [folder / f"{name}{end}" for end in ("", ".gz")]
+    files += [folder / "MNIST" / "raw" / path.name for path in files]
+    return next((path for path in files if path.is_file()), None)
+
+
+def _split_here(path, split):
+    return _of_idx(path, split_indices(len(read_idx(path)), split), f"{path}[{split}]")
+
+
+def _of_idx(path, part, name=None):
+    """Those images of an IDX file, grey."""
+    grey, labels = read_idx(path), _labels_beside(path)
+    if grey.shape[1:] != (28, 28):
+        raise ValueError(f"{path}: expected images of shape [N, 28, 28]; got {grey.shape}")
+    if labels is None:
+        return image_data(grey[part], 256, name or str(path))
+    labels = check_labels(labels, len(grey), str(path))
+    return image_data(grey[part], 256, name or str(path), labels=labels[part], classes=int(labels.max()) + 1)
+
+
+def _part(count, split):
+    """Which of `count` training images, or of all the test images, belong to a split."""
+    kept = count - min(VALID, count // 6)
+    return {"train": slice(kept), "valid": slice(kept, None), "test": slice(None)}[split]
 
 
 def _from_grey(grey, name, split, labels=None):
@@ -80,10 +136,7 @@ def _from_grey(grey, name, split, labels=None):
         raise ValueError(f"{name}: expected images of shape [N, 28, 28]; got {grey.shape}")
     if split != "test" and Path(name).name.startswith("t10k"):
         raise LookupError(f"{name}: expected training images for {split!r}; got the test images")
-    part, name = slice(None), f"{name} (each pixel drawn once with probability grey/255)"
-    if split != "test":
-        kept = len(grey) - min(VALID, len(grey) // 6)
-        part = slice(kept, None) if split == "valid" else slice(kept)
+    part, name = _part(len(grey), split), f"{name} (each pixel drawn once with probability grey/255)"
     if labels is None:
         return image_data(binarize(grey)[part], 2, name)
     labels = check_labels(labels, len(grey), name)

@@ -59,6 +59,7 @@ class DCGAN(GAN):
 
     name = "dcgan"
     config_type = DCGANConfig
+    adversarial_loss = "non-saturating"
 
     def networks(self):
         c = self.config

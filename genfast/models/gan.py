@@ -60,9 +60,10 @@ class GANConfig(ImageConfig):
 class GAN(ImageModel):
     """A generator of images from z ~ N(0, I), and a discriminator that tells them from data.
 
-    A subclass makes both (`networks`), and says what each minimises of the logits of real and generated images
-    (`discriminator_objective`, `generator_objective`) and of the images (`penalty`). Images are levels, which the
-    networks see scaled to [-1, 1]; what the generator makes is rounded to the nearest level.
+    A subclass makes both (`networks`), names its loss (`adversarial_loss`, of `genfast.metrics.equilibrium.LOSSES`),
+    and says what each network minimises of the logits of real and generated images (`discriminator_objective`,
+    `generator_objective`) and of the images (`penalty`). Images are levels, which the networks see scaled to [-1, 1];
+    what the generator makes is rounded to the nearest level.
 
     Training (`genfast.train.fit_adversarial`) calls `discriminator_loss` and `generator_loss`, which draw latents from
     torch's global generator. Both are given the labels of the batch, real images and generated ones the same.

@@ -58,6 +58,7 @@ class R3GAN(GAN):
 
     name = "r3gan"
     config_type = R3GANConfig
+    adversarial_loss = "relativistic"
 
     def networks(self):
         c = self.config

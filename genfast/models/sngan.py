@@ -60,6 +60,7 @@ class SNGAN(GAN):
 
     name = "sngan"
     config_type = SNGANConfig
+    adversarial_loss = "hinge"
 
     def networks(self):
         generator, discriminator = self.config.plain_networks(slope=0.1)

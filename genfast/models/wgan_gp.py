@@ -42,6 +42,7 @@ class WGANGP(GAN):
 
     name = "wgan-gp"
     config_type = WGANGPConfig
+    adversarial_loss = "wasserstein"
 
     def networks(self):
         return self.config.plain_networks(slope=0.2)

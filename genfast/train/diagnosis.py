@@ -8,16 +8,17 @@ def loss_of(model, batch):
     return model.loss(*batch) if hasattr(model, "loss") else -model.log_prob(*batch)
 
 
-def first_non_finite(model, batch, random=None):
+def first_non_finite(model, batch, random=None, loss=loss_of):
     """The first tensor with a value that is not finite: parameters first, then what modules give, then gradients.
 
-    Runs `loss_of` the batch once more and backwards, in the mode that the model is in; gradients of the parameters and
-    torch's random state are afterwards what they were.
+    Runs the loss of the batch once more and backwards, in the mode that the model is in; gradients of the parameters
+    and torch's random state are afterwards what they were.
 
     Args:
         model: a `torch.nn.Module` as `genfast.train.fit` takes it.
         batch: tuple of the arguments of its loss.
         random: state of torch's generator of the CPU with which to run it; None: the present one.
+        loss: function (model, batch) -> tensor; the mean of it is what was minimised.
     Returns: for example "parameter encoder.input.weight", "output of decoder.output (ConvDecoder)", "the loss",
         "gradient of decoder.output.weight"; "nothing on a second look" where all is finite now.
     Raises: what the loss raises.
@@ -35,10 +36,10 @@ def first_non_finite(model, batch, random=None):
         with torch.random.fork_rng(), torch.enable_grad():
             if random is not None:
                 torch.set_rng_state(random)
-            loss = loss_of(model, batch)
-            if not found and not _is_wrong(loss):
+            value = loss(model, batch)
+            if not found and not _is_wrong(value):
                 learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-                gradients = torch.autograd.grad(loss.mean(), tuple(learned.values()), allow_unused=True)
+                gradients = torch.autograd.grad(value.mean(), tuple(learned.values()), allow_unused=True)
                 found += [f"gradient of {name}" for name, grad in zip(learned, gradients) if _is_wrong(grad)]
             elif not found:
                 found.append("the loss")

@@ -1,5 +1,7 @@
 """Recipes by model and name: `genfast train pixelrnn --preset mnist`. `conditional` ones train on the labels too."""
 
+from genfast.train.adversarial_presets import ADVERSARIAL
+
 # The PixelCNNs on digits, which overfit after some 800 updates.
 DIGITS = {
     "steps": 2000,
@@ -215,6 +217,8 @@ PRESETS = {
         },
     },
 }
+
+PRESETS |= ADVERSARIAL
 
 
 def preset(model, name):

@@ -8,6 +8,9 @@ try:
 except ImportError:
     tqdm = None
 
+# What a bar shows of a record, by its name there.
+SHOWN = {"train": "train_nats", "valid": "valid_nats", "D": "discriminator_loss", "G": "generator_loss"}
+
 
 def track(parts, unit):
     """The same parts, one by one, with a bar that counts them."""
@@ -36,9 +39,9 @@ def progress_bar(total, done=0):
         shown = {}
 
         def progress(record):
-            shown["train"] = f"{record['train_nats']:.2f}"
-            if "valid_nats" in record:
-                shown["valid"] = f"{record['valid_nats']:.2f}"
+            for name, field in SHOWN.items():
+                if field in record:
+                    shown[name] = f"{record[field]:.2f}"
             bar.update(record["step"] - bar.n)
             bar.set_postfix(shown)
 

@@ -11,9 +11,10 @@ from genfast.data import load
 from genfast.sampling.arguments import check_count
 from genfast.sampling.draws import stream
 from genfast.sampling.latents import is_latent
+from genfast.train.adversarial import fit_adversarial
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.codes import check_prior, code_data, is_codes, take_in
-from genfast.train.config import TrainConfig
+from genfast.train.config import config_type, is_adversarial
 from genfast.train.inputs import batches, check, check_pairs, inputs
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
@@ -37,18 +38,18 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
         given = {"model": model, "preset": preset, "conditional": conditional}
         _unchanged(settings, {k: v for k, v in given.items() if v is not None} | model_options | train_options,
                    data_options)  # fmt: skip
-        config = TrainConfig.from_dict(settings["train"])
+        config = config_type(models.MODELS[model][0]).from_dict(settings["train"])
         source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
     else:
         if checkpoint_path(out).exists() and not overwrite:
             raise FileExistsError(f"{out}: expected an empty folder, --resume or --overwrite; got a run")
-        config = TrainConfig(**(recipe.get("train", {}) | train_options))
+        config = config_type(models.MODELS[model][0])(**(recipe.get("train", {}) | train_options))
         source = data_options | {"data": data_options["data"] or recipe.get("data")}
     training, validation = load_data(source, "train"), load_data(source, "valid")
     if resume:
         model_config = settings["model_config"]
     else:
-        conditional = recipe.get("conditional", False) if conditional is None else conditional
+        conditional = recipe.get("conditional", needs_labels(model)) if conditional is None else conditional
         model_config = recipe.get("model", {}) | model_options | _fixed_by(model, training, conditional)
     torch.manual_seed(config.seed)
     network = models.build(model, **model_config)
@@ -65,7 +66,8 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
         save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
     done = load_checkpoint(out)[1]["step"] if resume else 0
     with progress_bar(config.total_steps(len(training)), done) as progress:
-        result = fit(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
+        run = fit_adversarial if is_adversarial(network) else fit
+        result = run(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
     if is_codes(source):
         if result.reason == "finished":
             take_in(source, out)
@@ -92,6 +94,12 @@ def _fixed_by(model, data, conditional):
     return fixed | {"classes": data.classes}
 
 
+def needs_labels(model):
+    """Whether a model of that name is always conditional on labels."""
+    config = models.MODELS[model][1]
+    return any(field.name == "classes" and field.default for field in fields(config))
+
+
 def _start_from(network, target, training):
     start = open_model(target)
     if not isinstance(network, type(start)):  # an IWAE may start as the VAE that it is
@@ -106,7 +114,7 @@ def _start_from(network, target, training):
 def load_data(source, split):
     """One split of the data that a run's settings name."""
     if not source.get("data"):
-        raise ValueError("data: expected --data digits, photos, mnist-binary, FOLDER, FILE.npz or pairs; got none")
+        raise ValueError("data: expected --data digits, photos, mnist, mnist-binary, FOLDER, FILE.npz or pairs; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
     options = {

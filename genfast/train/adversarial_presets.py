@@ -1,0 +1,49 @@
+"""Recipes of adversarial models: what `genfast train projection-gan --preset mnist` sets, by model and name."""
+
+ADVERSARIAL = {
+    "dcgan": {
+        "digits": {
+            "data": "digits",
+            "model": {"stages": 1, "features": 64, "latent": 32},
+            "train": {"steps": 2000, "batch": 64, "lr": 2e-4, "betas": (0.5, 0.999), "ema": 0.99, "grid_every": 20.0},
+        },
+    },
+    "sngan": {
+        "digits": {
+            "data": "digits",
+            "model": {"stages": 1, "features": 64, "latent": 32},
+            "train": {"steps": 2000, "batch": 64, "lr": 2e-4, "betas": (0.0, 0.9), "ema": 0.99, "grid_every": 20.0},
+        },
+    },
+    "wgan-gp": {
+        "digits": {
+            "data": "digits",
+            "model": {"stages": 1, "features": 64, "latent": 32, "network": "strided"},
+            "train": {"steps": 1000, "batch": 64, "lr": 2e-4, "betas": (0.0, 0.9), "ema": 0.99, "grid_every": 20.0},
+        },
+    },
+    "r3gan": {
+        "digits": {
+            "data": "digits",
+            "conditional": True,
+            "model": {"stages": 1, "features": 32, "latent": 32, "gamma": 1.0},
+            "train": {"steps": 4000, "batch": 64, "lr": 5e-4, "betas": (0.0, 0.99), "ema": 0.998, "grid_every": 20.0},
+        },
+    },
+    "projection-gan": {
+        "mnist": {
+            "data": "mnist",
+            "model": {"stages": 2, "features": 48, "latent": 64, "network": "strided", "layers": 0},
+            "train": {
+                "steps": 10_000,
+                "batch": 64,
+                "lr": 2e-4,
+                "discriminator_lr": 4e-4,
+                "betas": (0.0, 0.99),
+                "ema": 0.999,
+                "precision": "bfloat16",
+                "grid_every": 5.0,
+            },
+        },
+    },
+}
