@@ -57,7 +57,8 @@ class Pretrained(PyTorchModelHubMixin):
             raise ValueError(f"{folder / CONFIG}: {error}") from None
         state = _read_weights(folder / WEIGHTS)
         _check_weights(folder / WEIGHTS, state, model.state_dict())
-        model.to(next(iter(state.values())).dtype).load_state_dict(state)
+        dtype = next(value.dtype for value in state.values() if value.is_floating_point())
+        model.to(dtype).load_state_dict(state)
         return model.eval()
 
     @classmethod
@@ -122,10 +123,14 @@ def _check_weights(path, state, expected):
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
-    dtypes = sorted({str(value.dtype) for value in state.values()})
-    if len(dtypes) != 1 or not next(iter(state.values())).is_floating_point():
-        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(dtypes)}")
+    # A count, as of the batches that a batch norm has seen, stays what it is.
+    counts = {key for key, value in expected.items() if not value.is_floating_point()}
+    found = {value.dtype for key, value in state.items() if key not in counts}
+    if len(found) != 1 or not next(iter(found)).is_floating_point:
+        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, found)))}")
     for key, value in state.items():
+        if key in counts and value.dtype != expected[key].dtype:
+            raise ValueError(f"{path}: {key} must have dtype {expected[key].dtype}; got {value.dtype}")
         if value.shape != expected[key].shape:
             shape = tuple(expected[key].shape)
             raise ValueError(f"{path}: {key} must have shape {shape}; got {tuple(value.shape)}")

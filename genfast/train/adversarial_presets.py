@@ -31,11 +31,25 @@ ADVERSARIAL = {
         },
     },
     "projection-gan": {
+        "digits": {
+            "data": "digits",
+            "model": {"stages": 1, "features": 64, "latent": 32, "network": "strided", "layers": 1},
+            "train": {
+                "steps": 5000,
+                "batch": 64,
+                "lr": 2e-4,
+                "discriminator_lr": 4e-4,
+                "betas": (0.0, 0.99),
+                "ema": 0.998,
+                "precision": "bfloat16",
+                "grid_every": 25.0,
+            },
+        },
         "mnist": {
             "data": "mnist",
-            "model": {"stages": 2, "features": 48, "latent": 64, "network": "strided", "layers": 0},
+            "model": {"stages": 2, "features": 64, "latent": 64, "network": "strided", "layers": 0},
             "train": {
-                "steps": 10_000,
+                "steps": 9000,
                 "batch": 64,
                 "lr": 2e-4,
                 "discriminator_lr": 4e-4,

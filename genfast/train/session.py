@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from genfast import metrics, models
-from genfast.data import load
+from genfast.data import PairData, load
 from genfast.sampling.arguments import check_count
 from genfast.sampling.draws import stream
 from genfast.sampling.latents import is_latent
@@ -114,7 +114,7 @@ def _start_from(network, target, training):
 def load_data(source, split):
     """One split of the data that a run's settings name."""
     if not source.get("data"):
-        raise ValueError("data: expected --data digits, photos, mnist, mnist-binary, FOLDER, FILE.npz or pairs; got none")
+        raise ValueError("data: expected --data digits, photos, mnist, mnist-binary, FOLDER or another; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
     options = {
@@ -141,6 +141,11 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
     check(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
+    if isinstance(model, models.Pix2Pix):
+        yield f"{'':<20} {'mean error, %':>13} {'PSNR, dB':>9}"
+        for name, (error, decibels) in metrics.translation_errors(model, training, held_out, seed=seed).items():
+            yield f"{name:<20} {error:13.2f} {decibels:9.2f}"
+        return
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
     for name, nats in nll_table(model, training, held_out, batch, samples=samples, seed=seed).items():
         yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, dims):9.4f}"
@@ -167,6 +172,9 @@ def first_images(data, count):
     """The first `count` images of data, or all for None."""
     if count is None or count >= len(data):
         return data
+    if isinstance(data, PairData):
+        parts = {"source": data.source[:count], "target": data.target[:count]}
+        return replace(data, **parts, name=f"{data.name}, the first {count}")
     labels = None if data.labels is None else data.labels[:count]
     return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
 
