@@ -9,6 +9,7 @@ What has no derivative, a sampler or a measure, is one functional op, `torch.ops
 """
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from genfast import _backends
@@ -21,7 +22,7 @@ _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "b
 
 
 def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes, outputs=1,
-             whole=(), constants=(), optional=(), settings=None, gradient=None,
+             whole=(), constants=(), optional=(), settings=None, adjoint=None,
              arrange=torch.Tensor.contiguous):  # fmt: skip
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
@@ -41,8 +42,9 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         optional: arguments whose gradient is only made where it is wanted: `allocate_gradients` and the backward op
             then end with a setting `wanted`, of which bit i stands for the i-th argument that is no constant.
         settings: name -> schema type (int, float, bool, str) of the arguments after the tensors.
-        gradient: (backend, gradients of the outputs, tensors, settings) -> the gradients of the arguments that are no
-            constants, by ops that have derivatives: used where these are asked for, instead of the reference's.
+        adjoint: of an op that is linear in its one argument that is no constant, and whose gradient is the op itself:
+            (gradient of the output, *tensors, *settings) -> the (tensors, settings) to call it with. The higher
+            derivatives are then native too.
         arrange: what brings a tensor into a memory layout that the native functions read.
     """
     settings = settings or {}
@@ -66,11 +68,14 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     places = [kept.index(r) for r in residuals]
     rough = [i for i in range(len(results)) if i not in smooth]
 
-    def run_backward(backend, wanted, chosen, grads, tensors):
+    def backward_args(wanted, chosen, grads, tensors):
         if len(smooth) > 1:
             grads = [tensors[learned[0]].new_empty(0) if grad is None else grad for grad in grads]
         flags = (*chosen, wanted) if optional else chosen
-        return _tuple(_run(backward_op, backend, (*grads, *[tensors[i] for i in places], *flags)))
+        return *grads, *[tensors[i] for i in places], *flags
+
+    def run_backward(backend, wanted, chosen, grads, tensors):
+        return _tuple(_run(backward_op, backend, backward_args(wanted, chosen, grads, tensors)))
 
     def of_every_argument(gradients, wanted=-1):
         every = [None] * count
@@ -78,6 +83,17 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
             if wanted >> bit & 1 or arguments[i] not in optional:
                 every[i] = gradient
         return every
+
+    def asked(ctx, every):
+        """The gradients of the smooth outputs, None if there are none, and which gradients are wanted."""
+        grads = [every[i] for i in smooth]
+        wanted = -1
+        if optional:
+            wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
+        return grads if any(grad is not None for grad in grads) else None, wanted
+
+    def forwards(gradients, wanted):
+        return *(None,) * first, *of_every_argument(gradients, wanted)
 
     class Forward(torch.autograd.Function):
         @staticmethod
@@ -96,19 +112,33 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
         @staticmethod
         def backward(ctx, *every):
-            grads = [every[i] for i in smooth]
-            if all(grad is None for grad in grads):
+            grads, wanted = asked(ctx, every)
+            if grads is None:
                 return (None,) * (first + count)
-            wanted = -1
-            if optional:
-                wanted = sum(1 << bit for bit, i in enumerate(learned) if ctx.needs_input_grad[first + i])
-            if torch.is_grad_enabled() and gradient:
-                gradients = gradient(ctx.backend, grads, ctx.saved_tensors[:count], ctx.chosen)
+            if torch.is_grad_enabled() and adjoint:
+                tensors, chosen = adjoint(*grads, *ctx.saved_tensors[:count], *ctx.chosen)
+                gradients = (call(*tensors, *chosen, backend=ctx.backend),)
             elif torch.is_grad_enabled():
                 gradients = _apply(Gradient, ctx.backend, wanted, *ctx.chosen, *grads, *ctx.saved_tensors)
             else:
                 gradients = run_backward(ctx.backend, wanted, ctx.chosen, grads, ctx.saved_tensors)
-            return *(None,) * first, *of_every_argument(gradients, wanted)
+            return forwards(gradients, wanted)
+
+    class ForwardOfLevel(Forward):
+        """`Forward` under the op, at one level of torch.func: the op goes on to the next level."""
+
+        @staticmethod
+        def forward(backend, *args):
+            chosen, tensors = args[: first - 1], args[first - 1 :]
+            return _tuple(_next_level(forward_op, backend, (*tensors, *chosen, True)))
+
+        @staticmethod
+        def backward(ctx, *every):
+            grads, wanted = asked(ctx, every)
+            if grads is None:
+                return (None,) * (first + count)
+            args = backward_args(wanted, ctx.chosen, grads, ctx.saved_tensors)
+            return forwards(_tuple(backward_op(*args, backend=ctx.backend)), wanted)
 
     class Gradient(torch.autograd.Function):
         """The native backward op as a function of the arguments; its derivatives are the reference's."""
@@ -152,25 +182,50 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
             rest = (None,) * (len(kept) - count)
             return *(None,) * (first + 1), *of_grads, *of_every_argument(of_changed), *rest
 
+    class GradientOfLevel(Gradient):
+        """`Gradient` under the op, at one level of torch.func."""
+
+        @staticmethod
+        def forward(backend, wanted, *args):
+            chosen, grads, tensors = _split(args, first - 1, len(smooth))
+            return _tuple(_next_level(backward_op, backend, backward_args(wanted, chosen, grads, tensors)))
+
     def formula(*args, backend="auto"):
         tensors, chosen, save = args[:count], args[count:-1], args[-1]
-        made = _apply(Forward, backend, *chosen, *tensors)
+        made = _apply_under_op(Forward, ForwardOfLevel, backend, *chosen, *tensors)
         saved = made[outputs:]
         made = *made[:outputs], *(saved if save else [s.new_empty(0) for s in saved])
         return made if len(made) > 1 else made[0]
 
-    def no_formula(*args, backend="auto"):
-        raise RuntimeError(f"{name}_backward: expected no input that requires grad; differentiate {name}")
+    # Whether the backward op is given all that its own derivatives need.
+    complete = set(arguments) <= set(residuals)
 
-    _differentiate(forward_op, f"{name}_forward", formula)
-    _differentiate(backward_op, f"{name}_backward", no_formula)
+    def gradient_formula(*args, backend="auto"):
+        if not complete:
+            raise RuntimeError(f"{name}_backward: expected no input that requires grad; differentiate {name}")
+        grads, given, flags = _split(args, len(smooth), len(residuals))
+        chosen, wanted = (flags[:-1], flags[-1]) if optional else (flags, -1)
+        tensors = [given[residuals.index(r)] if r in residuals else None for r in kept]
+        if adjoint:
+            tensors, chosen = adjoint(*grads, *tensors[:count], *chosen)
+            return forward_op(*tensors, *chosen, False, backend=backend)
+        if len(smooth) > 1:
+            grads = [grad if grad.numel() else None for grad in grads]
+        made = _apply_under_op(Gradient, GradientOfLevel, backend, wanted, *chosen, *grads, *tensors)
+        return made if len(made) > 1 else made[0]
+
+    _differentiate(forward_op, formula)
+    _differentiate(backward_op, gradient_formula)
 
     def call(*args, backend):
         tensors, chosen = args[:count], args[count:]
         backend = _backends.select(name, tensors[learned[0]], backend)
-        if backend == "reference":
+        within = torch.compiler.is_dynamo_compiling() and _within_transform()
+        if backend == "reference" or within and not complete:
             return reference(*args)
-        if _wanted(tensors):
+        if within:
+            made = _tuple(forward_op(*args, True, backend=backend))
+        elif _wanted(tensors):
             made = _apply(Forward, backend, *chosen, *tensors)
         else:
             made = _tuple(_run(forward_op, backend, (*args, False)))
@@ -296,7 +351,31 @@ def _tuple(made):
     return (made,) if isinstance(made, torch.Tensor) else tuple(made)
 
 
-def _differentiate(op, name, formula):
+def _apply_under_op(function, of_level, *args):
+    """A Function within the op's own kernel for autograd. While torch.func transforms run, each level has its turn."""
+    if not torch._C._are_functorch_transforms_active():
+        return _apply(function, *args)
+    with enable_single_level_autograd_function():
+        return super(torch.autograd.Function, of_level).apply(*args)
+
+
+def _next_level(op, backend, args):
+    """The op below autograd, where the next level of torch.func waits; a Function had switched grad mode off for it."""
+    with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():
+        return op(*args, backend=backend)
+
+
+def _within_transform():
+    """Whether torch.func transforms run. torch.compile then records autograd.Functions without their second order, so
+    that the op itself has to stand in the graph."""
+    return torch._C._are_functorch_transforms_active()
+
+
+# What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
+_within_transform._dynamo_marked_constant = True
+
+
+def _differentiate(op, formula):
     """Give `op` itself a derivative, or an error: a bare Library op would only warn and lose the gradient."""
 
     def autograd(*args, backend="auto"):
@@ -305,7 +384,7 @@ def _differentiate(op, name, formula):
         with torch._C._AutoDispatchBelowAutograd():
             return op(*args, backend=backend)
 
-    LIBRARY.impl(name, autograd, "Autograd")
+    LIBRARY.impl(op, autograd, "Autograd")
 
 
 def _wanted(tensors):

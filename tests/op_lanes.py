@@ -126,9 +126,7 @@ def argument_names(raw):
 def run_kernels(op, inputs, backend):
     """What the native ops give by name, forward and backward: without what torch computes around them."""
     arguments = raw_arguments(op, inputs, backend)
-    results = testing.outputs_of(
-        getattr(torch.ops.genfast, f"{op}_forward")(*arguments.values(), True, backend=backend)
-    )
-    given = backward_arguments(op, arguments, results)
-    gradients = testing.outputs_of(backward(*given.values(), backend=backend))
+    forward, backward = (getattr(torch.ops.genfast, f"{op}_{way}") for way in ("forward", "backward"))
+    results = testing.outputs_of(forward(*arguments.values(), True, backend=backend))
+    gradients = testing.outputs_of(backward(*backward_arguments(op, arguments, results).values(), backend=backend))
     return {f"result {i}": tensor for i, tensor in enumerate((*results, *gradients))}

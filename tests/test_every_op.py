@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import math
+import warnings
 
 import pytest
 import torch
@@ -226,8 +227,25 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
     for name, a, b in zip(leaves, got, expected, strict=True):
         testing.assert_identical(a, b, name=name)
     given = backward_arguments(op, arguments, [result.detach() for result in made])
-    with pytest.raises(RuntimeError, match=f"{op}_backward: expected no input that requires grad"):
-        backward(*given.values(), backend=backend)
+    if not set(arguments) <= set(given):  # an argument of the function that its gradient is made without
+        with pytest.raises(RuntimeError, match=f"{op}_backward: expected no input that requires grad"):
+            backward(*given.values(), backend=backend)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradients = testing.outputs_of(backward(*given.values(), backend=backend))
+    got = torch.autograd.grad(squares(gradients), tuple(leaves.values()), materialize_grads=True)
+    # The same by the function: its gradients for the same incoming ones, differentiated.
+    made = [
+        t
+        for t in testing.outputs_of(forward(*arguments.values(), True, backend=backend))[:count]
+        if t.is_floating_point()
+    ]
+    ones = [torch.ones_like(output) for output in made]
+    gradients = torch.autograd.grad(made, tuple(leaves.values()), ones, create_graph=True)
+    expected = torch.autograd.grad(squares(gradients), tuple(leaves.values()), materialize_grads=True)
+    for name, a, b in zip(leaves, got, expected, strict=True):
+        testing.assert_identical(a, b, name=f"second derivative in {name}")
 
 
 @parametrize("op, backend, dtype", PRECISE)
@@ -245,6 +263,31 @@ def test_compiles_as_one_graph(op, backend, dtype):
     with torch.no_grad():
         for got, name in zip(compiled(**inputs), expected):
             testing.assert_matches(got, expected[name], name=name)
+
+
+@parametrize("op, backend, dtype", PRECISE)
+def test_second_order_in_one_graph(op, backend, dtype):
+    """A gradient penalty, as the adversarial family has it: a gradient by torch.func within the graph, and that of its
+    squares in all arguments outside."""
+    inputs = sample(op, backend, dtype, small(op))
+    first, _ = first_learned(inputs)
+
+    def penalty(arguments, backend):
+        def loss(tensor):
+            return squares(smooth_outputs(op, {**arguments, first: tensor}, backend))
+
+        return (torch.func.grad(loss)(arguments[first]) ** 2).sum()
+
+    def derivatives(function, backend):
+        arguments, leaves = with_leaves(inputs)
+        return torch.autograd.grad(function(arguments, backend), tuple(leaves.values()), materialize_grads=True)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")
+    expected = derivatives(penalty, "reference")
+    scale = max(1, *(float(t.abs().max()) for t in expected if t.numel()))
+    for name, a, b in zip(testing.learned(inputs), derivatives(compiled, backend), expected):
+        testing.assert_matches(a, b, name=name, atol=SECOND[dtype] * scale)
 
 
 @parametrize("op, backend, dtype", PRECISE)

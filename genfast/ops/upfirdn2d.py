@@ -107,9 +107,8 @@ def _allocate_gradients(grad_y, x, filter, *settings):
     return _numbers(x, filter, grad_y, settings), (x.new_empty(x.shape),)
 
 
-def _gradient(backend, grads, tensors, settings):
-    """The transposed map, which is the op itself: the filter reversed, up and down exchanged."""
-    (grad_y,), (x, filter) = grads, tensors
+def _adjoint(grad_y, x, filter, *settings):
+    """The transposed map: the filter reversed, up and down exchanged."""
     up_v, up_h, down_v, down_h, left, _, top, _ = settings
     sides = []
     for size, made, taps, up, down, before in (
@@ -117,8 +116,7 @@ def _gradient(backend, grads, tensors, settings):
         (x.shape[2], grad_y.shape[2], filter.shape[0], up_v, down_v, top),
     ):
         sides += taps - 1 - before, (size - 1) * up + 1 - made * down + before
-    flipped = filter.flip(tuple(range(filter.ndim)))
-    return (_call(grad_y, flipped, down_v, down_h, up_v, up_h, *sides, backend=backend),)
+    return (grad_y, filter.flip(tuple(range(filter.ndim)))), (down_v, down_h, up_v, up_h, *sides)
 
 
 _call = register(
@@ -131,7 +129,7 @@ _call = register(
     settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h", "left", "right", "top", "bottom"), "int"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
-    gradient=_gradient,
+    adjoint=_adjoint,
     dtypes={
         "cpp": (torch.float32, torch.float64, torch.bfloat16),
         "triton": (torch.float32, torch.bfloat16, torch.float16),
