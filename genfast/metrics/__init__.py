@@ -4,28 +4,38 @@ from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.codebook import codebook_use
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
 from genfast.metrics.coverage import Coverage, mode_coverage
-from genfast.metrics.distortion import psnr
-from genfast.metrics.equilibrium import (
-    EquilibriumMonitor,
+from genfast.metrics.discriminator import (
+    Accuracy,
+    Calibration,
     calibration,
     discriminator_accuracy,
     reliability,
     wilson_interval,
 )
+from genfast.metrics.distortion import psnr
+from genfast.metrics.duality_gap import DualityGap, duality_gap
+from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.metrics.features import density_coverage, frechet_distance, kernel_distance, mmd, precision_recall
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
+from genfast.metrics.translation import translation_errors
+from genfast.metrics.verdict import Verdict, verdict
 
 __all__ = [
+    "Accuracy",
+    "Calibration",
     "Classifier",
     "Coverage",
+    "DualityGap",
     "EquilibriumMonitor",
+    "Verdict",
     "active_units",
     "bits_per_dim",
     "calibration",
     "codebook_use",
     "density_coverage",
     "discriminator_accuracy",
+    "duality_gap",
     "frechet_distance",
     "gzip_nats",
     "independent_pixel_nll",
@@ -37,7 +47,9 @@ __all__ = [
     "png_nats",
     "precision_recall",
     "psnr",
+    "translation_errors",
     "reliability",
     "train_classifier",
+    "verdict",
     "wilson_interval",
 ]

@@ -45,7 +45,11 @@ def mode_coverage(predicted, labels, classes, least=0.1):
     expected = expected / expected.sum()
     inside = counts.sum()
     shares = counts / inside.clamp(min=1)
-    kl = float(torch.special.xlogy(shares, shares / expected).nan_to_num(nan=0.0).sum()) if inside else math.inf
+    kl = (
+        float(torch.special.xlogy(shares, shares / expected).nan_to_num(nan=0.0, posinf=math.inf).sum())
+        if inside
+        else math.inf
+    )
     there = expected > 0
     hit = (counts > 0) & (shares >= least * expected) & there
     return Coverage(int(hit.sum()), int(there.sum()), max(0.0, kl), outside / len(predicted), shares)

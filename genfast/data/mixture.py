@@ -1,0 +1,49 @@
+"""Mixtures of Gaussians in the plane: data whose density is known, to judge what is said of a GAN."""
+
+import math
+
+import torch
+
+
+class GaussianMixture:
+    """Equally frequent Gaussians of one standard deviation.
+
+    Between a mixture p as the data and a mixture q as the generator the optimal discriminator is known: its logit is
+    `p.log_prob(x) - q.log_prob(x)` (Goodfellow et al. 2014, proposition 1, arXiv 1406.2661).
+
+    Args:
+        means: float [K, D].
+        deviation: above 0.
+    """
+
+    def __init__(self, means, deviation):
+        if means.ndim != 2 or not len(means) or not deviation > 0:
+            got = f"{tuple(means.shape)} and {deviation}"
+            raise ValueError(f"GaussianMixture: expected means [K, D] and a deviation above 0; got {got}")
+        self.means, self.deviation = means, deviation
+
+    @classmethod
+    def ring(cls, modes=8, radius=1.0, deviation=0.05):
+        """`modes` means on a circle around the origin, the first at (radius, 0)."""
+        angles = 2 * math.pi / modes * torch.arange(modes)
+        return cls(radius * torch.stack((angles.cos(), angles.sin()), 1), deviation)
+
+    def sample(self, n, generator=None):
+        """Samples float [n, D], and the components that they are of, int64 [n]; by torch's global generator if None is
+        given."""
+        modes = torch.randint(len(self.means), (n,), generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator)
+        return self.means[modes] + self.deviation * noise, modes
+
+    def log_prob(self, x):
+        """The log density of points: float [N, D] -> [N]."""
+        k, d = self.means.shape
+        squares = (x[:, None] - self.means.to(x)).square().sum(2)
+        constant = math.log(k) + d * math.log(self.deviation * math.sqrt(2 * math.pi))
+        return (-squares / (2 * self.deviation**2)).logsumexp(1) - constant
+
+    def modes(self, x, within=4.0):
+        """The nearest component of each point, float [N, D] -> int64 [N]; -1 where it is farther away than `within`
+        standard deviations."""
+        distance, nearest = torch.cdist(x, self.means.to(x)).min(1)
+        return nearest.where(distance <= within * self.deviation, -1)
