@@ -10,7 +10,7 @@ import rivals
 import torch
 from torch import nn
 
-from genfast import ops
+from genfast import ops, testing
 from genfast.models import PixelRNN, PixelRNNConfig
 from genfast.reference import SAMPLERS, SPECS
 from genfast.train.config import TrainConfig
@@ -68,6 +68,31 @@ def comparisons():
     for case, sizes in SPECS["logistic_mixture_nll"].bench.items():
         yield from _mixture(case, sizes)
     yield _training_step(64)
+
+
+def both_ways(group, op, case, sizes, modes, functions, fixed=()):
+    """Yield a comparison of `functions`, and of torch.compile of the eager one, for each of `modes`; of the arguments
+    that could have a gradient those in `fixed` have none."""
+    torch._dynamo.reset()
+    inputs = SPECS[op].inputs(sizes)
+    leaves = [tensor.requires_grad_() for name, tensor in testing.learned(inputs).items() if name not in fixed]
+    functions = {**functions, "torch.compile": torch.compile(functions[EAGER], dynamic=False)}
+    bound = {name: partial(function, **inputs) for name, function in functions.items()}
+    for mode in modes:
+        make = torch.no_grad() if mode == "forward" else partial(_derivatives, leaves=tuple(leaves))
+        runs = {name: make(function) for name, function in bound.items()}
+        runs["torch.compile"]()  # compiles
+        yield Comparison(group, case, mode, runs, images=sizes["B"])
+
+
+def _derivatives(function, leaves):
+    """`function()` and the gradients of `leaves` for incoming ones of all its outputs."""
+    incoming = [torch.randn_like(output) for output in _smooth(function)]
+    return lambda: torch.autograd.grad(_smooth(function), leaves, incoming)
+
+
+def _smooth(function):
+    return [output for output in testing.outputs_of(function()) if output.requires_grad]
 
 
 def _scan(group, op, step, case, sizes):

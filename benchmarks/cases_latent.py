@@ -8,10 +8,10 @@ from pathlib import Path
 
 import rivals_latent
 import torch
-from cases import EAGER, REFERENCE, Comparison
+from cases import EAGER, REFERENCE, Comparison, both_ways
 from sklearn.neighbors import NearestNeighbors
 
-from genfast import ops, testing
+from genfast import ops
 from genfast.reference import MEASURES, SPECS
 
 GROUPS = {
@@ -36,37 +36,13 @@ def comparisons(only=""):
     for op in OPS:
         for case, sizes in {**SPECS[op].bench, **MORE.get(op, {})}.items():
             modes = [mode for mode in ("forward", "forward+backward") if only in f"{GROUPS[op]} {case} {mode}"]
-            yield from _both_ways(op, case, sizes, modes)
-    for op, spec in MEASURES.items():
-        for case, sizes in spec.bench.items():
+            # x is data of a likelihood, but what is learned before a codebook.
+            fixed = ("x",) if op.endswith("_nll") else ()
+            yield from both_ways(GROUPS[op], op, case, sizes, modes, contenders(op), fixed)
+    for op in (op for op in GROUPS if op in MEASURES):
+        for case, sizes in MEASURES[op].bench.items():
             if only in f"{GROUPS[op]} {case} forward":
                 yield _measure(op, case, sizes)
-
-
-def _both_ways(op, case, sizes, modes):
-    torch._dynamo.reset()
-    inputs = SPECS[op].inputs(sizes)
-    # x is data of a likelihood, but what is learned before a codebook.
-    fixed = ("x",) if op.endswith("_nll") else ()
-    leaves = [tensor.requires_grad_() for name, tensor in testing.learned(inputs).items() if name not in fixed]
-    functions = contenders(op)
-    functions["torch.compile"] = torch.compile(functions[EAGER], dynamic=False)
-    bound = {name: partial(function, **inputs) for name, function in functions.items()}
-    for mode in modes:
-        make = torch.no_grad() if mode == "forward" else partial(_step, leaves=tuple(leaves))
-        runs = {name: make(function) for name, function in bound.items()}
-        runs["torch.compile"]()  # compiles
-        yield Comparison(GROUPS[op], case, mode, runs, images=sizes["B"])
-
-
-def _step(function, leaves):
-    """`function()` and the gradients of `leaves` for incoming ones of all its outputs."""
-    incoming = [torch.randn_like(output) for output in _smooth(function)]
-    return lambda: torch.autograd.grad(_smooth(function), leaves, incoming)
-
-
-def _smooth(function):
-    return [output for output in testing.outputs_of(function()) if output.requires_grad]
 
 
 def _measure(op, case, sizes):

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import cases
+import cases_adversarial
 import cases_latent
 import machine
 import report
@@ -65,7 +66,8 @@ def measure(options):
     torch.manual_seed(0)
     result = {"machine": about} | _limits(options.seconds)
     result["rows"] = []
-    for comparison in itertools.chain(cases.comparisons(), cases_latent.comparisons(options.only)):
+    families = cases_latent.comparisons(options.only), cases_adversarial.comparisons(options.only)
+    for comparison in itertools.chain(cases.comparisons(), *families):
         if options.only and options.only not in f"{comparison.group} {comparison.case} {comparison.mode}":
             continue
         rows = _rows(comparison, timing.compare(comparison.contenders, options.seconds), about)
