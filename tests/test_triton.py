@@ -50,6 +50,11 @@ def test_interpreted_latent():
 
 
 @needs_triton
+def test_interpreted_adversarial():
+    lane("triton_interpreted_adversarial.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
+
+
+@needs_triton
 def test_interpreted_program():
     lane("triton_interpreted_program.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
 
@@ -66,6 +71,7 @@ def test_compiled_ahead_of_time(capability):
     lane("triton_compiled_pixelwise.py", "-k", f"sm_{capability}")
     lane("triton_compiled_program.py", "-k", f"sm_{capability}")
     lane("triton_compiled_latent.py", "-k", f"sm_{capability}")
+    lane("triton_compiled_adversarial.py", "-k", f"sm_{capability}")
 
 
 def inputs_on_gpu(op, shape, dtype):

@@ -31,7 +31,8 @@ def _addresses(monkeypatch):
         return hosts
 
     def check(addresses, mask):
-        used = addresses.data[numpy.broadcast_to(mask.data, addresses.data.shape)]
+        # A mask that a scalar is part of comes as whole numbers.
+        used = addresses.data[numpy.broadcast_to(mask.data.astype(bool), addresses.data.shape)]
         inside = numpy.zeros(used.shape, bool)
         for start, end in ranges:
             inside |= (used >= start) & (used < end)
