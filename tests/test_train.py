@@ -21,6 +21,7 @@ from genfast import models
 from genfast.data import ImageData
 from genfast.train import PRESETS, TrainConfig, fit, learning_rate, mean_nats
 from genfast.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from genfast.train.config import config_type
 from genfast.train.metrics_log import read_metrics
 from genfast.train.optim import make_optimizer
 from genfast.train.trainer import Run
@@ -474,9 +475,9 @@ def test_a_missing_device_is_named(tmp_path):
 def test_presets_are_valid(model, name):
     recipe = PRESETS[model][name]
     assert recipe.keys() <= {"data", "model", "train", "conditional"}
-    TrainConfig(**recipe["train"])
+    config_type(models.MODELS[model][0])(**recipe["train"])
     sizes = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}
-    sizes |= {"digit-outlines": (1, 32, 256), "photo-edges": (3, 64, 256)}
+    sizes |= {"mnist": (1, 28, 256), "digit-outlines": (1, 32, 256), "photo-edges": (3, 64, 256)}
     channels, side, levels = sizes.get(recipe["data"], (1, 4, 64))  # those of a vq-vae's codes
     assert recipe["data"] in (*sizes, None)
     shape = {"channels": channels, "height": side, "width": side, "levels": levels}

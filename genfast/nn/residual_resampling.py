@@ -71,7 +71,7 @@ class ResidualGenerator(nn.Module):
         channels, height, width: of the images; the sizes are multiples of 2**stages.
         features: F of all feature maps.
         stages: blocks, at least 1.
-        classes: labels that the batch norms are conditional on, 0 for none.
+        classes: labels, 0 for none: the batch norms are conditional on them, and each has a bias of the first map.
     Shape: z [B, inputs], labels int64 [B] or None -> [B, channels, H, W].
     Paper: Spectral Normalization for GANs, table 4, arXiv 1802.05957.
     Example: `ResidualGenerator(64, 1, 28, 28)(torch.randn(4, 64))`
@@ -81,13 +81,17 @@ class ResidualGenerator(nn.Module):
         super().__init__()
         self.small = features, height >> stages, width >> stages
         self.input = nn.Linear(inputs, features * self.small[1] * self.small[2])
+        self.label = nn.Embedding(classes, self.input.out_features) if classes else None
         self.blocks = nn.ModuleList(UpResidualBlock(features, features, classes) for _ in range(stages))
         self.norm = ClassBatchNorm2d(features)
         self.output = nn.Conv2d(features, channels, 3, padding=1)
         xavier_weights(self)
 
     def forward(self, z, labels=None):
-        h = self.input(z).unflatten(1, self.small).contiguous(memory_format=torch.channels_last)
+        h = self.input(z)
+        if self.label is not None:
+            h = h + self.label(labels).to(h.dtype)
+        h = h.unflatten(1, self.small).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h, labels)
         return self.output(F.relu(self.norm(h))).tanh()

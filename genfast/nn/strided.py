@@ -19,7 +19,8 @@ class StridedGenerator(nn.Module):
         features: F of the last feature map; each one before has twice as many.
         stages: transposed convolutions, at least 1.
         layers: 3x3 convolutions, each with its norm, before every transposed one.
-        classes: labels that the batch norms are conditional on, 0 for none.
+        classes: labels, 0 for none. The batch norms are conditional on them; that alone would say nothing of where, so
+            that each label also has a bias of the first feature map.
         virtual: virtual batch norms instead: a `ReferenceBatch` goes around the generator; without labels.
     Shape: z [B, inputs], labels int64 [B] -> [B, channels, H, W].
     Paper: Unsupervised Representation Learning with DCGANs, section 3, arXiv 1511.06434; weights N(0, 0.02^2).
@@ -32,6 +33,7 @@ class StridedGenerator(nn.Module):
         norm = VirtualBatchNorm2d if virtual else partial(ClassBatchNorm2d, classes=classes)
         self.small = first, height // step, width // step
         self.input = nn.Linear(inputs, first * self.small[1] * self.small[2], bias=False)
+        self.label = nn.Embedding(classes, self.input.out_features) if classes else None
         self.norms, self.convolutions = nn.ModuleList([norm(first)]), nn.ModuleList()
         for stage in range(stages):
             size = first // 2**stage
@@ -44,9 +46,14 @@ class StridedGenerator(nn.Module):
             if not last:
                 self.norms.append(norm(made))
         normal_weights(self)
+        if classes:
+            nn.init.normal_(self.label.weight, std=0.02 * inputs**0.5)  # as much as z makes
 
     def forward(self, z, labels=None):
-        h = channels_last(self.input(z).unflatten(1, self.small))
+        h = self.input(z)
+        if self.label is not None:
+            h = h + self.label(labels).to(h.dtype)
+        h = channels_last(h.unflatten(1, self.small))
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             h = convolution(F.relu(norm(h) if labels is None else norm(h, labels)))
         return h.tanh()

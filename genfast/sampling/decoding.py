@@ -13,6 +13,9 @@ from genfast.sampling.reference import evaluating
 
 def engine_of(model, *, backend="auto", **options):
     """What draws from a model: `DecodingEngine` for one that has `sample_images`, else `Engine`, with its errors."""
+    if callable(getattr(model, "translated", None)):
+        expected = "able to draw images without a source (genfast.translate takes one)"
+        raise TypeError(f"sample: model must be {expected}; got {type(model).__name__}")
     if isinstance(model, torch.nn.Module) and callable(getattr(model, "sample_images", None)):
         return DecodingEngine(model, backend=backend, **options)
     return Engine(model, backend=backend, **options)
@@ -36,7 +39,7 @@ class DecodingEngine:
 
     Image i must depend on (seed, first + i) alone. The model is in evaluation mode meanwhile.
 
-    Args: model (a `torch.nn.Module` with that method, `log_prob` and a `config` of the sizes); backend ("auto" or
+    Args: model (a `torch.nn.Module` with that method, `log_prob` if it has one, and a `config` of the sizes); backend ("auto" or
         "torch"); options (of `Engine`, each None: the config has them).
     Raises: RuntimeError for another backend; ValueError for an option, or a weight that is not finite.
     """
@@ -70,7 +73,9 @@ class DecodingEngine:
         return max(64, min(4096, 2**23 // values // 64 * 64))
 
     def log_prob(self, images, labels=None):
-        """As `model.log_prob`, in batches: float64 [n]."""
+        """As `model.log_prob`, in batches: float64 [n]. TypeError for a model without a likelihood, as a GAN is."""
+        if not callable(getattr(self.model, "log_prob", None)):
+            raise TypeError(f"log_prob: model must have a likelihood; got {type(self.model).__name__}")
         network = self.network
         images = check_images("log_prob", "images", images, network)
         labels = check_labels("log_prob", labels, network, len(images), network.device)
