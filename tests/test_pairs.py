@@ -38,16 +38,33 @@ def test_outlines_are_the_pixels_around_the_ink_of_real_digits():
 # photo-edges
 
 
-def test_photo_edges_are_those_of_the_patches_alone():
-    for split in SPLITS:
-        pairs, photos = load("photo-edges", split=split), load_photos(split, size=64)
-        mirrored = torch.cat((photos.images, photos.images.flip(3))) if split == "train" else photos.images
-        assert torch.equal(pairs.target, mirrored) and pairs.images is pairs.target
-        assert pairs.source.shape == (len(mirrored), 1, 64, 64)
+def test_photo_edges_are_those_of_real_patches():
+    train = load("photo-edges")
+    half, mirrored = train.target.chunk(2)
+    assert torch.equal(half.flip(3), mirrored) and torch.equal(train.source[-5:], edge_map(train.target[-5:]))
+    assert train.source.shape == (1250, 1, 64, 64)
+    for split, count in (("valid", 19), ("test", 41)):
+        pairs, photos = load("photo-edges", split=split), load_photos(split, size=64).images
+        shown = (edge_map(photos) >= 32).float().mean((1, 2, 3)) >= 0.02
+        found, known = (set(map(bytes, part.flatten(1).numpy())) for part in (pairs.target, photos))
+        with_edges = set(map(bytes, photos[shown].flatten(1).numpy()))
+        assert with_edges <= found and not (known - with_edges) & found, "those without edges are left out"
         assert torch.equal(pairs.source[5:6], edge_map(pairs.target[5:6])), "of one patch as of all"
+        assert pairs.images is pairs.target and pairs.source.shape == (count, 1, 64, 64)
     coarse = load("photo-edges", split="test", levels=4)
-    assert len(pairs) == 12 and torch.equal(coarse.target, pairs.target // 64)
-    assert torch.equal(coarse.source, pairs.source // 64) and coarse.levels == 4
+    assert torch.equal(coarse.target, pairs.target // 64) and torch.equal(coarse.source, pairs.source // 64)
+
+
+def test_no_pixel_of_a_photo_is_in_two_splits(monkeypatch):
+    numbers = np.arange(2 * 427 * 640).reshape(2, 427, 640)
+    photos = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1).astype(np.uint8)
+    monkeypatch.setattr("genfast.data.photos._photos", lambda: list(photos))
+    monkeypatch.setattr("genfast.data.pairs.LEAST_EDGES", 0.0)
+    seen = []
+    for split in SPLITS:
+        red, green, blue = load("photo-edges", split=split, size=32).target[::3].to(torch.int64).unbind(1)
+        seen.append((red << 16 | green << 8 | blue).unique())
+    assert sum(map(len, seen)) == len(torch.cat(seen).unique()) and min(map(len, seen)) > 30_000
 
 
 def plain_edges(image):

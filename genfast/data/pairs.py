@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from genfast.data._images import SPLITS, check_split, quantise, split_indices
 from genfast.data.folder import SUFFIXES, image_files, is_grey, read_image
-from genfast.data.photos import load_photos
+from genfast.data.photos import photo_patches
 
 PREFIX = "pairs:"
 EXAMPLES = ("digit-outlines", "photo-edges")
+VISIBLE = 32  # of an edge map: a gradient of 4 levels a pixel
+LEAST_EDGES = 0.02  # share of the pixels of a photo's patch
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,20 @@ def _digit_outlines(split, size):
 
 
 def _photo_edges(split, size):
-    """Edge maps and patches of scikit-learn's photographs, as `load_photos` splits them; of training patches the
-    mirror images too."""
-    patches = load_photos(split, size=size).images
+    """Edge maps and patches of scikit-learn's photographs, from the columns of blocks of `load_photos`' splits.
+
+    Patches overlap, a quarter of their size apart, in every split; of training patches the mirror images follow. Those
+    with an edge on less than one pixel in fifty are left out: an empty map may be of any sky or shade.
+    """
+    patches = torch.from_numpy(photo_patches(split, size, max(1, size // 4)))
+    # Each patch by itself: no pixel of one split, nor of its neighbourhood, is in another.
+    edges = torch.cat([edge_map(part) for part in patches.split(256)])
+    drawn = (edges >= VISIBLE).float().mean((1, 2, 3)) >= LEAST_EDGES
+    edges, patches = edges[drawn], patches[drawn]
     if split == "train":
         patches = torch.cat((patches, patches.flip(3)))
-    # Each patch by itself: no pixel of one split, nor of its neighbourhood, is in another.
-    return torch.cat([edge_map(part) for part in patches.split(256)]), patches
+        edges = torch.cat([edge_map(part) for part in patches.split(256)])
+    return edges, patches
 
 
 def _pairs(source, target, levels, name):

@@ -17,12 +17,17 @@ def load_photos(split, *, size=32, levels=256):
     a quarter of their size apart. By size 32: 5200 train, 52 valid, 52 test.
     """
     check_split(split)
-    if not 1 <= size <= LARGEST:
-        raise ValueError(f"photos: expected a size from 1 to {LARGEST}; got {size}")
     if not 2 <= levels <= 256:
         raise ValueError(f"photos: expected 2 to 256 levels; got {levels}")
-    patches = np.concatenate([_patches(photo, split, size) for photo in _photos()])
+    patches = photo_patches(split, size, max(1, size // 4) if split == "train" else size)
     return image_data(quantise(patches, levels), levels, f"photos[{split}]")
+
+
+def photo_patches(split, size, step):
+    """Patches of a split, `step` pixels apart: uint8 [N, 3, size, size] of 0..255."""
+    if not 1 <= size <= LARGEST:
+        raise ValueError(f"photos: expected a size from 1 to {LARGEST}; got {size}")
+    return np.concatenate([_patches(photo, split, size, step) for photo in _photos()])
 
 
 def _photos():
@@ -33,8 +38,7 @@ def _photos():
     return [load_sample_image(name) for name in PHOTOS]
 
 
-def _patches(photo, split, size):
-    step = max(1, size // 4) if split == "train" else size
+def _patches(photo, split, size, step):
     height, width = photo.shape[:2]
     tops = range(0, height - size + 1, step)
     lefts = [left for start, stop in _columns(width // size, split)

@@ -83,6 +83,7 @@ class Pix2Pix(ImageModel):
 
     name = "pix2pix"
     config_type = Pix2PixConfig
+    adversarial_loss = "non-saturating"
 
     def __init__(self, config):
         super().__init__(config)

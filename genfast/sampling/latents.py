@@ -67,8 +67,9 @@ def describe(call, model):
 
 
 def refuse_codes(call, model):
-    """TypeError for a model that decodes whole images from something other than Gaussian latents, as a VQ-VAE does."""
-    if callable(getattr(model, "sample_images", None)) and not is_latent(model):
+    """TypeError for a model that makes whole images from something other than Gaussian latents, as a VQ-VAE does."""
+    makes_images = any(callable(getattr(model, name, None)) for name in ("sample_images", "translated"))
+    if makes_images and not is_latent(model):
         expected = "autoregressive, as genfast.models.PixelCNN is, or have Gaussian latents, as genfast.models.VAE has"
         raise TypeError(f"{call}: model must be {expected}; got {type(model).__name__}")
 
