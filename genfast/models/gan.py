@@ -118,7 +118,7 @@ class GAN(ImageModel):
         """
         real, labels = self._batch(x, labels)
         with torch.no_grad():
-            fake = self._images(self.draw_latents(len(x)), labels)
+            fake = self._images(self.draw_latents(len(x)), labels).to(real.dtype)  # which autocast may have narrowed
         real_logits, fake_logits = self.judge_both(real, fake, labels)
         report = {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
         loss, penalty = self.discriminator_objective(real_logits, fake_logits), self.penalty(real, fake, labels)

@@ -88,7 +88,7 @@ def _fixed_by(model, data, conditional):
     if takes_pairs:
         fixed["source_channels"] = data.source.shape[1]
     if not conditional:
-        return fixed
+        return fixed | ({"classes": 0} if needs_labels(model) else {})  # which its config refuses
     if data.labels is None:
         raise ValueError(f"{data.name}: expected labels, or --no-conditional; got images without labels")
     return fixed | {"classes": data.classes}
