@@ -16,11 +16,12 @@ def prior_blocks(n, latent, *, seed, first, labels, device):
     alone; their labels int64 [BLOCK], those asked for repeated at either end, or None; `part`, the slice of the block
     that was asked for.
     """
-    for begin in range(first // BLOCK * BLOCK, first + n, BLOCK):
-        mean = torch.zeros(BLOCK, latent, device=device)
-        z, _ = ops.gaussian_latent(mean, mean, seed, begin, first_sample=PRIOR_DRAW)
-        chosen = None
-        if labels is not None:
-            place = torch.arange(begin - first, begin - first + BLOCK, device=device).clamp(0, n - 1)
-            chosen = labels[place]
-        yield begin, z, chosen, slice(max(0, first - begin), first + n - begin)
+    start = first // BLOCK * BLOCK
+    blocks = range(start, first + n, BLOCK)
+    mean = torch.zeros(len(blocks) * BLOCK, latent, device=device)
+    z, _ = ops.gaussian_latent(mean, mean, seed, start, first_sample=PRIOR_DRAW)
+    if labels is not None and n:
+        labels = labels[torch.arange(start - first, start - first + len(z), device=device).clamp(0, n - 1)]
+    for begin, part in zip(blocks, z.split(BLOCK), strict=True):
+        chosen = None if labels is None else labels[begin - start : begin - start + BLOCK]
+        yield begin, part, chosen, slice(max(0, first - begin), first + n - begin)

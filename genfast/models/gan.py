@@ -208,13 +208,10 @@ class GAN(ImageModel):
         The prior's standard deviation is multiplied by the temperature.
         """
         c, device = self.config, next(self.parameters()).device
-        images = torch.empty(n, c.channels, c.height, c.width, dtype=torch.uint8, device=device)
-        done = 0
-        for _, z, chosen, part in prior_blocks(n, c.latent, seed=seed, first=first, labels=labels, device=device):
-            drawn = self.quantised(self._images((temperature * z).to(self._dtype), chosen))[part]
-            images[done : done + len(drawn)] = drawn
-            done += len(drawn)
-        return images
+        blocks = prior_blocks(n, c.latent, seed=seed, first=first, labels=labels, device=device)
+        parts = [self._images((temperature * z).to(self._dtype), chosen)[part] for _, z, chosen, part in blocks]
+        empty = torch.empty(0, c.channels, c.height, c.width, device=device)
+        return self.quantised(torch.cat(parts) if n else empty)
 
     @property
     def _dtype(self):
