@@ -7,6 +7,7 @@ from torch import nn
 
 from genfast.models._images import ImageConfig, ImageModel
 from genfast.models._prior import prior_blocks
+from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
 # Batches of the prior, of BLOCK latents each, that batch norms take their statistics of.
 SETTLING = 32
@@ -135,14 +136,11 @@ class GAN(ImageModel):
 
     def judge_both(self, real, fake, labels):
         """Logits of real and of generated images, as one batch where the images do not meet in the network."""
-        if _batch_norms(self.discriminator) or self.meets:
+        if _meet(self.discriminator):
             return self.discriminator(real, labels), self.discriminator(fake, labels)
         labels = None if labels is None else labels.repeat(2)
         real, fake = self.discriminator(torch.cat((real, fake)), labels).chunk(2)
         return real, fake
-
-    # Whether the images of a batch meet in the discriminator in another way than by batch norms.
-    meets = False
 
     def penalty(self, real, fake, labels):
         """What is added to the discriminator's objective, [] or None."""
@@ -235,6 +233,12 @@ class GAN(ImageModel):
         if z.dim() != 2 or z.shape[1] != latent:
             raise ValueError(f"{kind}: z must have shape [B, {latent}]; got {tuple(z.shape)}")
         return z.to(self._dtype)
+
+
+def _meet(network):
+    """Whether what a network says of an image depends on the other images of the batch."""
+    layers = MinibatchDiscrimination, MinibatchStddev
+    return bool(_batch_norms(network)) or any(isinstance(module, layers) for module in network.modules())
 
 
 def _batch_norms(network):

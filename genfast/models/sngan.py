@@ -26,13 +26,17 @@ class SNGANConfig(GANConfig):
         discriminator_steps: updates of the discriminator before each of the generator.
         network: residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper).
         layers: 3x3 convolutions of strided networks at each resolution.
+        kernels: of minibatch discrimination in the discriminator, 0 for none.
+        dim: rows of such a kernel.
     """
 
     network: Literal["residual", "strided"] = "residual"
     layers: int = 0
+    kernels: int = 0
+    dim: int = 5
 
     def least(self):
-        return super().least() | {"layers": 0}
+        return super().least() | {"layers": 0, "kernels": 0, "dim": 1}
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,9 +50,11 @@ class SNGANConfig(GANConfig):
         sizes = self.channels, self.height, self.width, self.features, self.stages
         if self.network == "residual":
             trunk = ResidualTrunk(self.channels, self.features, self.stages)
-            return ResidualGenerator(self.latent, *sizes, classes=self.classes), Projection(trunk, self.classes)
-        generator = StridedGenerator(self.latent, *sizes, layers=self.layers, classes=self.classes)
-        return generator, Projection(StridedTrunk(*sizes, layers=self.layers, slope=slope), self.classes)
+            generator = ResidualGenerator(self.latent, *sizes, classes=self.classes)
+        else:
+            trunk = StridedTrunk(*sizes, layers=self.layers, slope=slope)
+            generator = StridedGenerator(self.latent, *sizes, layers=self.layers, classes=self.classes)
+        return generator, Projection(trunk, self.classes, self.kernels, self.dim)
 
 
 class SNGAN(GAN):

@@ -22,6 +22,8 @@ class WGANGPConfig(SNGANConfig):
         discriminator_steps: updates of the critic before each of the generator.
         network: residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper).
         layers: 3x3 convolutions of strided networks at each resolution.
+        kernels: of minibatch discrimination in the discriminator, 0 for none.
+        dim: rows of such a kernel.
         weight: lambda, of the gradient penalty.
     """
 
