@@ -18,6 +18,8 @@
 #include "nearest_neighbors.h"
 #include "pixel_program.h"
 #include "row_lstm.h"
+#include "spectral_norm.h"
+#include "upfirdn2d.h"
 #include "vector_quantize.h"
 
 namespace genfast {
@@ -61,6 +63,11 @@ namespace genfast {
   OP(minibatch_discrimination_backward, MinibatchDiscriminationBackward) \
   OP(minibatch_stddev_forward, MinibatchStddevForward)                   \
   OP(minibatch_stddev_backward, MinibatchStddevBackward)                 \
+  OP(upfirdn2d_forward, Upfirdn2dForward)                                \
+  OP(upfirdn2d_backward, Upfirdn2dBackward)                              \
+  OP(spectral_norm_forward, SpectralNormForward)                         \
+  OP(spectral_norm_backward, SpectralNormBackward)                       \
+  OP(power_iteration, PowerIteration)                                    \
   OP(pixel_program, PixelProgram)
 
 struct Kernels {

@@ -12,7 +12,8 @@ def upfirdn2d_ref(x, filter, up=(1, 1), down=(1, 1), padding=(0, 0, 0, 0)):
     # up - 1 zeros after each sample.
     x = F.pad(x[:, :, :, None, :, None], (0, up[1] - 1, 0, 0, 0, up[0] - 1))
     x = x.reshape(batch * channels, 1, height * up[0], width * up[1])
-    x = F.pad(x, tuple(padding))
+    # One side may be cropped by more than the image has there.
+    x = F.pad(F.pad(x, [max(p, 0) for p in padding]), [min(p, 0) for p in padding])
     # torch correlates; a convolution reads the filter backwards.
     if filter.ndim == 1:
         filter = filter[:, None] * filter
