@@ -59,7 +59,7 @@ def load(name, *, root=None, split="train", strict=False, size=None, levels=None
     if path.is_file() and path.suffix == ".npz":
         _no_options(name, size=size)
         return load_npz(path, split, levels)
-    expected = "digits, photos, mnist, mnist-binary, a folder of images, an .npz file or pairs:FOLDER"
+    expected = "digits, photos, mnist-binary, mnist, a folder of images, an .npz file or pairs:FOLDER"
     raise FileNotFoundError(f"data: expected {expected}; got {name}")
 
 

@@ -120,9 +120,9 @@ def _of_idx(path, part, name=None):
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{path}: expected images of shape [N, 28, 28]; got {grey.shape}")
     if labels is None:
-        return image_data(grey[part], 256, name or str(path))
+        return image_data(grey[part].copy(), 256, name or str(path))
     labels = check_labels(labels, len(grey), str(path))
-    return image_data(grey[part], 256, name or str(path), labels=labels[part], classes=int(labels.max()) + 1)
+    return image_data(grey[part].copy(), 256, name or str(path), labels=labels[part], classes=int(labels.max()) + 1)
 
 
 def _part(count, split):
