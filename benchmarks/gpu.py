@@ -11,6 +11,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
+import gpu_adversarial
 import gpu_latent
 import rivals
 import torch
@@ -50,7 +51,8 @@ def scans(sizes, dtype):
 
 def others():
     """The row scan, the pixelwise ops and the samplers, at the sizes of their SPECs beside what torch makes of them."""
-    for op in (op for op in SPECS if not op.startswith("diagonal") and op not in gpu_latent.OPS):
+    families = *gpu_latent.OPS, *gpu_adversarial.OPS
+    for op in (op for op in SPECS if not op.startswith("diagonal") and op not in families):
         eager = RIVALS.get(op, SPECS[op].reference)
         for (case, sizes), dtype in itertools.product(SPECS[op].bench.items(), (torch.bfloat16, torch.float32)):
             torch._dynamo.reset()
@@ -98,6 +100,8 @@ def rows():
                     yield row | ({"target_us": target} if contender == "genfast" and dtype == torch.bfloat16 else {})
     yield from others()
     yield from gpu_latent.rows()
+    gpu_adversarial.check()
+    yield from gpu_adversarial.rows()
     yield from training_step()
 
 

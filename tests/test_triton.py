@@ -147,29 +147,29 @@ def test_gpu_same_bits(shape):
 @needs_gpu
 @pytest.mark.parametrize("op", SPECS)
 def test_gpu_registration(op):
+    """Compiled; test_every_op.py runs opcheck."""
     inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
-    leaves = tuple(tensor.requires_grad_() for tensor in inputs.values())
-    torch.library.opcheck(getattr(torch.ops.genfast, f"{op}_forward").default, (*leaves, True))
     compiled = torch.compile(getattr(genfast.ops, op), fullgraph=True)
     got = testing.evaluate(compiled, inputs, backend="triton")
-    assert_all_match(got, testing.evaluate(SPECS[op].reference, {n: t.double() for n, t in inputs.items()}))
+    assert_all_match(got, testing.evaluate(getattr(genfast.ops, op), testing.doubled(inputs), backend="reference"))
 
 
 @needs_gpu
 @pytest.mark.parametrize("op", SPECS)
 def test_gpu_second_order(op):
     """The gradient of the gradient's square, which runs the reference's formula on the GPU."""
+    inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
 
-    def penalty(function, dtype, **kwargs):
-        inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
-        leaves = {name: tensor.to(dtype).detach().requires_grad_() for name, tensor in inputs.items()}
+    def penalty(inputs, backend):
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in testing.learned(inputs).items()}
+        made = testing.outputs_of(getattr(genfast.ops, op)(**{**inputs, **leaves}, backend=backend))
+        total = sum(output.square().sum() for output in made if output.requires_grad)
         first = next(iter(leaves.values()))
-        (gradient,) = torch.autograd.grad(function(**leaves, **kwargs).square().sum(), first, create_graph=True)
+        (gradient,) = torch.autograd.grad(total, first, create_graph=True)
         gradients = torch.autograd.grad(gradient.square().sum(), tuple(leaves.values()), allow_unused=True)
         return {name: g for name, g in zip(leaves, gradients) if g is not None}
 
-    got = penalty(getattr(genfast.ops, op), torch.float32, backend="triton")
-    assert_all_match(got, penalty(SPECS[op].reference, torch.float64))
+    assert_all_match(penalty(inputs, "triton"), penalty(testing.doubled(inputs), "reference"))
 
 
 @needs_gpu
