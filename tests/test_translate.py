@@ -200,23 +200,26 @@ def test_folders_that_are_refused(genfast, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "traverse", "embed", "denoise", "inpaint"])
-def test_other_commands_say_what_they_need(genfast, run, tmp_path, command):
+def test_other_commands_say_what_they_need(genfast, tmp_path, command):
     """A pix2pix has no images of its own to draw, and no likelihood."""
+    make(channels=1).save_pretrained(tmp_path / "model")
     more = {"denoise": ["--noise", "gaussian:0.1"], "inpaint": ["--mask", "lower"]}.get(command, [])
-    data = [] if command == "sample" else ["--data", "photo-edges", "--size", 16]
+    data = [] if command == "sample" else ["--data", "digit-outlines", "--size", 16]
     out = tmp_path / ("o.npz" if command == "embed" else "o.png")
-    code, _, err = genfast(command, run, *data, *more, "--out", out)
+    code, _, err = genfast(command, tmp_path / "model", *data, *more, "--out", out)
     assert code == 2 and err.count("\n") == 1 and err.startswith("genfast: error: "), err
     assert "got pix2pix" in err.lower() and not out.exists()
 
 
-def test_evaluate_says_how_far_translations_are_from_the_truth(genfast, run, model):
-    command = ["evaluate", run, "--data", "photo-edges", "--size", 16, "--images", 30, "--seed", 2]
+def test_evaluate_says_how_far_translations_are_from_the_truth(genfast, tmp_path):
+    model = make(channels=1)
+    model.save_pretrained(tmp_path)
+    command = ["evaluate", tmp_path, "--data", "digit-outlines", "--size", 16, "--images", 30, "--seed", 2]
     code, out, err = genfast(*command)
     lines = out.splitlines()
-    assert (code, err) == (0, "") and lines[0] == "photo-edges[test], the first 30: 30 images"
+    assert (code, err) == (0, "") and lines[0] == "digit-outlines[test], the first 30: 30 images"
     rows = {line[:20].strip(): [float(x) for x in line[20:].split()] for line in lines[2:]}
-    train, held_out = (load("photo-edges", split=split, size=16) for split in ("train", "test"))
+    train, held_out = (load("digit-outlines", split=split, size=16) for split in ("train", "test"))
     source, truth = held_out.source[:30], held_out.target[:30].numpy() / 255
     guesses = {
         "model": translate(model, source, seed=2).numpy() / 255,
