@@ -138,10 +138,11 @@ def test_every_model_trains_in_either_precision(tmp_path, name):
 def test_it_learns_which_class_is_bright(tmp_path):
     x = torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(64, 1, 4, 4) % 2 * 3
     data = ImageData(x.contiguous(), 4, "two", labels=torch.arange(64) % 2, classes=2)
-    fit_adversarial(projection(), data, data, config(steps=60, batch=16, betas=(0.0, 0.9)), tmp_path)
+    settings = config(steps=90, batch=16, betas=(0.0, 0.9), discriminator_lr=0.02)
+    fit_adversarial(projection(), data, data, settings, tmp_path)
     model = models.load(tmp_path / "model")
     dark, bright = (genfast.sample(model, 50, labels=k).float().mean() for k in (0, 1))
-    assert dark < 0.3 and bright > 2.7
+    assert dark < 0.5 and bright > 2.5
 
 
 # one step
@@ -243,26 +244,28 @@ def test_a_batch_that_is_too_small_is_refused_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "side", "text"),
+    ("name", "place", "text"),
     [
-        ("discriminator.trunk", "discriminator", r"output of discriminator.trunk \(StridedTrunk\)"),
-        ("generator", "discriminator", r"output of generator \(StridedGenerator\)"),
+        ("dcgan", "discriminator.trunk", r"output of discriminator.trunk \(StridedTrunk\)"),
+        ("dcgan", "generator", r"output of generator \(StridedGenerator\)"),
+        ("sngan", "discriminator.module.trunk", r"output of discriminator.module.trunk \(ResidualTrunk\)"),
+        ("r3gan", "discriminator.stages.1", r"output of discriminator.stages.1 \(Sequential\)"),
     ],
 )
-def test_divergence_names_the_first_tensor_and_keeps_the_checkpoint(tmp_path, place, side, text):
-    model, healthy = gan(), {"forward": 0}
+def test_divergence_names_the_first_tensor_and_keeps_the_checkpoint(tmp_path, name, place, text):
+    model, healthy = gan(name), {"forward": 0}
 
     def spoil(module, arguments, output):
         healthy["forward"] += module.training
         return output * math.nan if healthy["forward"] > 24 else output
 
     model.get_submodule(place).register_forward_hook(spoil)
-    with pytest.raises(FloatingPointError, match=f"an update of the {side}; first that is not finite: {text} .the che"):
+    with pytest.raises(FloatingPointError, match=f"an update of the [a-z]+; first that is not finite: {text} .the che"):
         fit_adversarial(model, TRAIN, VALID, config(save_every=1), tmp_path)
     tensors, state = load_checkpoint(tmp_path)
     assert 5 <= state["step"] <= 12
     assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
-    result = fit_adversarial(gan(), TRAIN, VALID, config(save_every=1), tmp_path, resume=True)
+    result = fit_adversarial(gan(name), TRAIN, VALID, config(save_every=1), tmp_path, resume=True)
     assert result.reason == "finished"
 
 

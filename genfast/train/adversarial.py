@@ -96,7 +96,7 @@ class AdversarialRun(Loop):
         """One update of one network; the report of its loss."""
         self.side, self.random = side, torch.get_rng_state()
         with self.precision():
-            loss, report = self.losses[side](*self.batch)
+            loss, report = getattr(self.model, f"{side}_loss")(*self.batch)
         if self.config.historical:
             loss = loss + self.config.historical * self.historical[side]()
         optimizer = self.optimizers[side]
@@ -104,23 +104,15 @@ class AdversarialRun(Loop):
         loss.backward()
         self.norms[side] = torch.nn.utils.clip_grad_norm_(self.parameters[side], self.config.clip or math.inf)
         self.add(f"{side}_loss", loss)
-        if side == "discriminator":
-            for name, values in report.items():
+        for name, values in report.items():
+            if side == "discriminator" or not name.endswith("_logits"):
                 self.add(name, values.float().mean())
-        else:
-            for name, values in report.items():
-                if not name.endswith("_logits"):
-                    self.add(name, values.float().mean())
         if self.device.type == "cpu":
             self.check_finite()
         optimizer.step()
         if self.config.historical:
             self.historical[side].update()
         return report
-
-    @property
-    def losses(self):
-        return {side: getattr(self.model, f"{side}_loss") for side in SIDES}
 
     def add(self, name, value):
         """Count a value [] in the mean of the next record; nothing waits for it."""
@@ -148,16 +140,15 @@ class AdversarialRun(Loop):
         if bool(held.isfinite().all()):
             return
         with self.precision():
-            where = first_non_finite(self.model, self.batch, self.random, loss=lambda model, batch: self.objective())
+            where = first_non_finite(
+                self.model, self.batch, self.random, lambda model, batch: getattr(model, f"{self.side}_loss")(*batch)[0]
+            )  # fmt: skip
         values = ", ".join(f"{side} {float(self.sums[f'{side}_loss'][0])} with gradient norm {float(self.norms[side])}"
                            for side in SIDES if f"{side}_loss" in self.sums)  # fmt: skip
         raise FloatingPointError(
             f"train: expected finite losses; got {values} by step {self.step + 1}, an update of the {self.side}; "
             f"first that is not finite: {where} (the checkpoint is whole)"
         )
-
-    def objective(self):
-        return self.losses[self.side](*self.batch)[0]
 
     def record(self):
         self.check_finite()
