@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import genfast
 from genfast._cli_compression import compress_options, decompress_options, run_compress, run_decompress
+from genfast._cli_equilibrium import equilibrium_options, run_equilibrium
 from genfast._cli_latent import (
     embed_options,
     interpolate_options,
@@ -117,6 +118,8 @@ def _evaluate_options(parser):
     text = "importance samples of each image, for models with latents (5000)"
     parser.add_argument("--samples", type=count, default=5000, help=text)
     parser.add_argument("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")
+    text = "of a GAN's samples: classifier, pixels, or REAL.npz GENERATED.npz (a classifier, where there are labels)"
+    parser.add_argument("--features", nargs="+", metavar="FEATURES", help=text)
 
 
 def _demo_options(parser):
@@ -183,7 +186,7 @@ def _model_fields(name):
 
 def run_evaluate(args):
     data = {k: getattr(args, k) for k in DATA_OPTIONS}
-    options = {"samples": args.samples, "seed": args.seed, "images": args.images}
+    options = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     for line in evaluate(args.target, data, args.split, args.batch, args.device, **options):
         print(line)
 
@@ -222,6 +225,7 @@ COMMANDS = {
     "decompress": (decompress_options, run_decompress, "images from such a file"),
     "translate": (translate_options, run_translate, "a folder of images to another domain, by a pix2pix"),
     "evaluate": (_evaluate_options, run_evaluate, "likelihood of held-out images, beside yardsticks"),
+    "equilibrium": (equilibrium_options, run_equilibrium, "how the two sides of a GAN stand, in words and as a plot"),
     "backends": (lambda parser: None, run_backends, "what runs the kernels on this machine, and why"),
     "demo": (_demo_options, run_demo, "train on digits, two minutes at most, and write a report"),
 }

@@ -1,4 +1,4 @@
-"""The demo's pictures and its page."""
+"""The demo's pictures and its page, and the curves of an adversarial training."""
 
 import base64
 import html
@@ -37,6 +37,35 @@ def curves(records, lines):
     axis.set(xlabel="step", ylabel="nats per image")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def standing(records):
+    """A PNG of how an adversarial game stood over the steps: `records` of an `EquilibriumMonitor`, with their steps."""
+    covered = [r for r in records if "classes_hit" in r]
+    figure, axes = _figure(9, 6.6 if covered else 4.6, columns=1, rows=3 if covered else 2)
+    steps = [r["step"] for r in records]
+    axes[0].fill_between(steps, [r["accuracy_low"] for r in records], [r["accuracy_high"] for r in records],
+                         color=ACCENT, alpha=0.3, lw=0)  # fmt: skip
+    axes[0].plot(steps, [r["accuracy"] for r in records], color=ACCENT, lw=2, label="both, 95 % interval")
+    for name, style in (("real", "-"), ("fake", ":")):
+        label = {"real": "real", "fake": "generated"}[name]
+        axes[0].plot(steps, [r[f"accuracy_{name}"] for r in records], color=MUTED, lw=1, ls=style, label=label)
+        axes[1].plot(steps, [r[f"d_{name}"] for r in records], color=ACCENT, lw=2, ls=style, label=label)
+    for axis, text in zip(axes, ("discriminator right", "calibrated D"), strict=False):
+        axis.axhline(0.5, color=INK, lw=1, ls="--", label="equilibrium")
+        axis.set(ylabel=text, ylim=(-0.03, 1.03))
+    if covered:
+        shares = [r["classes_hit"] / r["classes"] for r in covered]
+        axes[2].plot([r["step"] for r in covered], shares, color=ACCENT, lw=2, label="share of the classes generated")
+        known = [r for r in covered if "class_kl" in r]
+        kl = [r["class_kl"] for r in known]
+        axes[2].plot([r["step"] for r in known], kl, color=MUTED, lw=1, label="KL of their histogram, nats")
+        axes[2].set(ylabel="modes", ylim=(-0.03, None))
+    axes[-1].set(xlabel="step")
+    for axis in axes:
+        axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axis.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
 
@@ -88,11 +117,13 @@ def _inline(data):
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def _figure(width, height, columns=1):
-    from matplotlib.figure import Figure
-
+def _figure(width, height, columns=1, rows=1):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("plot: expected the package matplotlib; pip install matplotlib") from None
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False).reshape(-1)
 
 
 def _png(figure):

@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from scipy.spatial.distance import cdist
 
-from genfast.metrics import density_coverage, frechet_distance, kernel_distance, mmd, precision_recall
+from genfast.metrics import density_coverage, frechet_distance, kernel_distance, looks_real, mmd, precision_recall
 
 
 def sets(n=160, m=130, size=12, shift=0.3, scale=1.1, dtype=torch.float64, seed=0):
@@ -36,6 +36,7 @@ def test_neighbour_metrics_are_those_of_the_whole_matrix(k, dtype):
     assert density == pytest.approx(in_real.sum() / (k * len(generated)), abs=1e-6)
     assert coverage == pytest.approx(in_real.any(1).mean(), abs=1e-6)
     assert 0.05 < recall < 1 and 0.05 < precision < 1, "a case that decides nothing"
+    assert looks_real(real, generated, k).tolist() == in_real.any(0).tolist()
 
 
 def test_neighbour_metrics_of_the_same_and_of_another_distribution():
@@ -124,7 +125,7 @@ def test_frechet_distance_of_fewer_samples_than_features():
 
 
 X = torch.randn(10, 3)
-METRICS = [precision_recall, density_coverage, mmd, kernel_distance, frechet_distance]
+METRICS = [precision_recall, looks_real, density_coverage, mmd, kernel_distance, frechet_distance]
 BAD = [
     (X.tolist(), X, TypeError, "real must be a torch.Tensor; got list"),
     (X, X.double(), TypeError, "generated must be float features of one dtype; got torch.float64"),

@@ -15,7 +15,15 @@ from genfast.metrics.discriminator import (
 from genfast.metrics.distortion import psnr
 from genfast.metrics.duality_gap import DualityGap, duality_gap
 from genfast.metrics.equilibrium import EquilibriumMonitor
-from genfast.metrics.features import density_coverage, frechet_distance, kernel_distance, mmd, precision_recall
+from genfast.metrics.features import (
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    looks_real,
+    mmd,
+    precision_recall,
+)
+from genfast.metrics.inception import inception_score
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
 from genfast.metrics.translation import translation_errors
@@ -38,18 +46,20 @@ __all__ = [
     "duality_gap",
     "frechet_distance",
     "gzip_nats",
+    "inception_score",
     "independent_pixel_nll",
     "kernel_distance",
     "latent_nll",
+    "looks_real",
     "mmd",
     "mode_coverage",
     "png_bytes",
     "png_nats",
     "precision_recall",
     "psnr",
-    "translation_errors",
     "reliability",
     "train_classifier",
+    "translation_errors",
     "verdict",
     "wilson_interval",
 ]

@@ -22,7 +22,18 @@ def precision_recall(real, generated, k=3):
         arXiv 1904.06991.
     """
     real, generated = _sets("precision_recall", real, generated, k)
-    return _share_within(generated, real, k), _share_within(real, generated, k)
+    return tuple(float(_within(*pair, k).double().mean()) for pair in ((generated, real), (real, generated)))
+
+
+def looks_real(real, generated, k=3):
+    """Which generated samples `precision_recall` counts as precise: those within the distance of some real sample to
+    its k-th real neighbour.
+
+    Args, Raises: as `precision_recall`.
+    Returns: bool [M].
+    """
+    real, generated = _sets("looks_real", real, generated, k)
+    return _within(generated, real, k)
 
 
 def density_coverage(real, generated, k=5):
@@ -142,10 +153,9 @@ def _radii(x, k):
     return ops.nearest_neighbors(x, x, k + 1)[0][:, k]
 
 
-def _share_within(points, centres, k):
-    """The share of `points` that lie in the ball of some centre."""
-    radius = _radii(centres, k)
-    return sum(int(balls.any(1).sum()) for balls in _inside(points, centres, radius)) / len(points)
+def _within(points, centres, k):
+    """Whether each of `points` lies in the ball of some centre."""
+    return torch.cat([balls.any(1) for balls in _inside(points, centres, _radii(centres, k))])
 
 
 def _inside(points, centres, radius, entries=2**22):

@@ -19,6 +19,7 @@ from genfast.train.inputs import batches, check, check_pairs, inputs
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import counter, progress_bar, track
+from genfast.train.quality import sample_quality
 from genfast.train.runs import clear_run, load_run, machine, open_model, save_run, shipped
 from genfast.train.trainer import fit, mean_nats, pick_device
 
@@ -65,7 +66,8 @@ def train(out, *, model, preset=None, model_options, train_options, data_options
             clear_run(out)
         save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
     done = load_checkpoint(out)[1]["step"] if resume else 0
-    with progress_bar(config.total_steps(len(training)), done) as progress:
+    steps = config.total_steps(len(training), getattr(network, "discriminator_steps", 1))
+    with progress_bar(steps, done) as progress:
         run = fit_adversarial if is_adversarial(network) else fit
         result = run(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
     if is_codes(source):
@@ -128,11 +130,11 @@ def load_data(source, split):
     return data
 
 
-def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, seed=0, images=None):
+def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, seed=0, images=None, features=None):
     """Lines of a report: the model's NLL on held-out images, and what simpler models make of them.
 
     Of a model with Gaussian latents `samples` and `seed` are those of its `log_prob`. `images`: how many, the first
-    of the held-out ones; None: all.
+    of the held-out ones; None: all. `features`: of the samples of a model without a likelihood, as `sample_quality`.
     """
     check_count("evaluate", 0, 0, seed)
     model = open_model(target).to(pick_device(device))
@@ -146,6 +148,9 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
         for name, (error, decibels) in metrics.translation_errors(model, training, held_out, seed=seed).items():
             yield f"{name:<20} {error:13.2f} {decibels:9.2f}"
         return
+    if is_adversarial(model):
+        yield from _sample_lines(model, training, held_out, features, seed)
+        return
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
     for name, nats in nll_table(model, training, held_out, batch, samples=samples, seed=seed).items():
         yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, dims):9.4f}"
@@ -155,6 +160,15 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
         yield f"model: log-likelihood by {samples} importance samples; {used} of {model.config.latent} latents active"
     if isinstance(model, models.VQVAE):
         yield f"model: a lower bound, by each image's own codes; {_codes_in_use(model, held_out, batch)}"
+
+
+def _sample_lines(model, training, held_out, features, seed):
+    def drawn(count):
+        return draw(model, count, seed=seed, labels=sample_labels(model, count))
+
+    asked = (lambda count: sample_labels(model, count)) if getattr(model.config, "classes", 0) else None
+    device = next(model.parameters()).device
+    return sample_quality(drawn, training, held_out, features=features, asked=asked, device=device, seed=seed)
 
 
 @torch.no_grad()
