@@ -224,6 +224,11 @@ def test_a_grid_of_samples_for_each_epoch(tmp_path):
     assert [int(name[5:12]) for name in names] == [2, 4, 6, 8, 10, 12]
 
 
+def test_epochs_are_passes_over_the_images(tmp_path):
+    run = AdversarialRun(projection(), TRAIN, VALID, config(epochs=4.0), tmp_path, None)
+    assert run.steps == 10, "5 batches of 4 an epoch, 2 a step"
+
+
 def test_records_count_images_of_all_rounds(whole):
     last = read_metrics(whole / "metrics.jsonl")[-1]
     assert (last["step"], last["images"]) == (20, 160)

@@ -47,9 +47,10 @@ class RunConfig:
         """Fields that are at least 0."""
         return ("epochs", "warmup", "clip")
 
-    def total_steps(self, images):
-        """How many updates the run takes on so many training images."""
-        return max(1, round(self.epochs * steps_per_epoch(images, self.batch))) if self.epochs else self.steps
+    def total_steps(self, images, rounds=1):
+        """How many steps, of `rounds` batches each, the run takes on so many training images."""
+        per_epoch = steps_per_epoch(images, self.batch)
+        return max(1, round(self.epochs * per_epoch / rounds)) if self.epochs else self.steps
 
     def to_dict(self):
         return asdict(self) | {"betas": list(self.betas)}

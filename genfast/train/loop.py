@@ -79,7 +79,7 @@ class Loop:
         self.train, self.valid = inputs(model, train), inputs(model, valid)
         self.fingerprint = [_fingerprint(self.train), _fingerprint(self.valid)]
         self.images = len(train)
-        self.steps = config.total_steps(self.images)
+        self.steps = config.total_steps(self.images, getattr(model, "discriminator_steps", 1))
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.optimizers = {}
         self.log = MetricsLog(self.out / "metrics.jsonl", progress)
