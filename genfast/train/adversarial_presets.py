@@ -14,21 +14,21 @@ ADVERSARIAL = {
         "digits": {
             "data": "digits",
             "model": {"stages": 1, "features": 64, "latent": 32},
-            "train": {"steps": 2000, "batch": 64, "lr": 2e-4, "betas": (0.5, 0.999), "ema": 0.99, "grid_every": 20.0},
+            "train": {"steps": 6000, "batch": 64, "lr": 2e-4, "betas": (0.5, 0.999), "ema": 0.998, "grid_every": 60.0},
         },
     },
     "sngan": {
         "digits": {
             "data": "digits",
-            "model": {"stages": 1, "features": 64, "latent": 32},
-            "train": {"steps": 2000, "batch": 64, "lr": 2e-4, "betas": (0.0, 0.9), "ema": 0.99, "grid_every": 20.0},
+            "model": {"stages": 1, "features": 32, "latent": 32},
+            "train": {"steps": 3000, "batch": 64, "lr": 2e-4, "betas": (0.0, 0.9), "ema": 0.998, "grid_every": 30.0},
         },
     },
     "wgan-gp": {
         "digits": {
             "data": "digits",
             "model": {"stages": 1, "features": 64, "latent": 32, "network": "strided"},
-            "train": {"steps": 1000, "batch": 64, "lr": 2e-4, "betas": (0.0, 0.9), "ema": 0.99, "grid_every": 20.0},
+            "train": {"steps": 1500, "batch": 64, "lr": 4e-4, "betas": (0.0, 0.9), "ema": 0.995, "grid_every": 75.0},
         },
     },
     "r3gan": {
