@@ -6,11 +6,12 @@ namespace genfast {
 namespace GENFAST_LEVEL {
 namespace {
 
-// A panel is 16 projections of all rows, [M][C][16] in the arithmetic type: what one piece of work walks. A lane is one
-// projection of one row, and adds up the rows in their order.
+// A panel is 16 projections of all rows, [M][C][16] in the arithmetic type: one piece of work. A lane is one
+// projection. The distance between two rows is used for both: of rows i < j, i adds up j in a register and j adds up i
+// in memory, tile after tile of rows i. So every row adds up the others in their order, as if it walked them alone.
 constexpr int64_t kPanel = kSumLanes;
-constexpr int64_t kRowsOfPiece = 16;
-constexpr int kTile = 4;  // rows that share what is loaded of another row
+constexpr int kTile = 4;  // rows i at a time in the forward pass
+constexpr int kPair = 2;  // and in the backward pass, which keeps C sums of each
 
 template <class T>
 struct Panels {
@@ -74,124 +75,145 @@ GENFAST_INLINE Vector<T> signed_like(Vector<T> w, Vector<T> x) {
   return w;
 }
 
-// One vector of the sums of kTile rows, of which the last may be repetitions.
-template <class T>
-GENFAST_INLINE void sum_tile(const Panels<T>& p, int64_t panel, int64_t lane, const int64_t* rows, Vector<T>* sums) {
-  const T *x[kTile], *y = p.row(panel, 0) + lane;
-#pragma GCC unroll 4
-  for (int r = 0; r < kTile; ++r) x[r] = p.row(panel, rows[r]) + lane, sums[r] = broadcast(T(0));
-  for (int64_t j = 0; j < p.count; ++j) {
-    Vector<T> distance[kTile];
-#pragma GCC unroll 4
-    for (int r = 0; r < kTile; ++r) distance[r] = broadcast(T(0));
-    for (int64_t c = 0; c < p.dim; ++c, y += kPanel) {
-      const Vector<T> other = load(y);
-#pragma GCC unroll 4
-      for (int r = 0; r < kTile; ++r) distance[r] += magnitude<T>(load(x[r] + c * kPanel) - other);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kTile; ++r) sums[r] += decay<T>(-distance[r]);
-  }
-}
-
-template <class S>
-struct Forward {
-  const MinibatchDiscriminationForward& a;
-  Panels<Arithmetic<S>> panels;
-};
-
-GENFAST_INLINE int64_t pieces_of(int64_t rows) { return (rows + kRowsOfPiece - 1) / kRowsOfPiece; }
 GENFAST_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-template <class S>
-void forward_pieces(int64_t begin, int64_t end, void* context) {
-  using T = Arithmetic<S>;
-  const Forward<S>& job = *static_cast<const Forward<S>*>(context);
-  const Panels<T>& p = job.panels;
-  const int64_t pieces = pieces_of(p.rows);
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t panel = index / pieces, first = index % pieces * kRowsOfPiece;
-    const int64_t last = least(first + kRowsOfPiece, p.rows);
-    for (int64_t i = first; i < last; i += kTile)
-      for (int64_t lane = 0; lane < p.width(panel); lane += kLanes<T>) {
-        int64_t rows[kTile];
-        Vector<T> sums[kTile];
-        for (int64_t r = 0; r < kTile; ++r) rows[r] = least(i + r, last - 1);
-        sum_tile(p, panel, lane, rows, sums);
-        for (int64_t r = 0; r < least(kTile, last - i); ++r)
-          store(static_cast<S*>(job.a.y) + (i + r) * p.kernels + panel * kPanel + lane, sums[r], p.width(panel) - lane);
-      }
-  }
-}
-
-// -(g_i + g_j) exp(-distance) sign(x_i - x_j), added over the rows j in [begin, end), of one vector of a row i. With
-// kDim the sums of all elements stay in registers.
-template <class T, int kDim>
-GENFAST_INLINE void gradient_tile(const Panels<T>& p, int64_t panel, int64_t lane, int64_t i, int64_t end, T* sums) {
-  const int64_t dim = kDim ? kDim : p.dim;
-  const T *x = p.row(panel, i) + lane, *y = p.row(panel, 0) + lane, *g = p.grad(panel, 0) + lane;
-  const Vector<T> own = load(p.grad(panel, i) + lane);
-  Vector<T> kept[kDim ? kDim : 1];
-  if constexpr (kDim > 0)
-    for (int c = 0; c < kDim; ++c) kept[c] = broadcast(T(0));
-  else
-    for (int64_t c = 0; c < dim; ++c) store(sums + c * kLanes<T>, broadcast(T(0)));
-  for (int64_t j = 0; j < end; ++j, y += dim * kPanel, g += kPanel) {
-    Vector<T> distance = broadcast(T(0));
-#pragma GCC unroll 8
-    for (int64_t c = 0; c < dim; ++c) distance += magnitude<T>(load(x + c * kPanel) - load(y + c * kPanel));
-    const Vector<T> weight = (own + load(g)) * decay<T>(-distance);
-#pragma GCC unroll 8
-    for (int64_t c = 0; c < dim; ++c) {
-      const Vector<T> term = signed_like<T>(weight, load(x + c * kPanel) - load(y + c * kPanel));
-      if constexpr (kDim > 0)
-        kept[c] -= term;
-      else
-        store(sums + c * kLanes<T>, load(sums + c * kLanes<T>) - term);
+// The sums of rows [i, i + kRows) and the parts that these have in those of the rows behind them, of one vector.
+template <class T, int kRows>
+GENFAST_INLINE void sum_tile(const Panels<T>& p, const T* panel, int64_t i, T* totals) {
+  const int64_t step = p.dim * kPanel;
+  const T *x = panel + i * step, *y = x;
+  Vector<T> sums[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) sums[r] = load(totals + (i + r) * kPanel);
+  for (int64_t j = i; j < p.count; ++j) {
+    Vector<T> distance[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) distance[r] = broadcast(T(0));
+    for (int64_t c = 0; c < step; c += kPanel, y += kPanel) {
+      const Vector<T> other = load(y);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) distance[r] += magnitude<T>(load(x + r * step + c) - other);
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) sums[r] += distance[r] = decay<T>(-distance[r]);
+    if (j < i + kRows || j >= p.rows) continue;
+    Vector<T> total = load(totals + j * kPanel);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) total += distance[r];
+    store(totals + j * kPanel, total);
   }
-  if constexpr (kDim > 0)
-    for (int c = 0; c < kDim; ++c) store(sums + c * kLanes<T>, kept[c]);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) store(totals + (i + r) * kPanel, sums[r]);
 }
 
-template <class T>
-GENFAST_INLINE void gradient_of(const Panels<T>& p, int64_t panel, int64_t lane, int64_t i, int64_t end, T* sums) {
-  switch (p.dim) {
-    case 1: return gradient_tile<T, 1>(p, panel, lane, i, end, sums);
-    case 2: return gradient_tile<T, 2>(p, panel, lane, i, end, sums);
-    case 3: return gradient_tile<T, 3>(p, panel, lane, i, end, sums);
-    case 4: return gradient_tile<T, 4>(p, panel, lane, i, end, sums);
-    case 5: return gradient_tile<T, 5>(p, panel, lane, i, end, sums);
-    case 8: return gradient_tile<T, 8>(p, panel, lane, i, end, sums);
-    default: return gradient_tile<T, 0>(p, panel, lane, i, end, sums);
-  }
-}
-
-template <class S>
-struct Backward {
-  const MinibatchDiscriminationBackward& a;
+template <class S, class Arguments>
+struct Job {
+  const Arguments& a;
   Panels<Arithmetic<S>> panels;
   int status;
 };
 
 template <class S>
-void backward_pieces(int64_t begin, int64_t end, void* context) {
+void forward_panels(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
-  Backward<S>& job = *static_cast<Backward<S>*>(context);
+  Job<S, MinibatchDiscriminationForward>& job = *static_cast<Job<S, MinibatchDiscriminationForward>*>(context);
   const Panels<T>& p = job.panels;
-  const int64_t pieces = pieces_of(p.count);
-  Scratch memory(Scratch::bytes<T>(p.dim * kLanes<T>));
+  Scratch memory(Scratch::bytes<T>(p.rows * kPanel));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  T* sums = memory.take<T>(p.dim * kLanes<T>);
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t panel = index / pieces, first = index % pieces * kRowsOfPiece;
-    for (int64_t i = first; i < least(first + kRowsOfPiece, p.count); ++i)
-      for (int64_t lane = 0; lane < p.width(panel); lane += kLanes<T>) {
-        // What is not summed for has a part in the sums of the others alone.
-        gradient_of(p, panel, lane, i, i < p.rows ? p.count : p.rows, sums);
-        S* to = static_cast<S*>(job.a.grad_projected) + (i * p.kernels + panel * kPanel + lane) * p.dim;
-        for (int64_t b = 0; b < least(kLanes<T>, p.width(panel) - lane); ++b)
-          for (int64_t c = 0; c < p.dim; ++c) assign(to[b * p.dim + c], sums[c * kLanes<T> + b]);
+  T* totals = memory.take<T>(p.rows * kPanel);
+  for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t i = 0; i < p.rows * kPanel; ++i) totals[i] = 0;
+    for (int64_t lane = 0; lane < p.width(panel); lane += kLanes<T>) {
+      const T* from = p.row(panel, 0) + lane;
+      int64_t i = 0;
+      for (; i + kTile <= p.rows; i += kTile) sum_tile<T, kTile>(p, from, i, totals + lane);
+      for (; i < p.rows; ++i) sum_tile<T, 1>(p, from, i, totals + lane);
+    }
+    for (int64_t i = 0; i < p.rows; ++i)
+      for (int64_t b = 0; b < p.width(panel); ++b)
+        assign(static_cast<S*>(job.a.y)[i * p.kernels + panel * kPanel + b], totals[i * kPanel + b]);
+  }
+}
+
+// The gradient -(g_i + g_j) exp(-distance) sign(x_i - x_j) of rows [i, i + kRows), and its negative of the rows behind
+// them, added to `sums`, of one vector. With kDim the sums of rows i stay in registers.
+template <class T, int kRows, int kDim>
+GENFAST_INLINE void gradient_tile(const Panels<T>& p, const T* panel, const T* grads, int64_t i, T* sums) {
+  const int64_t step = (kDim ? kDim : p.dim) * kPanel;
+  const T *x = panel + i * step, *y = x;
+  T* own = sums + i * step;
+  Vector<T> kept[kRows][kDim ? kDim : 1];
+  if constexpr (kDim > 0)
+    for (int r = 0; r < kRows; ++r)
+      for (int c = 0; c < kDim; ++c) kept[r][c] = load(own + r * step + c * kPanel);
+  for (int64_t j = i; j < p.count; ++j, y += step) {
+    Vector<T> weight[kRows];
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+      Vector<T> distance = broadcast(T(0));
+#pragma GCC unroll 8
+      for (int64_t c = 0; c < step; c += kPanel) distance += magnitude<T>(load(x + r * step + c) - load(y + c));
+      weight[r] = (load(grads + (i + r) * kPanel) + load(grads + j * kPanel)) * decay<T>(-distance);
+    }
+    const bool behind = j >= i + kRows;
+#pragma GCC unroll 8
+    for (int64_t c = 0; c < step; c += kPanel) {
+      Vector<T> other = load(sums + j * step + c);
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; ++r) {
+        const Vector<T> term = signed_like<T>(weight[r], load(x + r * step + c) - load(y + c));
+        if constexpr (kDim > 0)
+          kept[r][c / kPanel] -= term;
+        else
+          store(own + r * step + c, load(own + r * step + c) - term);
+        other += term;
+      }
+      if (behind) store(sums + j * step + c, other);
+    }
+  }
+  if constexpr (kDim > 0)
+    for (int r = 0; r < kRows; ++r)
+      for (int c = 0; c < kDim; ++c) store(own + r * step + c * kPanel, kept[r][c]);
+}
+
+template <class T, int kDim>
+void gradient_of(const Panels<T>& p, const T* panel, const T* grads, T* sums) {
+  constexpr int kRows = kDim ? kPair : 1;
+  int64_t i = 0;
+  for (; i + kRows <= p.rows; i += kRows) gradient_tile<T, kRows, kDim>(p, panel, grads, i, sums);
+  for (; i < p.rows; ++i) gradient_tile<T, 1, kDim>(p, panel, grads, i, sums);
+}
+
+template <class T>
+void gradient_of(const Panels<T>& p, const T* panel, const T* grads, T* sums) {
+  switch (p.dim) {
+    case 1: return gradient_of<T, 1>(p, panel, grads, sums);
+    case 2: return gradient_of<T, 2>(p, panel, grads, sums);
+    case 3: return gradient_of<T, 3>(p, panel, grads, sums);
+    case 4: return gradient_of<T, 4>(p, panel, grads, sums);
+    case 5: return gradient_of<T, 5>(p, panel, grads, sums);
+    case 8: return gradient_of<T, 8>(p, panel, grads, sums);
+    default: return gradient_of<T, 0>(p, panel, grads, sums);
+  }
+}
+
+template <class S>
+void backward_panels(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  Job<S, MinibatchDiscriminationBackward>& job = *static_cast<Job<S, MinibatchDiscriminationBackward>*>(context);
+  const Panels<T>& p = job.panels;
+  const int64_t size = p.count * p.dim * kPanel;
+  Scratch memory(Scratch::bytes<T>(size));
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  T* sums = memory.take<T>(size);
+  for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t i = 0; i < size; ++i) sums[i] = 0;
+    for (int64_t lane = 0; lane < p.width(panel); lane += kLanes<T>)
+      gradient_of(p, p.row(panel, 0) + lane, p.grad(panel, 0) + lane, sums + lane);
+    for (int64_t i = 0; i < p.count; ++i)
+      for (int64_t b = 0; b < p.width(panel); ++b) {
+        S* to = static_cast<S*>(job.a.grad_projected) + (i * p.kernels + panel * kPanel + b) * p.dim;
+        for (int64_t c = 0; c < p.dim; ++c) assign(to[c], sums[(i * p.dim + c) * kPanel + b]);
       }
   }
 }
@@ -220,10 +242,10 @@ int forward(const MinibatchDiscriminationForward& a) {
   if (!a.rows) return kOk;
   Scratch memory(bytes_of<Arithmetic<S>>(a.count, a.kernels, a.dim));
   if (memory.failed()) return kNoMemory;
-  Forward<S> job{a, pack<S>(memory, false, a.projected, nullptr, a.count, a.kernels, a.dim, a.rows)};
-  const int64_t work = kRowsOfPiece * a.count * (a.dim + 4) * kPanel;
-  parallel_for(job.panels.panels() * pieces_of(a.rows), forward_pieces<S>, &job, grain_of(work));
-  return kOk;
+  Job<S, MinibatchDiscriminationForward> job{
+      a, pack<S>(memory, false, a.projected, nullptr, a.count, a.kernels, a.dim, a.rows), kOk};
+  parallel_for(job.panels.panels(), forward_panels<S>, &job, grain_of(a.rows * a.count * a.dim));
+  return job.status;
 }
 
 template <class S>
@@ -231,9 +253,9 @@ int backward(const MinibatchDiscriminationBackward& a) {
   if (!a.count) return kOk;
   Scratch memory(bytes_of<Arithmetic<S>>(a.count, a.kernels, a.dim));
   if (memory.failed()) return kNoMemory;
-  Backward<S> job{a, pack<S>(memory, true, a.projected, a.grad_y, a.count, a.kernels, a.dim, a.rows), kOk};
-  const int64_t work = kRowsOfPiece * a.count * (a.dim + 4) * kPanel;
-  parallel_for(job.panels.panels() * pieces_of(a.count), backward_pieces<S>, &job, grain_of(work));
+  Job<S, MinibatchDiscriminationBackward> job{
+      a, pack<S>(memory, true, a.projected, a.grad_y, a.count, a.kernels, a.dim, a.rows), kOk};
+  parallel_for(job.panels.panels(), backward_panels<S>, &job, grain_of(a.rows * a.count * a.dim));
   return job.status;
 }
 

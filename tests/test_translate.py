@@ -199,6 +199,34 @@ def test_folders_that_are_refused(genfast, run, tmp_path):
     assert code == 2 and "model must be a genfast.models.Pix2Pix; got PixelCNN" in err
 
 
+def test_train_resume_and_translate(genfast, tmp_path):
+    """From a paired folder to a translated one; a training that was stopped ends at the same weights."""
+    for i in range(20):
+        save(tmp_path / "pairs" / "A" / f"{i}.png", 14, 12)
+        save(tmp_path / "pairs" / "B" / f"{i}.png", 14, 12, 3)
+    train = ["train", "pix2pix", "--data", f"pairs:{tmp_path}/pairs", "--features", 2, "--patch", 1, "--batch", 3]
+    train += ["--steps", 4, "--device", "cpu", "--grid-every", 100]
+    assert genfast(*train, "--out", tmp_path / "a")[0] == 0
+    code, _, err = genfast(*train, "--out", tmp_path / "b", "--minutes", 1e-9)
+    assert code == 0 and "stopped at step 1 of 4" in err
+    assert genfast("train", "pix2pix", "--out", tmp_path / "b", "--resume")[0] == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    sheet = Image.open(tmp_path / "a" / "samples" / "step-0000004.png")
+    assert sheet.mode == "RGB" and sheet.width >= 3 * 12
+    assert genfast("translate", tmp_path / "a", tmp_path / "pairs" / "A", "--out", tmp_path / "out")[0] == 0
+    assert len(written(tmp_path / "out")) == 20
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "fragment"),
+    [("pix2pix", "digits", "expected pairs for a pix2pix"), ("vae", "digit-outlines", "expected images for a vae")],
+)
+def test_data_of_the_other_kind(genfast, tmp_path, model, data, fragment):
+    code, _, err = genfast("train", model, "--data", data, "--out", tmp_path / "r")
+    assert code == 2 and err.count("\n") == 1 and f"{data}[train]: {fragment}" in err
+
+
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "traverse", "embed", "denoise", "inpaint"])
 def test_other_commands_say_what_they_need(genfast, tmp_path, command):
     """A pix2pix has no images of its own to draw, and no likelihood."""

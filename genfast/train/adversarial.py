@@ -71,7 +71,7 @@ class AdversarialRun(Loop):
         self.historical = {side: HistoricalAverage(self.parameters[side]) for side in SIDES if config.historical}
         self.monitor = EquilibriumMonitor(getattr(model, "adversarial_loss", "non-saturating"))
         # Sums over the steps since the last record by the name that it gives their means, and the latest norms.
-        self.sums, self.norms, self.side = {}, {side: torch.zeros(()) for side in SIDES}, SIDES[0]
+        self.sums, self.norms, self.side = {}, {side: torch.zeros((), device=self.device) for side in SIDES}, SIDES[0]
 
     def result(self, reason):
         return AdversarialResult(self.step, self.steps, reason)
