@@ -205,7 +205,7 @@ def _by_name(side):
 
 
 def _decoded(root, pairs, channels, size):
-    """The arrays of pairs of files, each [H, W, C]; all files that are broken, or all pairs of two sizes, in one error."""
+    """The arrays of pairs of files, each [H, W, C]; all broken files, or all pairs of two sizes, are in one error."""
     if size is not None and size < 1:
         raise ValueError(f"{root}: expected a size of at least 1 pixel; got {size}")
     decoded, broken, differing = [], [], []
