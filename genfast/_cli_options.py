@@ -57,7 +57,7 @@ def add_data(parser):
         "pairs for a pix2pix: digit-outlines, photo-edges, or pairs:FOLDER with files of the same names in A and B"
     )
     parser.add_argument("--data", metavar="DATA", help=text)
-    parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset name")
+    parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
     text = "N x N pixels: patches of photos, a folder's images, pairs"
     parser.add_argument("--size", type=count, help=text, metavar="N")
     parser.add_argument("--levels", type=count, help="levels to keep of photos, folder or .npz", metavar="L")

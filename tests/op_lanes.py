@@ -123,9 +123,8 @@ def argument_names(raw):
     return [argument.name for argument in schema.arguments if argument.name not in ("save", "backend")]
 
 
-def run_kernels(op, inputs, backend):
-    """What the native ops give by name, forward and backward: without what torch computes around them."""
-    arguments = raw_arguments(op, inputs, backend)
+def run_kernels(op, arguments, backend):
+    """What the native ops give for their own arguments by name, forward and backward."""
     forward, backward = (getattr(torch.ops.genfast, f"{op}_{way}") for way in ("forward", "backward"))
     results = testing.outputs_of(forward(*arguments.values(), True, backend=backend))
     gradients = testing.outputs_of(backward(*backward_arguments(op, arguments, results).values(), backend=backend))

