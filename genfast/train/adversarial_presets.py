@@ -1,9 +1,7 @@
 """Recipes of adversarial models: what `genfast train projection-gan --preset mnist` sets, by model and name."""
 
-# Without minibatch discrimination, or with slower discriminators, all images of a class came to be one.
 PROJECTION = {
     "batch": 64,
-    "lr": 1.5e-4,
     "discriminator_lr": 4e-4,
     "betas": (0.0, 0.99),
     "precision": "bfloat16",
@@ -56,11 +54,10 @@ ADVERSARIAL = {
                 "latent": 32,
                 "network": "strided",
                 "layers": 1,
-                "kernels": 16,
-                "dim": 4,
             },
-            "train": PROJECTION | {"steps": 5000, "ema": 0.998, "grid_every": 25.0},
+            "train": PROJECTION | {"steps": 5000, "lr": 2e-4, "ema": 0.998, "grid_every": 25.0},
         },
+        # Without minibatch discrimination all images of a class come to be one.
         "mnist": {
             "data": "mnist",
             "model": {
@@ -72,7 +69,7 @@ ADVERSARIAL = {
                 "kernels": 16,
                 "dim": 4,
             },
-            "train": PROJECTION | {"steps": 9000, "ema": 0.999, "grid_every": 2.0},
+            "train": PROJECTION | {"steps": 9000, "lr": 1.5e-4, "ema": 0.999, "grid_every": 2.0},
         },
     },
 }
