@@ -11,8 +11,9 @@ def minibatch_stddev(x, group=4, channels=1, *, backend="auto"):
     """Append to the images the mean standard deviation of their features over groups of images.
 
     A group is the images n, n + N / g, n + 2 N / g, ... with g = min(group, N). For each of `channels` blocks of
-    C / channels consecutive channels, s = the mean over that block and all pixels of sqrt(variance over the group +
-    1e-8), and every image of the group has s as one more constant map.
+    C / channels consecutive channels every image of the group has as one more constant map::
+
+        s = mean over the block and all pixels of sqrt(variance over the group + 1e-8)
 
     Args:
         x: [N, C, H, W]; N a multiple of g >= 2, C >= 1 a multiple of channels, H and W at least 1; float32, float64,
