@@ -44,6 +44,20 @@ ADVERSARIAL = {
                 "grid_every": 20.0,
             },
         },
+        "mnist": {
+            "data": "mnist",
+            "conditional": True,
+            "model": {"patch": 2, "stages": 1, "features": 32, "latent": 64, "gamma": 1.0},
+            "train": {
+                "steps": 2500,
+                "batch": 64,
+                "lr": 5e-4,
+                "betas": (0.0, 0.99),
+                "ema": 0.998,
+                "precision": "bfloat16",
+                "grid_every": 2.0,
+            },
+        },
     },
     "projection-gan": {
         "digits": {
