@@ -360,8 +360,9 @@ def _apply_under_op(function, of_level, *args):
 
 
 def _next_level(op, backend, args):
-    """The op below autograd, where the next level of torch.func waits; a Function had switched grad mode off for it."""
-    with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():
+    """The op below autograd, where the next level of torch.func waits; a Function had switched off both modes."""
+    forward_mode = forward_ad._set_fwd_grad_enabled(True)
+    with torch.enable_grad(), forward_mode, torch._C._AutoDispatchBelowAutograd():
         return op(*args, backend=backend)
 
 

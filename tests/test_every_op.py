@@ -323,13 +323,23 @@ def test_forward_mode_raises(op, backend, dtype):
         torch.func.jvp(lambda x: function(**{**inputs, first: x}, backend=backend), (primal,), (primal,))
     arguments = raw_arguments(op, inputs, backend)
     raw_first, raw_primal = first_learned(arguments)
+    raw = getattr(torch.ops.genfast, f"{op}_forward")
+
+    def gradient(x):  # forward over reverse
+        def loss(x):
+            made = testing.outputs_of(raw(*{**arguments, raw_first: x}.values(), True, backend=backend))
+            return squares([output for output in made if output.is_floating_point()][:1])
+
+        return torch.func.grad(loss)(x)
+
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(gradient, (raw_primal,), (raw_primal,))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(primal, torch.ones_like(primal))
         with pytest.raises(NotImplementedError, match="forward mode"):
             function(**{**inputs, first: dual}, backend=backend)
         dual = torch.autograd.forward_ad.make_dual(raw_primal, torch.ones_like(raw_primal))
         with pytest.raises(NotImplementedError, match="forward mode"):
-            raw = getattr(torch.ops.genfast, f"{op}_forward")
             raw(*{**arguments, raw_first: dual}.values(), False, backend=backend)
 
 
