@@ -28,6 +28,16 @@ struct Linear {
     return broadcast(T(1));
   }
 };
+struct Relu {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return x <= broadcast(T(0)) ? broadcast(T(0)) : x;
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T> x, Vector<T>, Vector<T>) {
+    return x <= broadcast(T(0)) ? broadcast(T(0)) : broadcast(T(1));
+  }
+};
 struct LeakyRelu {
   template <class T>
   static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T> slope) {
@@ -71,16 +81,16 @@ struct Swish {
   }
 };
 
-// body(activation, slope) of the number that stands in ACTIVATIONS of the reference; a relu is leaky with slope 0.
+// body(activation) of the number that stands in ACTIVATIONS of the reference.
 template <class Body>
-int by_activation(int64_t activation, double slope, const Body& body) {
+int by_activation(int64_t activation, const Body& body) {
   switch (activation) {
-    case 0: return body(Linear(), slope);
-    case 1: return body(LeakyRelu(), 0.0);
-    case 2: return body(LeakyRelu(), slope);
-    case 3: return body(Tanh(), slope);
-    case 4: return body(Sigmoid(), slope);
-    case 5: return body(Swish(), slope);
+    case 0: return body(Linear());
+    case 1: return body(Relu());
+    case 2: return body(LeakyRelu());
+    case 3: return body(Tanh());
+    case 4: return body(Sigmoid());
+    case 5: return body(Swish());
   }
   return kNoKernel;
 }
@@ -234,11 +244,11 @@ void backward_parts(int64_t begin, int64_t end, void* context) {
 template <class S>
 int forward(const BiasActForward& a) {
   using T = Arithmetic<S>;
-  return by_activation(a.activation, a.slope, [&](auto activation, double slope) {
+  return by_activation(a.activation, [&](auto activation) {
     using Job = Forward<S, decltype(activation)>;
     const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
     Job job{
-        a, layout, broadcast(T(slope)), broadcast(T(a.gain)), broadcast(T(a.limit)), layout.bytes() >= kStreamBytes};
+        a, layout, broadcast(T(a.slope)), broadcast(T(a.gain)), broadcast(T(a.limit)), layout.bytes() >= kStreamBytes};
     use_huge_pages(a.y, layout.bytes());
     parallel_for(layout.count(), forward_blocks<S, decltype(activation)>, &job, layout.grain());
     return kOk;
@@ -248,7 +258,7 @@ int forward(const BiasActForward& a) {
 template <class S>
 int backward(const BiasActBackward& a) {
   using T = Arithmetic<S>;
-  return by_activation(a.activation, a.slope, [&](auto activation, double slope) {
+  return by_activation(a.activation, [&](auto activation) {
     using Job = Backward<S, decltype(activation)>;
     const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
     const int64_t sums = layout.apart ? kPartialSums * a.channels : layout.count();
@@ -256,7 +266,7 @@ int backward(const BiasActBackward& a) {
     if (memory.failed()) return static_cast<int>(kNoMemory);
     Job job{a,
             layout,
-            broadcast(T(slope)),
+            broadcast(T(a.slope)),
             broadcast(T(a.gain)),
             broadcast(T(a.limit)),
             layout.bytes() >= kStreamBytes,

@@ -34,6 +34,7 @@ def equilibrium_options(parser):
 
 
 def run_equilibrium(args):
+    monitored_path(args.target)
     model = open_model(args.target).to(pick_device(args.device))
     if not is_adversarial(model):
         raise ValueError(f"{args.target}: expected a run of a GAN; got a {model.name}")
@@ -62,13 +63,19 @@ def run_equilibrium(args):
 
 def monitored(run):
     """The records of RUN/metrics.jsonl that hold what an `EquilibriumMonitor` saw."""
-    path = Path(run) / "metrics.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run}: expected a run with a file metrics.jsonl; got none")
+    path = monitored_path(run)
     records = [record for record in read_metrics(path) if all(name in record for name in NEEDED)]
     if not records:
         raise ValueError(f"{path}: expected records of an adversarial training, with {', '.join(NEEDED)}; got none")
     return records
+
+
+def monitored_path(run):
+    """RUN/metrics.jsonl, which must be there."""
+    path = Path(run) / "metrics.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: expected a run folder with a file metrics.jsonl; got none")
+    return path
 
 
 def pooled(records):
@@ -87,7 +94,8 @@ def _samples(model, source, training, args):
     if training.labels is None:
         return None, variance
     held_out = held_out_data(source, None)
-    classifier, _ = run_classifier(training, held_out, device=pick_device(args.device), seed=args.seed)
+    options = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target, "shown": True}
+    classifier, _ = run_classifier(training, held_out, **options)
     real = classifier.features(training.images[: max(args.images, 1000)])
     inside = metrics.looks_real(real, classifier.features(samples)).cpu()
     predicted = torch.where(inside, classifier.predict(samples).cpu(), -1)

@@ -17,6 +17,7 @@ from genfast import _backends
 LIBRARY = torch.library.Library("genfast", "DEF")
 # op -> the function that it runs on plain tensors.
 _KERNELS = {}
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _TENSORS, _SETTINGS = {torch.Tensor, torch.nn.Parameter}, {int, float, bool, str}
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
@@ -41,7 +42,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         constants: which arguments have no gradient.
         optional: arguments whose gradient is only made where it is wanted: `allocate_gradients` and the backward op
             then end with a setting `wanted`, of which bit i stands for the i-th argument that is no constant.
-        settings: name -> schema type (int, float, bool, str) of the arguments after the tensors.
+        settings: name -> schema type (int, float, bool, str; SymInt for a size) of the arguments after the tensors.
         adjoint: of an op that is linear in its one argument that is no constant, and whose gradient is the op itself:
             (gradient of the output, *tensors, *settings) -> the (tensors, settings) to call it with. The higher
             derivatives are then native too.
@@ -312,9 +313,10 @@ def _run(op, backend, args):
 
 
 def _plain(arg):
-    """Whether the memory of an argument holds its values: not so of subclasses, lazy negatives and lazy zeros."""
+    """Whether the memory of an argument holds its values: not so of subclasses, lazy negatives and lazy zeros, and what
+    a torch.func transform that is over has wrapped."""
     if type(arg) in _TENSORS:
-        return not (arg.is_neg() or arg._is_zerotensor())
+        return not (arg.is_neg() or arg._is_zerotensor() or _is_wrapped(arg))
     return type(arg) in _SETTINGS
 
 

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import torch._dynamo.testing
 from hypothesis import given, settings, strategies
 from op_lanes import (
     CPP,
@@ -267,6 +268,20 @@ def test_compiles_as_one_graph(op, backend, dtype):
     with torch.no_grad():
         for got, name in zip(compiled(**inputs), expected):
             testing.assert_matches(got, expected[name], name=name)
+
+
+@parametrize("op, backend", [lane[:2] for lane in PRECISE if lane[1] == "cpp"])
+def test_one_graph_for_every_batch(op, backend):
+    """With dynamic shapes the number of images is no constant of the graph."""
+    torch._dynamo.reset()
+    counts = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(getattr(genfast.ops, op), fullgraph=True, dynamic=True, backend=counts)
+    for count in (4, 6, 8, 10):
+        inputs = sample(op, backend, torch.float32, {**small(op), "B": count})
+        for got, expected in zip(testing.outputs_of(compiled(**inputs, backend=backend)), outputs(op, inputs, backend)):
+            testing.assert_matches(got, expected)
+    # Sizes that happen to be equal are first taken for one.
+    assert counts.frame_count <= 2
 
 
 @parametrize("op, backend, dtype", PRECISE)

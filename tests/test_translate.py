@@ -190,6 +190,10 @@ def test_folders_that_are_refused(genfast, run, tmp_path):
     save(folder / "a.png", 16, 16)
     for inside in (folder, folder / "out"):
         assert "expected a folder outside of" in refused(folder, "--out", inside)
+    (folder / "in").mkdir()
+    save(folder / "in" / "a.png", 16, 16)  # becomes a.png of the folder above: the source
+    assert "expected a folder outside of" in refused(folder, "--out", folder.parent)
+    (folder / "in" / "a.png").unlink()
     save(folder / "a.bmp", 16, 16)
     assert "expected one file of a name; got a.bmp and a.png" in refused(folder, "--out", tmp_path / "out")
     assert "seed must lie in" in refused(folder, "--out", tmp_path / "out", "--seed", -1)

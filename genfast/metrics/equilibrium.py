@@ -26,6 +26,8 @@ from genfast.metrics.coverage import mode_coverage
 from genfast.metrics.discriminator import LOSSES, above_middle, accuracy_of_steps, calibration, check_loss
 
 MOST_LOGITS = 2**18
+COVERED = ("classes_hit", "classes", "class_outside", "class_kl")
+SHARES = COVERED[2:]  # floats; the others count
 
 
 class EquilibriumMonitor:
@@ -97,11 +99,14 @@ class EquilibriumMonitor:
         return found | self.coverage
 
     def state_dict(self):
-        """The open window as tensors: real, fake [n] and sizes int64 [steps, 3]."""
+        """The open window as tensors: real, fake [n] and sizes int64 [steps, 3]; coverage float64 [4], as `cover` found
+        it, NaN for what it did not, or [0] before it was called."""
         sizes = [(len(real), len(fake), images) for real, fake, images in self.window]
         real, fake, _ = zip(*self.window) if self.window else ((torch.zeros(0),), (torch.zeros(0),), ())
         sizes = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3)
-        return {"real": torch.cat(real), "fake": torch.cat(fake), "sizes": sizes}
+        coverage = [float(self.coverage.get(name, math.nan)) for name in COVERED] if self.coverage else []
+        coverage = torch.tensor(coverage, dtype=torch.float64)
+        return {"real": torch.cat(real), "fake": torch.cat(fake), "sizes": sizes, "coverage": coverage}
 
     def load_state_dict(self, state, device=None):
         """Open the window of `state_dict` again, on `device` if given."""
@@ -113,6 +118,9 @@ class EquilibriumMonitor:
         self.window, self.held = deque(), 0
         for real, fake, (*_, images) in zip(*parts, sizes, strict=True):
             self._keep(real, fake, images)
+        values = state["coverage"].tolist() if "coverage" in state else []
+        known = {name: value for name, value in zip(COVERED, values, strict=False) if not math.isnan(value)}
+        self.coverage = {name: value if name in SHARES else int(value) for name, value in known.items()}
 
     def _steps(self):
         """The (real, fake) of each step, float64 on the host, by one transfer."""

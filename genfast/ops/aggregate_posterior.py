@@ -54,19 +54,19 @@ def aggregate_posterior(z, mean, log_variance, *, backend="auto"):
     check_tensors(op, z=z, mean=mean, log_variance=log_variance)
     if z.ndim != 2:
         raise ValueError(f"{op}: z must have shape [N, Z]; got {tuple(z.shape)}")
-    if mean.ndim != 2 or len(mean) < 1 or mean.shape[1] != z.shape[1]:
+    if mean.ndim != 2 or mean.shape[0] < 1 or mean.shape[1] != z.shape[1]:
         raise ValueError(f"{op}: mean must have shape [M, Z] with M>=1, Z={z.shape[1]}; got {tuple(mean.shape)}")
-    check_shape(op, "log_variance", log_variance, mean.shape, "[M, Z]", M=len(mean), Z=z.shape[1])
+    check_shape(op, "log_variance", log_variance, mean.shape, "[M, Z]", M=mean.shape[0], Z=z.shape[1])
     return _density(z, mean, log_variance, backend=backend)
 
 
 def _numbers(z, mean):
-    return len(z), len(mean), z.shape[1]
+    return z.shape[0], mean.shape[0], z.shape[1]
 
 
 def _allocate(z, mean, log_variance, save):
     dtype = wide(z.dtype)
-    return _numbers(z, mean), (z.new_empty(len(z), dtype=dtype), z.new_empty(z.shape, dtype=dtype))
+    return _numbers(z, mean), (z.new_empty(z.shape[0], dtype=dtype), z.new_empty(z.shape, dtype=dtype))
 
 
 def _allocate_gradients(grad_joint, grad_marginals, z, mean, log_variance, joint, marginals):

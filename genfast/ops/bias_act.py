@@ -77,7 +77,7 @@ def _number(name, value, low):
 
 
 def _numbers(x, activation, slope, gain, limit):
-    return *x.shape[:2], x.shape[2:].numel(), ACTIVATIONS.index(activation), slope, gain, limit
+    return *x.shape[:2], math.prod(x.shape[2:]), ACTIVATIONS.index(activation), slope, gain, limit
 
 
 def _allocate(x, bias, activation, slope, gain, limit, save):

@@ -66,7 +66,7 @@ def gaussian_nll(x, mean, log_variance, weight=None, *, backend="auto"):
 
 
 def _numbers(x, weight):
-    return len(x), x.shape[1:].numel(), int(weight.dtype == torch.uint8)
+    return x.shape[0], x.shape[1:].numel(), int(weight.dtype == torch.uint8)
 
 
 def _allocate(x, mean, log_variance, weight, save):

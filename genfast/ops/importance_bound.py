@@ -65,7 +65,7 @@ def _reweight(op, path, log_weights):
     if not isinstance(path, torch.Tensor):
         raise TypeError(f"{op}: path must be a torch.Tensor; got {type(path).__name__}")
     batch, samples = log_weights.shape
-    if path.ndim < 1 or len(path) != log_weights.numel():
+    if path.ndim < 1 or path.shape[0] != log_weights.numel():
         expected = f"[B S, ...] with B={batch}, S={samples}"
         raise ValueError(f"{op}: path must have shape {expected}; got {tuple(path.shape)}")
     if not torch.is_grad_enabled():
@@ -80,7 +80,7 @@ def _reweight(op, path, log_weights):
 
 
 def _allocate(log_weights, save):
-    return log_weights.shape, (log_weights.new_empty(len(log_weights), dtype=wide(log_weights.dtype)),)
+    return log_weights.shape, (log_weights.new_empty(log_weights.shape[0], dtype=wide(log_weights.dtype)),)
 
 
 def _allocate_gradients(grad_bound, log_weights):

@@ -72,7 +72,8 @@ def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, ba
 
 
 def _allocate(x, y, kernel, gamma, coef0, degree):
-    return (len(x), len(y), x.shape[1], kernel, gamma, coef0, degree), (x.new_empty(len(x), dtype=torch.float64),)
+    rows, depth = x.shape
+    return (rows, y.shape[0], depth, kernel, gamma, coef0, degree), (x.new_empty(rows, dtype=torch.float64),)
 
 
 _sum = register_without_gradient(

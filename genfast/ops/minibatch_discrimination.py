@@ -51,11 +51,11 @@ def minibatch_discrimination(features, kernel, others=None, *, backend="auto"):
     if features.ndim != 2 or features.shape[1] < 1:
         raise ValueError(f"{op}: features must have shape [N, A] with A>=1; got {tuple(features.shape)}")
     size = features.shape[1]
-    if kernel.ndim != 3 or len(kernel) != size or kernel.numel() == 0:
+    if kernel.ndim != 3 or kernel.shape[0] != size or kernel.numel() == 0:
         raise ValueError(f"{op}: kernel must have shape [A, B, C] with A={size}, B>=1, C>=1; got {tuple(kernel.shape)}")
     if others is not None and (others.ndim != 2 or others.shape[1] != size):
         raise ValueError(f"{op}: others must have shape [M, A] with A={size}; got {tuple(others.shape)}")
-    return _closeness(project(features, kernel, others), len(features), backend=backend)
+    return _closeness(project(features, kernel, others), features.shape[0], backend=backend)
 
 
 def _allocate(projected, rows, save):
@@ -72,7 +72,7 @@ _closeness = register(
     arguments=("projected",),
     results=("y",),
     residuals=("projected",),
-    settings={"rows": "int"},
+    settings={"rows": "SymInt"},
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

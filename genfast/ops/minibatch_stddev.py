@@ -51,17 +51,17 @@ def minibatch_stddev(x, group=4, channels=1, *, backend="auto"):
     check_whole(op, "channels", channels, 1, 2**31)
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"{op}: x must have shape [N, C, H, W] with C, H, W>=1; got {tuple(x.shape)}")
-    if len(x) < 2:
-        raise ValueError(f"{op}: x must hold at least 2 images, as it has a deviation over them; got {len(x)}")
-    if len(x) % min(group, len(x)):
-        raise ValueError(f"{op}: x must hold a multiple of group={group} images; got {len(x)}")
+    if x.shape[0] < 2:
+        raise ValueError(f"{op}: x must hold at least 2 images, as it has a deviation over them; got {x.shape[0]}")
+    if x.shape[0] % min(group, x.shape[0]):
+        raise ValueError(f"{op}: x must hold a multiple of group={group} images; got {x.shape[0]}")
     if x.shape[1] % channels:
         raise ValueError(f"{op}: x must have a multiple of channels={channels} channels; got {x.shape[1]}")
     return _append(x, group, channels, backend=backend)
 
 
 def _numbers(x, group, channels):
-    return *x.shape, min(group, len(x)), channels
+    return *x.shape, min(group, x.shape[0]), channels
 
 
 def _allocate(x, group, channels, save):

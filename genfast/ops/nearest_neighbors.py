@@ -53,7 +53,7 @@ def nearest_neighbors(x, y, k, *, backend="auto"):
     """
     op = "nearest_neighbors"
     check_pair(op, x, y)
-    check_whole(op, "k", k, 1, min(MOST, len(y)) + 1)
+    check_whole(op, "k", k, 1, min(MOST, y.shape[0]) + 1)
     return _nearest(x, y, k, backend=backend)
 
 
@@ -67,8 +67,8 @@ def check_pair(op, x, y):
 
 
 def _allocate(x, y, k):
-    made = x.new_empty((len(x), k), dtype=wide(x.dtype)), x.new_empty((len(x), k), dtype=torch.int64)
-    return (len(x), len(y), x.shape[1], k), made
+    made = x.new_empty((x.shape[0], k), dtype=wide(x.dtype)), x.new_empty((x.shape[0], k), dtype=torch.int64)
+    return (x.shape[0], y.shape[0], x.shape[1], k), made
 
 
 _nearest = register_without_gradient(

@@ -105,7 +105,7 @@ def _check(op, weight, u, v):
 
 
 def _allocate(weight, u, v, save):
-    sigma = weight.new_empty(len(weight) if save else 0, dtype=wide(weight.dtype))
+    sigma = weight.new_empty(weight.shape[0] if save else 0, dtype=wide(weight.dtype))
     return tuple(weight.shape), (weight.new_empty(weight.shape), sigma)
 
 

@@ -92,7 +92,7 @@ def _numbers(x, filter, y, settings):
     # A filter of one dimension has the height 0.
     taps = (0, len(filter)) if filter.ndim == 1 else tuple(filter.shape)
     up_v, up_h, down_v, down_h, left, _, top, _ = settings
-    return x.shape[:2].numel(), *x.shape[2:], *y.shape[2:], *taps, up_v, up_h, down_v, down_h, left, top
+    return x.shape[0] * x.shape[1], *x.shape[2:], *y.shape[2:], *taps, up_v, up_h, down_v, down_h, left, top
 
 
 def _allocate(x, filter, *settings):
@@ -126,7 +126,8 @@ _call = register(
     constants=("filter",),
     results=("y",),
     residuals=("x", "filter"),
-    settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h", "left", "right", "top", "bottom"), "int"),
+    settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
+    | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     adjoint=_adjoint,

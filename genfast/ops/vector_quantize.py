@@ -63,14 +63,14 @@ def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backen
     op = "vector_quantize"
     check_tensors(op, x=x, codebook=codebook)
     _check_vectors(op, x)
-    if codebook.ndim != 2 or len(codebook) < 1 or codebook.shape[1] != x.shape[1]:
+    if codebook.ndim != 2 or codebook.shape[0] < 1 or codebook.shape[1] != x.shape[1]:
         expected = f"[K, D] with K>=1, D={x.shape[1]}"
         raise ValueError(f"{op}: codebook must have shape {expected}; got {tuple(codebook.shape)}")
     weights = {"commitment": commitment, "codebook_weight": codebook_weight}
     for name, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{op}: {name} must be a number; got {type(value).__name__}")
-        if not (value >= 0 and math.isfinite(value)):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{op}: {name} must be finite and at least 0; got {value}")
     return _quantize(x, codebook, *map(float, weights.values()), backend=backend)
 
@@ -116,7 +116,7 @@ def codebook_statistics(x, codes, count, *, backend="auto"):
         got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
         raise TypeError(f"{op}: codes must be an int64 tensor; got {got}")
     if codes.shape != x.shape[:1]:
-        raise ValueError(f"{op}: codes must have shape [N] with N={len(x)}; got {tuple(codes.shape)}")
+        raise ValueError(f"{op}: codes must have shape [N] with N={x.shape[0]}; got {tuple(codes.shape)}")
     if codes.device != x.device:
         raise ValueError(f"{op}: codes must be on the device of x, {x.device}; got {codes.device}")
     if len(codes) and not torch.compiler.is_compiling():
@@ -132,11 +132,11 @@ def _check_vectors(op, x):
 
 
 def _numbers(x, codebook, commitment, codebook_weight):
-    return *x.shape, len(codebook), commitment, codebook_weight
+    return *x.shape, codebook.shape[0], commitment, codebook_weight
 
 
 def _allocate(x, codebook, commitment, codebook_weight, save):
-    codes = x.new_empty(len(x), dtype=torch.int64)
+    codes = x.new_empty(x.shape[0], dtype=torch.int64)
     made = codes, x.new_empty(x.shape), x.new_empty((), dtype=wide(x.dtype))
     return _numbers(x, codebook, commitment, codebook_weight), made
 

@@ -8,7 +8,7 @@ from genfast.reference._spec import Spec, normal
 def minibatch_discrimination_ref(features, kernel, others=None):
     """`features` [N, A], `kernel` [A, B, C], `others` [M, A] or none -> closeness of every image to all [N, B]."""
     own = project(features, kernel)
-    return closeness_ref(own if others is None else project(features, kernel, others), len(features))
+    return closeness_ref(own if others is None else project(features, kernel, others), features.shape[0])
 
 
 def project(features, kernel, others=None):

@@ -106,8 +106,10 @@ def _jobs(folder, out):
     jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in image_files(folder)]
     if not jobs:
         raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
-    taken = {}
+    taken, sources = {}, {path.resolve() for path, _ in jobs}
     for path, target in jobs:
+        if target.resolve() in sources:  # by a link, or where `folder` lies inside `out`
+            raise ValueError(f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated")
         if target in taken:
             names = f"{taken[target].relative_to(folder)} and {path.relative_to(folder)}"
             raise ValueError(

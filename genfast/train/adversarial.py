@@ -13,6 +13,7 @@ from genfast.train.checkpoint import prefixed, unprefixed
 from genfast.train.config import steps_per_epoch
 from genfast.train.diagnosis import first_non_finite
 from genfast.train.loop import Loop, RunResult, run_training
+from genfast.train.modes import ModeCoverage
 
 SIDES = ("discriminator", "generator")
 # Pairs or images of the validation set that a preview is given; a GAN draws as many as it likes.
@@ -70,6 +71,10 @@ class AdversarialRun(Loop):
         }
         self.historical = {side: HistoricalAverage(self.parameters[side]) for side in SIDES if config.historical}
         self.monitor = EquilibriumMonitor(getattr(model, "adversarial_loss", "non-saturating"))
+        self.modes = None
+        updates = self.steps * (1 + model.discriminator_steps)
+        if config.coverage_every and ModeCoverage.possible(model, train, valid, updates):
+            self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
         # Sums over the steps since the last record by the name that it gives their means, and the latest norms.
         self.sums, self.norms, self.side = {}, {side: torch.zeros((), device=self.device) for side in SIDES}, SIDES[0]
 
@@ -121,6 +126,9 @@ class AdversarialRun(Loop):
 
     def after_update(self, last):
         config, due = self.config, lambda every: last or self.step % every == 0
+        if self.modes and due(config.coverage_every):
+            self.settle()
+            self.modes.look(self.averaged, self.monitor)
         if due(config.log_every):
             self.record()
         if last or self.epochs(self.step) > self.epochs(self.step - 1):

@@ -93,6 +93,9 @@ class AdversarialConfig(RunConfig):
     ema: float = option(0.999, "decay of the moving average of the generator, which is what is kept")
     historical: float = option(0.0, "weight of the distance from the mean of all earlier weights (0: none)")
     grid_every: float = option(1.0, "epochs between sample grids in samples/")
+    coverage_every: int = option(
+        1000, "updates between looks at which classes are generated, where there are labels (0: never)"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,7 +103,7 @@ class AdversarialConfig(RunConfig):
         _require("grid_every", self.grid_every, "a number above 0", lambda v: v > 0)
 
     def sizes(self):
-        return (*super().sizes(), "discriminator_lr", "historical")
+        return (*super().sizes(), "discriminator_lr", "historical", "coverage_every")
 
 
 def is_adversarial(model):

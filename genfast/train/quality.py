@@ -1,9 +1,15 @@
 """What `genfast evaluate` says of models without a likelihood: how near their samples are to images."""
 
+import os
+import zlib
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from genfast import metrics
+from genfast._files import read_json, write_json
 from genfast.data import read_npz
 from genfast.train.progress import counter
 
@@ -13,7 +19,8 @@ KINDS = ("classifier", "pixels")
 STEPS = 2000
 
 
-def sample_quality(draw, training, held_out, *, features=None, asked=None, device="cpu", seed=0):
+def sample_quality(draw, training, held_out, *, features=None, asked=None, device="cpu", seed=0,
+                   folder=None):  # fmt: skip
     """Lines of a report on samples beside held-out images, with training images in their place as the yardstick.
 
     Args:
@@ -24,6 +31,7 @@ def sample_quality(draw, training, held_out, *, features=None, asked=None, devic
         asked: a function of n: the labels that the samples were asked for [n], or None.
         device: where the classifier is trained.
         seed: of the classifier.
+        folder: of the run, where the classifier is kept; None: nowhere.
     Raises: ValueError for other features; LookupError for a classifier without labels.
     """
     features = list(features or (["classifier"] if held_out.labels is not None else ["pixels"]))
@@ -42,7 +50,7 @@ def sample_quality(draw, training, held_out, *, features=None, asked=None, devic
         yield "features: pixels"
         extract, classifier = (lambda x: x.flatten(1).float() / (held_out.levels - 1)), None
     else:
-        classifier, accuracy = run_classifier(training, held_out, device=device, seed=seed)
+        classifier, accuracy = run_classifier(training, held_out, device=device, seed=seed, folder=folder, shown=True)
         yield f"features: of a classifier that names the class of {100 * accuracy:.1f} % of the held-out images"
         extract = classifier.features
     found = extract(real)
@@ -51,17 +59,41 @@ def sample_quality(draw, training, held_out, *, features=None, asked=None, devic
         yield from class_lines(classifier, samples, training, asked)
 
 
-def run_classifier(training, held_out, *, device="cpu", seed=0):
-    """A classifier of the classes of the data, and its accuracy on the held-out images."""
+def run_classifier(training, held_out, *, device="cpu", seed=0, steps=STEPS, folder=None, shown=False):
+    """A classifier of the classes of the data, and its accuracy on the held-out images.
+
+    In a `folder` that can be written it is kept in folder/classifier, by the images and labels, `steps` and `seed` that
+    it comes from, and read from there the next time. `shown`: whether a progress bar counts the updates.
+    """
     for data in (training, held_out):
         if data.labels is None:
             raise LookupError(f"{data.name}: expected labels to train a classifier; got images without labels")
-    with counter(STEPS, "step") as progress:
-        return metrics.train_classifier(
-            training.images, training.labels, training.classes, levels=training.levels,
-            held_out=(held_out.images, held_out.labels), steps=STEPS, seed=seed, device=device,
-            progress=lambda step: progress(1),
+    kept = None
+    if folder is not None and os.access(folder, os.W_OK):
+        kept = Path(folder) / "classifier" / f"{_fingerprint(training, held_out):08x}-{steps}-{seed}"
+        if (kept / "accuracy.json").is_file():  # the last file that was written
+            accuracy = read_json(kept / "accuracy.json", "classifier")["accuracy"]
+            return metrics.Classifier.from_pretrained(kept).to(device).eval(), accuracy
+    options = {"levels": training.levels, "held_out": (held_out.images, held_out.labels), "seed": seed}
+    with counter(steps, "step") if shown else nullcontext() as progress:
+        classifier, accuracy = metrics.train_classifier(
+            training.images, training.labels, training.classes, **options, steps=steps, device=device,
+            progress=progress and (lambda step: progress(1)),
         )  # fmt: skip
+    if kept is not None:
+        classifier.save_pretrained(kept)
+        write_json(kept / "accuracy.json", {"accuracy": accuracy})
+    return classifier, accuracy
+
+
+def _fingerprint(*parts):
+    """crc32 of the images and labels, and of what they mean."""
+    found = 0
+    for data in parts:
+        found = zlib.crc32(f"{tuple(data.images.shape)} {data.levels} {data.classes}".encode(), found)
+        for tensor in (data.images, data.labels):
+            found = zlib.crc32(tensor.cpu().contiguous().numpy(), found)
+    return found
 
 
 def feature_metrics(real, generated):

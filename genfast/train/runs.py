@@ -53,7 +53,7 @@ def load_run(out):
 
 def clear_run(out):
     """Remove what an earlier run left in `out`, and nothing else."""
-    for name in ("checkpoint", "model", "samples"):
+    for name in ("checkpoint", "model", "samples", "classifier"):
         shutil.rmtree(Path(out) / name, ignore_errors=True)
     for name in (CONFIG, "metrics.jsonl"):
         (Path(out) / name).unlink(missing_ok=True)

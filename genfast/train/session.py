@@ -149,7 +149,7 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
             yield f"{name:<20} {error:13.2f} {decibels:9.2f}"
         return
     if is_adversarial(model):
-        yield from _sample_lines(model, training, held_out, features, seed)
+        yield from _sample_lines(model, training, held_out, features, seed, target)
         return
     yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
     for name, nats in nll_table(model, training, held_out, batch, samples=samples, seed=seed).items():
@@ -162,13 +162,14 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
         yield f"model: a lower bound, by each image's own codes; {_codes_in_use(model, held_out, batch)}"
 
 
-def _sample_lines(model, training, held_out, features, seed):
+def _sample_lines(model, training, held_out, features, seed, target):
     def drawn(count):
         return draw(model, count, seed=seed, labels=sample_labels(model, count))
 
     asked = (lambda count: sample_labels(model, count)) if getattr(model.config, "classes", 0) else None
-    device = next(model.parameters()).device
-    return sample_quality(drawn, training, held_out, features=features, asked=asked, device=device, seed=seed)
+    options = {"features": features, "asked": asked, "device": next(model.parameters()).device, "seed": seed}
+    folder = target if (Path(target) / "metrics.jsonl").is_file() else None
+    return sample_quality(drawn, training, held_out, **options, folder=folder)
 
 
 @torch.no_grad()

@@ -1,0 +1,187 @@
+"""Metrics of other packages on images of this one, and features of theirs for metrics of this one.
+
+torchmetrics and torch-fidelity are no dependencies; torch-fidelity is imported by the functions that need it, when they
+are called. Both take images as uint8 [N, 3, H, W] in 0..255: `rgb` makes them, without loss.
+
+With a classifier that was trained here (`genfast.metrics.train_classifier`), nothing is downloaded::
+
+    fid = torchmetrics.image.fid.FrechetInceptionDistance(feature=FeatureModule(classifier))
+    fid.update(rgb(images, 16), real=True)
+    fid.update(rgb(samples, 16), real=False)
+
+    register_fidelity_features(classifier, "digits")
+    torch_fidelity.calculate_metrics(input1=FidelityImages(samples, 16), input2=FidelityImages(images, 16), fid=True,
+                                     feature_extractor="digits", feature_layer_fid="features")
+
+Where the weights of Inception v3 are at hand, `inception_features` gives what every metric of
+`genfast.metrics.features` takes.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def rgb(images, levels=256):
+    """Images of 1 or 3 channels, uint8 [N, C, H, W] in 0..levels-1, as uint8 [N, 3, H, W] in 0..255.
+
+    Raises: ValueError for others.
+    """
+    _check_images("rgb", images, (1, 3))
+    if len(images) and int(images.max()) >= levels:
+        raise ValueError(f"rgb: images must lie in 0..{levels - 1}; got {int(images.max())}")
+    return _scaled(images, levels - 1, 255).expand(-1, 3, -1, -1).contiguous()
+
+
+class FeatureModule(nn.Module):
+    """A `Classifier` as the `feature` of torchmetrics' FrechetInceptionDistance, KernelInceptionDistance and others,
+    or, with `output="logits"`, of its InceptionScore.
+
+    It takes uint8 [N, 3, H, W] in 0..255, or floats in [0, 1] (what torchmetrics' `normalize=True` gives a module of
+    the user's), of any size: others than the classifier's are averaged or repeated. Returns: float [N, num_features].
+
+    Raises: ValueError for another output or images of another kind.
+    """
+
+    def __init__(self, classifier, output="features"):
+        super().__init__()
+        config = classifier.config
+        widths = {"features": config.vector, "logits": config.classes}
+        if output not in widths:
+            raise ValueError(f"FeatureModule: output must be features or logits; got {output!r}")
+        self.classifier, self.output, self.num_features = classifier.eval(), output, widths[output]
+
+    def train(self, mode=True):
+        """The classifier never leaves evaluation mode: the packages call `train` on what they hold."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images):
+        if images.is_floating_point():
+            images = (images * 255).round().clamp(0, 255).to(torch.uint8)
+        images = self._levels(images)
+        return self.classifier.features(images) if self.output == "features" else self.classifier(images)
+
+    def _levels(self, images):
+        _check_images("FeatureModule", images, (3,))
+        c, size = self.classifier.config, tuple(images.shape[2:])
+        if c.channels == 1 or size != (c.height, c.width):
+            images = images.float()
+            images = images.mean(1, keepdim=True) if c.channels == 1 else images
+            images = F.adaptive_avg_pool2d(images, (c.height, c.width))
+        return _scaled(images, 255, c.levels - 1)
+
+
+class FidelityImages(torch.utils.data.Dataset):
+    """Images, uint8 [N, C, H, W] in 0..levels-1, as an input of torch-fidelity: image i is uint8 [3, H, W]."""
+
+    def __init__(self, images, levels=256):
+        self.images = rgb(images, levels).cpu()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
+
+def register_fidelity_features(classifier, name):
+    """Make a `Classifier` a feature extractor of torch-fidelity by that name, with the layers features and logits.
+
+    Raises: ImportError without torch-fidelity; ValueError for a name that torch-fidelity refuses, as one taken.
+    """
+    package = _fidelity("register_fidelity_features")
+    parts = {layer: FeatureModule(classifier, layer) for layer in ("features", "logits")}
+
+    class Features(package.FeatureExtractorBase):
+        def __init__(self, name, features_list, **options):
+            super().__init__(name, features_list)
+            self.parts = nn.ModuleDict(parts)
+
+        @staticmethod
+        def get_provided_features_list():
+            return tuple(parts)
+
+        @staticmethod
+        def get_default_feature_for_isc():
+            return "logits"
+
+        @staticmethod
+        def get_default_feature_for_fid():
+            return "features"
+
+        get_default_feature_for_kid = get_default_feature_for_prc = get_default_feature_for_fid
+
+        def forward(self, input):
+            return tuple(self.parts[layer](input) for layer in self.features_list)
+
+    package.register_feature_extractor(name, Features)
+
+
+def fidelity_generator(model):
+    """A GAN as torch-fidelity's GenerativeModelBase.
+
+    It takes z float [N, latent] of a standard normal and, of a conditional model, labels [N]; returns uint8
+    [N, 3, H, W]. Raises: ImportError without torch-fidelity; ValueError for another model.
+    """
+    package = _fidelity("fidelity_generator")
+    if not (hasattr(model, "generate") and hasattr(model, "quantised")):
+        raise ValueError(f"fidelity_generator: model must be a GAN; got a {type(model).__name__}")
+
+    class Generator(package.GenerativeModelBase):
+        z_type, z_size = "normal", model.config.latent
+        num_classes = getattr(model.config, "classes", 0)
+
+        def __init__(self):
+            super().__init__()
+            self.model = model.eval()
+
+        def forward(self, z, labels=None):
+            with torch.no_grad():
+                return rgb(self.model.quantised(self.model.generate(z, labels)), self.model.config.levels)
+
+    return Generator()
+
+
+@torch.no_grad()
+def inception_features(images, weights, *, levels=256, layer="2048", batch=64, device="cpu"):
+    """Features of torch-fidelity's Inception v3 (what FID and KID usually mean): float32 [N, D], D by `layer`.
+
+    Args:
+        images: uint8 [N, C, H, W], levels; C 1 or 3.
+        weights: the file of weights, of torch-fidelity's release; nothing is downloaded.
+        levels: values of a channel.
+        layer: 64, 192, 768, 2048, logits or logits_unbiased, as a string.
+        batch: images at a time; device: where.
+    Raises: ImportError without torch-fidelity; FileNotFoundError without the weights; ValueError for other images.
+    """
+    package = _fidelity("inception_features")
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"inception_features: weights must be a file; got {weights}")
+    images = rgb(images, levels)
+    network = package.FeatureExtractorInceptionV3(
+        "inception-v3-compat", [layer], feature_extractor_weights_path=str(weights)
+    )
+    network = network.to(device).eval()
+    return torch.cat([network(part.to(device))[0].float().flatten(1).cpu() for part in images.split(batch)])
+
+
+def _fidelity(function):
+    try:
+        return import_module("torch_fidelity")
+    except ImportError as error:
+        raise ImportError(f"{function}: expected the package torch-fidelity; got {error}") from None
+
+
+def _scaled(images, top, wanted):
+    """Levels 0..top as levels 0..wanted, the nearest; the way back is exact where wanted is at least top."""
+    return (images.float() * (wanted / top)).round().to(torch.uint8)
+
+
+def _check_images(name, images, channels):
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in channels:
+        expected = f"uint8 [N, C, H, W] with C {' or '.join(map(str, channels))}"
+        raise ValueError(f"{name}: images must be {expected}; got {images.dtype} {tuple(images.shape)}")
