@@ -109,7 +109,9 @@ def _jobs(folder, out):
     taken, sources = {}, {path.resolve() for path, _ in jobs}
     for path, target in jobs:
         if target.resolve() in sources:  # by a link, or where `folder` lies inside `out`
-            raise ValueError(f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated")
+            raise ValueError(
+                f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated"
+            )
         if target in taken:
             names = f"{taken[target].relative_to(folder)} and {path.relative_to(folder)}"
             raise ValueError(
