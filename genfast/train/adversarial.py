@@ -126,7 +126,8 @@ class AdversarialRun(Loop):
 
     def after_update(self, last):
         config, due = self.config, lambda every: last or self.step % every == 0
-        if self.modes and due(config.coverage_every):
+        # By the step alone: a run that was stopped on its way says the same as one that was not.
+        if self.modes and (self.step % config.coverage_every == 0 or self.step == self.steps):
             self.settle()
             self.modes.look(self.averaged, self.monitor)
         if due(config.log_every):
