@@ -61,7 +61,7 @@ def standing(records):
         known = [r for r in covered if "class_kl" in r]
         kl = [r["class_kl"] for r in known]
         axes[2].plot([r["step"] for r in known], kl, color=MUTED, lw=1, label="KL of their histogram, nats")
-        axes[2].set(ylabel="modes", ylim=(-0.03, None))
+        axes[2].set(ylabel="modes", ylim=(-0.03, None), xlim=axes[0].get_xlim())
     axes[-1].set(xlabel="step")
     for axis in axes:
         axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

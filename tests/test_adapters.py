@@ -130,6 +130,7 @@ def test_a_classifier_extracts_features_for_torch_fidelity(fidelity):
     assert issubclass(kind, FeatureExtractorBase)
     named = [getattr(kind, f"get_default_feature_for_{metric}")() for metric in ("isc", "fid", "kid", "prc")]
     assert named == ["logits", "features", "features", "features"]
+    assert [kind.get_default_feature_layer_for_metric(metric) for metric in ("isc", "fid", "kid", "prc")] == named
     data = FidelityImages(x, 16)
     assert isinstance(data, Dataset) and len(data) == 40 and data[3].shape == (3, 8, 8)
     extractor = kind("digits", ["logits", "features"], cuda=False, verbose=False).eval()

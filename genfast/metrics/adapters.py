@@ -115,6 +115,11 @@ def register_fidelity_features(classifier, name):
 
         get_default_feature_for_kid = get_default_feature_for_prc = get_default_feature_for_fid
 
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            """The same by the name of a metric, as torch-fidelity asks from 0.4 on."""
+            return "logits" if metric == "isc" else "features"
+
         def forward(self, input):
             return tuple(self.parts[layer](input) for layer in self.features_list)
 
