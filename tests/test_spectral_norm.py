@@ -34,6 +34,12 @@ def network(dtype=torch.float64):
 LAYERS = [0, 2, 3, 4, 6, 7, 9, 11, 12, 13]
 
 
+def zeros():
+    layer = nn.Linear(2, 3)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
 def images(seed=0, dtype=torch.float64):
     return torch.randn(3, 2, 4, 4, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
@@ -262,6 +268,7 @@ def test_autocast_and_keywords():
         (lambda: SpectralNorm(SpectralNorm(nn.Linear(2, 2))), ValueError, "layer 'module' .Linear. has none"),
         (lambda: SpectralNorm(parametrizations.weight_norm(nn.Linear(2, 2))), ValueError, "the ParametrizedLinear has"),
         (lambda: SpectralNorm(nn.Sequential(nn.LazyLinear(2))), ValueError, "layer '0' .LazyLinear. has none"),
+        (lambda: SpectralNorm(nn.Sequential(zeros())), ValueError, "a singular value above 0; '0' has none"),
     ],
 )
 def test_bad_input(call, error, text):

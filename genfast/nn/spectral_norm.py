@@ -29,7 +29,7 @@ class SpectralNorm(nn.Module):
         kinds: types of layers whose `weight` is normalised, `nn.Embedding` for instance added to the default. A weight
             that several layers share stays shared.
     Shape: that of `module`, whatever its arguments.
-    Raises: ValueError for a module without such layers, or with one whose weight is computed already.
+    Raises: ValueError for a module without such layers, or with one whose weight is computed already or all zeros.
     Paper: Spectral Normalization for Generative Adversarial Networks, arXiv 1802.05957.
     Example: `SpectralNorm(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)))(torch.randn(4, 8))`
     """
@@ -49,6 +49,10 @@ class SpectralNorm(nn.Module):
             stack = nn.Parameter(torch.stack([weight.detach() for weight in weights]), weights[0].requires_grad)
             self.weights.append(stack)
             matrices = _matrices(stack.detach(), self._transposed[index])
+            for matrix, uses in zip(matrices, group.values()):
+                if not matrix.any():
+                    layer = uses[0][0]
+                    raise ValueError(f"SpectralNorm: a weight must have a singular value above 0; {layer!r} has none")
             u, v = (
                 nn.functional.normalize(torch.randn_like(part), dim=1) for part in (matrices[:, :, 0], matrices[:, 0])
             )

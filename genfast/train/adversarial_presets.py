@@ -71,7 +71,7 @@ ADVERSARIAL = {
             },
             "train": PROJECTION | {"steps": 5000, "lr": 2e-4, "ema": 0.998, "grid_every": 25.0},
         },
-        # Without minibatch discrimination all images of a class come to be one.
+        # A run without minibatch discrimination, and with other learning rates, made one image of each class.
         "mnist": {
             "data": "mnist",
             "model": {
