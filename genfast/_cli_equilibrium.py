@@ -9,12 +9,12 @@ from genfast._cli_held_out import data_options
 from genfast._cli_options import add_data, add_device, count, positive, several
 from genfast._files import writable_folder, write_bytes
 from genfast.train.config import is_adversarial
-from genfast.train.inputs import inputs
+from genfast.train.inputs import inputs, labels_in_shares
 from genfast.train.metrics_log import read_metrics
 from genfast.train.progress import counter
 from genfast.train.quality import run_classifier
 from genfast.train.runs import open_model
-from genfast.train.session import data_of, draw, held_out_data, load_data, sample_labels
+from genfast.train.session import data_of, draw, held_out_data, load_data
 from genfast.train.trainer import pick_device
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
@@ -89,7 +89,7 @@ def pooled(records):
 
 def _samples(model, source, training, args):
     """(coverage or None, variance beside that of the data) of samples."""
-    samples = draw(model, args.images, seed=args.seed, labels=sample_labels(model, args.images))
+    samples = draw(model, args.images, seed=args.seed, labels=labels_in_shares(model, training, args.images, args.seed))
     variance = float(_total_variance(samples) / _total_variance(training.images))
     if training.labels is None:
         return None, variance

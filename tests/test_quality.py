@@ -1,6 +1,8 @@
 """What the commands say of the samples of a GAN and of how its game stands, and what is told of classes on the way."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from PIL import Image
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
+from genfast import _cli_equilibrium as standing
 from genfast import models, report
 from genfast.data import load
 from genfast.metrics import EquilibriumMonitor, mode_coverage
-from genfast.train import modes, quality
+from genfast.train import modes, quality, session
 from genfast.train.adversarial import fit_adversarial
 from genfast.train.config import AdversarialConfig
+from genfast.train.inputs import labels_in_shares
 from genfast.train.runs import clear_run
 
 TINY = ("--preset", "digits", "--steps", 6, "--features", 8, "--batch", 16, "--log-every", 2, "--device", "cpu")
@@ -191,3 +195,77 @@ def test_the_plot_has_a_part_for_classes_where_they_were_counted():
     )
     heights = [int.from_bytes(png[20:24], "big") for png in (plain, counted)]
     assert all(png.startswith(b"\x89PNG") for png in (plain, counted)) and heights[1] > heights[0] * 1.2
+
+
+class Nearest:
+    """A classifier that knows every image: that of the nearest, and pixels for features."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def features(self, images):
+        return images.flatten(1).float()
+
+    def predict(self, images):
+        return self.data.labels[torch.cdist(self.features(images), self.features(self.data.images)).argmin(1)]
+
+    def probabilities(self, images):
+        return torch.nn.functional.one_hot(self.predict(images), self.data.classes).double()
+
+
+def perfect(monkeypatch, module, data):
+    """Samples are images of the data, of the classes that are asked for if any are."""
+
+    def draw(model, count, *, seed, labels=None):
+        generator = torch.Generator().manual_seed(seed)
+        wanted = data.labels[torch.randint(len(data), (count,), generator=generator)] if labels is None else labels
+        alike = [(data.labels == label).nonzero().flatten() for label in range(data.classes)]
+        chosen = [alike[k][torch.randint(len(alike[k]), (1,), generator=generator)] for k in wanted.tolist()]
+        return data.images[torch.cat(chosen)]
+
+    monkeypatch.setattr(module, "draw", draw)
+    for place in (standing, quality):
+        monkeypatch.setattr(place, "run_classifier", lambda *_, **__: (Nearest(data), 1.0))
+
+
+def judged(monkeypatch, data, name, images):
+    perfect(monkeypatch, standing, data)
+    model = models.build(name, channels=1, height=8, width=8, levels=data.levels,
+                         **({"classes": data.classes} if name == "projection-gan" else {}))  # fmt: skip
+    monkeypatch.setattr(standing, "held_out_data", lambda *_: data)
+    args = SimpleNamespace(images=images, seed=0, device="cpu", target=None)
+    return standing._samples(model, None, data, args)[0]
+
+
+@pytest.fixture
+def uneven(data):
+    """97 of 100 images are of class 0, the others of class 1."""
+    train, _ = data
+    rows = torch.cat([(train.labels == k).nonzero().flatten()[:n] for k, n in ((0, 97), (1, 3))])
+    return replace(train, images=train.images[rows], labels=train.labels[rows], classes=2)
+
+
+def test_a_conditional_generator_is_asked_for_the_classes_in_their_shares(uneven, monkeypatch):
+    """Of data with 97 images of one class and 3 of the other; a class as often as the other would be "collapsed"."""
+    found = judged(monkeypatch, uneven, "projection-gan", 500)
+    assert found.hit == 2 and found.kl < 1e-6
+    perfect(monkeypatch, session, uneven)
+    model = models.build("projection-gan", channels=1, height=8, width=8, levels=uneven.levels, classes=2)
+    lines = list(session._sample_lines(model, uneven, uneven, ["classifier"], 0, "none"))
+    assert "classes: 2 of 2 in 1000 samples, KL of their histogram 0.0000" in lines, lines
+    assert any(line.startswith("asked for: 100.0 %") for line in lines)
+    monitor = EquilibriumMonitor()
+    coverage = modes.ModeCoverage.__new__(modes.ModeCoverage)
+    coverage.train, coverage.classifier = uneven, Nearest(uneven)
+    model.sample_images = lambda n, *, labels, **_: session.draw(model, n, seed=0, labels=labels)
+    coverage.look(model, monitor)
+    assert monitor.record()["class_kl"] < 1e-3
+
+
+def test_a_conditional_generator_needs_labels_to_be_judged_by(uneven):
+    model = models.build("projection-gan", channels=1, height=8, width=8, levels=uneven.levels, classes=2)
+    with pytest.raises(ValueError, match="expected labels for a model of 2 classes; got images without labels"):
+        labels_in_shares(model, replace(uneven, labels=None), 4)
+    assert labels_in_shares(model, uneven, 100, 1).bincount().tolist() == [97, 3]
+    first, more = (labels_in_shares(model, uneven, count, 1) for count in (40, 250))
+    assert torch.equal(first, more[:40]) and 240 <= more.bincount()[0] <= 244

@@ -1,5 +1,7 @@
 """What a model is given of the data, and the refusal of data that are not the model's."""
 
+import torch
+
 from genfast.data.pairs import PairData
 
 
@@ -54,6 +56,19 @@ def check_pairs(kind, takes_pairs, data):
         raise ValueError(f"{data.name}: expected {expected}; got images without a source")
     if isinstance(data, PairData) and not takes_pairs:
         raise ValueError(f"{data.name}: expected images for a {kind}, which takes no source; got pairs")
+
+
+def labels_in_shares(model, data, count, seed=0):
+    """Labels to ask a model for where its samples are compared with the data: int64 [count], each class in the share
+    that it has there, the first of more the same; None without classes.
+
+    Raises: ValueError for data that are not the model's, as `inputs`.
+    """
+    if not getattr(model.config, "classes", 0):
+        return None
+    check(model, data)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data.labels[order[torch.arange(count) % len(data)]]
 
 
 def batches(parts, size):

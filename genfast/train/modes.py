@@ -1,5 +1,6 @@
 """Which classes a generator makes while it trains: `--coverage-every`."""
 
+from genfast.train.inputs import labels_in_shares
 from genfast.train.quality import run_classifier
 
 SAMPLES = 512  # of each look, always of the same latents
@@ -21,7 +22,7 @@ class ModeCoverage:
     """
 
     def __init__(self, train, valid, updates, out, device):
-        self.labels, self.classes = train.labels, train.classes
+        self.train = train
         steps = min(STEPS, updates // SHARE)
         self.classifier, self.accuracy = run_classifier(train, valid, device=device, steps=steps, folder=out)
 
@@ -33,8 +34,8 @@ class ModeCoverage:
 
     def look(self, model, monitor):
         """Count the classes of samples of a model as it is."""
-        labels = None
-        if classes := getattr(model.config, "classes", 0):
-            labels = self.labels.new_tensor(range(SAMPLES)).remainder(classes).to(next(model.parameters()).device)
+        labels = labels_in_shares(model, self.train, SAMPLES)
+        if labels is not None:
+            labels = labels.to(next(model.parameters()).device)
         samples = model.sample_images(SAMPLES, seed=0, first=0, temperature=1.0, labels=labels)
-        monitor.cover(self.classifier.predict(samples), self.labels, self.classes)
+        monitor.cover(self.classifier.predict(samples), self.train.labels, self.train.classes)

@@ -15,7 +15,7 @@ from genfast.train.adversarial import fit_adversarial
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.codes import check_prior, code_data, is_codes, take_in
 from genfast.train.config import config_type, is_adversarial
-from genfast.train.inputs import batches, check, check_pairs, inputs
+from genfast.train.inputs import batches, check, check_pairs, inputs, labels_in_shares
 from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import counter, progress_bar, track
@@ -163,13 +163,16 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
 
 
 def _sample_lines(model, training, held_out, features, seed, target):
-    def drawn(count):
-        return draw(model, count, seed=seed, labels=sample_labels(model, count))
+    def asked(count):
+        return labels_in_shares(model, training, count, seed)
 
-    asked = (lambda count: sample_labels(model, count)) if getattr(model.config, "classes", 0) else None
-    options = {"features": features, "asked": asked, "device": next(model.parameters()).device, "seed": seed}
+    def drawn(count):
+        return draw(model, count, seed=seed, labels=asked(count))
+
+    conditional = getattr(model.config, "classes", 0)
+    options = {"features": features, "asked": asked if conditional else None, "device": next(model.parameters()).device}
     folder = target if (Path(target) / "metrics.jsonl").is_file() else None
-    return sample_quality(drawn, training, held_out, **options, folder=folder)
+    return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder)
 
 
 @torch.no_grad()
