@@ -47,6 +47,9 @@ struct Classes {
   int64_t parts, lowest, length;  // a part is `length` samples from t + lowest on
   int64_t block;                  // t of a block of columns
 
+  // Whether each of one or two classes has so many taps.
+  bool each(int64_t taps) const { return begins[1] == taps && begins[count] == count * taps; }
+
   static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
   static int64_t bytes(const Axis& a) {
     return Scratch::bytes<int64_t>(min(a.up, a.out) + 1) + 3 * Scratch::bytes<int64_t>(a.taps);
@@ -167,14 +170,17 @@ GENFAST_INLINE void store_vector(S* to, Vector<Arithmetic<S>> x, int64_t left) {
     store(to, x, left);
 }
 
-// sum[v] = the outputs t + v lanes and so on of a class: lines, then taps ascending.
-template <class T, int V>
+// sum[v] = the outputs t + v lanes and so on of a class: lines, then taps ascending. Each class has kTaps taps, any
+// number if that is 0: known numbers of taps and lines halve the time of small filters.
+template <class T, int V, int kTaps = 0>
 GENFAST_INLINE void sum_taps(const Classes& classes, int64_t c, const Line<T>* lines, int64_t count, int64_t t,
                              Vector<T> (&sum)[V]) {
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) sum[v] = broadcast(T(0));
+  const int64_t first = kTaps ? c * kTaps : classes.begins[c], last = kTaps ? first + kTaps : classes.begins[c + 1];
   for (const Line<T>* line = lines; line < lines + count; ++line)
-    for (int64_t n = classes.begins[c]; n < classes.begins[c + 1]; ++n) {
+#pragma GCC unroll 4
+    for (int64_t n = first; n < last; ++n) {
       const Vector<T> tap = broadcast(line->taps[n]);
       const T* at = line->row + classes.offset[n] + t;
 #pragma GCC unroll 4
@@ -183,13 +189,13 @@ GENFAST_INLINE void sum_taps(const Classes& classes, int64_t c, const Line<T>* l
 }
 
 // The outputs of V vectors of t. `width` outputs are left.
-template <class T, int V, class S>
+template <class T, int V, int kTaps, class S>
 GENFAST_INLINE void filter_vectors(const Classes& classes, const Line<T>* lines, int64_t count, int64_t t,
                                    int64_t width, S* to) {
   constexpr int64_t lanes = kLanes<T>;
   Vector<T> even[V], odd[V];
-  sum_taps<T, V>(classes, 0, lines, count, t, even);
-  if (classes.classes == 2) sum_taps<T, V>(classes, 1, lines, count, t, odd);
+  sum_taps<T, V, kTaps>(classes, 0, lines, count, t, even);
+  if (classes.classes == 2) sum_taps<T, V, kTaps>(classes, 1, lines, count, t, odd);
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
     if (classes.classes == 2) {
@@ -202,18 +208,27 @@ GENFAST_INLINE void filter_vectors(const Classes& classes, const Line<T>* lines,
   }
 }
 
+// `width` outputs of a row, of one class or of two.
+template <class T, int kTaps, class S>
+void filter_classes(const Classes& classes, const Line<T>* lines, int64_t count, int64_t width, S* to) {
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t apart = classes.classes;
+  int64_t t = 0;
+  for (; (t + kTogether * lanes) * apart <= width; t += kTogether * lanes)
+    filter_vectors<T, kTogether, kTaps>(classes, lines, count, t, width - t * apart, to + t * apart);
+  for (; t * apart < width; t += lanes)
+    filter_vectors<T, 1, kTaps>(classes, lines, count, t, width - t * apart, to + t * apart);
+}
+
 // `width` outputs of a row.
 template <class T, class S>
 void filter_row(const Classes& classes, const Line<T>* lines, int64_t count, int64_t width, S* to) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t apart = classes.classes;
   if (classes.count == apart && apart <= 2) {
-    int64_t t = 0;
-    for (; (t + kTogether * lanes) * apart <= width; t += kTogether * lanes)
-      filter_vectors<T, kTogether>(classes, lines, count, t, width - t * apart, to + t * apart);
-    for (; t * apart < width; t += lanes)
-      filter_vectors<T, 1>(classes, lines, count, t, width - t * apart, to + t * apart);
-    return;
+    if (classes.each(2)) return filter_classes<T, 2>(classes, lines, count, width, to);
+    if (classes.each(4)) return filter_classes<T, 4>(classes, lines, count, width, to);
+    return filter_classes<T, 0>(classes, lines, count, width, to);
   }
   for (int64_t c = 0; c < min(classes.count, width); ++c)
     for (int64_t t = 0, at = c; at < width; t += lanes) {
@@ -225,27 +240,36 @@ void filter_row(const Classes& classes, const Line<T>* lines, int64_t count, int
     }
 }
 
-// to = the sum of lines, each times its tap.
-template <class T, int V, class S>
+// to = the sum of lines, each times its tap; kCount of them, any number if that is 0.
+template <class T, int V, int kCount, class S>
 GENFAST_INLINE void add_vectors(const Line<T>* lines, int64_t count, int64_t at, int64_t width, S* to) {
+  const int64_t last = kCount ? kCount : count;
   Vector<T> sum[V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) sum[v] = broadcast(T(0));
-  for (const Line<T>* line = lines; line < lines + count; ++line) {
-    const Vector<T> tap = broadcast(*line->taps);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[v] = fma(tap, load(line->row + at + v * kLanes<T>), sum[v]);
+  for (int64_t n = 0; n < last; ++n) {
+    const Vector<T> tap = broadcast(*lines[n].taps);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[v] = fma(tap, load(lines[n].row + at + v * kLanes<T>), sum[v]);
   }
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) store_vector<V>(to + at + v * kLanes<T>, sum[v], width - at - v * kLanes<T>);
 }
 
-template <class T, class S>
-void add_rows(const Line<T>* lines, int64_t count, int64_t width, S* to) {
+template <class T, int kCount, class S>
+void add_lines(const Line<T>* lines, int64_t count, int64_t width, S* to) {
   int64_t at = 0;
   for (; at + kTogether * kLanes<T> <= width; at += kTogether * kLanes<T>)
-    add_vectors<T, kTogether>(lines, count, at, width, to);
-  for (; at < width; at += kLanes<T>) add_vectors<T, 1>(lines, count, at, width, to);
+    add_vectors<T, kTogether, kCount>(lines, count, at, width, to);
+  for (; at < width; at += kLanes<T>) add_vectors<T, 1, kCount>(lines, count, at, width, to);
+}
+
+template <class T, class S>
+void add_rows(const Line<T>* lines, int64_t count, int64_t width, S* to) {
+  if (count == 2) return add_lines<T, 2>(lines, count, width, to);
+  if (count == 4) return add_lines<T, 4>(lines, count, width, to);
+  add_lines<T, 0>(lines, count, width, to);
 }
 
 // The rows that an output row reads: `count` of them, the last is `row`, which meets tap `tap`, and each before it the
