@@ -96,7 +96,8 @@ def _samples(model, source, training, args):
     held_out = held_out_data(source, None)
     options = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target, "shown": True}
     classifier, _ = run_classifier(training, held_out, **options)
-    real = classifier.features(training.images[: max(args.images, 1000)])
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(args.seed))  # of any classes
+    real = classifier.features(training.images[order[: max(args.images, 1000)]])
     inside = metrics.looks_real(real, classifier.features(samples)).cpu()
     predicted = torch.where(inside, classifier.predict(samples).cpu(), -1)
     return metrics.mode_coverage(predicted, training.labels, training.classes), variance

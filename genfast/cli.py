@@ -114,7 +114,7 @@ def _evaluate_options(parser):
     add_split(parser)
     parser.add_argument("--batch", type=count, default=250, help="images per batch (250)")
     add_device(parser)
-    parser.add_argument("--images", type=count, help="only the first so many images (all)", metavar="N")
+    parser.add_argument("--images", type=count, help="only so many images: the first, of a GAN any (all)", metavar="N")
     text = "importance samples of each image, for models with latents (5000)"
     parser.add_argument("--samples", type=count, default=5000, help=text)
     parser.add_argument("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")

@@ -367,6 +367,15 @@ def test_duality_gap_leaves_everything_as_it_was():
     assert one == other != duality_gap(model, data, steps=5, seed=2)
 
 
+def test_duality_gap_is_that_of_shuffled_data_where_they_are_sorted():
+    """The last of them are of modes that a discriminator would not see while it is trained."""
+    x, modes = RING.sample(2048, torch.Generator().manual_seed(0))
+    gaps = [
+        duality_gap(Known(0.7, "non-saturating"), (x[order],), steps=20) for order in (modes.argsort(), slice(None))
+    ]
+    assert gaps[0].discriminator == pytest.approx(gaps[1].discriminator, abs=0.03), gaps
+
+
 def test_duality_gap_refuses_what_it_cannot_play():
     with pytest.raises(ValueError, match="duality_gap: data must hold at least 4 samples; got 3"):
         duality_gap(RingGAN(), (torch.zeros(3, 2),))

@@ -269,3 +269,28 @@ def test_a_conditional_generator_needs_labels_to_be_judged_by(uneven):
     assert labels_in_shares(model, uneven, 100, 1).bincount().tolist() == [97, 3]
     first, more = (labels_in_shares(model, uneven, count, 1) for count in (40, 250))
     assert torch.equal(first, more[:40]) and 240 <= more.bincount()[0] <= 244
+
+
+@pytest.fixture
+def by_class(data):
+    train, _ = data
+    order = train.labels.argsort(stable=True)
+    return replace(train, images=train.images[order], labels=train.labels[order])
+
+
+def test_images_that_are_sorted_by_class_are_judged_as_any_others(by_class, monkeypatch):
+    """The first 1000 of them are of eight classes: those of the others would have nothing real beside them."""
+    assert by_class.labels[:1000].max() == 7
+    found = judged(monkeypatch, by_class, "dcgan", 1000)
+    assert found.hit == 10 and found.outside < 0.1
+    some = session.any_images(by_class, 200, seed=1)
+    assert len(some) == 200 and set(some.labels.tolist()) == set(range(10)) and some.name.endswith(", any 200")
+    assert set(zip(map(bytes, some.images.flatten(1).numpy()), some.labels.tolist(), strict=True)) <= set(
+        zip(map(bytes, by_class.images.flatten(1).numpy()), by_class.labels.tolist(), strict=True)
+    )
+    assert session.any_images(by_class, None, seed=1) is by_class
+
+
+def test_evaluate_compares_samples_with_any_of_the_images(run, genfast, quick):
+    code, out, err = genfast("evaluate", run, "--images", 50, "--features", "pixels")
+    assert code == 0 and "digits[test], any 50: 50 images" in out, err

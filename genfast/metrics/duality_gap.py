@@ -24,7 +24,8 @@ LOOKS = 5  # how often a response is measured on its way
 class DualityGap:
     """`gap` is `discriminator` - `generator`, at least 0: the value of the game after the best response of the one, and
     of the other; `value`: that of the present pair. `accuracy`: of the best discriminator found, on samples that it was
-    not trained on; where that is not above 1/2 the generator has nothing left to learn from this kind of network."""
+    not trained on but chosen by, which flatters it a little; where that is not above 1/2 the generator has nothing left
+    to learn from this kind of network."""
 
     gap: float
     value: float
@@ -39,8 +40,11 @@ def duality_gap(model, data, *, loss=None, steps=100, batch=64, rate=1e-3, measu
     V is minus the loss of the discriminator without penalties: -log 4 at the equilibrium of the sigmoid losses, -2 of
     hinge, -1/4 of least squares, -log 2 of the relativistic one, 0 of Wasserstein. Each response trains a copy of one
     side against the other, by its own loss and Adam, and is measured on data that it does not see and on the same
-    latents, `LOOKS` times on its way; the best counts, the present pair too, so that the gap is never negative. It is a
-    lower bound: longer responses find no less.
+    latents, `LOOKS` times on its way; the best counts, the present pair too, so that the gap is never negative.
+
+    Short responses find less than the best ones would. On the other hand the best of several noisy measurements is
+    taken, all of the same samples: at an equilibrium, where no response gains anything, the gap is a little above 0
+    and the accuracy a little above 1/2, by less the more samples are measured on.
 
     The model and the random state of torch stay as they were.
 
@@ -50,8 +54,8 @@ def duality_gap(model, data, *, loss=None, steps=100, batch=64, rate=1e-3, measu
         data: the tensors of the training data, (images,) or (images, labels), [N, ...] each on the model's device.
         loss: a name of `genfast.metrics.discriminator.LOSSES`; None: the model's `adversarial_loss`.
         steps, batch, rate: updates of a response, samples in each, learning rate.
-        measured: samples to measure on, the last ones; at most half of the data.
-        seed: of batches and latents.
+        measured: samples to measure on, at most half of the data.
+        seed: of batches, latents, and which samples are measured on.
         progress: called with 1 after each update.
     Returns: DualityGap.
     Raises: ValueError for another loss or too few data; FloatingPointError for a value that is not finite.
@@ -63,7 +67,8 @@ def duality_gap(model, data, *, loss=None, steps=100, batch=64, rate=1e-3, measu
     if len(data[0]) < 4:
         raise ValueError(f"duality_gap: data must hold at least 4 samples; got {len(data[0])}")
     apart = min(measured, len(data[0]) // 2)
-    seen, unseen = tuple(part[:-apart] for part in data), tuple(part[-apart:] for part in data)
+    order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(seed)).to(data[0].device)
+    seen, unseen = (tuple(part[rows] for part in data) for rows in (order[apart:], order[:apart]))
     device = next(model.parameters()).device
     # A batch as large as can be: batch statistics and the pairs of relativistic losses are those of training.
     parts = list(zip(*(part.split(min(batch, apart)) for part in unseen), strict=True))

@@ -134,12 +134,17 @@ def evaluate(target, data_options, split, batch, device="cpu", *, samples=5000, 
     """Lines of a report: the model's NLL on held-out images, and what simpler models make of them.
 
     Of a model with Gaussian latents `samples` and `seed` are those of its `log_prob`. `images`: how many, the first
-    of the held-out ones; None: all. `features`: of the samples of a model without a likelihood, as `sample_quality`.
+    of the held-out ones, but any of them where samples are compared with them; None: all. `features`: of the samples
+    of a model without a likelihood, as `sample_quality`.
     """
     check_count("evaluate", 0, 0, seed)
     model = open_model(target).to(pick_device(device))
     source = data_of(target, data_options)
-    held_out = first_images(held_out_data(source, split), images)
+    held_out = held_out_data(source, split)
+    if is_adversarial(model) and not isinstance(model, models.Pix2Pix):
+        held_out = any_images(held_out, images, seed)
+    else:
+        held_out = first_images(held_out, images)
     check(model, held_out)
     training, dims = load_data(source, "train"), held_out.images[0].numel()
     yield f"{held_out.name}: {len(held_out)} images"
@@ -195,6 +200,15 @@ def first_images(data, count):
         return replace(data, **parts, name=f"{data.name}, the first {count}")
     labels = None if data.labels is None else data.labels[:count]
     return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
+
+
+def any_images(data, count, seed):
+    """`count` images of data by the seed, or all for None: of all classes, even of a file that is sorted by them."""
+    if count is None or count >= len(data):
+        return data
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    labels = None if data.labels is None else data.labels[rows]
+    return replace(data, images=data.images[rows], labels=labels, name=f"{data.name}, any {count}")
 
 
 def nll_table(model, training, held_out, batch=250, *, samples=5000, seed=0):
