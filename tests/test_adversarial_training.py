@@ -116,6 +116,25 @@ def test_an_early_interruption_leaves_a_model(tmp_path):
     assert genfast.sample(models.load(tmp_path / "model"), 2).shape == (2, 1, 4, 4)
 
 
+def test_an_interruption_leaves_the_model_of_its_last_step(tmp_path):
+    """Not that of a `save_every` before it; nor half of one, where the run had been killed while it wrote the first."""
+
+    def stop(step):
+        return lambda record: record["step"] == step and os.kill(os.getpid(), signal.SIGINT)
+
+    settings = config(log_every=1, save_every=5)
+    for step in (6, 8):
+        result = fit_adversarial(
+            gan(), TRAIN, VALID, settings, tmp_path, progress=stop(step), resume=(tmp_path / "checkpoint").is_dir()
+        )
+        assert result.reason == "interrupted" and 5 < result.step < 10
+        tensors = load_checkpoint(tmp_path)[0]
+        kept = models.load(tmp_path / "model").state_dict()
+        for name in ("generator.input.weight", "discriminator.output.weight"):
+            assert torch.equal(kept[name], tensors[f"averaged.{name}"]), name
+        (tmp_path / "model" / "config.json").unlink()
+
+
 def test_history_and_seed_do_matter(tmp_path, whole):
     """The exact comparisons above would see them lost."""
     for name, changes in (("a", {}), ("b", {"historical": 0.1, "seed": 1})):

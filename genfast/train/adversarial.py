@@ -22,7 +22,7 @@ PREVIEWED = 36
 
 @dataclass
 class AdversarialResult(RunResult):
-    """`reason` is finished, interrupted or minutes; RUN/model has the averaged generator of the last step."""
+    """`reason` is finished, interrupted or minutes; RUN/model has the averaged generator of the last step in each."""
 
     def __str__(self):
         return "samples/ shows how the images came to be"
@@ -190,9 +190,9 @@ class AdversarialRun(Loop):
             self.averaged.settle()
 
     def save_model(self):
+        self.check_finite()
         self.settle()
         self.averaged.save_pretrained(self.out / "model")
-        self.has_model = True
 
     def save(self):
         for name, value in self.model.state_dict().items():
@@ -213,7 +213,6 @@ class AdversarialRun(Loop):
         for side, average in self.historical.items():
             average.load_state_dict(unprefixed(f"historical.{side}", tensors))
         self.norms = {side: tensors[f"norm.{side}"].to(self.device) for side in SIDES}
-        self.has_model = (self.out / "model").is_dir()
 
 
 def rate_share(step, steps, config):

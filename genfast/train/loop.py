@@ -65,9 +65,10 @@ def pick_device(name):
 class Loop:
     """All the state of one training run; `save` and `restore` hold what resuming needs, and nothing else changes.
 
-    A subclass sets `optimizers` (their prefix in the checkpoint: the optimizer) and `has_model` (whether RUN/model was
-    written), and defines `update` (one step), `after_update`, `check_finite`, `save_model` and `result(reason)`; what
-    else it has to remember it adds to `tensors` and `state`, and takes back in `load`.
+    A subclass sets `optimizers` (their prefix in the checkpoint: the optimizer) and `has_model` (whether RUN/model is
+    to stay as it is when the run is interrupted), and defines `update` (one step), `after_update`, `check_finite`,
+    `save_model` and `result(reason)`; what else it has to remember it adds to `tensors` and `state`, and takes back in
+    `load`.
     """
 
     has_model = False
