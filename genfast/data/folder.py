@@ -15,7 +15,8 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     """Images below `folder`, from its subfolder `split` if it has such subfolders, else split 80 / 10 / 10.
 
     One channel if all are grey, else three. `size` crops each to a centred square and resizes it; `levels`
-    keeps the top of the 256 grey values. Broken files are counted, or with `strict` refused by name.
+    keeps the top of the 256 grey values. Broken files are counted, or with `strict` refused by name. What becomes of
+    alpha, of 16 bits and of a camera's orientation `read_image` says.
     """
     check_split(split)
     folder = Path(folder)
@@ -33,12 +34,12 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     chosen = split_indices(len(everything), split)
     files = image_files(folder / split) if named else [everything[i] for i in chosen]
     channels = 1 if all(is_grey(path) for path in everything) else 3
-    images, skipped = _decode(files, channels, size, strict)
+    images, broken = _decode(files, channels, size, strict)
     if not images:
-        got = f"{skipped} broken files of {len(files)}"
+        got = f"{len(broken)} broken files of {len(files)}" + (f", {files[0]}: {broken[0]}" if broken else "")
         raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
     stack = np.stack([image for _, image in _same_size(images)])
-    return image_data(quantise(stack, levels).transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", skipped)
+    return image_data(quantise(stack, levels).transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", len(broken))
 
 
 def read_images(paths, channels, levels):
@@ -56,8 +57,12 @@ def read_images(paths, channels, levels):
 
 
 def image_files(folder):
-    """The files below a folder whose names end as those of images do, in order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The files below a folder whose names end as those of images do, in order.
+
+    Not those whose names, or whose folders' names below it, begin with a dot, nor those in folders that are links.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def is_grey(path):
@@ -66,34 +71,62 @@ def is_grey(path):
 
     try:
         with Image.open(path) as image:
+            if image.mode == "P":
+                palette = np.asarray(image.getpalette()).reshape(-1, 3)
+                return bool((palette == palette[:, :1]).all())
             return image.mode in GREY
     except Exception:  # a broken file says nothing about the colours of the others; _decode reports it
         return True
 
 
 def _decode(files, channels, size, strict):
-    images, skipped = [], 0
+    """([(path, image)], what is wrong with each of the others)."""
+    images, broken = [], []
     for path in files:
         try:
             images.append((path, read_image(path, channels, size)))
         except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
             if strict:
                 raise ValueError(f"{path}: expected a readable image; got {error}") from None
-            skipped += 1
-    return images, skipped
+            broken.append(str(error).replace("\n", " "))
+    return images, broken
 
 
 def read_image(path, channels, size=None):
-    """An image file as uint8 [H, W, C] of 1 or 3 channels; cropped to a centred square of `size` pixels if given."""
+    """An image file as uint8 [H, W, C] of 1 or 3 channels; cropped to a centred square of `size` pixels if given.
+
+    Turned as its EXIF orientation says. What is transparent lies on black. Of 16 bits of grey the upper 8 are kept; 32
+    bits are taken for 8 where no value is above 255, else for 16.
+
+    Raises: ValueError for pixels that are floats or need more than 16 bits; what Pillow raises for a broken file.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it instead of scaling
-            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        image = _eight_bits(ImageOps.exif_transpose(image))
+        if image.mode[-1] in "Aa" or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         image = image.convert("L" if channels == 1 else "RGB")
         if size is not None:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BOX)
         return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _eight_bits(image):
+    """An image whose grey values may have more than 8 bits, which `convert` would clip instead of scaling."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("expected pixels of 8 or 16 bits; got floats (mode F), whose range is not known")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= 2**16:
+        raise ValueError(f"expected pixels of 8 or 16 bits; got values from {low} to {high} (mode {image.mode})")
+    shift = 0 if image.mode == "I" and high < 256 else 8
+    return Image.fromarray((values >> shift).astype(np.uint8))
 
 
 def _same_size(images):
