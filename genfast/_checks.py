@@ -38,6 +38,15 @@ def check_whole(op, name, value, low, end):
         raise ValueError(f"{op}: {name} must lie in [{low}, {_power(end)}); got {value}")
 
 
+def check_sizes(layer, **sizes):
+    """Each is an int of at least 1."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{layer}: {name} must be an int; got {value!r}")
+        if value < 1:
+            raise ValueError(f"{layer}: {name} must be at least 1; got {value}")
+
+
 def _power(number):
     return f"2**{number.bit_length() - 1}" if number > 1 and number & (number - 1) == 0 else str(number)
 

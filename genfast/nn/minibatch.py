@@ -6,6 +6,7 @@ import torch
 from torch import distributed, nn
 
 from genfast import ops
+from genfast._checks import check_sizes
 
 
 class MinibatchDiscrimination(nn.Module):
@@ -31,7 +32,7 @@ class MinibatchDiscrimination(nn.Module):
 
     def __init__(self, features, kernels, dim, gather=False):
         super().__init__()
-        _check_sizes("MinibatchDiscrimination", features=features, kernels=kernels, dim=dim)
+        check_sizes("MinibatchDiscrimination", features=features, kernels=kernels, dim=dim)
         self.features, self.kernels, self.dim, self.gather = features, kernels, dim, gather
         self.weight = nn.Parameter(torch.empty(features, kernels, dim))
         self.reset_parameters()
@@ -70,7 +71,7 @@ class MinibatchStddev(nn.Module):
 
     def __init__(self, group=4, channels=1):
         super().__init__()
-        _check_sizes("MinibatchStddev", group=group, channels=channels)
+        check_sizes("MinibatchStddev", group=group, channels=channels)
         if group < 2:
             raise ValueError(f"MinibatchStddev: group must be at least 2, as one image has no deviation; got {group}")
         self.group, self.channels = group, channels
@@ -120,11 +121,3 @@ class _Returned(torch.autograd.Function):
     @staticmethod
     def backward(ctx, second):
         return _Others.apply(second)
-
-
-def _check_sizes(layer, **sizes):
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{layer}: {name} must be an int; got {value!r}")
-        if value < 1:
-            raise ValueError(f"{layer}: {name} must be at least 1; got {value}")

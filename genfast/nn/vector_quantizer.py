@@ -4,6 +4,7 @@ import torch
 from torch import distributed, nn
 
 from genfast import ops
+from genfast._checks import check_sizes
 
 
 class VectorQuantizer(nn.Module):
@@ -42,7 +43,7 @@ class VectorQuantizer(nn.Module):
         self, codes, features, *, ema=True, decay=0.99, commitment=0.25, restart=0.1, from_batch=True, epsilon=1e-5
     ):
         super().__init__()
-        _check_sizes("VectorQuantizer", codes=codes, features=features)
+        check_sizes("VectorQuantizer", codes=codes, features=features)
         for name, value in (("decay", decay), ("restart", restart)):
             if not 0 <= value < 1:
                 raise ValueError(f"VectorQuantizer: {name} must lie in [0, 1); got {value!r}")
@@ -172,7 +173,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def __init__(self, stages, codes, features, **options):
         super().__init__()
-        _check_sizes("ResidualVectorQuantizer", stages=stages)
+        check_sizes("ResidualVectorQuantizer", stages=stages)
         self.stages = nn.ModuleList(VectorQuantizer(codes, features, **options) for _ in range(stages))
 
     def forward(self, x):
@@ -209,14 +210,6 @@ class ResidualVectorQuantizer(nn.Module):
 
     def extra_repr(self):
         return f"{len(self.stages)}"
-
-
-def _check_sizes(layer, **sizes):
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{layer}: {name} must be an int; got {value!r}")
-        if value < 1:
-            raise ValueError(f"{layer}: {name} must be at least 1; got {value}")
 
 
 def _check_codes(layer, codes, count, dims):
