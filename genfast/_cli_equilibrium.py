@@ -13,7 +13,7 @@ from genfast.train.inputs import inputs, labels_in_shares
 from genfast.train.metrics_log import read_metrics
 from genfast.train.progress import counter
 from genfast.train.quality import run_classifier
-from genfast.train.runs import open_model
+from genfast.train.runs import STANDING, open_model
 from genfast.train.session import data_of, draw, held_out_data, load_data
 from genfast.train.trainer import pick_device
 
@@ -29,7 +29,7 @@ def equilibrium_options(parser):
     parser.add_argument("--gap-steps", type=count, default=100, help="updates of either side for it (100)", metavar="K")
     parser.add_argument("--gap-rate", type=positive, default=1e-3, help="their learning rate (0.001)", metavar="LR")
     parser.add_argument("--seed", type=int, default=0, help="of samples, classifier and gap (0)")
-    parser.add_argument("--out", metavar="FILE.png", help="where the plot goes (RUN/equilibrium.png)")
+    parser.add_argument("--out", metavar="FILE.png", help=f"where the plot goes (RUN/{STANDING})")
     add_device(parser)
 
 
@@ -39,7 +39,7 @@ def run_equilibrium(args):
     if not is_adversarial(model):
         raise ValueError(f"{args.target}: expected a run of a GAN; got a {model.name}")
     records = monitored(args.target)
-    path = Path(args.out) if args.out else Path(args.target) / "equilibrium.png"
+    path = Path(args.out) if args.out else Path(args.target) / STANDING
     writable_folder(path.parent)
     source = data_of(args.target, data_options(args))
     training = load_data(source, "train")

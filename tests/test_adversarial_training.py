@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_an_interruption_leaves_the_model_of_its_last_step(tmp_path):
         for name in ("generator.input.weight", "discriminator.output.weight"):
             assert torch.equal(kept[name], tensors[f"averaged.{name}"]), name
         (tmp_path / "model" / "config.json").unlink()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(tmp_path, capsys):
+    command = ["train", "dcgan", "--preset", "digits", "--steps", "2", "--features", "4", "--device", "cpu"]
+    command += ["--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    for name in ("checkpoint", "model", "samples"):
+        shutil.rmtree(tmp_path / name)
+    assert cli.main([*command, "--resume"]) != 0
+    text = "got none: a run that was stopped before its first starts again without --resume"
+    assert text in capsys.readouterr().err
+    assert cli.main(command) == 0
 
 
 def test_history_and_seed_do_matter(tmp_path, whole):

@@ -171,6 +171,10 @@ def test_resuming_keeps_the_condition(genfast, data, tmp_path):
 WRONG = [
     (["train", "gated-pixelcnn", "--conditional", "--data", "{bare}"], "expected labels, or --no-conditional; got"),
     (["train", "gated-pixelcnn", "--preset", "digits", "--data", "photos"], "expected labels, or --no-conditional"),
+    (
+        ["train", "projection-gan", "--data", "{bare}"],
+        "expected labels, which a projection-gan needs; got images without",
+    ),
     (["train", "gated-pixelcnn", "--data", "{bare}", "--init-from", "{run}"], "expected labels for a model of 4"),
     (["train", "gated-pixelcnn", "--conditional", "--data", "{more}", "--init-from", "{run}", *TINY], "of shape (5, "),
     (["train", "gated-pixelcnn", "--data", "digits", "--init-from", "{run}"], "(1, 4, 4, 3); got (1, 8, 8, 16)"),

@@ -110,6 +110,8 @@ def test_equilibrium_says_a_verdict_and_draws_it(run, genfast, quick, tmp_path):
     assert Image.open(run / "equilibrium.png").size[0] > 500
     code, again, _ = genfast("equilibrium", run, "--images", 100, "--out", tmp_path / "plot.png")
     assert code == 0 and (tmp_path / "plot.png").is_file() and "duality gap" not in again
+    clear_run(run)
+    assert not list(run.iterdir()), "a plot of the run before would be taken for one of the next"
 
 
 def test_equilibrium_refuses_what_is_no_run_of_a_gan(genfast, tmp_path):

@@ -30,7 +30,8 @@ def load_checkpoint(run):
 
     path = checkpoint_path(run)
     if not path.is_file():
-        raise FileNotFoundError(f"{run}: expected a checkpoint {path} to resume from; got none")
+        got = "none: a run that was stopped before its first starts again without --resume"
+        raise FileNotFoundError(f"{run}: expected a checkpoint {path} to resume from; got {got}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -12,6 +12,7 @@ from genfast import models
 from genfast._files import read_json, write_json
 
 CONFIG = "config.json"
+STANDING = "equilibrium.png"  # where `genfast equilibrium` draws, if not told otherwise
 
 
 def save_run(out, model, model_config, train_config, data, **about):
@@ -55,7 +56,7 @@ def clear_run(out):
     """Remove what an earlier run left in `out`, and nothing else."""
     for name in ("checkpoint", "model", "samples", "classifier"):
         shutil.rmtree(Path(out) / name, ignore_errors=True)
-    for name in (CONFIG, "metrics.jsonl"):
+    for name in (CONFIG, "metrics.jsonl", STANDING):
         (Path(out) / name).unlink(missing_ok=True)
 
 

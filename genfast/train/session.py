@@ -92,7 +92,8 @@ def _fixed_by(model, data, conditional):
     if not conditional:
         return fixed | ({"classes": 0} if needs_labels(model) else {})  # which its config refuses
     if data.labels is None:
-        raise ValueError(f"{data.name}: expected labels, or --no-conditional; got images without labels")
+        expected = f"labels, which a {model} needs" if needs_labels(model) else "labels, or --no-conditional"
+        raise ValueError(f"{data.name}: expected {expected}; got images without labels")
     return fixed | {"classes": data.classes}
 
 
