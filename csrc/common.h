@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#define GENFAST_INLINE inline __attribute__((always_inline))
+
 namespace genfast {
 
 struct bfloat16 {
@@ -17,44 +19,42 @@ using Body = void (*)(int64_t begin, int64_t end, void* context);
 void parallel_for(int64_t count, Body body, void* context, int64_t grain = 1);
 
 // The grain of a loop whose every step takes `elements` cheap elements.
-inline __attribute__((always_inline)) int64_t grain_of(int64_t elements) {
-  return elements < 8192 ? 8192 / (elements > 0 ? elements : 1) : 1;
-}
+GENFAST_INLINE int64_t grain_of(int64_t elements) { return elements < 8192 ? 8192 / (elements > 0 ? elements : 1) : 1; }
 
 // Asks the system for huge pages behind a large output that is about to be written for the first time: fresh 4 KB
 // pages are faulted in one by one, which took a third of forward + backward at B=64, 28x28, C=16.
 void use_huge_pages(void* memory, int64_t bytes);
 
 // Scratch that a kernel takes once per piece of work; `failed` instead of an exception, because kernel files
-// are compiled without them.
+// are compiled without them. All of it is inlined: a copy of a function would be a symbol that the levels share.
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : memory_(nullptr), next_(0) {
+  GENFAST_INLINE explicit Scratch(int64_t bytes) : memory_(nullptr), next_(0) {
     if (posix_memalign(&memory_, 64, static_cast<size_t>(bytes > 0 ? bytes : 64))) memory_ = nullptr;
   }
-  ~Scratch() { free(memory_); }
+  GENFAST_INLINE ~Scratch() { free(memory_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  bool failed() const { return memory_ == nullptr; }
+  GENFAST_INLINE bool failed() const { return memory_ == nullptr; }
 
   template <class T>
-  T* take(int64_t count) {
+  GENFAST_INLINE T* take(int64_t count) {
     T* taken = reinterpret_cast<T*>(static_cast<char*>(memory_) + next_);
     next_ += bytes<T>(count);
     return taken;
   }
 
   template <class T>
-  static int64_t bytes(int64_t count) {
+  GENFAST_INLINE static int64_t bytes(int64_t count) {
     return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
   }
 
   // Gives back at its end what was taken within its life.
   class Frame {
    public:
-    explicit Frame(Scratch& of) : of_(of), next_(of.next_) {}
-    ~Frame() { of_.next_ = next_; }
+    GENFAST_INLINE explicit Frame(Scratch& of) : of_(of), next_(of.next_) {}
+    GENFAST_INLINE ~Frame() { of_.next_ = next_; }
     Frame(const Frame&) = delete;
     Frame& operator=(const Frame&) = delete;
 

@@ -54,8 +54,6 @@ struct ArithmeticOf<bfloat16> {
 template <class S>
 using Arithmetic = typename ArithmeticOf<S>::type;
 
-#define GENFAST_INLINE inline __attribute__((always_inline))
-
 // body(S()) with the storage type S that `type` names.
 template <class Body>
 int by_type(Type type, const Body& body) {
