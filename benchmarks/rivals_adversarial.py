@@ -21,7 +21,8 @@ def minibatch_discrimination_cdist(features, kernel, others):
 def minibatch_stddev_eager(x, group, channels):
     batch, features, height, width = x.shape
     parts = x.view(group, batch // group, channels, features // channels, height, width)
-    deviation = (parts.var(0, unbiased=False) + 1e-8).sqrt().mean((2, 3, 4))
+    # Not torch.var, which takes 30 times as long over dimension 0.
+    deviation = (((parts - parts.mean(0)) ** 2).mean(0) + 1e-8).sqrt().mean((2, 3, 4))
     return torch.cat((x, deviation.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)), 1)
 
 
