@@ -86,4 +86,24 @@ ADVERSARIAL = {
             "train": PROJECTION | {"steps": 9000, "lr": 1.5e-4, "ema": 0.999, "grid_every": 2.0},
         },
     },
+    "pix2pix": {
+        "digit-outlines": {
+            "data": "digit-outlines",
+            "model": {"features": 16, "patch": 1},
+            "train": {"steps": 2000, "batch": 8, "lr": 1e-3, "betas": (0.5, 0.999), "ema": 0.998, "grid_every": 5.0},
+        },
+        "photo-edges": {
+            "data": "photo-edges",
+            "model": {"features": 16, "halvings": 5},
+            "train": {
+                "steps": 4000,
+                "batch": 4,
+                "lr": 1e-3,
+                "betas": (0.5, 0.999),
+                "ema": 0.998,
+                "precision": "bfloat16",
+                "grid_every": 5.0,
+            },
+        },
+    },
 }
