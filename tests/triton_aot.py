@@ -65,3 +65,17 @@ def resources(compiled):
         ).stdout
     usage = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", listing))
     return int(usage["REG"]), int(usage["STACK"]), compiled.metadata.shared
+
+
+def measure(launch, count, capability):
+    """Yields (kernel's name, warps, registers, stack bytes, shared bytes, PTX) of each of the `count` launches that
+    `launch()` makes whose kernel is not another's."""
+    with record_launches() as recorded:
+        launch()
+    assert len(recorded) == count
+    seen = set()
+    for kernel, arguments, options in recorded:
+        compiled = compile_launch(kernel, arguments, options, capability)
+        if compiled.hash not in seen:
+            seen.add(compiled.hash)
+            yield kernel.__name__, compiled.metadata.num_warps, *resources(compiled), compiled.asm["ptx"]

@@ -98,17 +98,8 @@ LAUNCHES = {
 
 
 def measure(launches, dtype, capability):
-    """Yields (kernel's name, warps, registers, stack bytes, shared bytes, PTX) of every kernel that is not another."""
-    shared = mock.patch.object(_products, "shared_memory", lambda _: SHARED[capability])
-    with shared, triton_aot.record_launches() as recorded:
-        launches(dtype)
-    assert len(recorded) == LAUNCHES[launches]
-    seen = set()
-    for kernel, arguments, options in recorded:
-        compiled = triton_aot.compile_launch(kernel, arguments, options, capability)
-        if compiled.hash not in seen:
-            seen.add(compiled.hash)
-            yield kernel.__name__, compiled.metadata.num_warps, *triton_aot.resources(compiled), compiled.asm["ptx"]
+    with mock.patch.object(_products, "shared_memory", lambda _: SHARED[capability]):
+        yield from triton_aot.measure(lambda: launches(dtype), LAUNCHES[launches], capability)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
