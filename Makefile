@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
 
 # The tests import the installed package, and fail, not skip, where a native backend is missing. Without a GPU
-# Triton cannot serve this process: tests/test_triton.py then interprets and compiles its kernels in others.
+# Triton cannot serve this process: tests/triton/test_triton.py then interprets and compiles its kernels in others.
 REQUIRE = $(shell $(BIN)/python -c 'import torch; print("cpp,triton" if torch.cuda.is_available() else "cpp")')
 test: $(VENV)/installed lint
 	GENFAST_REQUIRE=$(REQUIRE) OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest $(PYTEST_ARGS)
@@ -51,10 +51,10 @@ sanitize: $(VENV)/installed
 	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE=GENFAST_SANITIZE=ON \
 		SKBUILD_INSTALL_STRIP=false $(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
 	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
-	$(UNDER_SANITIZERS) $(BIN)/python tests/overflow.py 2>&1 | grep heap-buffer-overflow
+	$(UNDER_SANITIZERS) $(BIN)/python tests/support/overflow.py 2>&1 | grep heap-buffer-overflow
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
-	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/test_pixel_program.py
-SANITIZE_TESTS ?= tests/test_every_op.py tests/test_every_op_reproducible.py tests/test_every_sampler.py tests/test_every_measure.py
+	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/engine/test_pixel_program.py
+SANITIZE_TESTS ?= tests/ops/test_every_op.py tests/ops/test_every_op_reproducible.py tests/ops/test_every_sampler.py tests/ops/test_every_measure.py
 
 clean:
 	rm -rf build $(VENV) runs

@@ -18,12 +18,12 @@ import torch
 
 import genfast
 from genfast import metrics
-from genfast._files import write_bytes, write_json
 from genfast.data.grid import grid, png
+from genfast.io import write_bytes, write_json
 from genfast.metrics.classifier import train_classifier
 from genfast.metrics.coverage import mode_coverage
 from genfast.train.metrics_log import read_metrics
-from genfast.train.runs import load_run, open_model
+from genfast.train.run_folder import load_run, open_model
 from genfast.train.session import load_data, sample_labels
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, Normal
 from torch.nn import functional as F
 
 from genfast import models
-from genfast._files import write_bytes
+from genfast.io import write_bytes
 
 CASES = {
     "MLP, 2 x 200 units, 50 latents": {"network": "mlp", "hidden": 200, "layers": 2, "latent": 50},

@@ -13,11 +13,11 @@ from statistics import median
 
 import genfast
 from genfast import metrics, report
-from genfast._files import write_bytes, write_json
+from genfast.io import write_bytes, write_json
 from genfast.train.inputs import batches, inputs
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
-from genfast.train.runs import load_run, open_model, shipped
+from genfast.train.run_folder import load_run, open_model, shipped
 from genfast.train.session import load_data
 from genfast.train.trainer import mean_nats, pick_device
 

@@ -20,7 +20,7 @@ import report
 import timing
 import torch
 
-from genfast import _backends
+from genfast._native import backends
 from genfast.reference import MEASURES, SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def main():
 
 def check():
     """Run the tests of the benchmarked ops in a process of its own; end here unless they pass."""
-    stems = dict.fromkeys(_backends.stem(op) for op in [*SPECS, *SAMPLERS, *MEASURES])
+    stems = dict.fromkeys(backends.stem(op) for op in [*SPECS, *SAMPLERS, *MEASURES])
     every = ("op", "op_reproducible", "sampler", "measure")
     tests = [*(f"test_every_{kind}.py" for kind in every), *(f"test_{stem}.py" for stem in stems)]
     paths = [ROOT / "tests" / test for test in tests]

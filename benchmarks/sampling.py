@@ -22,8 +22,8 @@ import torch
 from sampling_cases import CACHED, FULL
 
 from genfast import ops
-from genfast._files import write_bytes
-from genfast.sampling.engine import Engine
+from genfast.engine.engine import Engine
+from genfast.io import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RIVAL_SECONDS = 0.25  # a rival is timed on so many pixels as it makes in about this time

@@ -12,7 +12,7 @@ from genfast.models import build
 from genfast.nn import MaskedConv2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import everyday  # noqa: E402
+from support import everyday  # noqa: E402
 
 PLAIN = "PixelCNN, 7 layers of 3x3"
 LSTM = "Diagonal BiLSTM, 7 layers, h=16"

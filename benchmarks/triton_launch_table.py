@@ -14,7 +14,7 @@ import triton
 from genfast.kernels import _common, diagonal_lstm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import triton_aot  # noqa: E402
+from support import triton_aot  # noqa: E402
 
 # dtype, B, H, W, D, C: the shapes of the speed targets, then one for every other row of the tables.
 CASES = [

@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 
 import genfast
-from genfast import latent
-from genfast._files import write_bytes
+from genfast import tasks
 from genfast.data import load
 from genfast.data.grid import brightness, grid, png
-from genfast.train.runs import open_model
+from genfast.io import write_bytes
+from genfast.train.run_folder import open_model
 
 ACROSS, SIDE, MARGIN, TITLE = 10, 56, 12, 18
 
@@ -25,11 +25,11 @@ def panels(model, training, held_out, steps):
     yield "drawn from the model", genfast.sample(model, 2 * ACROSS, seed=0).unflatten(0, (2, ACROSS))
     yield "images, and their reconstructions", torch.stack((x, model.reconstruct(x)))
     ends = held_out.images[: 2 * ACROSS : 2][:3], held_out.images[1 : 2 * ACROSS : 2][:3]
-    yield "on the way from one image to another", latent.interpolate(model, *ends, ACROSS)
-    moved = latent.traverse(model, x[:1], steps=ACROSS, count=4, reference=held_out.images)
+    yield "on the way from one image to another", tasks.interpolate(model, *ends, ACROSS)
+    moved = tasks.traverse(model, x[:1], steps=ACROSS, count=4, reference=held_out.images)
     yield "one image, its four most active latents moved", moved.images[0]
-    vectors, points = (latent.embed(model, data.images) for data in (held_out, training))
-    near = latent.neighbours(vectors[1:4], points, ACROSS - 1)[1]
+    vectors, points = (tasks.embed(model, data.images) for data in (held_out, training))
+    near = tasks.neighbours(vectors[1:4], points, ACROSS - 1)[1]
     yield "images, and the nearest of the training set", torch.cat((x[1:4, None], training.images[near]), 1)
     known = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
     known[:, :, x.shape[2] // 2 :] = False

@@ -80,7 +80,7 @@ void set_level(const std::string& name) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
-  m.doc() = "The CPU kernels of genfast. Tensors are passed by address; genfast._backends is the only caller.";
+  m.doc() = "The CPU kernels of genfast. Tensors are passed by address; genfast._native.backends is the only caller.";
   m.def("levels", levels, "Instruction-set levels that were compiled in and that this CPU has, best last.");
   m.def("level", [] { return genfast::kernels().level; }, "The level in use.");
   m.def("set_level", set_level, py::arg("name"));

@@ -1,4 +1,4 @@
-// Standard normal numbers as a pure function of their place: those of genfast/sampling/philox.py.
+// Standard normal numbers as a pure function of their place: those of genfast/random/philox.py.
 #pragma once
 
 #include "philox.h"

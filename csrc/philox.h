@@ -1,4 +1,4 @@
-// Philox4x32-10: random numbers as a pure function of their place, the same integers as genfast/sampling/philox.py.
+// Philox4x32-10: random numbers as a pure function of their place, the same integers as genfast/random/philox.py.
 #pragma once
 
 #include "vector.h"

@@ -1,4 +1,4 @@
-// Runs a pixel program (genfast/sampling/program.py): whole images, pixel by pixel, in one call.
+// Runs a pixel program (genfast/engine/program.py): whole images, pixel by pixel, in one call.
 //
 // The tables are int64 and row by row; what they hold is said at the structs below. Addresses that may be null: labels,
 // given with known, evidence, log_probs, log_evidence, parameters.

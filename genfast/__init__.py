@@ -1,8 +1,8 @@
 """genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
-from importlib import import_module
-
-from genfast._backends import backends, explain, set_level
+from genfast._native.backends import backends, set_level
+from genfast.engine.engine import Engine
+from genfast.explain import explain
 from genfast.ops import (
     aggregate_posterior,
     bernoulli_nll,
@@ -29,21 +29,9 @@ from genfast.ops import (
     upfirdn2d,
     vector_quantize,
 )
+from genfast.tasks import BitFlip, Gaussian, denoise, inpaint, log_prob, sample, stream, translate
 
 __version__ = "0.1.0"
-
-# What draws from a model imports the models, which import what is above.
-_SAMPLING = {
-    "BitFlip": "noise",
-    "Engine": "engine",
-    "Gaussian": "noise",
-    "denoise": "denoising",
-    "inpaint": "inpainting",
-    "log_prob": "draws",
-    "sample": "draws",
-    "stream": "draws",
-    "translate": "translation",
-}
 
 __all__ = [
     "BitFlip",
@@ -83,13 +71,3 @@ __all__ = [
     "upfirdn2d",
     "vector_quantize",
 ]
-
-
-def __getattr__(name):
-    if name in _SAMPLING:
-        return getattr(import_module(f"genfast.sampling.{_SAMPLING[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})

@@ -1,1 +1,1 @@
-"""Triton kernels. Importing a module of this package needs triton; `genfast._backends` asks first."""
+"""Triton kernels. Importing a module of this package needs triton; `genfast._native.backends` asks first."""

@@ -131,7 +131,7 @@ def images_of_program(height, rows):
 
 @triton.jit
 def uniform(seed, image, element, draw):
-    """The random number of one place, float64 in [0, 1): the integers of `genfast.sampling.uniform`.
+    """The random number of one place, float64 in [0, 1): the integers of `genfast.random.uniform`.
 
     `seed` holds the 64 bits of the seed, of either sign; `image` is a tensor of 64-bit and `element` one of 32-bit
     integers, of one shape.

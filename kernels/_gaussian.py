@@ -36,7 +36,7 @@ def exponential_rest(x):
 
 @triton.jit
 def normal(seed, image, element, draw):
-    """The four standard normal numbers of each place, those of `genfast.sampling.philox.normal` within 3 ulp: float32.
+    """The four standard normal numbers of each place, those of `genfast.random.philox.normal` within 3 ulp: float32.
 
     `seed` holds the 64 bits of the seed, of either sign; `image` is a tensor of 64-bit and `element` one of 32-bit
     integers, of one shape.

@@ -10,8 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from genfast._centre import centre_of
 from genfast.kernels._common import HOPPER_SHARED, PRECISION, device_of, shared_memory
+from genfast.reference._centre import centre_of
 
 
 def tiles(like, size):

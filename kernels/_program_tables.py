@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genfast.sampling.program import ACTIVATIONS, MAPS, Read
+from genfast.engine.program import ACTIVATIONS, MAPS, Read
 
 KINDS = ("linear", "lstm", *MAPS)
 # The columns of an instruction. Masks are a modulus less one; output, cell, visible, first_read and first_add are rows

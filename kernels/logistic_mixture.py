@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from genfast._layout import channels_innermost, empty_like
+from genfast._native.layout import channels_innermost, empty_like
 from genfast.kernels._common import bits_of, device_of, sum_parts, tanh, uniform
 
 # Components times pixels of a program; the sampler's are float64.

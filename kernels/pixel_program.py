@@ -9,11 +9,11 @@ import torch
 import triton
 import triton.language as tl
 
+from genfast.engine import heads
+from genfast.engine.program import ACTIVATIONS, HEADS, Drawn
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
 from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
-from genfast.sampling import heads
-from genfast.sampling.program import ACTIVATIONS, HEADS, Drawn
 
 # Images of a program, which is the least that a matrix product takes; values of a step of a product; levels of a step
 # of a draw.
@@ -50,7 +50,7 @@ def pixel_program(
     program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
     want=(), device="cuda",
 ):  # fmt: skip
-    """Draw `n` images on a GPU, as `genfast.sampling.stepped.run` does; the same arguments and results."""
+    """Draw `n` images on a GPU, as `genfast.engine.eager.run` does; the same arguments and results."""
     device = torch.device(device)
     name = f"pixel_program on {device}"
     tables = program.prepared.get(name) or program.prepared.setdefault(name, Launch(program, device))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import genfast
-from genfast import _backends
+from genfast._native import backends
 from genfast.reference import MEASURES, SAMPLERS, SPECS
 
 try:
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").iterdir() if path.suffix in (".h", ".cpp"))
-SCRIPTS = sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 OPS = sorted([*SPECS, *SAMPLERS, *MEASURES])
-STEMS = sorted({_backends.stem(op) for op in OPS})
+STEMS = sorted({backends.stem(op) for op in OPS})
 LEVELS = ("plain", "v2", "v3", "v4", "v4_bf16")
 C_HEADERS = {"stdint.h", "stdlib.h", "string.h", "stddef.h", "immintrin.h"}
 
@@ -54,12 +54,12 @@ def test_one_importer_of_native_code():
     guilty = [
         (name(path), module)
         for path in PACKAGE
-        if path.name != "_backends.py"
+        if path.name != "backends.py"
         for module in imports(path)
         if module.startswith(("triton", "genfast._C", "genfast.kernels", "kernels"))
     ]
     assert not guilty
-    assert any(module == "genfast._C" for module in imports(ROOT / "genfast/_backends.py"))
+    assert any(module == "genfast._C" for module in imports(ROOT / "genfast/_native/backends.py"))
 
 
 def test_kernels_import_themselves_as_part_of_the_package():
@@ -70,8 +70,8 @@ def test_kernels_import_themselves_as_part_of_the_package():
 
 def test_one_reader_of_the_environment():
     readers = [name(path) for path in [*PACKAGE, *KERNELS] if re.search(r"\benviron\b|\bgetenv\b", path.read_text())]
-    assert readers == ["genfast/_backends.py"]
-    read = re.findall(r"environ\S*\(?[\"'](\w+)", (ROOT / "genfast/_backends.py").read_text())
+    assert readers == ["genfast/_native/backends.py"]
+    read = re.findall(r"environ\S*\(?[\"'](\w+)", (ROOT / "genfast/_native/backends.py").read_text())
     assert read == ["GENFAST_REQUIRE"]
     assert not [name(path) for path in CSRC if "getenv" in path.read_text()]
 
@@ -82,9 +82,9 @@ def native_functions(op):
 
 @pytest.mark.parametrize("op", OPS)
 def test_one_stem_in_every_place(op):
-    stem = _backends.stem(op)
+    stem = backends.stem(op)
     places = ("genfast/reference/{}.py", "genfast/ops/{}.py", "csrc/{}.h", "csrc/{}.cpp", "kernels/{}.py")
-    files = [place.format(stem) for place in (*places, "tests/test_{}.py")]
+    files = [place.format(stem) for place in (*places, "tests/ops/test_{}.py")]
     assert not [file for file in files if not (ROOT / file).is_file()]
     entries = native_functions(op)
     for place in ("csrc/dispatch.h", f"csrc/{stem}.cpp", f"kernels/{stem}.py"):
@@ -92,7 +92,7 @@ def test_one_stem_in_every_place(op):
         assert all(entry in text for entry in entries), place
     assert f"csrc/{stem}.cpp" in (ROOT / "CMakeLists.txt").read_text()
     assert re.search(rf"`(genfast\.)?{op}\b", (ROOT / "README.md").read_text()), "README.md must list the op"
-    users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "latent")]
+    users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains")]
     assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model or metric uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
 
@@ -197,7 +197,7 @@ def test_kernel_objects_share_no_code():
     assert {stem for level, stem in found if level == "plain"} == set(STEMS), "make test leaves them in build/cmake"
     for (level, stem), path in found.items():
         listed = symbols(path)
-        entries = [entry for op in OPS if _backends.stem(op) == stem for entry in native_functions(op)]
+        entries = [entry for op in OPS if backends.stem(op) == stem for entry in native_functions(op)]
         entry = re.compile(rf"genfast::{level}::({'|'.join(entries)})\(")
         public = [text for kind, text in listed if kind in "TDB"]
         assert {match[1] for match in map(entry.match, public) if match} == set(entries), (level, stem)

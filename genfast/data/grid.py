@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genfast._files import writable_folder, write_bytes
+from genfast.io import writable_folder, write_bytes
 
 
 def grid(images, levels, *, columns=None, side=56):

@@ -7,7 +7,7 @@ patches. Every function returns a loss [] to be minimised, in float32 for half-p
 import torch
 from torch.nn import functional as F
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 
 
 def non_saturating_discriminator(real, fake, smooth=0.0):

@@ -13,7 +13,7 @@ outside of what is compiled. Penalties are float32 for half-precision images. Th
 
 import torch
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 
 
 def r1_penalty(critic, real, *args):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 
 
 def feature_matching(real_features, fake_features):

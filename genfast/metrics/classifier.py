@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast.models._images import ImageConfig, ImageModel
+from genfast.models.base import ImageConfig, ImageModel
 
 SMALLEST = 7  # pixels of the last feature map: strides of two go on while the next one would be at least half of it
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from genfast.sampling.reference import evaluating
+from genfast.engine.full_forward import evaluating
 
 ACTIVE = 0.01
 

@@ -11,7 +11,7 @@ def translation_errors(model, training, held_out, *, seed=0):
     Returns: {name: (mean absolute error in per cent of the range of levels, PSNR in dB)}, also of the mean target of
         training, and of the source taken as it is.
     """
-    from genfast.sampling.translation import translate  # which knows the models
+    from genfast.tasks.translate import translate  # which knows the models
 
     device, levels, truth = next(model.parameters()).device, held_out.levels, held_out.target
     source = held_out.source.to(device)

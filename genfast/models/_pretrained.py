@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from genfast._files import read_json, writable_folder, write_bytes, write_json
+from genfast.io import read_json, writable_folder, write_bytes, write_json
 
 try:
     from huggingface_hub import PyTorchModelHubMixin

@@ -3,7 +3,7 @@
 import torch
 
 from genfast import ops
-from genfast.models._images import BLOCK
+from genfast.models.base import BLOCK
 
 # The draw of the prior's numbers: pixels take numbers of the same images from the other end, and noise the last two.
 PRIOR_DRAW = 2**32 - 3

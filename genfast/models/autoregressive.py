@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from genfast import ops
-from genfast.models._images import ImageConfig, ImageModel
+from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn import MaskedConv2d
 
 
@@ -99,7 +99,7 @@ class Autoregressive(ImageModel):
 
         `backend="reference"` runs the network once for every draw: slow, and the judge of anything faster.
         """
-        from genfast.sampling.draws import sample  # which knows the models
+        from genfast.tasks.sample import sample  # which knows the models
 
         return sample(
             self, n, seed=seed, temperature=temperature, first=first, labels=labels, backend=backend

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from genfast.models._images import ImageConfig, ImageModel
 from genfast.models._prior import prior_blocks
+from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
 # Batches of the prior, of BLOCK latents each, that batch norms take their statistics of.
@@ -193,7 +193,7 @@ class GAN(ImageModel):
 
     def sample(self, n, *, seed=0, first=0, labels=None, temperature=1.0, batch_size=None):
         """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
-        from genfast.sampling.draws import sample  # which knows the models
+        from genfast.tasks.sample import sample  # which knows the models
 
         return sample(
             self, n, seed=seed, first=first, labels=labels, temperature=temperature, batch_size=batch_size

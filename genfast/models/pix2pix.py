@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from genfast.losses import non_saturating_discriminator, non_saturating_generator
-from genfast.models._images import BLOCK, ImageConfig, ImageModel
+from genfast.models.base import BLOCK, ImageConfig, ImageModel
 from genfast.nn import BiasAct
-from genfast.sampling.philox import uniform
+from genfast.random.philox import uniform
 
 MOST_HALVINGS = 8
 SPREAD = 0.02  # standard deviation of the weights at first, as in the paper

@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 
 from genfast import ops
-from genfast.models._images import ImageConfig, ImageModel
+from genfast.engine.arguments import check_whole
+from genfast.likelihoods.pixels import Likelihood
 from genfast.models._importance import POSTERIOR_DRAW, importance_log_prob, log_weights
 from genfast.models._prior import prior_blocks
-from genfast.models.likelihood import Likelihood
+from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn import ConvDecoder, ConvEncoder, DenseCoder
 from genfast.nn.gaussian_latent import drawn_seed
-from genfast.sampling.arguments import check_whole
 
 
 @dataclass
@@ -227,7 +227,7 @@ class VAE(ImageModel):
 
     def sample(self, n, *, seed=0, first=0, labels=None, temperature=1.0, batch_size=None):
         """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
-        from genfast.sampling.draws import sample  # which knows the models
+        from genfast.tasks.sample import sample  # which knows the models
 
         return sample(
             self, n, seed=seed, first=first, labels=labels, temperature=temperature, batch_size=batch_size

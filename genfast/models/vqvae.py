@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast.models._images import BLOCK, ImageConfig, ImageModel
+from genfast.likelihoods.pixels import Kind, Likelihood
 from genfast.models.autoregressive import Autoregressive
+from genfast.models.base import BLOCK, ImageConfig, ImageModel
 from genfast.models.gated_pixelcnn import GatedPixelCNN
-from genfast.models.likelihood import Kind, Likelihood
 from genfast.models.pixelcnn import PixelCNN
 from genfast.models.pixelrnn import PixelRNN
 from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
@@ -230,7 +230,7 @@ class VQVAE(ImageModel):
 
         Codes of the prior, decoded to the mean of the likelihood.
         """
-        from genfast.sampling.draws import sample  # which knows the models
+        from genfast.tasks.sample import sample  # which knows the models
 
         return sample(
             self, n, seed=seed, first=first, temperature=temperature, labels=labels, batch_size=batch_size
@@ -245,7 +245,7 @@ class VQVAE(ImageModel):
         if self.prior is None:
             expected = "a prior, such as genfast train gated-pixelcnn --data codes:RUN makes"
             raise ValueError(f"VQVAE: sampling needs {expected}; got a model without")
-        from genfast.sampling.draws import sample
+        from genfast.tasks.sample import sample
 
         options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
         return self.decode_images(sample(self.prior, n, **options)[:, 0].long(), first)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 from genfast.nn.bias_act import BiasAct
 from genfast.nn.resampling import Downsample2d, Upsample2d
 

@@ -6,7 +6,7 @@ import torch
 from torch import distributed, nn
 
 from genfast import ops
-from genfast._checks import check_sizes
+from genfast._native.checks import check_sizes
 
 
 class MinibatchDiscrimination(nn.Module):

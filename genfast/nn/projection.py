@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 from genfast.nn.minibatch import MinibatchDiscrimination
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import distributed, nn
 
 from genfast import ops
-from genfast._checks import check_sizes
+from genfast._native.checks import check_sizes
 
 
 class VectorQuantizer(nn.Module):

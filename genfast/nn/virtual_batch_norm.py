@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from genfast._checks import wide
+from genfast._native.checks import wide
 
 
 class VirtualBatchNorm2d(nn.Module):

@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_shape, check_tensors, wide
-from genfast._register import register
+from genfast._native.checks import check_shape, check_tensors, wide
+from genfast._native.register import register
 from genfast.reference.aggregate_posterior import aggregate_posterior_ref
 
 _NATIVE = {

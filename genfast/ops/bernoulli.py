@@ -2,9 +2,9 @@
 
 import torch
 
-from genfast._checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
-from genfast._layout import channels_innermost, pixels_first
-from genfast._register import register, register_without_gradient
+from genfast._native.checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
+from genfast._native.layout import channels_innermost, pixels_first
+from genfast._native.register import register, register_without_gradient
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
 
 _NATIVE = {
@@ -68,7 +68,7 @@ def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
 def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
     """Draw binary images by one uniform number for each value, the same on every backend.
 
-    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sampling.uniform`::
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.random.uniform`::
 
         draw[b, c, h, w] = 1 if u >= sigmoid(-logits[b, c, h, w] / temperature) else 0
 

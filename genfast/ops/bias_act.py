@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from genfast._checks import check_shape, check_tensors
-from genfast._register import register
+from genfast._native.checks import check_shape, check_tensors
+from genfast._native.register import register
 from genfast.reference.bias_act import ACTIVATIONS, bias_act_ref
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from genfast._checks import DRAW, check_draw, check_levels, check_shape, check_tensors
-from genfast._layout import is_channels_last, pixels_first
-from genfast._register import register, register_without_gradient
+from genfast._native.checks import DRAW, check_draw, check_levels, check_shape, check_tensors
+from genfast._native.layout import is_channels_last, pixels_first
+from genfast._native.register import register, register_without_gradient
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
 
 _NATIVE = {
@@ -68,7 +68,7 @@ def categorical_nll(x, logits, *, backend="auto"):
 def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
     """Draw the level of each pixel and channel by one uniform number, the same on every backend.
 
-    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.sampling.uniform`::
+    With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.random.uniform`::
 
         weight[l] = exp((logits[b, c, l, h, w] - max) / temperature)
         draw[b, c, h, w] = the first l with weight[0] + ... + weight[l] > u (weight[0] + ... + weight[L-1])

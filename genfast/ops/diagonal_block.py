@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_shape, check_tensors
-from genfast._register import register
+from genfast._native.checks import check_shape, check_tensors
+from genfast._native.register import register
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.diagonal_block import diagonal_block_ref
 

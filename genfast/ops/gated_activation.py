@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_tensors
-from genfast._register import register
+from genfast._native.checks import check_tensors
+from genfast._native.register import register
 from genfast.reference.gated_activation import gated_activation_ref
 
 

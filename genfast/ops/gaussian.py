@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_shape, check_tensors, check_weight, wide
-from genfast._register import register
+from genfast._native.checks import check_shape, check_tensors, check_weight, wide
+from genfast._native.register import register
 from genfast.reference.gaussian import gaussian_nll_ref
 
 _NATIVE = {

@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_shape, check_tensors, check_whole, signed, wide
-from genfast._register import register
+from genfast._native.checks import check_shape, check_tensors, check_whole, signed, wide
+from genfast._native.register import register
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
 _NATIVE = {
@@ -19,7 +19,7 @@ def gaussian_latent(
 ):  # fmt: skip
     """Draw from a diagonal Gaussian by reparameterisation, and take its KL divergence from the prior.
 
-    With the noise e of `genfast.sampling.philox.normal` and the prior N(m, exp(v)), which is N(0, I) if not given::
+    With the noise e of `genfast.random.philox.normal` and the prior N(m, exp(v)), which is N(0, I) if not given::
 
         z[b S + s] = mean[b] + exp(log_variance[b] / 2) e[b, s]
         kl[b] = sum over the latents of (exp(lv - v) - 1 - (lv - v) + (mean - m)^2 exp(-v)) / 2

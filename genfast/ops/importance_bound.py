@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_tensors, wide
-from genfast._register import register
+from genfast._native.checks import check_tensors, wide
+from genfast._native.register import register
 from genfast.reference.importance_bound import importance_bound_ref
 
 _NATIVE = {

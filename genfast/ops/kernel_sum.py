@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from genfast._checks import check_whole
-from genfast._register import register_without_gradient
+from genfast._native.checks import check_whole
+from genfast._native.register import register_without_gradient
 from genfast.ops.nearest_neighbors import check_pair
 from genfast.reference.kernel_sum import KERNELS, kernel_sum_ref
 

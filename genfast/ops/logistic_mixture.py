@@ -2,9 +2,9 @@
 
 import torch
 
-from genfast._checks import DRAW, check_draw, check_levels, check_tensors
-from genfast._layout import channels_innermost, empty_like, in_place_or_copy
-from genfast._register import register, register_without_gradient
+from genfast._native.checks import DRAW, check_draw, check_levels, check_tensors
+from genfast._native.layout import channels_innermost, empty_like, in_place_or_copy
+from genfast._native.register import register, register_without_gradient
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
 
 _DTYPES = {
@@ -86,7 +86,7 @@ def logistic_mixture_sample(
         x_c = m_ck + T s_ck log(u_c / (1 - u_c)), rounded to the nearest level
 
     where the means of G and B are shifted by the levels just drawn. Computed in float64, so that every backend draws
-    the same levels. Pixel p of image b reads `genfast.sampling.uniform` at image `first_index` + b: for the component
+    the same levels. Pixel p of image b reads `genfast.random.uniform` at image `first_index` + b: for the component
     draw 0 of element `first_element` + p C, for channel c draw 1 of element `first_element` + p C + c.
 
     Args:

@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_tensors, check_whole
-from genfast._register import register
+from genfast._native.checks import check_tensors, check_whole
+from genfast._native.register import register
 from genfast.reference.minibatch_stddev import minibatch_stddev_ref
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_tensors, check_whole, wide
-from genfast._register import register_without_gradient
+from genfast._native.checks import check_tensors, check_whole, wide
+from genfast._native.register import register_without_gradient
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 
 _NATIVE = {

@@ -2,8 +2,8 @@
 
 import torch
 
-from genfast._checks import check_shape, check_tensors, check_whole, wide
-from genfast._register import register, register_without_gradient
+from genfast._native.checks import check_shape, check_tensors, check_whole, wide
+from genfast._native.register import register, register_without_gradient
 from genfast.reference.spectral_norm import power_iteration_ref, spectral_norm_ref
 
 _NATIVE = {

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from genfast._checks import check_tensors, check_whole, wide
-from genfast._register import register, register_without_gradient
+from genfast._native.checks import check_tensors, check_whole, wide
+from genfast._native.register import register, register_without_gradient
 from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
 
 _NATIVE = {

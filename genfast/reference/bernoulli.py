@@ -3,10 +3,10 @@
 import torch
 from torch.nn.functional import logsigmoid
 
+from genfast.random import inverse_cdf
 from genfast.reference._spec import Spec, normal
 from genfast.reference.categorical import place_uniform
 from genfast.reference.gaussian import make_weight, present, weighted
-from genfast.sampling import inverse_cdf
 
 
 def bernoulli_nll_ref(x, logits, weight=None):

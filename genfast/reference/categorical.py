@@ -5,8 +5,8 @@ Logits are [B, N, L, ...]: N places before the levels and any number after them.
 
 import torch
 
+from genfast.random import inverse_cdf, uniform
 from genfast.reference._spec import Spec, normal
-from genfast.sampling import inverse_cdf, uniform
 
 
 def categorical_nll_ref(x, logits):

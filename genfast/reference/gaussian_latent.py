@@ -2,9 +2,9 @@
 
 import torch
 
+from genfast.random.philox import normal
 from genfast.reference._spec import Spec
 from genfast.reference._spec import normal as random
-from genfast.sampling.philox import normal
 
 LOWEST, HIGHEST = -30.0, 20.0  # log-variances are held between them
 

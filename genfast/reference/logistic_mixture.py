@@ -6,8 +6,8 @@ import math
 import torch
 from torch.nn.functional import logsigmoid
 
+from genfast.random.philox import uniform
 from genfast.reference._spec import Spec, normal
-from genfast.sampling.philox import uniform
 
 LOWEST_LOG_SCALE = -7.0
 

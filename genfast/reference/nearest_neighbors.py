@@ -2,7 +2,7 @@
 
 import torch
 
-from genfast._centre import centre_of
+from genfast.reference._centre import centre_of
 from genfast.reference._spec import Spec, normal
 
 

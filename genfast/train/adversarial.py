@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast._files import write_bytes
 from genfast.data.grid import grid, png
+from genfast.io import write_bytes
 from genfast.losses import HistoricalAverage
 from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.train.checkpoint import prefixed, unprefixed

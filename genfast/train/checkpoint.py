@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from genfast._files import write_bytes
+from genfast.io import write_bytes
 
 FORMAT = "genfast-checkpoint-1"
 

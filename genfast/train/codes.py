@@ -7,7 +7,7 @@ import torch
 
 from genfast.models.vqvae import PRIORS, VQVAE
 from genfast.train.inputs import batches, check
-from genfast.train.runs import load_run, open_model
+from genfast.train.run_folder import load_run, open_model
 
 PREFIX = "codes:"
 

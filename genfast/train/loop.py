@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genfast._files import writable_folder
+from genfast.io import writable_folder
 from genfast.train.checkpoint import (
     checkpoint_path,
     copy_into,

@@ -2,7 +2,7 @@
 
 import json
 
-from genfast._files import write_bytes
+from genfast.io import write_bytes
 
 
 class MetricsLog:

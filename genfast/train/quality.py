@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from genfast import metrics
-from genfast._files import read_json, write_json
 from genfast.data import read_npz
+from genfast.io import read_json, write_json
 from genfast.train.progress import counter
 
 DRAWN = 1000  # at least so many samples are drawn, for what is said of classes

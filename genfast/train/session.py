@@ -8,9 +8,9 @@ import torch
 
 from genfast import metrics, models
 from genfast.data import PairData, load
-from genfast.sampling.arguments import check_count
-from genfast.sampling.draws import stream
-from genfast.sampling.latents import is_latent
+from genfast.engine.arguments import check_count
+from genfast.engine.latents import is_latent
+from genfast.tasks.sample import stream
 from genfast.train.adversarial import fit_adversarial
 from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
 from genfast.train.codes import check_prior, code_data, is_codes, take_in
@@ -20,7 +20,7 @@ from genfast.train.presets import PRESETS
 from genfast.train.presets import preset as recipe_of
 from genfast.train.progress import counter, progress_bar, track
 from genfast.train.quality import sample_quality
-from genfast.train.runs import clear_run, load_run, machine, open_model, save_run, shipped
+from genfast.train.run_folder import clear_run, load_run, machine, open_model, save_run, shipped
 from genfast.train.trainer import fit, mean_nats, pick_device
 
 

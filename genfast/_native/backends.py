@@ -1,0 +1,230 @@
+"""Which implementation serves a call, and why. Only this file imports `genfast._C` or reads the environment.
+
+`GENFAST_REQUIRE=cpp,triton` turns a missing native backend into an error at import: a test lane that must be
+native then cannot pass on the fallback.
+"""
+
+import contextlib
+import contextvars
+import ctypes
+import functools
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+
+import torch
+
+try:
+    cpp = importlib.import_module("genfast._C")
+except ImportError as error:
+    cpp = None
+    _CPP_MISSING = f"not compiled: {error}; install where there is a C++ compiler"
+else:
+    _CPP_MISSING = None
+
+NATIVE = ("cpp", "triton")
+NAMES = ("auto", "reference", *NATIVE)
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# op -> backend -> the dtypes it serves; filled by `_register.register`.
+_DTYPES: dict[str, dict[str, tuple[torch.dtype, ...]]] = {}
+_CAPTURING = contextvars.ContextVar("capturing", default=False)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of `genfast.backends()`; `levels` are the CPU instruction-set levels, best last."""
+
+    name: str
+    available: bool
+    reason: str
+    level: str | None = None
+    levels: tuple[str, ...] = ()
+
+    def __str__(self):
+        state = "available" if self.available else "not available"
+        levels = f", level {self.level} of {', '.join(self.levels)}" if self.level else ""
+        return f"{self.name}: {state} ({self.reason}){levels}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer of `genfast.explain()`: the backend that would serve, and why not each of the others."""
+
+    op: str
+    backend: str
+    others: dict[str, str]
+
+    def __str__(self):
+        others = [f"  not {name}: {why}" for name, why in self.others.items()]
+        return "\n".join([f"{self.op}: {self.backend}", *others])
+
+
+def backends():
+    """Every backend by name: whether it can run on this machine, and the reason."""
+    native_cpp = Backend("cpp", False, _CPP_MISSING)
+    if cpp is not None:
+        native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.level(), tuple(cpp.levels()))
+    missing = _triton_missing() or _triton_idle()
+    serving = "interpreted on the CPU" if _interpreting() else "CUDA tensors"
+    triton = Backend("triton", not missing, missing or serving)
+    reference = Backend("reference", True, "pure PyTorch, any device")
+    return {"reference": reference, "cpp": native_cpp, "triton": triton}
+
+
+def explanation(name, *args, **kwargs):
+    """The `Explanation` of a call of the op `name`."""
+    if name not in _DTYPES:
+        names = ", ".join(sorted([*_DTYPES, "genfast.sample"]))
+        raise ValueError(f"explain: op must be one of {names}; got {name!r}")
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    # The levels of an image decide nothing: the float tensors do.
+    tensors = [tensor for tensor in tensors if tensor.dtype in FLOATS] or tensors
+    if not tensors:
+        raise TypeError(f"explain: {name} must be given the tensors of the call; got {args!r}")
+    chosen = select(name, tensors[0], kwargs.get("backend", "auto"))
+    others = {}
+    for other in (*NATIVE, "reference"):
+        if other != chosen:
+            why = refusal(name, other, tensors[0])
+            others[other] = why or f"could serve, but {chosen} was asked for or comes first"
+    return Explanation(name, chosen, others)
+
+
+def set_level(name):
+    """Make the C++ kernels use the CPU instruction-set level `name`, one of `backends()["cpp"].levels`."""
+    if cpp is None:
+        raise RuntimeError(f"set_level: the backend must be available; got {_CPP_MISSING}")
+    cpp.set_level(name)
+
+
+def serves(op, by_backend):
+    """Declare the dtypes of each native backend of `op`."""
+    _DTYPES[op] = by_backend
+
+
+def dtypes(op, backend):
+    """The dtypes that a native backend serves."""
+    return _DTYPES[op].get(backend, ())
+
+
+def refusal(op, backend, tensor):
+    """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
+    # Dynamo warns of what is cached, and looks through it anyway.
+    cached = _refusal.__wrapped__ if torch.compiler.is_dynamo_compiling() else _refusal
+    why = cached(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
+    return _CPP_MISSING if why is None and backend == "cpp" else why
+
+
+@functools.cache
+def _refusal(op, backend, device, layout, dtype):
+    if backend == "reference":
+        return None
+    if layout != torch.strided:
+        return f"needs a strided tensor, not {layout}"
+    if backend == "cpp" and device != "cpu":
+        return f"needs a CPU tensor, not one on {device}"
+    if backend == "triton" and device not in ("cuda", "cpu"):
+        return f"needs a CUDA tensor, not one on {device}"
+    served = dtypes(op, backend)
+    if dtype not in served:
+        return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(dtype)}"
+    missing = _triton_missing() if backend == "triton" else None
+    if backend == "triton" and device == "cpu" and not missing and not _interpreting():
+        return "needs a CUDA tensor (or TRITON_INTERPRET=1, for tests), not one on cpu"
+    return missing
+
+
+def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
+    """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
+    if backend not in NAMES:
+        raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
+    if backend == "auto" and not torch.compiler.is_dynamo_compiling() and _CAPTURING.get():
+        return candidates[0]
+    if backend == "auto":
+        for name in candidates:
+            # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
+            interpreted = name == "triton" and tensor.device.type == "cpu"
+            if not interpreted and refusal(op, name, tensor) is None:
+                return name
+    elif backend in candidates and refusal(op, backend, tensor) is None:
+        return backend
+    reasons = {name: refusal(op, name, tensor) for name in candidates}
+    able = [name for name, why in reasons.items() if why is None]
+    listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+    raise RuntimeError(
+        f"{op}: backend must be able to serve {_short(tensor.dtype)} on {tensor.device}; got {backend!r}; "
+        f"can serve: {', '.join(able) or 'none'} ({listed})"
+    )
+
+
+@contextlib.contextmanager
+def capturing():
+    """While a model is traced, "auto" takes the registered op, which the graph then names, even where it cannot run."""
+    token = _CAPTURING.set(True)
+    try:
+        yield
+    finally:
+        _CAPTURING.reset(token)
+
+
+def stem(op):
+    """The file of an op: the sampler stands beside the likelihood, what finds or counts beside what it is for."""
+    beside = {"codebook_statistics": "vector_quantize", "power_iteration": "spectral_norm"}
+    return beside.get(op, op.removesuffix("_nll").removesuffix("_sample"))
+
+
+def launcher(op, name):
+    """The Triton launcher `genfast.kernels.<stem>.<name>`."""
+    return getattr(importlib.import_module(f"genfast.kernels.{stem(op)}"), name)
+
+
+@functools.cache
+def _triton_missing():
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if importlib.util.find_spec("genfast.kernels") is None:
+        return "the package genfast.kernels is not installed"
+    return None
+
+
+def _triton_idle():
+    if torch.cuda.is_available() or _interpreting():
+        return None
+    return "no CUDA device (TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests)"
+
+
+@functools.cache
+def _interpreting():
+    if _triton_missing():
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def _short(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def _share_threads():
+    """Lend torch's threads to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
+    # A lookup through the extension module finds libtorch_cpu, whatever its file is called.
+    function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
+    cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def _require(names):
+    for name in filter(None, names.split(",")):
+        if name not in NATIVE:
+            raise ValueError(f"GENFAST_REQUIRE: expected backends among {', '.join(NATIVE)}; got {name!r}")
+        missing = _CPP_MISSING if name == "cpp" else _triton_missing() or _triton_idle()
+        if missing:
+            raise ImportError(f"GENFAST_REQUIRE: expected {name}; got {missing}")
+
+
+if cpp is not None:
+    _share_threads()
+    # OpenMP's workers do not survive a fork, and a child that calls them hangs: a forked child runs serially.
+    os.register_at_fork(after_in_child=functools.partial(cpp.set_parallel_for, 0))
+_require(os.environ.get("GENFAST_REQUIRE", ""))

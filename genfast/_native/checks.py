@@ -1,0 +1,126 @@
+"""Argument checks of the ops, and the house error message: `name: expected ...; got ...`."""
+
+import torch
+
+from genfast._native.backends import FLOATS
+
+
+def check_tensors(op, **tensors):
+    """All are strided float tensors that share the device and dtype of the first."""
+    first, lead = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{op}: {name} must be a strided tensor; got layout {tensor.layout}")
+        if name == first and tensor.dtype not in FLOATS:
+            names = "float32, float64, bfloat16 or float16"
+            raise TypeError(f"{op}: {name} must have dtype {names}; got {tensor.dtype}")
+        if tensor.dtype != lead.dtype:
+            raise TypeError(f"{op}: {name} must have the dtype of {first}, {lead.dtype}; got {tensor.dtype}")
+        if tensor.device != lead.device:
+            device = lead.device
+            raise ValueError(f"{op}: {name} must be on the device of {first}, {device}; got {tensor.device}")
+
+
+def check_shape(op, name, tensor, shape, symbols, **sizes):
+    """`tensor` has `shape`; `symbols` is the same shape in letters and `sizes` what the letters stand for."""
+    if tensor.shape != shape:
+        values = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
+        raise ValueError(f"{op}: {name} must have shape {symbols} with {values}; got {tuple(tensor.shape)}")
+
+
+def check_whole(op, name, value, low, end):
+    """`value` is an int in [low, end)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
+    if not low <= value < end:
+        raise ValueError(f"{op}: {name} must lie in [{low}, {_power(end)}); got {value}")
+
+
+def check_sizes(layer, **sizes):
+    """Each is an int of at least 1."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{layer}: {name} must be an int; got {value!r}")
+        if value < 1:
+            raise ValueError(f"{layer}: {name} must be at least 1; got {value}")
+
+
+def _power(number):
+    return f"2**{number.bit_length() - 1}" if number > 1 and number & (number - 1) == 0 else str(number)
+
+
+def signed(op, seed):
+    """A seed in [0, 2**64) as the signed 64-bit number of the same bits, which is what an op's schema can hold."""
+    check_whole(op, "seed", seed, 0, 2**64)
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def check_levels(op, x, like, levels):
+    """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
+    _check_kind(op, x, like, (torch.uint8,))
+    # Reading a value would break a compiled graph in two.
+    if levels < 256 and x.numel() and not torch.compiler.is_compiling() and (top := int(x.max())) >= levels:
+        raise ValueError(f"{op}: x must lie in 0 .. {levels - 1}; got {top}")
+
+
+def check_values(op, x, like):
+    """`x` holds 0 and 1 as uint8, or values in [0, 1] in the dtype of the tensor `like`, on its device."""
+    _check_kind(op, x, like, (torch.uint8, like.dtype))
+    if not x.is_floating_point():
+        return check_levels(op, x, like, 2)
+    if x.numel() and not torch.compiler.is_compiling():
+        low, high = (float(value) for value in x.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
+
+
+def check_weight(op, weight, like):
+    """`weight` of the shape of `like`, as uint8 or in its dtype, detached; an empty tensor for None."""
+    if weight is None:
+        return like.new_empty(0, dtype=torch.uint8)
+    _check_kind(op, weight, like, (torch.bool, torch.uint8, like.dtype), "weight")
+    if weight.shape != like.shape:
+        raise ValueError(f"{op}: weight must have shape {tuple(like.shape)}; got {tuple(weight.shape)}")
+    weight = weight.detach()
+    if weight.dtype == torch.bool:
+        return weight.view(torch.uint8)
+    if weight.numel() and not torch.compiler.is_compiling():
+        low, high = (float(value) for value in weight.aminmax())
+        if not (low >= 0 and high < float("inf")):
+            raise ValueError(f"{op}: weight must be finite and at least 0; got {high if low >= 0 else low}")
+        if weight.dtype == torch.uint8 and high > 1:
+            raise ValueError(f"{op}: weight must be 0 or 1 as uint8; got {int(high)}")
+    return weight
+
+
+def _check_kind(op, x, like, dtypes, name="x"):
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(x).__name__}")
+    if x.dtype not in dtypes:
+        raise TypeError(f"{op}: {name} must have dtype {' or '.join(map(str, dtypes))}; got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a strided tensor; got layout {x.layout}")
+    if x.device != like.device:
+        raise ValueError(f"{op}: {name} must be on the device {like.device}; got {x.device}")
+
+
+def wide(dtype):
+    """The dtype of sums over an image: float32 for half types, which would overflow."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+# The schema types of what `check_draw` returns.
+DRAW = {"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"}
+
+
+def check_draw(op, seed, first_index, temperature, first_element):
+    """The settings of a sampler, checked, as its op takes them."""
+    for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
+        check_whole(op, name, value, 0, 2**bits)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise TypeError(f"{op}: temperature must be a number; got {type(temperature).__name__}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{op}: temperature must be positive and finite; got {temperature}")
+    return signed(op, seed), first_index, float(temperature), first_element

@@ -1,0 +1,163 @@
+"""What `make demo` runs: a small PixelRNN on scikit-learn's digits, from nothing to a report."""
+
+import copy
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import genfast
+from genfast import metrics, models
+from genfast.cli import report
+from genfast.data import load
+from genfast.data.grid import brightness, grid, png, rows
+from genfast.io import writable_folder, write_bytes, write_json
+from genfast.reference.diagonal_lstm import diagonal_lstm_ref
+from genfast.train.config import TrainConfig
+from genfast.train.metrics_log import read_metrics
+from genfast.train.presets import preset
+from genfast.train.progress import progress_bar
+from genfast.train.run_folder import clear_run, open_model, save_run
+from genfast.train.session import nll_table
+from genfast.train.trainer import Run, fit
+
+
+def demo(out, *, seconds=110.0, seed=0):
+    """Train for at most about `seconds`, then measure, sample and write `out`/index.html with all that it shows."""
+    out = writable_folder(out)
+    clear_run(out)
+    train, valid, test = (load("digits", split=split) for split in ("train", "valid", "test"))
+    result = _train(train, valid, out, seconds, seed)
+    model = open_model(out)
+    samples, rate = _timed_samples(model, seed)
+    table = nll_table(model, train, test)
+    dims = test.images[0].numel()
+    facts = {
+        "data": "scikit-learn digits: 8x8, 16 grey levels; 1297 train, 200 valid, 300 test images",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": result.step,
+        "kept_step": result.best_step,
+        "training_seconds": read_metrics(out / "metrics.jsonl")[-1]["seconds"],
+        "test_nats_per_image": table,
+        "test_bits_per_dim": {name: metrics.bits_per_dim(nats, dims) for name, nats in table.items()},
+        "samples_per_second": rate,
+        "scan": scan_speed(),
+        "machine": {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "genfast": genfast.__version__,
+        },
+    }
+    write_json(out / "metrics.json", facts)
+    lines = {"independent pixels (test)": table["independent pixels"]}
+    pictures = {
+        "samples.png": report.beside(test.images[:64], samples[:64], train.levels),
+        "filled.png": _filled(model, test.images[:8], seed),
+        "loss.png": report.curves(read_metrics(out / "metrics.jsonl"), lines),
+    }
+    mnist = _mnist_samples(seed)
+    if mnist is not None:
+        pictures["mnist.png"] = png(grid(mnist, 2, columns=10))
+    for name, picture in pictures.items():
+        write_bytes(out / name, picture)
+    write_bytes(out / "index.html", report.page(facts, pictures).encode())
+    for line in _lines(facts, out):
+        print(line)
+
+
+def scan_speed(batch=64, size=28, hidden=16):
+    """Median milliseconds of one forward scan, both directions, by what "auto" picks and by pure PyTorch."""
+    generator = torch.Generator().manual_seed(0)
+    gates = torch.randn(batch, size, size, 2, 4 * hidden, generator=generator)
+    weight = torch.randn(2, 2, hidden, 4 * hidden, generator=generator) * 0.1
+    with torch.no_grad():
+        native = _median_ms(lambda: genfast.diagonal_lstm(gates, weight), 20)
+        reference = _median_ms(lambda: diagonal_lstm_ref(gates, weight), 5)
+    return {
+        "case": f"diagonal_lstm forward, batch {batch}, {size}x{size}, {hidden} units, 2 directions",
+        "backend": str(genfast.explain("diagonal_lstm", gates, weight).backend),
+        "native_ms": native,
+        "pure_pytorch_ms": reference,
+    }
+
+
+def _train(train, valid, out, seconds, seed):
+    recipe = preset("pixelrnn", "digits")
+    config = TrainConfig(**(recipe["train"] | {"seed": seed, "device": "cpu"}))
+    _, channels, height, width = train.images.shape
+    shape = {"channels": channels, "height": height, "width": width, "levels": train.levels}
+    torch.manual_seed(seed)
+    model = models.build("pixelrnn", **(recipe["model"] | shape))
+    config = replace(config, steps=_affordable_steps(model, train, valid, config, out, seconds))
+    save_run(out, "pixelrnn", recipe["model"] | shape, config, {"data": "digits"})
+    with progress_bar(config.steps) as progress:
+        # The cap only matters where the machine slows down after the calibration.
+        return fit(model, train, valid, config, out, minutes=1.5 * seconds / 60, progress=progress)
+
+
+def _affordable_steps(model, train, valid, config, out, seconds):
+    """How many updates fit into `seconds` here, measured on a copy; at most the preset's."""
+    trial = Run(copy.deepcopy(model), train, valid, config, out, None)
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(5):
+            trial.update()
+        start, count = time.perf_counter(), 0
+        while count < 5 or time.perf_counter() - start < min(2.0, 0.05 * seconds):
+            trial.update()
+            count += 1
+    rate = count / (time.perf_counter() - start)
+    return max(10, min(config.steps, int(0.9 * seconds * rate)))
+
+
+def _timed_samples(model, seed):
+    model.sample(1, seed=seed)
+    start = time.perf_counter()
+    samples = model.sample(1024, seed=seed)
+    return samples, len(samples) / (time.perf_counter() - start)
+
+
+def _filled(model, images, seed, times=6):
+    """A PNG: held-out images, their upper halves, and what the model makes of these."""
+    known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
+    known[:, :, : images.shape[2] // 2] = True
+    drawn = genfast.sample(
+        model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known
+    )  # fmt: skip
+    true, drawn = (brightness(x, model.config.levels) for x in (images, drawn))
+    return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
+
+
+def _mnist_samples(seed):
+    """Samples of the shipped MNIST model; none without its weights, or on pure PyTorch: that takes minutes."""
+    if not genfast.backends()["cpp"].available:
+        return None
+    try:
+        model = models.PixelRNN.pretrained("mnist")
+    except FileNotFoundError:
+        return None
+    return model.sample(10, seed=seed)
+
+
+def _median_ms(call, repeats):
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - start))
+    return sorted(times)[repeats // 2]
+
+
+def _lines(facts, out):
+    yield f"\n{facts['data']}"
+    yield f"{'test set':<22}{'nats/image':>11}{'bits/dim':>10}"
+    for name, nats in facts["test_nats_per_image"].items():
+        label = f"PixelRNN, {facts['training_seconds']:.0f} s" if name == "model" else name
+        yield f"{label:<22}{nats:11.2f}{facts['test_bits_per_dim'][name]:10.3f}"
+    yield f"sampling: {facts['samples_per_second']:.0f} images per second"
+    scan = facts["scan"]
+    ratio = scan["pure_pytorch_ms"] / scan["native_ms"]
+    speed = f"{scan['native_ms']:.2f} ms by {scan['backend']}, {scan['pure_pytorch_ms']:.1f} ms by pure PyTorch"
+    yield f"{scan['case']}, {facts['machine']['threads']} threads: {speed} ({ratio:.1f}x)"
+    yield f"report: {Path(out) / 'index.html'}"

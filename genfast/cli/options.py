@@ -1,0 +1,72 @@
+"""Options that several commands of the command line share, and the kinds of their values."""
+
+import argparse
+from pathlib import Path
+
+from genfast.io import writable_folder
+
+DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
+
+
+def count(text):
+    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def counted(text):
+    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def several(text):
+    return _number(text, int, lambda value: value >= 2, "a whole number of at least 2")
+
+
+def positive(text):
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def labels(text):
+    return [_number(part, int, lambda value: True, "whole numbers such as 0,1,2") for part in text.split(",")]
+
+
+def _number(text, kind, fits, expected):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}; got {text}")
+    return value
+
+
+def picture_path(out):
+    """FILE.png as a path in a folder that can be written."""
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
+    writable_folder(path.parent)
+    return path
+
+
+def add_target(parser):
+    parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
+
+
+def add_data(parser):
+    text = (
+        "digits, photos, mnist, mnist-binary, a folder, an .npz file, codes:RUN (of a vq-vae, to train its prior); "
+        "pairs for a pix2pix: digit-outlines, photo-edges, or pairs:FOLDER with files of the same names in A and B"
+    )
+    parser.add_argument("--data", metavar="DATA", help=text)
+    parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
+    text = "N x N pixels: patches of photos, a folder's images, pairs"
+    parser.add_argument("--size", type=count, help=text, metavar="N")
+    parser.add_argument("--levels", type=count, help="levels to keep of photos, folder or .npz", metavar="L")
+    parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
+
+
+def add_split(parser):
+    parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
+
+
+def add_device(parser):
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda (auto)")

@@ -1,0 +1,252 @@
+"""Fewer and larger steps: what nobody reads is dropped, what one instruction can do becomes one step."""
+
+import numpy as np
+
+from genfast.engine.compiler.plan import Operand, Step, Tap, View, inside, reached, reads
+
+ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
+
+
+def simplify(graph):
+    """Rewrite the steps of a graph in place; its outputs keep their values."""
+    prune(graph)
+    _share(graph)
+    _gates(graph)
+    _split(graph)
+    _fuse(graph)
+    prune(graph)
+    _isolate_outputs(graph)
+
+
+def prune(graph):
+    """Drop features, taps and steps on which no output depends."""
+    for step in graph.steps:
+        if step.kind == "affine" and not step.weight.any():
+            step.kind, step.weight, step.operands = "constant", None, []
+    live = {step: np.zeros(step.count, bool) for step in graph.steps}
+    for operand in graph.outputs:
+        live[operand.view.step][operand.features] = True
+    for step in reversed(graph.steps):
+        if step.kind in ("image", "scan"):
+            live[step][:] = step.kind == "image" or live[step].any()
+        kept = _columns(step, live)
+        for tap, weight in step.taps.items():
+            live[tap.view.step] |= weight[:, kept].any(1)
+        for operand in step.operands:
+            live[operand.view.step][operand.features[kept]] = True
+    place = {step: np.cumsum(mask) - 1 for step, mask in live.items()}
+    graph.steps = [step for step in graph.steps if live[step].any()]
+    for step in graph.steps:
+        kept = _columns(step, live)
+        taps = {tap: weight[live[tap.view.step]][:, kept] for tap, weight in step.taps.items()}
+        step.taps = {tap: weight for tap, weight in taps.items() if weight.any()}
+        step.operands = [Operand(o.view, place[o.view.step][o.features[kept]]) for o in step.operands]
+        step.weight = None if step.weight is None else step.weight[kept]
+        step.bias = None if step.bias is None else step.bias[..., kept]
+        step.count = int(live[step].sum())
+    graph.outputs = [Operand(o.view, place[o.view.step][o.features]) for o in graph.outputs]
+
+
+def _share(graph):
+    """Compute once what several steps compute alike, element by element."""
+    known, same = {}, {}
+
+    def shared(view):
+        return View(same[view.step], view.row, view.column, view.window) if view.step in same else view
+
+    for step in graph.steps:
+        step.taps = {Tap(shared(tap.view), tap.phase): weight for tap, weight in step.taps.items()}
+        step.operands = [Operand(shared(o.view), o.features) for o in step.operands]
+        if step.kind in ("image", "linear", "scan"):
+            continue
+        numbers = [None if a is None else (a.shape, a.tobytes()) for a in (step.weight, step.bias)]
+        operands = [(o.view, o.features.tobytes()) for o in step.operands]
+        first = known.setdefault((step.kind, step.stride, step.domain, *numbers, *operands), step)
+        if first is not step:
+            same[step] = first
+    graph.steps = [step for step in graph.steps if step not in same]
+    graph.outputs = [Operand(shared(o.view), o.features) for o in graph.outputs]
+
+
+def _columns(step, live):
+    return np.tile(live[step], 4) if step.kind == "scan" else live[step]
+
+
+def _readers(graph):
+    """For every step the set of what reads it: steps, and the numbers of outputs."""
+    readers = {step: set() for step in graph.steps}
+    for step in graph.steps:
+        for view, _ in reads(step):
+            readers[view.step].add(step)
+    for k, operand in enumerate(graph.outputs):
+        readers[operand.view.step].add(k)
+    return readers
+
+
+def _whole(step, operand):
+    """Whether `step`, element by element, never reads the zeros outside the operand's window."""
+    rectangle = reached(step, operand.view, None)
+    return rectangle is not None and inside(rectangle, operand.view.window)
+
+
+def _gates(graph):
+    """tanh(a) * sigmoid(b) as one step."""
+    readers = _readers(graph)
+    for step in graph.steps:
+        if step.kind != "mul":
+            continue
+        inner = [operand.view.step for operand in step.operands]
+        if [s.kind for s in inner] == ["sigmoid", "tanh"]:
+            step.operands.reverse()
+            inner.reverse()
+        alone = all(readers[s] == {step} and _whole(step, o) for s, o in zip(inner, step.operands))
+        if [s.kind for s in inner] == ["tanh", "sigmoid"] and alone:
+            step.kind = "gate"
+            step.operands = [
+                s.operands[0].taken(o.features).moved(o.view.row, o.view.column) for s, o in zip(inner, step.operands)
+            ]
+            readers = _readers(graph)
+    prune(graph)
+
+
+def _split(graph):
+    """Part the linear steps whose features have different readers, so that each part can be fused with its own."""
+    readers = _readers(graph)
+    steps = []
+    for step in graph.steps:
+        parts = _parts(step, readers[step], graph) if step.kind == "linear" and len(readers[step]) > 1 else []
+        if len(parts) < 2:
+            steps.append(step)
+            continue
+        made = [_part(step, mask) for mask in parts]
+        for reader in readers[step]:
+            _redirect(graph, reader, step, made, parts)
+        steps += made
+        for view, _ in reads(step):
+            readers[view.step] = (readers[view.step] - {step}) | set(made)
+    graph.steps = steps
+
+
+def _parts(step, readers, graph):
+    """Masks of the features of a step that share no reader."""
+    parts = []
+    for reader in readers:
+        mask = np.zeros(step.count, bool)
+        for tap, weight in getattr(reader, "taps", {}).items():
+            if tap.view.step is step:
+                mask |= weight.any(1)
+        for operand in [graph.outputs[reader]] if isinstance(reader, int) else reader.operands:
+            if operand.view.step is step:
+                mask[operand.features] = True
+        for other in [p for p in parts if (p & mask).any()]:
+            mask |= other
+        parts = [p for p in parts if not (p & mask).any()] + [mask]
+    return sorted(parts, key=np.argmax)
+
+
+def _part(step, mask):
+    taps = {tap: weight[:, mask] for tap, weight in step.taps.items()}
+    part = Step("linear", int(mask.sum()), step.stride, step.domain, step.where, step.upsample)
+    part.taps = {tap: weight for tap, weight in taps.items() if weight.any()}
+    part.bias, part.activation = step.bias[..., mask], step.activation
+    part.operands = [o.taken(np.flatnonzero(mask)) for o in step.operands]
+    return part
+
+
+def _redirect(graph, reader, step, made, parts):
+    """Let a reader of a step read that of its parts instead which has its features."""
+    places = [np.cumsum(mask) - 1 for mask in parts]
+
+    def other(operand):
+        if operand.view.step is not step:
+            return operand
+        i = next(i for i, mask in enumerate(parts) if mask[operand.features[0]])
+        view = View(made[i], operand.view.row, operand.view.column, operand.view.window)
+        return Operand(view, places[i][operand.features])
+
+    if isinstance(reader, int):
+        graph.outputs[reader] = other(graph.outputs[reader])
+        return
+    reader.operands = [other(operand) for operand in reader.operands]
+    taps = {}
+    for tap, weight in reader.taps.items():
+        if tap.view.step is not step:
+            taps[tap] = weight
+            continue
+        for part, mask in zip(made, parts):
+            if weight[mask].any():
+                view = View(part, tap.view.row, tap.view.column, tap.view.window)
+                taps[Tap(view, tap.phase)] = weight[mask]
+    reader.taps = taps
+
+
+def _fuse(graph):
+    """Let linear steps take over what follows them element by element."""
+    readers = _readers(graph)
+    gone = set()
+    for step in graph.steps:
+        for operand in list(step.operands):
+            inner = operand.view.step
+            if operand in step.operands and _absorbs(step, operand, readers):
+                _absorb(step, operand)
+                gone.add(inner)
+                for view, _ in reads(step):
+                    readers[view.step].discard(inner)
+                    readers[view.step].add(step)
+    graph.steps = [step for step in graph.steps if step not in gone]
+
+
+def _absorbs(step, operand, readers):
+    """Whether `step` can do what the linear step of its operand does, and nobody else needs that."""
+    inner = operand.view.step
+    if inner.kind != "linear" or inner.activation != "none" or readers[inner] != {step}:
+        return False
+    if sum(o.view.step is inner for o in step.operands) > 1 or any(t.view.step is inner for t in step.taps):
+        return False
+    if len(np.unique(operand.features)) != inner.count or len(operand.features) != inner.count:
+        return False
+    if not _whole(step, operand):
+        return False
+    if step.kind == "affine":
+        return not inner.operands or bool((step.weight == 1).all())
+    if step.kind in ("linear", "scan"):
+        plain = step.activation == "none" and step.upsample == inner.upsample
+        return plain and (step.kind == "linear" or inner.upsample == 1)
+    return step.kind == "add" or step.kind in ACTIVATIONS
+
+
+def _absorb(step, operand):
+    inner, features = operand.view.step, operand.features
+    row, column, u = operand.view.row, operand.view.column, inner.upsample
+    scale = step.weight if step.kind == "affine" else np.ones(len(features), np.float32)
+    if step.kind not in ("linear", "scan"):
+        bias = step.bias if step.kind == "affine" else np.zeros(len(features), np.float32)
+        step.activation = step.kind if step.kind in ACTIVATIONS else "none"
+        step.kind, step.weight, step.bias, step.taps = "linear", None, bias, {}
+        step.upsample = u
+    step.operands = [o for o in step.operands if o is not operand]
+    step.operands += [o.taken(features).moved(row, column) for o in inner.operands]
+    step.bias = (step.bias + inner.bias[..., features] * scale).astype(np.float32)
+    for tap, weight in inner.taps.items():
+        if u > 1:
+            p, q = (tap.phase[0] - row) % u, (tap.phase[1] - column) % u
+            tap = Tap(tap.view.moved((row - tap.phase[0] + p) // u, (column - tap.phase[1] + q) // u), (p, q))
+        else:
+            factor = inner.stride // tap.view.step.stride
+            tap = Tap(tap.view.moved(row * factor, column * factor), tap.phase)
+        weight = weight[:, features] * scale
+        step.taps[tap] = step.taps[tap] + weight if tap in step.taps else weight
+
+
+def _isolate_outputs(graph):
+    """Give every output a step of its own, with its features in their order."""
+    readers = _readers(graph)
+    for k, operand in enumerate(graph.outputs):
+        view, features = operand.view, operand.features
+        own = readers[view.step] == {k} and view.step.kind not in ("image", "scan")
+        whole = (view.row, view.column) == (0, 0) and len(np.unique(features)) == view.step.count == len(features)
+        if not own or not whole:
+            domain = graph.domain
+            step = Step("copy", len(features), 1, domain, view.step.where, operands=[operand])
+            graph.steps.append(step)
+            graph.outputs[k] = Operand(View(step, 0, 0, domain), np.arange(len(features)))

@@ -1,0 +1,89 @@
+"""Whether a program does what the model does from which it was made."""
+
+import torch
+
+from genfast.engine import eager
+from genfast.engine.compiler.plan import NotCausal, NotIncremental
+from genfast.engine.full_forward import evaluating
+
+TOLERANCE = 1e-4  # of the largest output
+IMAGES, PLACES = 2, 16
+
+
+def prove(program, model, order):
+    """Run a program and the forward of its model on random images; change pixels and see that no earlier output moves.
+
+    Args: program; model, a module on floats [B, C, H, W]; order, (dims, features): how the dimensions of the output
+        are permuted to [B, .., H, W], and in which order its features are the parameters of the program.
+    Raises: NotIncremental if they differ by more than 1e-4 of the largest output; NotCausal if an output moves.
+    """
+    with evaluating(model), torch.no_grad():
+        _prove(program, model, order)
+
+
+def _prove(program, model, order):
+    shape = program.channels, program.height, program.width
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, program.levels, (IMAGES, *shape), generator=generator, dtype=torch.uint8)
+    expected = _forward(program, model, order, images)
+    again = _forward(program, model, order, images)
+    if not expected.isfinite().all():
+        raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
+    known = torch.ones(images.shape, dtype=torch.bool)
+    got = eager.run(program, IMAGES, seed=0, given=images, known=known, want=("parameters",)).parameters
+    scale = float(expected.abs().max()) or 1.0
+    error = max(float((got - output).abs().max()) for output in (expected, again)) / scale
+    if not error <= TOLERANCE:
+        raise NotIncremental(
+            f"sample: the program must equal the model's forward to {TOLERANCE:.0e} of its largest output; got a "
+            f"difference of {error:.1e}: does forward depend on anything but its input and its weights?"
+        )
+    counts = [read.count for read in program.parameters]
+    _perturb(program, counts, lambda batch: _forward(program, model, order, batch), generator)
+
+
+def check_causal(network):
+    """Raise NotCausal if an output of a `FullForward` moves with a value that is drawn later, on a random image."""
+    generator = torch.Generator().manual_seed(0)
+    _perturb(network, network.counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
+
+
+def _perturb(images, counts, forward, generator):
+    """Change an image from some value on: no output up to that value may move.
+
+    Args: images, what has channels, height, width, levels and draws; counts, of the parameters of each draw; forward,
+        of levels [B, C, H, W] to the parameters [B, P, H, W].
+    """
+    channels, width, pixels = images.channels, images.width, images.height * images.width
+    shape = images.channels, images.height, images.width
+    values = torch.randperm(pixels * channels, generator=generator)[:PLACES].tolist()
+    image = torch.randint(0, images.levels, shape, generator=generator, dtype=torch.uint8)
+    unchanged = image.repeat(len(values), 1, 1, 1)
+    changed = unchanged.clone()
+    for one, value in zip(changed, values):
+        flat = one.flatten(1).T.flatten()
+        other = torch.randint(1, images.levels, flat[value:].shape, generator=generator) + flat[value:]
+        flat[value:] = (other % images.levels).to(torch.uint8)
+        one.copy_(flat.view(pixels, channels).T.view_as(one))
+    before, after = forward(unchanged), forward(changed)
+    moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
+    draw = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    for one, value in zip(moved, values):
+        pixel, channel = divmod(value, channels)
+        if one[:, :pixel].any() or one[draw <= min(channel, len(counts) - 1), pixel].any():
+            place = divmod(pixel, width)
+            raise NotCausal(
+                f"sample: the model must be causal; got an output that moves with what comes after it, from channel "
+                f"{channel} of the pixel {place} on"
+            )
+
+
+def _forward(program, model, order, images):
+    """The outputs of a model as parameters [B, P, H, W], on the CPU."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    dims, features = order
+    output = model(images.to(device, torch.float32) * program.scale + program.shift)
+    if isinstance(output, (list, tuple)):
+        output = output[0]
+    output = output.permute(dims).float().cpu()
+    return output.flatten(1, -3)[:, torch.from_numpy(features)] if output.dim() > 3 else output[:, None]

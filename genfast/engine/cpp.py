@@ -1,0 +1,225 @@
+"""Pixel programs by the C++ engine (csrc/pixel_program.cpp): whole images in one call."""
+
+import numpy as np
+import torch
+
+from genfast._native import backends
+from genfast._native.checks import signed
+from genfast.engine.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
+
+KINDS = ("linear", "lstm", *MAPS)
+CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel touches a part of them
+FAR_BYTES = 16 << 20  # weights that stay in no cache
+LEAST_TILE, MOST_TILE = 12, 96
+FEW = 2  # images, for which the weights of a pixel are too much to read
+
+
+def run(
+    program,
+    n,
+    *,
+    seed,
+    first=0,
+    temperature=1.0,
+    labels=None,
+    given=None,
+    known=None,
+    evidence=None,
+    draw=0,
+    want=(),
+    device=None,
+):
+    """Draw n images on the CPU: a `Drawn`. The same bits for any n, split, number of threads and instruction set.
+
+    Args: see `Program` and `Drawn`.
+        labels: int64 [n], of a conditional program.
+        given, known: uint8 and bool [n, C, H, W]: levels that are not drawn but taken as given, and where.
+        evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level; none for a mixture.
+        draw: which of several numbers for each value: 0, 1, ...
+        want: what to return beside the images: "log_probs", "log_evidence", "parameters".
+    """
+    tables = program.prepared.get("native") or program.prepared.setdefault("native", Tables(program))
+    size = (program.height, program.width)
+    images = torch.empty(n, program.channels, *size, dtype=torch.uint8)
+    maps = {
+        "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64),
+        "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64),
+        "parameters": torch.empty(n, tables.parameters, *size),
+    }
+    maps = {name: value for name, value in maps.items() if name in want}
+    if "log_evidence" in maps and evidence is None:
+        maps["log_evidence"].zero_()
+    inputs = [labels, given, None if known is None else known.to(torch.uint8), evidence]
+    inputs = [None if value is None else value.contiguous() for value in inputs]
+    outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
+    if n:
+        backends.cpp.pixel_program(
+            "float32",
+            *tables.addresses,
+            *(0 if value is None else value.data_ptr() for value in (*inputs, *outputs)),
+            *tables.sizes,
+            n,
+            *tables.tile(n),
+            program.channels,
+            *size,
+            program.columns,
+            program.levels,
+            HEADS.index(program.head),
+            tables.components,
+            tables.parameters,
+            tables.image,
+            tables.first_parameter,
+            signed("sample", seed),
+            first,
+            draw,
+            float(temperature),
+            program.scale,
+            program.shift,
+        )
+    return Drawn(images, **maps)
+
+
+class Tables:
+    """A program as arrays of numbers: the rows of the structs in csrc/pixel_program.h."""
+
+    def __init__(self, program):
+        program.check()
+        self._constants, self._end = [], 0
+        self._reads = []
+        momentary = _momentary(program)
+        buffers, offset = [], 0
+        for n, b in enumerate(program.buffers):
+            columns, left, step = (1, 0, 0) if n in momentary else (b.left + b.columns + b.right, b.left, b.features)
+            fill = -1 if b.fill is None else self._constant(b.fill)
+            row = b.features * columns
+            buffers.append([offset, b.features, step, b.stride.bit_length() - 1, b.rows, left, row, fill])
+            offset += -(-row * b.rows // PANEL) * PANEL
+        # An odd number of cache lines from image to image: an even one would crowd them into a part of the cache.
+        self.image_size = (offset // PANEL | 1) * PANEL
+        lists = [program.row, *program.pixel]
+        instructions = [self._instruction(it, part is program.row) for part in lists for it in part]
+        self.first_parameter = len(self._reads)
+        self._reads += program.parameters
+        self.image = self._write((program.image, 0), program.channels)
+        reads = [[r.buffer, r.row, r.column, r.feature, r.count] for r in self._reads]
+        ends = np.cumsum([0, *(len(part) for part in lists)])
+        self.arrays = [np.array(rows, dtype=np.int64) for rows in (instructions, reads, buffers)]
+        self.arrays.append(np.concatenate(self._constants or [np.zeros(1, np.float32)]))
+        self.arrays.append(ends.astype(np.int64))
+        self.addresses = [array.ctypes.data for array in self.arrays]
+        self.sizes = (len(reads), len(buffers), self.image_size)
+        self.parameters = sum(read.count for read in program.parameters)
+        self.components = self.parameters // (3 if program.channels == 1 else 10)
+        self.weight_bytes = 4 * self._end
+
+    def tile(self, n):
+        """How many images a thread takes at a time, and whether it computes rows apart from pixels.
+
+        Enough images that reading the weights is worth it, few enough that their feature maps stay in cache.
+        """
+        fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
+        fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
+        rounds = -(-n // (threads * fitting))
+        tile = -(-n // (threads * rounds))
+        return tile, int(tile <= FEW or self.weight_bytes > FAR_BYTES)
+
+    def _constant(self, values):
+        """Where values, padded to whole panels, lie among the constants."""
+        values = np.ascontiguousarray(values, dtype=np.float32).ravel()
+        at, size = self._end, -(-max(values.size, 1) // PANEL) * PANEL
+        self._constants.append(np.pad(values, (0, size - values.size)))
+        self._end += size
+        return at
+
+    def _write(self, place, count):
+        if place is None:
+            return -1
+        buffer, feature = place
+        self._reads.append(Read(buffer, 0, 0, feature, count))
+        return len(self._reads) - 1
+
+    def _instruction(self, it, of_row):
+        output = self._write((it.buffer, it.feature), it.count)
+        cell, visible = self._write(it.cell, it.count), self._write(it.visible, it.count)
+        first_read = len(self._reads)
+        reads, values, above = it.reads, it.weight, []
+        if it.kind == "linear" and not of_row:
+            reads, values = _above_first(reads, values)
+            above = [read.count for read in reads if read.row < 0]
+        self._reads += reads + it.adds
+        weight = bias = step = 0
+        if it.weight is not None:
+            weight = self._constant(_panels(values) if it.kind == "linear" else values)
+        if it.bias is not None:
+            labels = np.atleast_2d(it.bias)
+            padded = -(-it.count // PANEL) * PANEL
+            bias = self._constant(np.pad(labels, ((0, 0), (0, padded - it.count))))
+            step = padded if it.bias.ndim == 2 else 0
+        return [
+            KINDS.index(it.kind),
+            it.sweep,
+            it.count,
+            ACTIVATIONS.index(it.activation),
+            output,
+            cell,
+            visible,
+            it.row_modulus - 1,
+            it.row_remainder,
+            it.column_modulus - 1,
+            it.column_remainder,
+            *it.domain,
+            first_read,
+            len(it.reads),
+            first_read + len(it.reads),
+            len(it.adds),
+            sum(read.count for read in it.reads),
+            len(above),
+            sum(above),
+            weight,
+            bias,
+            step,
+        ]
+
+
+def _momentary(program):
+    """Buffers of which only the present position is ever read, in the same column in which it is written."""
+    loops = {}  # of every buffer: the loops over columns in which it is written or read
+    lasting = {program.image}
+    number = 0
+    for part in (program.row, *program.pixel):
+        for n, it in enumerate(part):
+            if part is not program.row:
+                loop = "pixel"
+            else:
+                number += n == 0 or not it.sweep or it.sweep != part[n - 1].sweep
+                loop = number
+            stride = program.buffers[it.buffer].stride
+            places = [place for place in ((it.buffer, 0), it.cell, it.visible) if place]
+            for buffer in (*(buffer for buffer, _ in places), *(read.buffer for read in (*it.reads, *it.adds))):
+                loops.setdefault(buffer, set()).add(loop)
+                if part is program.row and not it.sweep:
+                    lasting.add(buffer)
+            for read in (*it.reads, *it.adds):
+                b = program.buffers[read.buffer]
+                moved = read.row or read.column or read.feature + read.count > b.features
+                if moved or b.stride != stride or b.fill is not None:
+                    lasting.add(read.buffer)
+    for read in program.parameters:
+        loops.setdefault(read.buffer, set()).add("pixel")
+    return {buffer for buffer, found in loops.items() if len(found) == 1} - lasting
+
+
+def _above_first(reads, weight):
+    """Reads of rows above before the others, and the weight in that order."""
+    ends = np.cumsum([read.count for read in reads], dtype=np.int64)
+    parts = [np.arange(end - read.count, end) for end, read in zip(ends, reads, strict=True)]
+    order = sorted(range(len(reads)), key=lambda n: reads[n].row >= 0)
+    rows = [parts[n] for n in order]
+    return [reads[n] for n in order], weight[np.concatenate(rows)] if rows else weight
+
+
+def _panels(weight):
+    """[depth, count] as panels [.., depth, 16], zero beyond `count`."""
+    depth, count = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -count % PANEL)))
+    return padded.reshape(depth, padded.shape[1] // PANEL, PANEL).transpose(1, 0, 2)

@@ -1,0 +1,376 @@
+"""A pixel program stepped in plain torch, on any device: what runs where no native engine does.
+
+Whatever does not change from row to row is prepared once: every instruction at every column becomes a few torch calls
+with all their arguments bound. The present row of a buffer is always the last of its rows; they move up by one when a
+row begins, so that the bound slices serve every row, and on a GPU a row is one CUDA graph.
+"""
+
+import math
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+
+# The public one takes twice as long for the few values of a pixel.
+from torch._C._nn import elu, elu_
+
+from genfast.engine import heads
+from genfast.engine.program import Drawn
+
+WANTED = {"log_probs", "log_evidence", "parameters"}
+_IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
+
+
+def run(
+    program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
+    want=(), device=None,
+):  # fmt: skip
+    """Draw `n` images at once, in float32; memory grows with `n`. Returns `Drawn`, on `device`.
+
+    Args:
+        program: a `Program`.
+        n: images, at least 0.
+        seed, first, draw: image b draws by `uniform(seed, first + b, element, draw)`; a mixture uses the draws
+            2 * draw for the component and 2 * draw + 1 for the levels.
+        temperature: positive and finite.
+        labels: int64 [n] in 0 .. classes - 1, or None for a program without classes.
+        given, known: uint8 and bool [n, C, H, W] or None: where known, the level is that given. A mixture draws all
+            channels of a pixel together: they are known together.
+        evidence: float32 [n, C, H, W, L] or None, not for a mixture: level l has the weight p_T(l) exp(evidence[l]).
+        want: names of optional results, of `WANTED`; log_evidence is 0 without evidence.
+        device: where to compute; None for the CPU.
+    Raises: ValueError for arguments that do not fit the program.
+    """
+    _check(program, n, labels, given, known, evidence, want)
+    device = torch.device(device or "cpu")
+    shape = (n, program.channels, program.height, program.width)
+    drawn = Drawn(torch.empty(shape, dtype=torch.uint8, device=device))
+    if "log_probs" in want:
+        drawn.log_probs = torch.empty((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
+    if "log_evidence" in want:
+        drawn.log_evidence = torch.zeros((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
+    if "parameters" in want:
+        count = sum(read.count for read in program.parameters)
+        drawn.parameters = torch.empty((n, count, *shape[2:]), dtype=torch.float32, device=device)
+    if not n:
+        return drawn
+    settings = (n, device, temperature, given is not None, evidence is not None)
+    # Taken out while in use: two threads never share one. What a GPU captured serves the next call too.
+    stepper = program.prepared.pop("stepped", None)
+    if stepper is None or stepper.settings != settings:
+        stepper = Stepper(program, settings)
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), current:
+        stepper.begin(labels)
+        for i in range(program.height):
+            stepper.uniforms.copy_(heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
+            if given is not None:
+                stepper.given.copy_(given[:, :, i].transpose(1, 2))
+                stepper.known.copy_(known[:, :, i].transpose(1, 2))
+            if evidence is not None:
+                stepper.evidence.copy_(evidence[:, :, i].transpose(1, 2))
+            stepper.row(i)
+            stepper.collect(i, drawn)
+    program.prepared["stepped"] = stepper
+    return drawn
+
+
+def _check(program, n, labels, given, known, evidence, want):
+    c = program
+    if n < 0:
+        raise ValueError(f"stepped: n must be at least 0; got {n}")
+    if set(want) - WANTED:
+        raise ValueError(f"stepped: want must be among {', '.join(sorted(WANTED))}; got {', '.join(want)}")
+    if (labels is None) == bool(c.classes):
+        raise ValueError(f"stepped: labels must be {'given' if c.classes else 'None'} for {c.classes} classes")
+    if (given is None) != (known is None):
+        raise ValueError("stepped: given and known must come together; got one of them")
+    if evidence is not None and c.head == "mixture":
+        raise ValueError("stepped: evidence must be None for a mixture; got a tensor")
+    shape = (n, c.channels, c.height, c.width)
+    levels = 2 if c.head == "bernoulli" else c.levels
+    for name, tensor, expected in (
+        ("labels", labels, (n,)), ("given", given, shape), ("known", known, shape),
+        ("evidence", evidence, (*shape, levels)),
+    ):  # fmt: skip
+        if tensor is not None and tensor.shape != expected:
+            raise ValueError(f"stepped: {name} must have shape {expected}; got {tuple(tensor.shape)}")
+
+
+def _positions(buffer):
+    return buffer.left + buffer.columns + buffer.right
+
+
+class Stepper:
+    """The buffers of n images, and the bound calls that make a row of them.
+
+    `settings`: (n, device, temperature, whether values are given, whether there is evidence). The tensors `uniforms`,
+    `given`, `known` and `evidence` are of one row [.., n, W, C]: they are filled before it, `levels` is its result.
+    """
+
+    def __init__(self, program, settings):
+        n, device, temperature, given, evidence = settings
+        self.program, self.settings, self.n, self.device, self.temperature = program, settings, n, device, temperature
+        self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, device=device) for b in program.buffers]
+        levels = np.arange(program.levels, dtype=np.float32)
+        values = levels * np.float32(program.scale) + np.float32(program.shift)
+        self.values = torch.from_numpy(values).to(device)
+        places = (n, program.width, program.channels)
+        self.levels = torch.zeros(places, dtype=torch.uint8, device=device)
+        numbers = 2 if program.head == "mixture" else 1
+        self.uniforms = torch.zeros((numbers, *places), dtype=torch.float64, device=device)
+        self.given = torch.zeros_like(self.levels) if given else None
+        self.known = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
+        choices = 2 if program.head == "bernoulli" else program.levels
+        self.evidence = torch.zeros((*places, choices), device=device) if evidence else None
+        self._constants, self._tables, self._scratch, self._bound, self._rows = {}, [], {}, {}, {}
+        self._labels = torch.zeros(n, dtype=torch.int64, device=device)
+
+    def begin(self, labels):
+        """The buffers as they are before the first row, for images of these labels."""
+        for buffer, rows in zip(self.program.buffers, self.maps):
+            rows.copy_(self._fill(buffer, 0, buffer.features).repeat(_positions(buffer)))
+        if labels is not None:
+            self._labels.copy_(labels)
+            for table, bias in self._tables:
+                torch.index_select(table, 0, self._labels, out=bias)
+
+    def row(self, i):
+        """Compute row `i`, without waiting for a GPU: there a kind of row is run, then captured, then replayed."""
+        key = self._kind(i)
+        calls = self._rows.get(key)
+        if calls is None:
+            calls = self._rows[key] = list(self._calls(i))
+        elif self.device.type == "cuda" and isinstance(calls, list):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                for call in calls:
+                    call()
+            calls = self._rows[key] = graph
+        if not isinstance(calls, list):
+            return calls.replay()
+        for call in calls:
+            call()
+
+    def collect(self, i, drawn):
+        """Put row `i` into the results."""
+        drawn.images[:, :, i] = self.levels.transpose(1, 2)
+        width, at = range(self.program.width), 0
+        for k, read in enumerate(self.program.parameters):
+            parameters = self._view(read, width)
+            channels = slice(None) if self.program.head == "mixture" else slice(k, k + 1)
+            if drawn.log_probs is not None:
+                drawn.log_probs[:, k, i] = heads.log_prob(self.program, parameters, self.levels[:, :, channels])
+            if drawn.log_evidence is not None and self.evidence is not None:
+                evidence = self.evidence[:, :, k]
+                drawn.log_evidence[:, k, i] = heads.log_evidence(parameters, self.temperature, evidence)
+            if drawn.parameters is not None:
+                drawn.parameters[:, at : at + read.count, i] = parameters.transpose(1, 2)
+            at += read.count
+
+    def _fill(self, buffer, feature, count):
+        if buffer.fill is None:
+            return torch.zeros(count, device=self.device)
+        return torch.as_tensor(buffer.fill[feature : feature + count], dtype=torch.float32).to(self.device)
+
+    def _instructions(self):
+        return (instruction for part in (self.program.row, *self.program.pixel) for instruction in part)
+
+    def _kind(self, i):
+        """What decides which calls row `i` takes: two rows of one kind take the same."""
+        strides = tuple(i % buffer.stride == 0 for buffer in self.program.buffers)
+        return strides, tuple(self._state(instruction, i) for instruction in self._instructions())
+
+    def _state(self, instruction, i):
+        """Whether the instruction runs in row `i`, None if not, and then whether the row is in its domain."""
+        if i % instruction.row_modulus != instruction.row_remainder:
+            return None
+        begin, end, _, _ = instruction.domain
+        return begin <= i // self.program.buffers[instruction.buffer].stride < end
+
+    def _calls(self, i):
+        program = self.program
+        for buffer, rows in zip(program.buffers, self.maps):
+            if i % buffer.stride == 0:
+                yield from (partial(rows[k].copy_, rows[k + 1]) for k in range(buffer.rows - 1))
+        at = 0
+        while at < len(program.row):
+            sweep = program.row[at].sweep
+            end = at + 1
+            while end < len(program.row) and sweep and program.row[end].sweep == sweep:
+                end += 1
+            if sweep:
+                for j in range(program.columns)[::sweep]:
+                    yield from self._pixel(program.row[at:end], i, j)
+            else:
+                yield from self._whole(program.row[at], i)
+            at = end
+        for j in range(program.columns):
+            for k in range(program.draws + 1):
+                yield from self._pixel(program.pixel[k], i, j)
+                if k < program.draws and j < program.width:
+                    yield self._draw(k, j)
+
+    def _pixel(self, instructions, i, j):
+        for instruction in instructions:
+            state = self._state(instruction, i)
+            if state is not None and j % instruction.column_modulus == instruction.column_remainder:
+                yield from self._bind(instruction, state, range(j, j + 1))
+
+    def _whole(self, instruction, i):
+        """An instruction over the whole row, for each remainder by which all its operands advance evenly."""
+        state, buffers = self._state(instruction, i), self.program.buffers
+        if state is None:
+            return
+        reads = [*instruction.reads, *instruction.adds]
+        modulus = math.lcm(instruction.column_modulus, *(buffers[read.buffer].stride for read in reads))
+        for remainder in range(instruction.column_remainder, modulus, instruction.column_modulus):
+            columns = range(remainder, self.program.columns, modulus)
+            begin, end = (bound * buffers[instruction.buffer].stride for bound in instruction.domain[2:])
+            inside = [k for k, j in enumerate(columns) if begin <= j < end]
+            first, last = (inside[0], inside[-1] + 1) if inside else (0, 0)
+            for part in (columns[:first], columns[first:last], columns[last:]):
+                if part:
+                    yield from self._bind(instruction, state, part)
+
+    def _bind(self, instruction, state, columns):
+        """The calls of an instruction in the columns of pixels `columns`, all inside its domain or all outside."""
+        _, _, begin, end = instruction.domain
+        state = state and begin <= columns[0] // self.program.buffers[instruction.buffer].stride < end
+        key = id(instruction), state, columns
+        if key not in self._bound:
+            make = _KINDS.get(instruction.kind, Stepper._elementwise) if state else Stepper._outside
+            self._bound[key] = make(self, instruction, columns)
+        return self._bound[key]
+
+    def _view(self, read, columns):
+        """The values of a read in each of `columns`: [n, columns, count]."""
+        return self._slice(read.buffer, read.row, read.column, read.feature, read.count, columns)
+
+    def _slice(self, index, row, column, feature, count, columns):
+        buffer = self.program.buffers[index]
+        values = self.maps[index][buffer.rows - 1 + row]
+        first = (columns[0] // buffer.stride + buffer.left + column) * buffer.features + feature
+        step = max(1, columns.step // buffer.stride) * buffer.features
+        last = first + (len(columns) - 1) * step + count
+        if first < 0 or last > values.shape[1] or row <= -buffer.rows or row > 0:
+            place = f"row {row}, column {column}, feature {feature}, count {count} at pixel {columns[0]}"
+            raise ValueError(f"stepped: a position must lie inside buffer {index}, {buffer}; got {place}")
+        size, stride = (self.n, len(columns), count), (values.stride(0), step, 1)
+        return values.as_strided(size, stride, values.storage_offset() + first)
+
+    def _operands(self, instruction, columns):
+        """Views of the reads, the adds and the result, [n, count] at a single pixel, else [n, columns, count]."""
+        out = self._slice(instruction.buffer, 0, 0, instruction.feature, instruction.count, columns)
+        groups = [[self._view(read, columns) for read in group] for group in (instruction.reads, instruction.adds)]
+        if len(columns) == 1:
+            out, groups = out[:, 0], [[view[:, 0] for view in group] for group in groups]
+        return *groups, out
+
+    def _constant(self, instruction, name):
+        """A weight, or a bias, [count] or [n, count] by label, on the device."""
+        key = id(instruction), name
+        if key not in self._constants:
+            tensor = torch.as_tensor(getattr(instruction, name), dtype=torch.float32).to(self.device)
+            if name == "bias" and tensor.dim() == 2:
+                self._tables.append((tensor, tensor[self._labels]))
+                tensor = self._tables[-1][1]
+            self._constants[key] = tensor
+        return self._constants[key]
+
+    def _space(self, name, *shape):
+        """Memory for what lives within one instruction."""
+        if (name, shape) not in self._scratch:
+            self._scratch[name, shape] = torch.empty(shape, device=self.device)
+        return self._scratch[name, shape]
+
+    def _linear(self, instruction, columns):
+        reads, adds, out = self._operands(instruction, columns)
+        weight, bias = (self._constant(instruction, name) for name in ("weight", "bias"))
+        single, calls = out.dim() == 2, []
+        y = out if single else self._space("y", *out.shape)
+        if single and len(reads) == 1:
+            x = reads[0]
+        else:
+            x = self._space("x", *out.shape[:-1], len(weight))
+            if reads:
+                calls.append(partial(torch.cat, reads, -1, out=x))
+        if not single:
+            calls.append(partial(y.copy_, bias if bias.dim() == 1 else bias[:, None]))
+            bias = y.flatten(0, 1)
+        calls.append(partial(torch.addmm, bias, x.flatten(0, -2), weight, out=y.flatten(0, -2)))
+        calls += [partial(y.add_, operand) for operand in adds]
+        if instruction.activation != "none":
+            calls.append(partial(_IN_PLACE[instruction.activation], y))
+        return calls if single else [*calls, partial(out.copy_, y)]
+
+    def _elementwise(self, instruction, columns):
+        operands, _, out = self._operands(instruction, columns)
+        kind = instruction.kind
+        if kind == "copy":
+            return [partial(out.copy_, *operands)]
+        if kind == "elu":
+            return [partial(elu, *operands, out=out)]
+        if kind == "gate":
+            a, b = (self._space(name, *out.shape) for name in "xy")
+            return [
+                partial(torch.tanh, operands[0], out=a),
+                partial(torch.sigmoid, operands[1], out=b),
+                partial(torch.mul, a, b, out=out),
+            ]
+        if kind in ("affine", "constant"):
+            bias = self._constant(instruction, "bias")
+            bias = bias[:, None] if bias.dim() == 2 and out.dim() == 3 else bias
+            if kind == "constant":
+                return [partial(out.copy_, bias)]
+            return [partial(torch.addcmul, bias, operands[0], self._constant(instruction, "weight")[0], out=out)]
+        if kind == "relu":
+            return [partial(torch.clamp, operands[0], min=0, out=out)]
+        return [partial(getattr(torch, kind), *operands, out=out)]
+
+    def _lstm(self, instruction, columns):
+        (gates, before), _, _ = self._operands(instruction, columns)
+        outs = self._targets(instruction, columns)
+
+        def step():
+            i, f, g, o = gates.chunk(4, -1)
+            cell = f.sigmoid().mul_(before).addcmul_(i.sigmoid(), g.tanh())
+            hidden = cell.tanh().mul_(o.sigmoid())
+            for out, value in zip(outs, (hidden, cell, hidden)):
+                out.copy_(value)
+
+        return [step]
+
+    def _targets(self, instruction, columns):
+        """Views of what an instruction writes: the result, the cell, the visible copy."""
+        places = [(instruction.buffer, instruction.feature), instruction.cell, instruction.visible]
+        views = [self._slice(b, 0, 0, f, instruction.count, columns) for b, f in filter(None, places)]
+        return [view[:, 0] for view in views] if len(columns) == 1 else views
+
+    def _outside(self, instruction, columns):
+        places = [(instruction.buffer, instruction.feature), instruction.cell, instruction.visible]
+        fills = [self._fill(self.program.buffers[b], f, instruction.count) for b, f in filter(None, places)]
+        return [partial(out.copy_, fill) for out, fill in zip(self._targets(instruction, columns), fills)]
+
+    def _draw(self, k, j):
+        program = self.program
+        mixture = program.head == "mixture"
+        channels = slice(None) if mixture else slice(k, k + 1)
+        parameters = self._view(program.parameters[k], range(j, j + 1))[:, 0]
+        count = program.channels if mixture else 1
+        value = self._slice(program.image, 0, 0, 0 if mixture else k, count, range(j, j + 1))[:, 0]
+        u = self.uniforms[:, :, j] if mixture else self.uniforms[0, :, j, k]
+        out = self.levels[:, j, channels]
+        known, given = (None if t is None else t[:, j, channels] for t in (self.known, self.given))
+        evidence = None if self.evidence is None else self.evidence[:, j, k]
+
+        def draw():
+            level = heads.draw_levels(program, parameters, u, self.temperature, evidence)
+            out.copy_(level if known is None else torch.where(known, given, level))
+            value.copy_(self.values[out.long()])
+
+        return draw
+
+
+_KINDS = {"linear": Stepper._linear, "lstm": Stepper._lstm}

@@ -1,0 +1,1 @@
+"""What the parameters that a model gives for a pixel say of its values."""

@@ -1,0 +1,1 @@
+"""Markov chains whose limit is a model's distribution given what was observed."""

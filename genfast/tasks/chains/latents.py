@@ -1,0 +1,238 @@
+"""Markov chains over latents and images whose limit is a model's distribution given what was observed.
+
+The state is (z, x). The target is p(z) p(x | z) g(x), where g, the evidence, is what is known of the image: 1 where the
+known values of x are the observed ones and else 0 (imputation), or p(observed | x) of a model of the noise (denoising).
+A step leaves the target as it is:
+
+1. "posterior": propose z' ~ q(z | x) and take it with probability min(1, p(z') p(x | z') q(z | x) / (p(z) p(x | z)
+   q(z' | x))): Metropolis within Gibbs (Mattei and Frellsen 2018, arXiv 1802.04826, section 3.2).
+2. "walk": propose z' = sqrt(1 - b^2) z + b e with e ~ N(0, I), which keeps p(z), and take it with probability
+   min(1, G(z') / G(z)), where G(z) = sum over x of p(x | z) g(x): x does not hold z back here. b is, latent by latent,
+   a random factor times the standard deviation of a posterior that is fixed: small for a latent that is well known.
+3. x ~ p(x | z) g(x) / G(z), value by value.
+
+A Gaussian likelihood is a density, of which known values have their share, while draws are rounded to levels. There 1,
+for imputation, proposes x' as 3 draws it together with z', and takes both by the ratio p(z') G(z') q(z | x') / (p(z)
+G(z) q(z' | x)).
+
+Without the decisions of 1, and without 2, it is pseudo-Gibbs (Rezende et al. 2014, arXiv 1401.4082, appendix F), whose
+limit is another distribution unless q is the exact posterior: it is how every chain begins.
+"""
+
+import math
+
+import torch
+
+from genfast import ops
+from genfast.random.philox import philox4x32, uniform
+from genfast.tasks.noise import FIRST
+
+KINDS = ("posterior", "walk")
+# The walk's factors, from small to large, all equally likely on a logarithmic scale.
+FACTORS = 0.2, 2.0
+# Pseudo-Gibbs steps that a chain begins with: from nowhere, few of its first proposals would be taken.
+WARM_UP = 20
+# What each set of random numbers of a step is for: latents and values of each kind of proposal, values, and decisions.
+PURPOSES = POSTERIOR, PROPOSAL, WALK, VALUES, CHOICES = range(5)
+# Steps whose seeds are made at once: one by one they would take longer than the images of a small model.
+AHEAD = 64
+_LOW = 0xFFFFFFFF
+
+
+class Known:
+    """The evidence of values that are known exactly: `images` uint8 where `known`, both [n, C, H, W]."""
+
+    def __init__(self, model, network, images, known):
+        self.model, self.images, self.known = model, images, known
+        self.rounds = network.head == "gaussian"
+
+    def start(self, seed, first):
+        """Images to begin with: what is unknown, drawn from the model."""
+        return None
+
+    def log_evidence(self, parameters, x):
+        """log G of each image: [n]."""
+        return -self.model.nll(self.images, parameters, self.known)
+
+    def draw(self, parameters, x, seed, first):
+        """Images drawn from p(x | z) g(x)."""
+        return torch.where(self.known, self.images, self.model.draw(parameters, seed, first))
+
+
+class Noisy:
+    """The evidence of noisy values: `evidence`, log p(observed | level), float32 [n, C, H, W, L].
+
+    Where the channels of a pixel depend on each other given z, no sum over all their levels is at hand: then z walks
+    given x, and a pixel is proposed from p(x | z) and taken with probability min(1, g(x') / g(x)).
+    """
+
+    rounds = False
+
+    def __init__(self, model, network, evidence):
+        self.model, self.network, self.log_g = model, network, evidence
+
+    def start(self, seed, first):
+        """Images to begin with: the likeliest level of each value."""
+        return self.log_g.argmax(-1).to(torch.uint8)
+
+    def log_evidence(self, parameters, x):
+        if self.network.coupled:
+            return -self.model.nll(x, parameters)
+        return (self._log_levels(parameters) + self.log_g).logsumexp(-1).double().flatten(1).sum(1)
+
+    def draw(self, parameters, x, seed, first):
+        image = first + torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+        _, channels, height, width = x.shape
+        place = torch.arange(channels * height * width, device=x.device).view(height, width, channels).permute(2, 0, 1)
+        if self.network.coupled:
+            proposed = self.model.draw(parameters, seed, first)
+            ratio = (self._g(proposed) - self._g(x)).sum(1, keepdim=True)
+            u = uniform(seed, image, place[:1], FIRST)
+            return torch.where((u + 2**-25).log() < ratio, proposed, x)
+        u = uniform(seed, image, place)
+        beyond = self.levels(parameters).double().cumsum(-1) <= u[..., None]
+        return beyond.sum(-1).clamp(max=self.network.levels - 1).to(torch.uint8)
+
+    def levels(self, parameters):
+        """The probability of each level given z and what was observed: [n, C, H, W, L]."""
+        return (self._log_levels(parameters) + self.log_g).softmax(-1)
+
+    def _g(self, x):
+        return self.log_g.gather(-1, x[..., None].long())[..., 0].double()
+
+    def _log_levels(self, parameters):
+        return log_levels(self.model, parameters, self.network)
+
+
+def log_levels(model, parameters, network):
+    """log p(x_i = l | z) of every value and level, float [n, C, H, W, L], of channels that are independent given z.
+
+    Each pixel is given to `model.nll` as an image of one pixel, with one level after the other.
+    """
+    n, _, height, width = parameters.shape
+    pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
+    found = []
+    for channel in range(network.channels):
+        x = torch.zeros(len(pixels), network.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
+        weight = torch.zeros_like(x, dtype=torch.bool)
+        weight[:, channel] = True
+        weight = weight if network.channels > 1 else None
+        for level in range(network.levels):
+            found.append(-model.nll(x.fill_(level), pixels, weight))
+    shape = network.channels, network.levels, n, height, width
+    return torch.stack(found).view(shape).permute(2, 0, 3, 4, 1)
+
+
+class LatentChains:
+    """One chain for each image of a batch.
+
+    Args:
+        model, network: the model, and its `Description`.
+        evidence: `Known` or `Noisy`.
+        n: images.
+        seed, first: of the random numbers; image b has those of (seed, first + b).
+        labels: int64 [n] or None.
+        chain: which of several chains of an image.
+        exact: whether to decide on the proposals of a step; else every one is taken: pseudo-Gibbs.
+        warm_up: steps of pseudo-Gibbs before those that decide.
+
+    Attributes: z [n, Z], x uint8 [n, C, H, W] and parameters [n, P, H, W], the present state; accepted and proposed,
+        int64 [2], the decisions of each of `KINDS`.
+    """
+
+    def __init__(
+        self, model, network, evidence, n, *, seed, first=0, labels=None, chain=0, exact=True, warm_up=WARM_UP
+    ):  # fmt: skip
+        self.model, self.evidence, self.labels = model, evidence, labels
+        self.seed, self.first, self.chain, self.exact, self.warm_up = seed, first, chain, exact, warm_up
+        self.indices = first + torch.arange(n, device=network.device)
+        self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
+        self.ahead = None
+        self.x = evidence.start(seed, first)
+        if self.x is None:
+            prior = torch.zeros(n, network.latents, device=network.device, dtype=next(model.parameters()).dtype)
+            parameters = model.decode(self._normal(prior, prior, 0, WALK), labels)
+            self.x = evidence.draw(parameters, None, self._seed(0, PROPOSAL), first)
+        self._move_to_posterior(0)
+        self._draw(0)
+
+    def step(self, number):
+        """One step of every chain; `number` is 1, 2, ..."""
+        if not self.exact or number <= self.warm_up:
+            self._move_to_posterior(number)
+        else:
+            choices = torch.arange(3, device=self.indices.device)[:, None]
+            decision, walk_decision, factor = uniform(self._seed(number, CHOICES), self.indices, choices)
+            self._posterior_step(number, decision)
+            self._walk_step(number, walk_decision, factor)
+        self._draw(number)
+
+    def _move_to_posterior(self, number):
+        mean, log_variance = self.model.encode(self.x, self.labels)
+        self.deviation = (log_variance / 2).exp().clamp(max=1)
+        self.z = self._normal(mean, log_variance, number, POSTERIOR)
+        self.parameters = self.model.decode(self.z, self.labels)
+
+    def _posterior_step(self, number, decision):
+        mean, log_variance = self.model.encode(self.x, self.labels)
+        z = self._normal(mean, log_variance, number, POSTERIOR)
+        parameters = self.model.decode(z, self.labels)
+        there = ops.gaussian_nll(z, mean, log_variance).double()
+        if self.evidence.rounds:
+            x = self.evidence.draw(parameters, self.x, self._seed(number, PROPOSAL), self.first)
+            mean, log_variance = self.model.encode(x, self.labels)
+            gain = self.evidence.log_evidence(parameters, x) - self.evidence.log_evidence(self.parameters, self.x)
+        else:
+            gain = self.model.nll(self.x, self.parameters).double() - self.model.nll(self.x, parameters).double()
+        back = ops.gaussian_nll(self.z, mean, log_variance).double()
+        ratio = _log_prior(z) - _log_prior(self.z) + gain + there - back
+        self._decide(0, z, parameters, ratio, decision)
+
+    def _walk_step(self, number, decision, factor):
+        low, high = FACTORS
+        factor = low * (high / low) ** factor
+        b = (factor[:, None] * self.deviation).clamp(max=1).to(self.z.dtype)
+        z = self._normal((1 - b.square()).sqrt() * self.z, 2 * b.log(), number, WALK)
+        parameters = self.model.decode(z, self.labels)
+        before = self.evidence.log_evidence(self.parameters, self.x).double()
+        ratio = self.evidence.log_evidence(parameters, self.x).double() - before
+        self._decide(1, z, parameters, ratio, decision)
+
+    def _decide(self, kind, z, parameters, log_ratio, decision):
+        taken = (decision + 2**-25).log() < log_ratio
+        self.z = torch.where(taken[:, None], z, self.z)
+        self.parameters = torch.where(taken[:, None, None, None], parameters, self.parameters)
+        self.accepted[kind] += int(taken.sum())
+        self.proposed[kind] += len(taken)
+
+    def _draw(self, number):
+        self.x = self.evidence.draw(self.parameters, self.x, self._seed(number, VALUES), self.first)
+
+    def _normal(self, mean, log_variance, number, purpose):
+        return ops.gaussian_latent(mean, log_variance, self._seed(number, purpose), self.first)[0]
+
+    def _seed(self, number, purpose):
+        begin = number - number % AHEAD
+        if self.ahead is None or self.ahead[0] != begin:
+            self.ahead = begin, step_seeds(self.seed, self.chain, begin, AHEAD)
+        return self.ahead[1][number - begin][purpose]
+
+
+def step_seeds(seed, chain, begin, count):
+    """The seeds of `count` steps from number `begin` on, one for each of `PURPOSES`: lists of ints of 64 bits.
+
+    They are two words of Philox at a counter that no image has.
+    """
+    steps, purposes = begin + torch.arange(count)[:, None], chain * 8 + torch.tensor(PURPOSES)
+    low, high, _, _ = philox4x32((steps, purposes, _LOW, _LOW), (seed & _LOW, seed >> 32))
+    pairs = zip(low.tolist(), high.tolist())
+    return [[a | b << 32 for a, b in zip(*pair)] for pair in pairs]
+
+
+def _log_prior(z):
+    return -(z.double().square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
+
+
+def rates(accepted, proposed):
+    """Acceptance by kind of proposal, of the kinds that were made: a dict of floats."""
+    return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

@@ -1,0 +1,146 @@
+"""Images of one domain translated to another, and folders of them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genfast.data._images import quantise
+from genfast.data.folder import SUFFIXES, image_files, read_image
+from genfast.data.grid import brightness, png
+from genfast.engine.arguments import check_count
+from genfast.engine.engine import check_finite
+from genfast.io import writable_folder, write_bytes
+from genfast.models.base import BLOCK
+from genfast.models.pix2pix import Pix2Pix
+
+
+def translate(model, images, *, seed=0, first=0, noise=True):
+    """The translation of each image, of any size that is at least the stride of the model.
+
+    Image b depends on (seed, first + b) and itself alone: `translate(model, images[5:], first=5)` is
+    `translate(model, images)[5:]`, whatever the batches. On a CPU that holds bit for bit; elsewhere but for a value
+    within rounding of a boundary between two levels. The noise is dropout, whose mask is made of Philox numbers.
+
+    A size that the stride does not divide is padded by reflection, at the bottom and at the right, and the result
+    cropped.
+
+    Args:
+        model: `genfast.models.Pix2Pix`; its weights are taken as in evaluation mode.
+        images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least 2**model.config.depth.
+        seed: int in [0, 2**64).
+        first: number of the first image; first + n is at most 2**63.
+        noise: False: no unit is dropped, and the seed decides nothing.
+    Returns: uint8 [n, C, h, w], levels.
+    Raises: TypeError or ValueError for an argument that does not fit, before any work.
+    Paper: Image-to-Image Translation with Conditional Adversarial Networks, arXiv 1611.07004.
+    Example: `genfast.translate(genfast.models.load("RUN/model"), sources, seed=1)`
+    """
+    check_translator(model)
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+        got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise TypeError(f"translate: images must hold levels as torch.uint8; got {got}")
+    channels, stride = model.config.source_channels, 2**model.config.depth
+    if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < stride:
+        expected = f"[n, C, h, w] with C={channels}, h and w at least {stride}, the stride of the model"
+        raise ValueError(f"translate: images must have shape {expected}; got {tuple(images.shape)}")
+    if images.device != (device := next(model.parameters()).device):
+        raise ValueError(f"translate: images must be on the model's device {device}; got {images.device}")
+    levels = model.config.levels
+    if levels < 256 and images.numel() and (top := int(images.max())) >= levels:
+        raise ValueError(f"translate: images must lie in 0..{levels - 1}; got {top}")
+    _, first, seed = check_count("translate", len(images), first, seed)
+    check_finite(model, "translate")
+    return model.translated(images, seed, first, noise)
+
+
+def check_translator(model):
+    """TypeError for a model that translates nothing."""
+    if not isinstance(model, Pix2Pix):
+        raise TypeError(f"translate: model must be a genfast.models.Pix2Pix; got {type(model).__name__}")
+
+
+def translate_folder(model, folder, out, *, seed=0, noise=True, progress=None):
+    """Translate every image file below `folder` to a PNG of the same name, at the same place below `out`.
+
+    Grey files and colours become what the model takes; the sizes may differ. The number of an image, which decides its
+    noise beside the seed, is its place among the sorted files. A file is written under a temporary name and renamed.
+
+    Args: model, seed, noise (as `translate`); folder; out (made if it is not there); progress (called with the number
+        of files after each batch).
+    Returns: (how many were written, what is wrong with each of the others: {path: reason}).
+    Raises: FileNotFoundError for a folder that is not there; ValueError for one without images, for two files that
+        would become the same, and for `out` inside `folder`.
+    """
+    check_translator(model)
+    folder, out = Path(folder), Path(out)
+    jobs = _jobs(folder, out)
+    writable_folder(out)
+    written, wrong, batch = 0, {}, []
+
+    def flush():
+        nonlocal written
+        if batch:
+            written += _translate_batch(model, batch, seed, noise)
+            if progress:
+                progress(len(batch))
+            batch.clear()
+
+    for number, (path, target) in enumerate(jobs):
+        image = _source(model, path, wrong)
+        if image is None:
+            continue
+        if batch and (batch[0][2].shape != image.shape or batch[-1][0] + 1 != number or len(batch) == BLOCK):
+            flush()
+        batch.append((number, target, image))
+    flush()
+    return written, wrong
+
+
+def _jobs(folder, out):
+    """The image files below `folder`, each with the file below `out` that it becomes."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder of images; got none")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out}: expected a folder outside of {folder}, whose images stay as they are; got one inside")
+    jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in image_files(folder)]
+    if not jobs:
+        raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
+    taken, sources = {}, {path.resolve() for path, _ in jobs}
+    for path, target in jobs:
+        if target.resolve() in sources:  # by a link, or where `folder` lies inside `out`
+            raise ValueError(
+                f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated"
+            )
+        if target in taken:
+            names = f"{taken[target].relative_to(folder)} and {path.relative_to(folder)}"
+            raise ValueError(
+                f"{folder}: expected one file of a name; got {names}, both of which would be {target.name}"
+            )
+        taken[target] = path
+    return jobs
+
+
+def _source(model, path, wrong):
+    """The levels of an image file, uint8 [S, h, w]; None if it cannot be translated, with the reason in `wrong`."""
+    c = model.config
+    try:
+        array = read_image(path, c.source_channels)
+    except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
+        wrong[path] = f"not readable: {error}".replace("\n", " ")
+        return None
+    if min(array.shape[:2]) < 2**c.depth:
+        wrong[path] = f"{array.shape[1]}x{array.shape[0]}, smaller than the stride of the model, {2**c.depth}"
+        return None
+    return torch.from_numpy(np.ascontiguousarray(quantise(array, c.levels).transpose(2, 0, 1)))
+
+
+def _translate_batch(model, batch, seed, noise):
+    """Translate and write images of one size with numbers in a row: how many."""
+    device = next(model.parameters()).device
+    sources = torch.stack([image for _, _, image in batch]).to(device)
+    images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.config.levels)
+    for (_, target, _), image in zip(batch, images, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, png(image.permute(1, 2, 0).numpy()))
+    return len(batch)

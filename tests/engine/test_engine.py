@@ -1,0 +1,142 @@
+"""What the engine makes of models that change, that are not causal, or that several threads share."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import genfast
+from genfast.engine.compiler import NotCausal
+from genfast.nn import MaskedConv2d
+
+OPTIONS = {"shape": (1, 4, 4), "levels": 3}
+
+
+def foreign(*more, outputs=3):
+    torch.manual_seed(0)
+    layers = MaskedConv2d(1, 6, 3, "A"), nn.ReLU(), *more, MaskedConv2d(6, outputs, 1, "B")
+    return nn.Sequential(*layers)
+
+
+def likelihood(model, images):
+    """By a forward of its own."""
+    with torch.no_grad():
+        logits = model(images.float() / 2).log_softmax(1)
+    return logits.gather(1, images.long()).double().sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("change", ["fused step", "data", "inference", "layer", "copy"])
+def test_a_model_that_changes_is_drawn_from_as_it_is(change):
+    model = foreign()
+    images = genfast.sample(model, 8, **OPTIONS)
+    before = genfast.log_prob(model, images, **OPTIONS)
+    if change == "fused step":
+        model(images.float()).square().sum().backward()
+        torch.optim.Adam(model.parameters(), lr=0.3, fused=True).step()
+    elif change == "data":
+        for parameter in model.parameters():
+            parameter.data.mul_(1.7)
+    elif change == "inference":
+        with torch.inference_mode():
+            for parameter in model.parameters():
+                parameter.mul_(1.7)
+    elif change == "layer":
+        model[2] = MaskedConv2d(6, 3, 1, "B")
+    else:
+        model.load_state_dict({name: 2 * value for name, value in model.state_dict().items()})
+    after = genfast.log_prob(model, images, **OPTIONS)
+    torch.testing.assert_close(after, likelihood(model, images), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before, after)
+
+
+def test_an_engine_that_is_kept_follows_the_model():
+    model = foreign()
+    engine = genfast.Engine(model, **OPTIONS)
+    images = engine.run(4, seed=0).images
+    with torch.no_grad():
+        model[0].weight.mul_(-2)
+    torch.testing.assert_close(engine.log_prob(images), likelihood(model, images), rtol=1e-5, atol=1e-5)
+    model.double()
+    assert engine.backend == "reference" and engine.run(2, seed=0).images.shape == (2, 1, 4, 4)
+
+
+def test_another_head_is_read_anew():
+    model = foreign(outputs=1)
+    options = {"shape": (1, 4, 4), "levels": 2}
+    genfast.sample(model, 4, **options)
+    model[2] = MaskedConv2d(6, 2, 1, "B")
+    drawn = [genfast.sample(model, 40, backend=backend, **options) for backend in ("auto", "torch", "reference")]
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize(
+    "layer", [nn.GroupNorm(2, 6), nn.MaxPool2d(3, 1, 1), nn.Conv2d(6, 6, 3, padding=1)], ids=lambda m: type(m).__name__
+)
+@pytest.mark.filterwarnings("ignore:sample. every value runs")
+def test_no_backend_draws_from_a_model_that_is_not_causal(layer, backend):
+    with pytest.raises(NotCausal, match="must be causal|is not causal"):
+        genfast.sample(foreign(copy.deepcopy(layer)), 1, backend=backend, **OPTIONS)
+
+
+def test_a_model_without_a_program_is_drawn_slowly_and_says_so():
+    model = foreign(nn.Softmax(1))
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: .*softmax"):
+        images = genfast.sample(model, 3, **OPTIONS)
+    assert images.shape == (3, 1, 4, 4)
+
+
+class Odd(genfast.BitFlip):
+    """A noise model that gives what it should not."""
+
+    def __init__(self, change):
+        object.__setattr__(self, "change", change)
+
+    def log_likelihood(self, noisy, levels):
+        return self.change(torch.zeros(*noisy.shape, levels))
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (lambda x: x.double(), TypeError, "torch.float32; got torch.float64"),
+        (lambda x: x[..., :2], ValueError, r"shape \(1, 1, 4, 4, 3\); got \(1, 1, 4, 4, 2\)"),
+        (lambda x: x * torch.nan, ValueError, "finite for a level of each value"),
+        (lambda x: x - torch.inf, ValueError, "finite for a level of each value"),
+        (lambda x: x[..., 0], ValueError, r"got \(1, 1, 4, 4\)"),
+    ],
+)
+def test_a_noise_model_of_another_kind_is_refused(change, error, message):
+    noisy = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(error, match=f"denoise: evidence .*{message}"):
+        genfast.denoise(foreign(), noisy, Odd(change), **OPTIONS)
+
+
+def test_threads_share_models():
+    models = [foreign(), foreign(nn.Tanh())]
+    expected = [genfast.sample(copy.deepcopy(model), 4, seed=1, **OPTIONS) for model in models]
+    found, failed = [], []
+
+    def work(k):
+        try:
+            found.append((k % 2, genfast.sample(models[k % 2], 4, seed=1, **OPTIONS)))
+        except Exception as error:  # to be seen by the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(found) == 6
+    assert all(torch.equal(images, expected[k]) for k, images in found)
+
+
+@pytest.mark.parametrize(
+    "options", [{"shape": 5}, {"input_range": 5}, {"input_range": (0,)}, {"input_range": ("a", 1)}], ids=str
+)
+def test_descriptions_that_are_no_tuples(options):
+    with pytest.raises(TypeError, match=f"sample: {next(iter(options))} must be"):
+        genfast.sample(foreign(), 1, **OPTIONS | options)

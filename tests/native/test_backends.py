@@ -1,0 +1,213 @@
+"""Which backend serves, which one ran, and what an explicit choice that cannot serve says."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import genfast
+from genfast import testing
+from genfast._native import backends
+from genfast.reference import SPECS
+
+OPS = list(SPECS)
+
+
+class Counted:
+    """Stands before the native module and notes which of its functions are called."""
+
+    def __init__(self, module):
+        self.module, self.calls = module, []
+
+    def __getattr__(self, name):
+        if not name.endswith(("_forward", "_backward", "_sample")):
+            return getattr(self.module, name)
+
+        def call(*args):
+            self.calls.append(name)
+            return getattr(self.module, name)(*args)
+
+        return call
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    counted = Counted(backends.cpp)
+    monkeypatch.setattr(backends, "cpp", counted)
+    return counted
+
+
+@pytest.fixture
+def no_cpp(monkeypatch):
+    monkeypatch.setattr(backends, "cpp", None)
+    monkeypatch.setattr(backends, "_CPP_MISSING", "not compiled: no module")
+
+
+def sample(op, dtype=torch.float32):
+    return SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=dtype)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+def test_native_really_runs(op, backend, counted):
+    testing.evaluate(getattr(genfast.ops, op), sample(op), backend=backend)
+    assert counted.calls == [f"{op}_forward", f"{op}_backward"]
+    assert genfast.explain(op, *sample(op).values()).backend == "cpp"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_reference_runs_nothing_native(op, counted):
+    testing.evaluate(getattr(genfast.ops, op), sample(op), backend="reference")
+    testing.evaluate(getattr(genfast.ops, op), sample(op, torch.float16))
+    assert counted.calls == []
+    assert genfast.explain(op, *sample(op, torch.float16).values()).backend == "reference"
+
+
+def test_second_order_runs_native_once(counted):
+    inputs = {n: t.requires_grad_() for n, t in sample("diagonal_lstm").items()}
+    (first,) = torch.autograd.grad(genfast.diagonal_lstm(**inputs).sum(), inputs["gates"], create_graph=True)
+    torch.autograd.grad(first.sum(), inputs["gates"])
+    assert counted.calls == ["diagonal_lstm_forward", "diagonal_lstm_backward"]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_explicit_choice_that_cannot_serve(op):
+    function, half = getattr(genfast.ops, op), sample(op, torch.float16)
+    with pytest.raises(RuntimeError) as error:
+        function(**half, backend="cpp")
+    text = str(error.value)
+    assert text.startswith(f"{op}: backend must be able to serve float16 on cpu; got 'cpp'; can serve: ")
+    assert "reference" in text and "cpp: serves float32, float64" in text and "triton: " in text
+    if not genfast.backends()["triton"].available:
+        with pytest.raises(RuntimeError, match="got 'triton'; can serve: cpp, reference"):
+            function(**sample(op), backend="triton")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_unknown_choice(op):
+    with pytest.raises(ValueError, match=f"{op}: backend must be one of auto, reference, cpp, triton; got 'cuda'"):
+        getattr(genfast.ops, op)(**sample(op), backend="cuda")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_without_the_native_module(op, no_cpp):
+    inputs = sample(op, torch.float64)
+    got = testing.evaluate(getattr(genfast.ops, op), inputs)
+    expected = testing.evaluate(getattr(genfast.ops, op), inputs, backend="reference")
+    for name in expected:
+        testing.assert_identical(got[name], expected[name], name=name)
+    assert not genfast.backends()["cpp"].available
+    assert "not compiled" in genfast.explain(op, *inputs.values()).others["cpp"]
+    with pytest.raises(RuntimeError, match="can serve: reference .*cpp: not compiled"):
+        getattr(genfast.ops, op)(**inputs, backend="cpp")
+    with pytest.raises(RuntimeError, match="set_level: the backend must be available; got not compiled"):
+        genfast.set_level("plain")
+
+
+def test_a_raw_op_without_the_native_module(no_cpp):
+    inputs = sample("diagonal_lstm", torch.float64)
+    with pytest.raises(RuntimeError, match="can serve: none"):
+        torch.ops.genfast.diagonal_lstm_forward(*inputs.values(), False)
+
+
+def test_without_the_native_module_torch_can_trace(no_cpp):
+    inputs = sample("diagonal_lstm")
+    graphs = []
+
+    def keep(graph, example):
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    torch.compile(lambda **t: genfast.diagonal_lstm(**t), fullgraph=True, backend=keep)(**inputs)
+    targets = {str(node.target) for node in graphs[0].graph.nodes}
+    assert len(graphs) == 1 and not any("genfast" in target for target in targets)
+
+
+def test_a_kernel_error_is_no_fallback(monkeypatch):
+    class Broken:
+        def diagonal_lstm_forward(self, *args):
+            raise MemoryError("broken kernel")
+
+    monkeypatch.setattr(backends, "cpp", Broken())
+    with pytest.raises(MemoryError, match="broken kernel"):
+        genfast.diagonal_lstm(**sample("diagonal_lstm"))
+
+
+def test_backends_and_levels():
+    found = genfast.backends()
+    assert list(found) == ["reference", "cpp", "triton"] and found["reference"].available
+    assert all(backend.reason and str(backend).startswith(name) for name, backend in found.items())
+    levels = found["cpp"].levels
+    assert levels[0] == "plain" and found["cpp"].level == levels[-1]
+    for level in levels:
+        genfast.set_level(level)
+        assert genfast.backends()["cpp"].level == level
+    with pytest.raises(ValueError, match="set_level: expected one of plain.*; got sse9"):
+        genfast.set_level("sse9")
+    assert genfast.backends()["cpp"].level == levels[-1]
+
+
+def test_explain_reads_well():
+    inputs = sample("diagonal_lstm")
+    text = str(genfast.explain(genfast.diagonal_lstm, **inputs))
+    assert text.startswith("diagonal_lstm: cpp\n  not triton: ") and "not reference: could serve" in text
+    assert genfast.explain("diagonal_lstm", **inputs, backend="reference").backend == "reference"
+    expected = "explain: op must be one of aggregate_posterior, .*, vector_quantize; got 'lstm'"
+    with pytest.raises(ValueError, match=expected):
+        genfast.explain("lstm", *inputs.values())
+    with pytest.raises(TypeError, match="explain: diagonal_lstm must be given the tensors"):
+        genfast.explain("diagonal_lstm")
+
+
+def test_work_is_shared_over_the_lent_threads(monkeypatch):
+    """The C++ core runs its pieces through the function it was lent, and needs none."""
+    chunks = []
+    work = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, work, ctypes.c_void_p)
+    def backwards(begin, end, grain, function, context):
+        for index in reversed(range(begin, end)):
+            chunks.append(index)
+            function(index, index + 1, context)
+        return 0
+
+    inputs = SPECS["diagonal_lstm"].inputs({"B": 33, "H": 5, "W": 4, "D": 2, "C": 16})
+    expected = testing.evaluate(genfast.diagonal_lstm, inputs, backend="cpp")
+    lent = []
+    try:
+        for address in (ctypes.cast(backwards, ctypes.c_void_p).value, 0):
+            backends.cpp.set_parallel_for(address)
+            lent.append(testing.evaluate(genfast.diagonal_lstm, inputs, backend="cpp"))
+    finally:
+        backends._share_threads()
+    assert len(chunks) > 2
+    for got in lent:
+        for name in expected:
+            testing.assert_identical(got[name], expected[name], name=name)
+
+
+def python(code, **environment):
+    settings = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
+
+
+def test_required_backends(no_cpp):
+    backends._require("")
+    with pytest.raises(ValueError, match="GENFAST_REQUIRE: expected backends among cpp, triton; got 'rocm'"):
+        backends._require("rocm")
+    with pytest.raises(ImportError, match="GENFAST_REQUIRE: expected cpp; got not compiled"):
+        backends._require("cpp")
+    without = "import sys; sys.modules['genfast._C'] = None; import genfast"
+    assert "GENFAST_REQUIRE: expected cpp; got not compiled" in python(without, GENFAST_REQUIRE="cpp").stderr
+
+
+def test_import_is_lazy():
+    """Triton costs half a second to import: a call on the CPU must not pay it."""
+    before = "import sys, torch; known = set(sys.modules); import genfast"
+    call = "genfast.diagonal_lstm(torch.ones(1, 2, 2, 1, 4), torch.ones(1, 2, 1, 4))"
+    done = python(f"{before}; {call}; print('triton' in set(sys.modules) - known)", GENFAST_REQUIRE="cpp")
+    assert done.stdout.strip() == "False", done.stderr
