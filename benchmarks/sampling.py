@@ -143,7 +143,7 @@ def _rival(name, case, engine):
     places = [int((k + 0.5) * pixels / count) for k in range(count)]
     if name == FULL:
         return partial(draw_by_whole_images, network, zeros, places), images, count / pixels
-    whole = Engine(model, backend="reference", **case.options)
+    whole = Engine(model, backend="full_forward", **case.options)
     known = torch.ones_like(zeros, dtype=torch.bool)
     known.flatten(2)[:, :, places] = False
     return partial(whole.run, images, seed=0, given=zeros, known=known), images, count / pixels

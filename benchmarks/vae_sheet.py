@@ -37,7 +37,7 @@ def panels(model, training, held_out, steps):
     shown = torch.where(known, x, (levels - 1) / 2)
     rows = (x, shown, *(result.images for result in filled), (filled[0].mean + filled[1].mean) / 2)
     yield "lower half unknown: truth, input, two draws, mean", torch.stack([row.float() for row in rows])
-    noise = genfast.BitFlip(0.1) if levels == 2 else genfast.Gaussian(0.2)
+    noise = genfast.BitFlipNoise(0.1) if levels == 2 else genfast.GaussianNoise(0.2)
     noisy = noise.corrupt(x, levels)
     clean = genfast.denoise(model, noisy, noise, method="mean", steps=steps // 2)
     seen = noise.picture(noisy, levels).clamp(0, 1) * (levels - 1)

@@ -1,6 +1,7 @@
 """genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
 from genfast._native.backends import backends, set_level
+from genfast._version import __version__ as __version__
 from genfast.engine.engine import Engine
 from genfast.explain import explain
 from genfast.ops import (
@@ -29,14 +30,28 @@ from genfast.ops import (
     upfirdn2d,
     vector_quantize,
 )
-from genfast.tasks import BitFlip, Gaussian, denoise, inpaint, log_prob, sample, stream, translate
-
-__version__ = "0.1.0"
+from genfast.tasks import (
+    BitFlipNoise,
+    GaussianNoise,
+    compress,
+    decompress,
+    denoise,
+    embed,
+    inpaint,
+    interpolate,
+    log_prob,
+    neighbours,
+    reconstruct,
+    sample,
+    stream,
+    translate,
+    traverse,
+)
 
 __all__ = [
-    "BitFlip",
+    "BitFlipNoise",
     "Engine",
-    "Gaussian",
+    "GaussianNoise",
     "aggregate_posterior",
     "backends",
     "bernoulli_nll",
@@ -45,15 +60,19 @@ __all__ = [
     "categorical_nll",
     "categorical_sample",
     "codebook_statistics",
+    "compress",
+    "decompress",
     "denoise",
     "diagonal_block",
     "diagonal_lstm",
+    "embed",
     "explain",
     "gated_activation",
     "gaussian_latent",
     "gaussian_nll",
     "importance_bound",
     "inpaint",
+    "interpolate",
     "kernel_sum",
     "log_prob",
     "logistic_mixture_nll",
@@ -61,13 +80,16 @@ __all__ = [
     "minibatch_discrimination",
     "minibatch_stddev",
     "nearest_neighbors",
+    "neighbours",
     "power_iteration",
+    "reconstruct",
     "row_lstm",
     "sample",
-    "spectral_norm",
     "set_level",
+    "spectral_norm",
     "stream",
     "translate",
+    "traverse",
     "upfirdn2d",
     "vector_quantize",
 ]

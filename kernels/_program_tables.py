@@ -44,7 +44,7 @@ class Tables:
         lists = [program.row, *program.pixel]
         self.instructions = _table([self._instruction(it) for part in lists for it in part], len(FIELDS))
         self.parameters = self._add(program.parameters)
-        self.image = self._write((program.image, 0), program.channels)
+        self.image = self._write((program.image, 0), program.spec.channels)
         self.places = _table(self._places, len(PLACE))
         self.parts = np.array(_parts(program), np.int64)
         self.constants = np.concatenate([*self._constants, np.zeros(ALIGNED, np.float32)])

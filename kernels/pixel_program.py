@@ -9,11 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
-from genfast.engine import heads
-from genfast.engine.program import ACTIVATIONS, HEADS, Drawn
+from genfast.engine.program import ACTIVATIONS, Drawn, Program
+from genfast.engine.request import SampleRequest
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
 from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
+from genfast.likelihoods import Bernoulli, LogisticMixture
 
 # Images of a program, which is the least that a matrix product takes; values of a step of a product; levels of a step
 # of a draw.
@@ -37,7 +38,7 @@ LINEAR, LSTM, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE, AFFINE, CONST
     for kind in "linear lstm copy neg relu elu tanh sigmoid add mul gate affine constant".split()
 )
 OF_RELU, OF_ELU, OF_TANH, OF_SIGMOID = (tl.constexpr(ACTIVATIONS.index(a)) for a in ("relu", "elu", "tanh", "sigmoid"))
-BERNOULLI, MIXTURE = (tl.constexpr(HEADS.index(head)) for head in ("bernoulli", "mixture"))
+BERNOULLI, MIXTURE = (tl.constexpr(likelihood.case) for likelihood in (Bernoulli, LogisticMixture))
 
 # Arguments of the kernel that differ from call to call, or of which no kernel of its own is worth compiling.
 NUMBERS = (
@@ -46,53 +47,62 @@ NUMBERS = (
 NUMBERS = NUMBERS.split()
 
 
-def pixel_program(
-    program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
-    want=(), device="cuda",
-):  # fmt: skip
-    """Draw `n` images on a GPU, as `genfast.engine.eager.run` does; the same arguments and results."""
+def pixel_program(program: Program, request: SampleRequest, device: torch.device) -> Drawn:
+    """Draw the images of a request on a GPU, as `genfast.engine.eager.run` does; the same results."""
     device = torch.device(device)
     name = f"pixel_program on {device}"
     tables = program.prepared.get(name) or program.prepared.setdefault(name, Launch(program, device))
-    inputs = {"labels": (labels, torch.int64), "given": (given, torch.uint8), "known": (known, torch.uint8)}
-    inputs["evidence"] = (evidence, torch.float32)
+    r, n, want = request, request.n, request.want
+    inputs = {"labels": (r.labels, torch.int64), "given": (r.given, torch.uint8), "known": (r.known, torch.uint8)}
+    inputs["evidence"] = (r.evidence, torch.float32)
     inputs = {name: None if t is None else t.to(device, dtype).contiguous() for name, (t, dtype) in inputs.items()}
-    size = (program.height, program.width)
-    images = torch.empty((n, program.channels, *size), dtype=torch.uint8, device=device)
+    size = (program.spec.height, program.spec.width)
+    images = torch.empty((n, *program.spec.shape), dtype=torch.uint8, device=device)
     parameters = torch.empty((n, tables.parameters if want else 0, *size), dtype=torch.float32, device=device)
     if n:
         maps = tables.maps.repeat(n, 1)
         pointers = {name: images if t is None else t for name, t in inputs.items()}
+        seed = r.seed - 2**64 if r.seed >= 2**63 else r.seed
+        settings = {
+            "SEED": seed,
+            "FIRST": r.first,
+            "TEMPERATURE": bits_of(r.temperature),
+            "DRAW": r.draw,
+            "BATCH": n,
+            "HAS_LABELS": r.labels is not None,
+            "HAS_KNOWN": r.known is not None,
+            "HAS_EVIDENCE": r.evidence is not None,
+            "SAVE": bool(want),
+        }
         with device_of(images):
             pixel_program_kernel[(triton.cdiv(n, BLOCK),)](
-                *tables.tensors, maps, images, parameters, **pointers, SEED=seed - 2**64 if seed >= 2**63 else seed,
-                FIRST=first, TEMPERATURE=bits_of(temperature), DRAW=draw, BATCH=n, HAS_LABELS=labels is not None,
-                HAS_KNOWN=known is not None, HAS_EVIDENCE=evidence is not None, SAVE=bool(want), **tables.launch,
-            )  # fmt: skip
-    return _with_wanted(program, Drawn(images), parameters, temperature, inputs["evidence"], want)
+                *tables.tensors, maps, images, parameters, **pointers, **settings, **tables.launch
+            )
+    return _with_wanted(program, Drawn(images), parameters, r.temperature, inputs["evidence"], want)
 
 
 def _with_wanted(program, drawn, parameters, temperature, evidence, want):
     """What is wanted of the parameters [n, P, H, W] of what was drawn."""
+    likelihood = program.likelihood
     parts = parameters.split([read.count for read in program.parameters], 1) if want else ()
-    # [n, H, W, count]: the heads take pixels of one row, of which this makes one long one.
+    # [n, H W, count]: a likelihood takes the pixels of one row, of which this makes one long one.
     parts = [part.permute(0, 2, 3, 1).flatten(1, 2) for part in parts]
     values = drawn.images.permute(0, 2, 3, 1).flatten(1, 2)
-    sizes = (program.height, program.width)
+    sizes = (program.spec.height, program.spec.width)
 
     def stacked(maps):
         return torch.stack(list(maps), 1).unflatten(2, sizes)
 
     if "log_probs" in want:
-        groups = [values] if program.head == "mixture" else values.split(1, 2)
-        drawn.log_probs = stacked(heads.log_prob(program, part, group) for part, group in zip(parts, groups))
+        groups = [values[:, :, likelihood.drawn_channels(k)] for k in range(likelihood.draws)]
+        drawn.log_probs = stacked(likelihood.log_prob(part, group) for part, group in zip(parts, groups))
     if "log_evidence" in want:
         if evidence is None:
             shape = (len(values), program.draws, *sizes)
             drawn.log_evidence = torch.zeros(shape, dtype=torch.float64, device=values.device)
         else:
             seen = evidence.flatten(2, 3).unbind(1)
-            drawn.log_evidence = stacked(heads.log_evidence(part, temperature, e) for part, e in zip(parts, seen))
+            drawn.log_evidence = stacked(likelihood.log_evidence(part, temperature, e) for part, e in zip(parts, seen))
     if "parameters" in want:
         drawn.parameters = parameters
     return drawn
@@ -103,24 +113,34 @@ class Launch:
 
     def __init__(self, program, device):
         tables = Tables(program)
-        levels = torch.arange(program.levels, dtype=torch.float32)
+        spec, likelihood = program.spec, program.likelihood
+        levels = torch.arange(spec.levels, dtype=torch.float32)
         values = levels * torch.tensor(program.scale, dtype=torch.float32) + program.shift
         arrays = (tables.instructions, tables.places, tables.constants, tables.parts)
         self.tensors = [*(torch.from_numpy(array).to(device) for array in arrays), values.to(device)]
         self.maps = torch.from_numpy(tables.maps).to(device)
         self.parameters = sum(read.count for read in program.parameters)
-        components = self.parameters // (3 if program.channels == 1 else 10)
         counts = [it.count for part in (program.row, *program.pixel) for it in part if it.kind == "linear"]
-        mixture = program.head == "mixture"
+        is_mixture = likelihood.case == LogisticMixture.case
         self.launch = {
-            "IMAGE_SIZE": tables.maps.size, "HEIGHT": program.height, "WIDTH": program.width,
-            "COLUMNS": program.columns, "PARTS": len(tables.parts), "DRAWS": program.draws, "IMAGE": tables.image,
-            "FIRST_PARAMETER": tables.parameters, "COUNT_OF": self.parameters // program.draws,
-            "LEVELS": 2 if program.head == "bernoulli" else program.levels, "CHANNELS": program.channels,
-            "HEAD": HEADS.index(program.head), "COMPONENTS": components if mixture else 1,
-            "BLOCK": BLOCK, "BLOCK_K": BLOCK_K, **width_of(max(counts, default=1)),
-            "BLOCK_L": triton.next_power_of_2(components) if mixture else BLOCK_L,
-        }  # fmt: skip
+            "IMAGE_SIZE": tables.maps.size,
+            "HEIGHT": spec.height,
+            "WIDTH": spec.width,
+            "COLUMNS": program.columns,
+            "PARTS": len(tables.parts),
+            "DRAWS": program.draws,
+            "IMAGE": tables.image,
+            "FIRST_PARAMETER": tables.parameters,
+            "COUNT_OF": self.parameters // program.draws,
+            "LEVELS": spec.levels,
+            "CHANNELS": spec.channels,
+            "HEAD": likelihood.case,
+            "COMPONENTS": likelihood.components,
+            "BLOCK": BLOCK,
+            "BLOCK_K": BLOCK_K,
+            **width_of(max(counts, default=1)),
+            "BLOCK_L": triton.next_power_of_2(likelihood.components) if is_mixture else BLOCK_L,
+        }
 
 
 def width_of(count):

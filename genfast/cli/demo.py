@@ -1,5 +1,8 @@
-"""What `make demo` runs: a small PixelRNN on scikit-learn's digits, from nothing to a report."""
+"""`genfast demo`, which `make demo` runs: a small PixelRNN on scikit-learn's digits, from nothing to a report."""
 
+from __future__ import annotations
+
+import argparse
 import copy
 import time
 from dataclasses import replace
@@ -7,23 +10,38 @@ from pathlib import Path
 
 import torch
 
-import genfast
-from genfast import metrics, models
+from genfast import metrics, models, ops
+from genfast._native import backends
+from genfast._version import __version__
 from genfast.cli import report
+from genfast.cli._command import command
+from genfast.cli.options import positive
+from genfast.cli.progress import progress_bar
 from genfast.data import load
 from genfast.data.grid import brightness, grid, png, rows
 from genfast.io import writable_folder, write_bytes, write_json
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
+from genfast.tasks import sample
 from genfast.train.config import TrainConfig
+from genfast.train.evaluate import nll_table
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
-from genfast.train.progress import progress_bar
 from genfast.train.run_folder import clear_run, open_model, save_run
-from genfast.train.session import nll_table
 from genfast.train.trainer import Run, fit
 
 
-def demo(out, *, seconds=110.0, seed=0):
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)")
+    parser.add_argument("--seconds", type=positive, default=110.0, help="longest time to train (110)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
+
+
+@command("demo", "train on digits, two minutes at most, and write a report", options)
+def run(args: argparse.Namespace) -> None:
+    demo(Path(args.out), seconds=args.seconds, seed=args.seed)
+
+
+def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
     """Train for at most about `seconds`, then measure, sample and write `out`/index.html with all that it shows."""
     out = writable_folder(out)
     clear_run(out)
@@ -46,7 +64,7 @@ def demo(out, *, seconds=110.0, seed=0):
         "machine": {
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "genfast": genfast.__version__,
+            "genfast": __version__,
         },
     }
     write_json(out / "metrics.json", facts)
@@ -72,11 +90,11 @@ def scan_speed(batch=64, size=28, hidden=16):
     gates = torch.randn(batch, size, size, 2, 4 * hidden, generator=generator)
     weight = torch.randn(2, 2, hidden, 4 * hidden, generator=generator) * 0.1
     with torch.no_grad():
-        native = _median_ms(lambda: genfast.diagonal_lstm(gates, weight), 20)
+        native = _median_ms(lambda: ops.diagonal_lstm(gates, weight), 20)
         reference = _median_ms(lambda: diagonal_lstm_ref(gates, weight), 5)
     return {
         "case": f"diagonal_lstm forward, batch {batch}, {size}x{size}, {hidden} units, 2 directions",
-        "backend": str(genfast.explain("diagonal_lstm", gates, weight).backend),
+        "backend": backends.explanation("diagonal_lstm", gates, weight).backend,
         "native_ms": native,
         "pure_pytorch_ms": reference,
     }
@@ -84,13 +102,13 @@ def scan_speed(batch=64, size=28, hidden=16):
 
 def _train(train, valid, out, seconds, seed):
     recipe = preset("pixelrnn", "digits")
-    config = TrainConfig(**(recipe["train"] | {"seed": seed, "device": "cpu"}))
+    config = TrainConfig(**(recipe.train | {"seed": seed, "device": "cpu"}))
     _, channels, height, width = train.images.shape
     shape = {"channels": channels, "height": height, "width": width, "levels": train.levels}
     torch.manual_seed(seed)
-    model = models.build("pixelrnn", **(recipe["model"] | shape))
+    model = models.build("pixelrnn", **(recipe.model | shape))
     config = replace(config, steps=_affordable_steps(model, train, valid, config, out, seconds))
-    save_run(out, "pixelrnn", recipe["model"] | shape, config, {"data": "digits"})
+    save_run(out, "pixelrnn", recipe.model | shape, config, {"data": "digits"})
     with progress_bar(config.steps) as progress:
         # The cap only matters where the machine slows down after the calibration.
         return fit(model, train, valid, config, out, minutes=1.5 * seconds / 60, progress=progress)
@@ -121,16 +139,16 @@ def _filled(model, images, seed, times=6):
     """A PNG: held-out images, their upper halves, and what the model makes of these."""
     known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
     known[:, :, : images.shape[2] // 2] = True
-    drawn = genfast.sample(
+    drawn = sample(
         model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known
     )  # fmt: skip
-    true, drawn = (brightness(x, model.config.levels) for x in (images, drawn))
+    true, drawn = (brightness(x, model.spec.levels) for x in (images, drawn))
     return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
 
 
 def _mnist_samples(seed):
     """Samples of the shipped MNIST model; none without its weights, or on pure PyTorch: that takes minutes."""
-    if not genfast.backends()["cpp"].available:
+    if not backends.backends()["cpp"].available:
         return None
     try:
         model = models.PixelRNN.pretrained("mnist")

@@ -1,40 +1,50 @@
 """The command that says how a GAN's game stands: `genfast equilibrium RUN`."""
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from genfast import metrics
 from genfast.cli import report
-from genfast.cli.held_out import data_options
-from genfast.cli.options import add_data, add_device, count, positive, several
+from genfast.cli._command import command
+from genfast.cli.options import add_data, add_device, data_options, int_ge2, positive, positive_int, warn
+from genfast.cli.progress import counter, draw
+from genfast.data import ImageData
+from genfast.engine.protocols import Generator
 from genfast.io import writable_folder, write_bytes
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import inputs, labels_in_shares
+from genfast.train.loop import pick_device
 from genfast.train.metrics_log import read_metrics
-from genfast.train.progress import counter
-from genfast.train.quality import run_classifier
+from genfast.train.quality import STEPS, run_classifier
+from genfast.train.run_data import data_of, held_out_data, load_data
 from genfast.train.run_folder import STANDING, open_model
-from genfast.train.session import data_of, draw, held_out_data, load_data
-from genfast.train.trainer import pick_device
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
 LAST = 0.1  # of the records are what the verdict is on: the game may swing from one to the next
 
 
-def equilibrium_options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="RUN", help="run folder of a GAN")
     add_data(parser)
-    parser.add_argument("--images", type=several, default=1000, help="samples to judge (1000)", metavar="N")
+    parser.add_argument("--images", type=int_ge2, default=1000, help="samples to judge (1000)", metavar="N")
     parser.add_argument("--gap", action="store_true", help="estimate the duality gap: train either side on")
-    parser.add_argument("--gap-steps", type=count, default=100, help="updates of either side for it (100)", metavar="K")
+    parser.add_argument(
+        "--gap-steps", type=positive_int, default=100, help="updates of either side for it (100)", metavar="K"
+    )
     parser.add_argument("--gap-rate", type=positive, default=1e-3, help="their learning rate (0.001)", metavar="LR")
     parser.add_argument("--seed", type=int, default=0, help="of samples, classifier and gap (0)")
     parser.add_argument("--out", metavar="FILE.png", help=f"where the plot goes (RUN/{STANDING})")
     add_device(parser)
 
 
-def run_equilibrium(args):
+@command("equilibrium", "how the two sides of a GAN stand, in words and as a plot", options)
+def run(args: argparse.Namespace) -> None:
     monitored_path(args.target)
     model = open_model(args.target).to(pick_device(args.device))
     if not is_adversarial(model):
@@ -43,18 +53,18 @@ def run_equilibrium(args):
     path = Path(args.out) if args.out else Path(args.target) / STANDING
     writable_folder(path.parent)
     source = data_of(args.target, data_options(args))
-    training = load_data(source, "train")
+    training = load_data(source, "train", warn)
     gap = None
     if args.gap:
         with counter(2 * args.gap_steps, "step") as progress:
-            options = {"steps": args.gap_steps, "rate": args.gap_rate, "seed": args.seed}
-            gap = metrics.duality_gap(model, inputs(model, training), progress=progress, **options)
+            settings = {"steps": args.gap_steps, "rate": args.gap_rate, "seed": args.seed}
+            gap = metrics.duality_gap(model, inputs(model, training), progress=progress, **settings)
     coverage, variance = None, None
-    if hasattr(model, "sample_images"):  # a translation has the modes of its sources
+    if isinstance(model, Generator):  # a translation has the modes of its sources
         coverage, variance = _samples(model, source, training, args)
     accuracy = pooled(records)
-    found = metrics.verdict(accuracy, coverage, gap, variance=variance)
-    print(f"{args.target}: {found}")
+    verdict = metrics.verdict(accuracy, coverage, gap, variance=variance)
+    print(f"{args.target}: {verdict}")
     last = records[-1]
     calibrated = f"D(x) {last['d_real']:.3f}, D(G(z)) {last['d_fake']:.3f}, slope {last['calibration_slope']:.3g}"
     print(f"  calibrated at step {last['step']}: {calibrated}")
@@ -62,7 +72,7 @@ def run_equilibrium(args):
     print(f"{path}: accuracy, D(x), D(G(z)) and modes over the steps")
 
 
-def monitored(run):
+def monitored(run: str) -> list[dict[str, Any]]:
     """The records of RUN/metrics.jsonl that hold what an `EquilibriumMonitor` saw."""
     path = monitored_path(run)
     records = [record for record in read_metrics(path) if all(name in record for name in NEEDED)]
@@ -71,7 +81,7 @@ def monitored(run):
     return records
 
 
-def monitored_path(run):
+def monitored_path(run: str) -> Path:
     """RUN/metrics.jsonl, which must be there."""
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
@@ -79,7 +89,7 @@ def monitored_path(run):
     return path
 
 
-def pooled(records):
+def pooled(records: list[dict[str, Any]]) -> metrics.Accuracy:
     """The discriminator's accuracy over the last tenth of the records, one at least."""
     last = records[-max(1, round(LAST * len(records))) :]
     total = sum(record["accuracy_count"] for record in last)
@@ -88,15 +98,18 @@ def pooled(records):
     return metrics.Accuracy(real, fake, both, *metrics.wilson_interval(both, total), total)
 
 
-def _samples(model, source, training, args):
+def _samples(
+    model: nn.Module, source: dict[str, Any], training: ImageData, args: argparse.Namespace
+) -> tuple[metrics.Coverage | None, float]:
     """(coverage or None, variance beside that of the data) of samples."""
     samples = draw(model, args.images, seed=args.seed, labels=labels_in_shares(model, training, args.images, args.seed))
     variance = float(_total_variance(samples) / _total_variance(training.images))
     if training.labels is None:
         return None, variance
-    held_out = held_out_data(source, None)
-    options = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target, "shown": True}
-    classifier, _ = run_classifier(training, held_out, **options)
+    held_out = held_out_data(source, None, warn)
+    settings = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
+    with counter(STEPS, "step") as progress:
+        classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(args.seed))  # of any classes
     real = classifier.features(training.images[order[: max(args.images, 1000)]])
     inside = metrics.looks_real(real, classifier.features(samples)).cpu()
@@ -104,5 +117,5 @@ def _samples(model, source, training, args):
     return metrics.mode_coverage(predicted, training.labels, training.classes), variance
 
 
-def _total_variance(images):
+def _total_variance(images: Tensor) -> Tensor:
     return images.double().flatten(1).var(0).sum().clamp(min=1e-12)

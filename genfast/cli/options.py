@@ -1,34 +1,39 @@
 """Options that several commands of the command line share, and the kinds of their values."""
 
+from __future__ import annotations
+
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from genfast.io import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
 
 
-def count(text):
+def positive_int(text: str) -> int:
     return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
-def counted(text):
+def nonnegative_int(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
-def several(text):
+def int_ge2(text: str) -> int:
     return _number(text, int, lambda value: value >= 2, "a whole number of at least 2")
 
 
-def positive(text):
+def positive(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
-def labels(text):
+def labels(text: str) -> list[int]:
     return [_number(part, int, lambda value: True, "whole numbers such as 0,1,2") for part in text.split(",")]
 
 
-def _number(text, kind, fits, expected):
+def _number(text: str, kind: type, fits: Callable[[Any], bool], expected: str) -> Any:
     try:
         value = kind(text)
     except ValueError:
@@ -38,7 +43,7 @@ def _number(text, kind, fits, expected):
     return value
 
 
-def picture_path(out):
+def picture_path(out: str) -> Path:
     """FILE.png as a path in a folder that can be written."""
     path = Path(out)
     if path.suffix.lower() != ".png":
@@ -47,11 +52,11 @@ def picture_path(out):
     return path
 
 
-def add_target(parser):
+def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
 
 
-def add_data(parser):
+def add_data(parser: argparse.ArgumentParser) -> None:
     text = (
         "digits, photos, mnist, mnist-binary, a folder, an .npz file, codes:RUN (of a vq-vae, to train its prior); "
         "pairs for a pix2pix: digit-outlines, photo-edges, or pairs:FOLDER with files of the same names in A and B"
@@ -59,14 +64,32 @@ def add_data(parser):
     parser.add_argument("--data", metavar="DATA", help=text)
     parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
     text = "N x N pixels: patches of photos, a folder's images, pairs"
-    parser.add_argument("--size", type=count, help=text, metavar="N")
-    parser.add_argument("--levels", type=count, help="levels to keep of photos, folder or .npz", metavar="L")
+    parser.add_argument("--size", type=positive_int, help=text, metavar="N")
+    parser.add_argument("--levels", type=positive_int, help="levels to keep of photos, folder or .npz", metavar="L")
     parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
 
 
-def add_split(parser):
+def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
 
 
-def add_device(parser):
+def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda (auto)")
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that name data."""
+    return {name: getattr(args, name) for name in DATA_OPTIONS}
+
+
+def number(text: str) -> float | None:
+    """The number, or None where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def warn(text: str) -> None:
+    """One line to the user that is no result."""
+    print(text, file=sys.stderr)

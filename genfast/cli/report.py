@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from pathlib import Path
 
 from genfast.data.grid import grid
 
@@ -107,7 +108,8 @@ def page(facts, pictures):
         f"genfast {machine['genfast']}, torch {machine['torch']}. "
         f"gzip and PNG are the sizes of the whole test set, compressed."
     )
-    return PAGE.format(
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    return template.format(
         tiles=tiles, rows=rows, figures=figures, data=html.escape(facts["data"]), small=html.escape(small),
         parameters=f"{facts['parameters']:,}",
     )  # fmt: skip
@@ -130,34 +132,3 @@ def _png(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>genfast: PixelRNN on digits</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #f6f7f8; margin: 0; }}
-main {{ max-width: 880px; margin: 0 auto; padding: 40px 20px; }}
-h1 {{ font-size: 30px; margin: 0; }} p {{ margin: 6px 0 24px; color: #55606c; }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px; }}
-.tiles div, figure, table {{ background: #fff; border: 1px solid #e3e6ea; border-radius: 10px; }}
-.tiles div {{ padding: 16px; }} .tiles b {{ font-size: 26px; display: block; color: #d9582b; }}
-.tiles span, figcaption, small {{ color: #6b7682; font-size: 14px; }}
-table {{ border-collapse: separate; border-spacing: 0; width: 100%; margin: 24px 0; }}
-td, th {{ padding: 9px 16px; text-align: right; font-variant-numeric: tabular-nums; }}
-td:first-child, th:first-child {{ text-align: left; }} tr + tr td {{ border-top: 1px solid #eef0f2; }}
-tbody tr:first-child {{ font-weight: 600; }} th {{ color: #6b7682; font-weight: 500; }}
-figure {{ margin: 0 0 24px; padding: 16px; }} img {{ width: 100%; display: block; }}
-figcaption {{ padding-top: 8px; }}
-</style>
-<main>
-<h1>PixelRNN on digits</h1>
-<p>{data}. {parameters} parameters.</p>
-<section class="tiles">{tiles}</section>
-<table><thead><tr><th>test set</th><th>nats per image</th><th>bits per dimension</th></tr></thead>
-<tbody>{rows}</tbody></table>
-{figures}
-<small>{small}</small>
-</main>
-</html>
-"""

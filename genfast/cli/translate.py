@@ -1,19 +1,22 @@
-"""The command that translates a folder of images: `genfast translate`."""
+"""`genfast translate`: a folder of images to another domain."""
 
-import sys
+from __future__ import annotations
+
+import argparse
 import time
 from pathlib import Path
 
-from genfast.cli.options import add_device, add_target
+from genfast.cli._command import command
+from genfast.cli.options import add_device, add_target, warn
+from genfast.cli.progress import counter
 from genfast.data.folder import image_files
 from genfast.engine.arguments import check_count
 from genfast.tasks.translate import check_translator, translate_folder
-from genfast.train.progress import counter
+from genfast.train.loop import pick_device
 from genfast.train.run_folder import open_model
-from genfast.train.trainer import pick_device
 
 
-def translate_options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
@@ -23,7 +26,8 @@ def translate_options(parser):
     add_device(parser)
 
 
-def run_translate(args):
+@command("translate", "a folder of images to another domain, by a pix2pix", options)
+def run(args: argparse.Namespace) -> None:
     check_count("translate", 0, 0, args.seed)
     model = open_model(args.target).to(pick_device(args.device))
     check_translator(model)
@@ -34,7 +38,7 @@ def run_translate(args):
         )  # fmt: skip
     print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():
-        print(f"{path}: {reason}", file=sys.stderr)
+        warn(f"{path}: {reason}")
     if wrong:
         total = f"{len(wrong)} of {len(wrong) + written} that could not be translated"
         raise ValueError(f"{args.folder}: expected readable images of at least the model's stride; got {total}")

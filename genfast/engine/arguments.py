@@ -1,14 +1,21 @@
-"""Checks of what a sampling call is given, each with one error, before any work."""
+"""Checks of what a call about images is given, each with one error, before any work."""
+
+from __future__ import annotations
 
 import operator
 import sys
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from genfast.engine.protocols import ImageSpec
+from genfast.likelihoods import Likelihood
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def check_count(call, n, first, seed, temperature=1.0):
+def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: float = 1.0) -> tuple[int, int, int]:
     """`n` and `first` count images, `seed` has 64 bits, `temperature` is positive and finite.
 
     Returns: (n, first, seed) as ints, of whole numbers of any kind.
@@ -28,7 +35,7 @@ def check_count(call, n, first, seed, temperature=1.0):
     return n, first, seed
 
 
-def _whole(call, name, value):
+def _whole(call: str, name: str, value: Any) -> int:
     try:
         if not isinstance(value, bool):
             return operator.index(value)
@@ -37,7 +44,7 @@ def _whole(call, name, value):
     raise TypeError(f"{call}: {name} must be an int; got {type(value).__name__}")
 
 
-def check_whole(call, name, value, low, high=2**31):
+def check_int(call: str, name: str, value: Any, low: int, high: int = 2**31) -> None:
     """`value` is an int in low .. high - 1."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{call}: {name} must be an int; got {type(value).__name__}")
@@ -45,39 +52,70 @@ def check_whole(call, name, value, low, high=2**31):
         raise ValueError(f"{call}: {name} must lie in {low} .. {high - 1}; got {value}")
 
 
-def check_images(call, name, images, network, n=None, levels=True):
+def check_batch_size(call: str, batch_size: Any, default: int) -> int:
+    """`batch_size` is an int of at least 1, or None: the default."""
+    if batch_size is None:
+        return default
+    check_int(call, "batch_size", batch_size, 1)
+    return batch_size
+
+
+def check_images(
+    call: str, name: str, images: Any, spec: ImageSpec, n: int | None = None, levels: bool = True
+) -> Tensor:
     """`images` are levels, uint8 [n, C, H, W] (or one image, [1, C, H, W], for all): expanded to n.
 
     `levels` False: what the values are is not looked at.
     """
-    c = network
-    if not isinstance(images, torch.Tensor):
+    if not isinstance(images, Tensor):
         raise TypeError(f"{call}: {name} must be a torch.Tensor; got {type(images).__name__}")
     if images.dtype != torch.uint8:
         raise TypeError(f"{call}: {name} must hold levels as torch.uint8; got {images.dtype}")
-    images = _expanded(call, name, images, n, (c.channels, c.height, c.width))
-    if levels and c.levels < 256 and images.numel() and (top := int(images.max())) >= c.levels:
-        raise ValueError(f"{call}: {name} must lie in 0..{c.levels - 1}; got {top}")
+    images = _expanded(call, name, images, n, spec.shape)
+    if levels and spec.levels < 256 and images.numel() and (top := int(images.max())) >= spec.levels:
+        raise ValueError(f"{call}: {name} must lie in 0..{spec.levels - 1}; got {top}")
     return images
 
 
-def check_mask(call, mask, network, n):
+def check_batch(
+    call: str, name: str, x: Any, spec: ImageSpec, device: torch.device, size: tuple[int, int] | None = None
+) -> None:
+    """`x` is a batch that a model can take: levels, uint8 [B, C, H, W], on its device; `size`: another (H, W).
+
+    While torch compiles, the values are not looked at: reading one would break the graph in two.
+    """
+    height, width = size or (spec.height, spec.width)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{call}: {name} must be a torch.Tensor; got {type(x).__name__}")
+    if x.dtype != torch.uint8:
+        raise TypeError(f"{call}: {name} must hold levels as torch.uint8; got {x.dtype}")
+    if x.dim() != 4 or x.shape[1:] != (spec.channels, height, width):
+        expected = f"[B, C, H, W] with C={spec.channels}, H={height}, W={width}"
+        raise ValueError(f"{call}: {name} must have shape {expected}; got {tuple(x.shape)}")
+    if x.device != device:
+        raise ValueError(f"{call}: {name} must be on the model's device {device}; got {x.device}")
+    compiling = torch.compiler.is_compiling()
+    if spec.levels < 256 and not compiling and x.numel() and (top := int(x.max())) >= spec.levels:
+        raise ValueError(f"{call}: {name} must lie in 0..{spec.levels - 1}; got {top}")
+
+
+def check_mask(call: str, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int) -> Tensor:
     """`mask` is bool [n or 1, C or 1, H, W]: expanded to [n, C, H, W]."""
-    c = network
-    if not isinstance(mask, torch.Tensor):
+    if not isinstance(mask, Tensor):
         raise TypeError(f"{call}: mask must be a torch.Tensor; got {type(mask).__name__}")
     if mask.dtype != torch.bool:
         raise TypeError(f"{call}: mask must be torch.bool, True where a value is known; got {mask.dtype}")
     if mask.dim() == 4 and mask.shape[1] == 1:
-        mask = mask.expand(-1, c.channels, -1, -1)
-    mask = _expanded(call, "mask", mask, n, (c.channels, c.height, c.width))
-    if c.head == "mixture" and c.channels > 1 and not torch.equal(mask, mask[:, :1].expand_as(mask)):
+        mask = mask.expand(-1, spec.channels, -1, -1)
+    mask = _expanded(call, "mask", mask, n, spec.shape)
+    couples = likelihood is not None and likelihood.couples_channels
+    if couples and not torch.equal(mask, mask[:, :1].expand_as(mask)):
         expected = "equal over the channels of a pixel, which a mixture draws together"
         raise ValueError(f"{call}: mask must be {expected}; got a pixel known in part")
     return mask
 
 
-def _expanded(call, name, tensor, n, sizes):
+def _expanded(call: str, name: str, tensor: Tensor, n: int | None, sizes: tuple[int, int, int]) -> Tensor:
     batch = tensor.shape[0] if tensor.dim() == 4 else None
     n = batch if n is None else n
     if tensor.dim() != 4 or tensor.shape[1:] != sizes or batch not in (n, 1):
@@ -87,36 +125,45 @@ def _expanded(call, name, tensor, n, sizes):
     return tensor.expand(n, -1, -1, -1)
 
 
-def check_known(call, given, mask, network, n):
+def check_known(
+    call: str, given: Any, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int
+) -> tuple[Tensor | None, Tensor | None]:
     """Both or neither of the known values and where they are: (given, known), as an engine takes them."""
     if (given is None) != (mask is None):
         missing = "mask" if mask is None else "given"
         raise ValueError(f"{call}: given and mask must come together; got no {missing}")
     if given is None:
         return None, None
-    return check_partly(call, "given", given, mask, network, n)
+    return check_partly_known(call, "given", given, mask, spec, likelihood, n)
 
 
-def check_partly(call, name, images, mask, network, n=None):
+def check_partly_known(
+    call: str, name: str, images: Any, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Images of which the values under the mask are known: (images, mask), both expanded to n.
 
     What is unknown may be any byte, and comes back as 0.
     """
-    expanded = check_images(call, name, images, network, n, levels=False)
-    known, n = check_mask(call, mask, network, len(expanded)), len(expanded)
+    expanded = check_images(call, name, images, spec, n, levels=False)
+    known, n = check_mask(call, mask, spec, likelihood, len(expanded)), len(expanded)
     one_for_all = len(images) == len(mask) == 1  # and stays one in memory
     images = images if one_for_all else expanded
     part = mask if one_for_all else known
     images = torch.where(part.to(images.device), images, 0)
-    return check_images(call, name, images, network, n), known
+    return check_images(call, name, images, spec, n), known
 
 
-def check_labels(call, labels, network, n, device):
-    """The labels as int64 [n] on `device`, of one int or integers [n]; None for an unconditional model."""
-    classes = network.classes
+def check_labels(
+    call: str, labels: Any, spec: ImageSpec, n: int, device: torch.device, *, may_move: bool = True
+) -> Tensor | None:
+    """The labels as int64 [n] on `device`, of one int or integers [n]; None for an unconditional model.
+
+    `may_move`: whether labels on the CPU may be for a model on another device.
+    """
+    classes = spec.classes
     if not classes:
         if labels is not None:
-            raise ValueError(f"{call}: labels must be None for an unconditional model; got {_kind(labels)}")
+            raise ValueError(f"{call}: labels must be None for an unconditional model; got {kind_of(labels)}")
         return None
     if type(labels) is int:
         _check_range(call, labels, labels, classes)
@@ -124,21 +171,23 @@ def check_labels(call, labels, network, n, device):
     expected = f"integers [B] with B={n}"
     if labels is None:
         raise ValueError(f"{call}: labels must be {expected} for a model of {classes} classes; got None")
-    if not isinstance(labels, torch.Tensor) or labels.dtype not in INTEGERS:
-        raise TypeError(f"{call}: labels must be {expected}; got {_kind(labels)}")
+    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS:
+        raise TypeError(f"{call}: labels must be {expected}; got {kind_of(labels)}")
     if labels.shape != (n,):
         raise ValueError(f"{call}: labels must have shape [B] with B={n}; got {tuple(labels.shape)}")
-    if labels.device.type not in ("cpu", device.type):
-        raise ValueError(f"{call}: labels must be on the CPU or the model's device {device}; got {labels.device}")
-    if n:
+    if labels.device != device and not (may_move and labels.device.type in ("cpu", device.type)):
+        place = f"the CPU or the model's device {device}" if may_move else f"the model's device {device}"
+        raise ValueError(f"{call}: labels must be on {place}; got {labels.device}")
+    if n and not torch.compiler.is_compiling():  # reading a value would break a compiled graph in two
         _check_range(call, *(int(value) for value in labels.aminmax()), classes)
     return labels.to(device, torch.int64)
 
 
-def _check_range(call, low, high, classes):
+def _check_range(call: str, low: int, high: int, classes: int) -> None:
     if low < 0 or high >= classes:
         raise ValueError(f"{call}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}")
 
 
-def _kind(value):
-    return str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
+def kind_of(value: Any) -> str:
+    """The dtype of a tensor, or the class of another value, for an error."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

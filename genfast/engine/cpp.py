@@ -5,7 +5,8 @@ import torch
 
 from genfast._native import backends
 from genfast._native.checks import signed
-from genfast.engine.program import ACTIVATIONS, HEADS, MAPS, PANEL, Drawn, Read
+from genfast.engine.program import ACTIVATIONS, MAPS, PANEL, Drawn, Program, Read
+from genfast.engine.request import SampleRequest
 
 KINDS = ("linear", "lstm", *MAPS)
 CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel touches a part of them
@@ -14,42 +15,23 @@ LEAST_TILE, MOST_TILE = 12, 96
 FEW = 2  # images, for which the weights of a pixel are too much to read
 
 
-def run(
-    program,
-    n,
-    *,
-    seed,
-    first=0,
-    temperature=1.0,
-    labels=None,
-    given=None,
-    known=None,
-    evidence=None,
-    draw=0,
-    want=(),
-    device=None,
-):
-    """Draw n images on the CPU: a `Drawn`. The same bits for any n, split, number of threads and instruction set.
-
-    Args: see `Program` and `Drawn`.
-        labels: int64 [n], of a conditional program.
-        given, known: uint8 and bool [n, C, H, W]: levels that are not drawn but taken as given, and where.
-        evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level; none for a mixture.
-        draw: which of several numbers for each value: 0, 1, ...
-        want: what to return beside the images: "log_probs", "log_evidence", "parameters".
-    """
-    tables = program.prepared.get("native") or program.prepared.setdefault("native", Tables(program))
-    size = (program.height, program.width)
-    images = torch.empty(n, program.channels, *size, dtype=torch.uint8)
+def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
+    """Draw the images of a request on the CPU, the only device that there is: the same bits for any split of the
+    images, number of threads and instruction set."""
+    tables = program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
+    n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
+    size = (spec.height, spec.width)
+    images = torch.empty(n, *spec.shape, dtype=torch.uint8)
     maps = {
         "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64),
         "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64),
         "parameters": torch.empty(n, tables.parameters, *size),
     }
     maps = {name: value for name, value in maps.items() if name in want}
-    if "log_evidence" in maps and evidence is None:
+    if "log_evidence" in maps and request.evidence is None:
         maps["log_evidence"].zero_()
-    inputs = [labels, given, None if known is None else known.to(torch.uint8), evidence]
+    known = None if request.known is None else request.known.to(torch.uint8)
+    inputs = [request.labels, request.given, known, request.evidence]
     inputs = [None if value is None else value.contiguous() for value in inputs]
     outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
     if n:
@@ -60,19 +42,19 @@ def run(
             *tables.sizes,
             n,
             *tables.tile(n),
-            program.channels,
+            spec.channels,
             *size,
             program.columns,
-            program.levels,
-            HEADS.index(program.head),
-            tables.components,
+            spec.levels,
+            likelihood.case,
+            likelihood.components,
             tables.parameters,
             tables.image,
             tables.first_parameter,
-            signed("sample", seed),
-            first,
-            draw,
-            float(temperature),
+            signed("sample", request.seed),
+            request.first,
+            request.draw,
+            float(request.temperature),
             program.scale,
             program.shift,
         )
@@ -100,7 +82,7 @@ class Tables:
         instructions = [self._instruction(it, part is program.row) for part in lists for it in part]
         self.first_parameter = len(self._reads)
         self._reads += program.parameters
-        self.image = self._write((program.image, 0), program.channels)
+        self.image = self._write((program.image, 0), program.spec.channels)
         reads = [[r.buffer, r.row, r.column, r.feature, r.count] for r in self._reads]
         ends = np.cumsum([0, *(len(part) for part in lists)])
         self.arrays = [np.array(rows, dtype=np.int64) for rows in (instructions, reads, buffers)]
@@ -109,7 +91,6 @@ class Tables:
         self.addresses = [array.ctypes.data for array in self.arrays]
         self.sizes = (len(reads), len(buffers), self.image_size)
         self.parameters = sum(read.count for read in program.parameters)
-        self.components = self.parameters // (3 if program.channels == 1 else 10)
         self.weight_bytes = 4 * self._end
 
     def tile(self, n):

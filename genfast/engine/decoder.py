@@ -1,99 +1,102 @@
 """The engine of models that draw whole images, from their latents: one for `genfast.sample`, beside `Engine`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.engine import Engine, check_finite
-from genfast.engine.full_forward import evaluating
+from genfast.engine.full_forward import evaluating, refuse_conventions
 from genfast.engine.program import Drawn
+from genfast.engine.protocols import Density, Generator, ImageSpec, Translator, device_of
+from genfast.engine.request import SampleRequest
+
+# Images are decoded in blocks of so many, each at the place of its number: matrix products of another size round
+# otherwise, and a level within rounding of its boundary would depend on how the images were split.
+BLOCK = 64
 
 
-def engine_of(model, *, backend="auto", **options):
-    """What draws from a model: `DecodingEngine` for one that has `sample_images`, else `Engine`, with its errors."""
-    if callable(getattr(model, "translated", None)):
+def engine_of(model: nn.Module, *, backend: str = "auto", **conventions: object) -> Engine | DecodingEngine:
+    """What draws from a model: `DecodingEngine` for a `Generator`, else `Engine`, with its errors."""
+    if isinstance(model, Translator):
         expected = "able to draw images without a source (genfast.translate takes one)"
         raise TypeError(f"sample: model must be {expected}; got {type(model).__name__}")
-    if isinstance(model, torch.nn.Module) and callable(getattr(model, "sample_images", None)):
-        return DecodingEngine(model, backend=backend, **options)
-    return Engine(model, backend=backend, **options)
+    if isinstance(model, nn.Module) and isinstance(model, Generator):
+        return DecodingEngine(model, backend=backend, **conventions)
+    return Engine(model, backend=backend, **conventions)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a call has to know of the images: as the attributes of `engine.network`."""
+class Drawer:
+    """What a call has to know of the model of an engine."""
 
-    channels: int
-    height: int
-    width: int
-    levels: int
-    classes: int
+    spec: ImageSpec
     device: torch.device
-    head: None = None
+    likelihood: None = None
 
 
 class DecodingEngine:
-    """Draws images by `model.sample_images(n, seed=, first=, temperature=, labels=)` -> uint8 [n, C, H, W].
+    """Draws images by `model.sample_images`, of a `Generator`, which is in evaluation mode meanwhile.
 
-    Image i must depend on (seed, first + i) alone. The model is in evaluation mode meanwhile.
-
-    Args: model (a `torch.nn.Module` with that method, `log_prob` if it has one, and a `config` of the sizes); backend
-        ("auto" or "torch"); options (of `Engine`, each None: the config has them).
-    Raises: RuntimeError for another backend; ValueError for an option, or a weight that is not finite.
+    Args: model (a `torch.nn.Module` that is a `Generator`); backend ("auto" or "torch"); conventions (of `Engine`,
+        each None: the model states them).
+    Raises: RuntimeError for another backend; ValueError for a convention, or a weight that is not finite.
     """
 
     backend = "torch"
 
-    def __init__(self, model, *, backend="auto", **options):
+    def __init__(self, model: nn.Module, *, backend: str = "auto", **conventions: object) -> None:
         kind = type(model).__name__
-        if named := [name for name, value in options.items() if value is not None]:
-            raise ValueError(f"sample: {named[0]} must be None for a {kind}, whose config has it; got a value")
+        refuse_conventions(kind, **conventions)
         if backend not in ("auto", "torch"):
             why = f"{kind} draws whole images by torch"
             raise RuntimeError(
                 f"sample: backend must be able to serve this model; got {backend!r} ({why}); can serve: torch"
             )
         check_finite(model)
-        self.model, c = model, model.config
-        sizes = c.channels, c.height, c.width, c.levels, getattr(c, "classes", 0)
-        self.network = Sizes(*sizes, device=next(model.parameters()).device)
+        self.model = model
+        self.network = Drawer(model.spec, device_of(model))
 
     @property
-    def explanation(self):
+    def explanation(self) -> backends.Explanation:
         why = f"{type(self.model).__name__} draws whole images by torch"
-        others = dict.fromkeys(("cpp", "triton", "reference"), why)
+        others = dict.fromkeys(("cpp", "triton", "full_forward"), why)
         return backends.Explanation("sample", self.backend, others)
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         """Images to draw in one call: about 8 million values."""
-        values = self.network.channels * self.network.height * self.network.width
-        return max(64, min(4096, 2**23 // values // 64 * 64))
+        return max(64, min(4096, 2**23 // self.network.spec.values // 64 * 64))
 
-    def log_prob(self, images, labels=None):
+    def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """As `model.log_prob`, in batches: float64 [n]. TypeError for a model without a likelihood, as a GAN is."""
-        if not callable(getattr(self.model, "log_prob", None)):
+        if not isinstance(self.model, Density):
             raise TypeError(f"log_prob: model must have a likelihood; got {type(self.model).__name__}")
-        network = self.network
-        images = check_images("log_prob", "images", images, network)
-        labels = check_labels("log_prob", labels, network, len(images), network.device)
-        parts = [torch.zeros(0, dtype=torch.float64, device=network.device)]
+        spec, device = self.network.spec, self.network.device
+        images = check_images("log_prob", "images", images, spec)
+        labels = check_labels("log_prob", labels, spec, len(images), device)
+        parts = [torch.zeros(0, dtype=torch.float64, device=device)]
         with torch.no_grad(), evaluating(self.model):
             for start in range(0, len(images), 256):
                 part = slice(start, start + 256)
                 chosen = () if labels is None else (labels[part],)
-                parts.append(self.model.log_prob(images[part].to(network.device), *chosen, first=start).double())
+                parts.append(self.model.log_prob(images[part].to(device), *chosen, first=start).double())
         return torch.cat(parts)
 
-    def _run(self, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None):
-        """`Drawn` of checked arguments."""
-        if given is not None:
+    def execute(self, request: SampleRequest) -> Drawn:
+        """Draw the images of a request, which was checked."""
+        if request.given is not None:
             raise ValueError(
                 f"sample: given and mask must be None for a {type(self.model).__name__}, whose values have no order "
                 "(genfast.inpaint fills them in); got values"
             )
+        r = request
         with torch.no_grad(), evaluating(self.model):
-            images = self.model.sample_images(n, seed=seed, first=first, temperature=temperature, labels=labels)
+            images = self.model.sample_images(
+                r.n, seed=r.seed, first=r.first, temperature=r.temperature, labels=r.labels
+            )
         return Drawn(images)

@@ -15,87 +15,50 @@ import torch
 # The public one takes twice as long for the few values of a pixel.
 from torch._C._nn import elu, elu_
 
-from genfast.engine import heads
-from genfast.engine.program import Drawn
+from genfast.engine.program import Drawn, Program
+from genfast.engine.request import SampleRequest, row_uniforms
 
-WANTED = {"log_probs", "log_evidence", "parameters"}
 _IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
 
 
-def run(
-    program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
-    want=(), device=None,
-):  # fmt: skip
-    """Draw `n` images at once, in float32; memory grows with `n`. Returns `Drawn`, on `device`.
+def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
+    """Draw the images of a request at once, in float32, on a device (None: the CPU); memory grows with their number.
 
-    Args:
-        program: a `Program`.
-        n: images, at least 0.
-        seed, first, draw: image b draws by `uniform(seed, first + b, element, draw)`; a mixture uses the draws
-            2 * draw for the component and 2 * draw + 1 for the levels.
-        temperature: positive and finite.
-        labels: int64 [n] in 0 .. classes - 1, or None for a program without classes.
-        given, known: uint8 and bool [n, C, H, W] or None: where known, the level is that given. A mixture draws all
-            channels of a pixel together: they are known together.
-        evidence: float32 [n, C, H, W, L] or None, not for a mixture: level l has the weight p_T(l) exp(evidence[l]).
-        want: names of optional results, of `WANTED`; log_evidence is 0 without evidence.
-        device: where to compute; None for the CPU.
-    Raises: ValueError for arguments that do not fit the program.
+    Image b draws by `uniform(seed, first + b, element, draw)`; a mixture uses the draws 2 * draw for the component and
+    2 * draw + 1 for the levels.
     """
-    _check(program, n, labels, given, known, evidence, want)
     device = torch.device(device or "cpu")
-    shape = (n, program.channels, program.height, program.width)
-    drawn = Drawn(torch.empty(shape, dtype=torch.uint8, device=device))
+    n, want, spec = request.n, request.want, program.spec
+    places = (n, program.draws, spec.height, spec.width)
+    drawn = Drawn(torch.empty((n, *spec.shape), dtype=torch.uint8, device=device))
     if "log_probs" in want:
-        drawn.log_probs = torch.empty((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
+        drawn.log_probs = torch.empty(places, dtype=torch.float64, device=device)
     if "log_evidence" in want:
-        drawn.log_evidence = torch.zeros((n, program.draws, *shape[2:]), dtype=torch.float64, device=device)
+        drawn.log_evidence = torch.zeros(places, dtype=torch.float64, device=device)
     if "parameters" in want:
         count = sum(read.count for read in program.parameters)
-        drawn.parameters = torch.empty((n, count, *shape[2:]), dtype=torch.float32, device=device)
+        drawn.parameters = torch.empty((n, count, *places[2:]), dtype=torch.float32, device=device)
     if not n:
         return drawn
-    settings = (n, device, temperature, given is not None, evidence is not None)
+    settings = (n, device, request.temperature, request.given is not None, request.evidence is not None)
     # Taken out while in use: two threads never share one. What a GPU captured serves the next call too.
-    stepper = program.prepared.pop("stepped", None)
+    stepper = program.prepared.pop("eager", None)
     if stepper is None or stepper.settings != settings:
         stepper = Stepper(program, settings)
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), current:
-        stepper.begin(labels)
-        for i in range(program.height):
-            stepper.uniforms.copy_(heads.row_uniforms(program, range(first, first + n), i, seed, draw, device))
-            if given is not None:
-                stepper.given.copy_(given[:, :, i].transpose(1, 2))
-                stepper.known.copy_(known[:, :, i].transpose(1, 2))
-            if evidence is not None:
-                stepper.evidence.copy_(evidence[:, :, i].transpose(1, 2))
+        stepper.begin(request.labels)
+        for i in range(spec.height):
+            stepper.uniforms.copy_(row_uniforms(spec, program.likelihood, request, i, device))
+            if request.given is not None:
+                stepper.given.copy_(request.given[:, :, i].transpose(1, 2))
+                stepper.known.copy_(request.known[:, :, i].transpose(1, 2))
+            if request.evidence is not None:
+                stepper.evidence.copy_(request.evidence[:, :, i].transpose(1, 2))
             stepper.row(i)
             stepper.collect(i, drawn)
-    program.prepared["stepped"] = stepper
+    program.prepared["eager"] = stepper
     return drawn
-
-
-def _check(program, n, labels, given, known, evidence, want):
-    c = program
-    if n < 0:
-        raise ValueError(f"stepped: n must be at least 0; got {n}")
-    if set(want) - WANTED:
-        raise ValueError(f"stepped: want must be among {', '.join(sorted(WANTED))}; got {', '.join(want)}")
-    if (labels is None) == bool(c.classes):
-        raise ValueError(f"stepped: labels must be {'given' if c.classes else 'None'} for {c.classes} classes")
-    if (given is None) != (known is None):
-        raise ValueError("stepped: given and known must come together; got one of them")
-    if evidence is not None and c.head == "mixture":
-        raise ValueError("stepped: evidence must be None for a mixture; got a tensor")
-    shape = (n, c.channels, c.height, c.width)
-    levels = 2 if c.head == "bernoulli" else c.levels
-    for name, tensor, expected in (
-        ("labels", labels, (n,)), ("given", given, shape), ("known", known, shape),
-        ("evidence", evidence, (*shape, levels)),
-    ):  # fmt: skip
-        if tensor is not None and tensor.shape != expected:
-            raise ValueError(f"stepped: {name} must have shape {expected}; got {tuple(tensor.shape)}")
 
 
 def _positions(buffer):
@@ -113,17 +76,16 @@ class Stepper:
         n, device, temperature, given, evidence = settings
         self.program, self.settings, self.n, self.device, self.temperature = program, settings, n, device, temperature
         self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, device=device) for b in program.buffers]
-        levels = np.arange(program.levels, dtype=np.float32)
+        spec, likelihood = program.spec, program.likelihood
+        levels = np.arange(spec.levels, dtype=np.float32)
         values = levels * np.float32(program.scale) + np.float32(program.shift)
         self.values = torch.from_numpy(values).to(device)
-        places = (n, program.width, program.channels)
+        places = (n, spec.width, spec.channels)
         self.levels = torch.zeros(places, dtype=torch.uint8, device=device)
-        numbers = 2 if program.head == "mixture" else 1
-        self.uniforms = torch.zeros((numbers, *places), dtype=torch.float64, device=device)
+        self.uniforms = torch.zeros((likelihood.numbers, *places), dtype=torch.float64, device=device)
         self.given = torch.zeros_like(self.levels) if given else None
         self.known = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
-        choices = 2 if program.head == "bernoulli" else program.levels
-        self.evidence = torch.zeros((*places, choices), device=device) if evidence else None
+        self.evidence = torch.zeros((*places, spec.levels), device=device) if evidence else None
         self._constants, self._tables, self._scratch, self._bound, self._rows = {}, [], {}, {}, {}
         self._labels = torch.zeros(n, dtype=torch.int64, device=device)
 
@@ -156,15 +118,15 @@ class Stepper:
     def collect(self, i, drawn):
         """Put row `i` into the results."""
         drawn.images[:, :, i] = self.levels.transpose(1, 2)
-        width, at = range(self.program.width), 0
+        likelihood, width, at = self.program.likelihood, range(self.program.spec.width), 0
         for k, read in enumerate(self.program.parameters):
             parameters = self._view(read, width)
-            channels = slice(None) if self.program.head == "mixture" else slice(k, k + 1)
+            values = self.levels[:, :, likelihood.drawn_channels(k)]
             if drawn.log_probs is not None:
-                drawn.log_probs[:, k, i] = heads.log_prob(self.program, parameters, self.levels[:, :, channels])
+                drawn.log_probs[:, k, i] = likelihood.log_prob(parameters, values)
             if drawn.log_evidence is not None and self.evidence is not None:
                 evidence = self.evidence[:, :, k]
-                drawn.log_evidence[:, k, i] = heads.log_evidence(parameters, self.temperature, evidence)
+                drawn.log_evidence[:, k, i] = likelihood.log_evidence(parameters, self.temperature, evidence)
             if drawn.parameters is not None:
                 drawn.parameters[:, at : at + read.count, i] = parameters.transpose(1, 2)
             at += read.count
@@ -209,7 +171,7 @@ class Stepper:
         for j in range(program.columns):
             for k in range(program.draws + 1):
                 yield from self._pixel(program.pixel[k], i, j)
-                if k < program.draws and j < program.width:
+                if k < program.draws and j < program.spec.width:
                     yield self._draw(k, j)
 
     def _pixel(self, instructions, i, j):
@@ -256,7 +218,7 @@ class Stepper:
         last = first + (len(columns) - 1) * step + count
         if first < 0 or last > values.shape[1] or row <= -buffer.rows or row > 0:
             place = f"row {row}, column {column}, feature {feature}, count {count} at pixel {columns[0]}"
-            raise ValueError(f"stepped: a position must lie inside buffer {index}, {buffer}; got {place}")
+            raise ValueError(f"eager: a position must lie inside buffer {index}, {buffer}; got {place}")
         size, stride = (self.n, len(columns), count), (values.stride(0), step, 1)
         return values.as_strided(size, stride, values.storage_offset() + first)
 
@@ -354,19 +316,18 @@ class Stepper:
         return [partial(out.copy_, fill) for out, fill in zip(self._targets(instruction, columns), fills)]
 
     def _draw(self, k, j):
-        program = self.program
-        mixture = program.head == "mixture"
-        channels = slice(None) if mixture else slice(k, k + 1)
+        program, likelihood = self.program, self.program.likelihood
+        channels = likelihood.drawn_channels(k)
         parameters = self._view(program.parameters[k], range(j, j + 1))[:, 0]
-        count = program.channels if mixture else 1
-        value = self._slice(program.image, 0, 0, 0 if mixture else k, count, range(j, j + 1))[:, 0]
-        u = self.uniforms[:, :, j] if mixture else self.uniforms[0, :, j, k]
+        count = channels.stop - channels.start
+        value = self._slice(program.image, 0, 0, channels.start, count, range(j, j + 1))[:, 0]
+        u = self.uniforms[:, :, j, channels]
         out = self.levels[:, j, channels]
         known, given = (None if t is None else t[:, j, channels] for t in (self.known, self.given))
         evidence = None if self.evidence is None else self.evidence[:, j, k]
 
         def draw():
-            level = heads.draw_levels(program, parameters, u, self.temperature, evidence)
+            level = likelihood.draw_levels(parameters, u, self.temperature, evidence)
             out.copy_(level if known is None else torch.where(known, given, level))
             value.copy_(self.values[out.long()])
 

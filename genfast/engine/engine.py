@@ -1,22 +1,27 @@
 """One model and the backend that draws from it."""
 
+from __future__ import annotations
+
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
-from genfast.engine.arguments import check_count, check_images, check_known, check_labels, check_whole
-from genfast.engine.compiler import compile_program
-from genfast.engine.compiler.plan import NotCausal, NotIncremental
+from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.compiler import NotCausal, NotIncremental, compile_program
 from genfast.engine.compiler.proof import check_causal
+from genfast.engine.program import Drawn, Program
+from genfast.engine.request import SampleRequest, check_request
 
-BACKENDS = ("cpp", "triton", "torch", "reference")
-WANTED = ("log_probs", "log_evidence", "parameters")
+BACKENDS = ("cpp", "triton", "torch", "full_forward")
 # Of each model, by its options: the weights that a program was compiled from, and the program or why there is none.
-_PROGRAMS = WeakKeyDictionary()
+_PROGRAMS: WeakKeyDictionary[nn.Module, dict[Any, dict[str, Any]]] = WeakKeyDictionary()
 # Tracing a model changes state of torch that all threads share.
 _LOCK = threading.RLock()
 
@@ -27,8 +32,8 @@ class Engine:
     Args:
         model: a model of `genfast.models`, or another `torch.nn.Module` that maps images [B, C, H, W] to the
             parameters of all conditionals, [B, P, H, W] or [B, C, L, H, W].
-        backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "reference" (a full forward for each
-            draw), or "auto": the first that serves the model.
+        backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "full_forward" (a full forward for
+            each draw), or "auto": the first that serves the model.
         shape: (C, H, W), of a model that is none of `genfast.models`; the next three are for such a model too.
         levels: of a channel, 2 to 256.
         input_range: what the lowest and the highest level enter the model as; (0, 1) if not given.
@@ -43,8 +48,17 @@ class Engine:
     a Python number, nothing is noticed.
     """
 
-    def __init__(self, model, *, backend="auto", shape=None, levels=None, input_range=None, head=None):
-        if not isinstance(model, torch.nn.Module):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        backend: str = "auto",
+        shape: Sequence[int] | None = None,
+        levels: int | None = None,
+        input_range: Sequence[float] | None = None,
+        head: str | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
             raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
         if backend not in ("auto", *BACKENDS):
             raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
@@ -59,21 +73,21 @@ class Engine:
         self.model, self.asked = model, backend
         self._options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
         self._key = tuple(self._options.values())
-        self._seen = None, None
+        self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
 
     @property
-    def network(self):
+    def network(self) -> full_forward.FullForward:
         """`FullForward` of the model as it is now."""
         return self._current()[1]
 
     @property
-    def backend(self):
+    def backend(self) -> str:
         """The name of the backend that serves the model as it is now."""
         return self._choose(*self._current())
 
     @property
-    def explanation(self):
+    def explanation(self) -> backends.Explanation:
         """`Explanation`: the backend that serves the model, and why not each of the others."""
         (now, network), others = self._current(), {}
         chosen = self._choose(now, network)
@@ -84,7 +98,7 @@ class Engine:
         return backends.Explanation("sample", chosen, others)
 
     @property
-    def program(self):
+    def program(self) -> Program:
         """The `Program` of the model as it is now.
 
         Raises: NotIncremental where it has none.
@@ -95,19 +109,29 @@ class Engine:
         return program
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         """Images to draw in one call: few enough for little memory and for calls of a second or two."""
         backend = self.backend
-        if backend == "reference":
+        if backend == "full_forward":
             return 64
         if backend == "triton" or self.network.device.type == "cuda":
             return 1024
         return max(32, min(4096, 20_000_000_000 // work(self.program) // 32 * 32)) if backend == "cpp" else 256
 
     def run(
-        self, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
-        want=(),
-    ):  # fmt: skip
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        temperature: float = 1.0,
+        labels: int | Tensor | None = None,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
+        evidence: Tensor | None = None,
+        draw: int = 0,
+        want: Sequence[str] = (),
+    ) -> Drawn:
         """Draw n images in one call; memory grows with n.
 
         Args:
@@ -123,62 +147,52 @@ class Engine:
         Raises: TypeError or ValueError for an argument that does not fit.
         """
         now, network = self._current()
-        n, first, seed = check_count("sample", n, first, seed, temperature)
-        check_whole("sample", "draw", draw, 0)
-        labels = check_labels("sample", labels, network, n, network.device)
-        given, known = check_known("sample", given, known, network, n)
-        self._check_want(network, evidence, want)
-        if evidence is not None:
-            check_evidence("sample", evidence, network, n)
-        return self._execute(
-            now, network, n, seed=seed, first=first, temperature=temperature, labels=labels, given=given, known=known,
-            evidence=evidence, draw=draw, want=want,
-        )  # fmt: skip
+        request = check_request(
+            "sample",
+            network.spec,
+            network.likelihood,
+            network.device,
+            n,
+            seed=seed,
+            first=first,
+            temperature=temperature,
+            labels=labels,
+            given=given,
+            known=known,
+            evidence=evidence,
+            draw=draw,
+            want=want,
+        )
+        return self._execute(now, network, request)
 
-    def log_prob(self, images, labels=None):
+    def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Log-probability of each image in nats: uint8 [n, C, H, W] -> float64 [n].
 
         On one backend it is made of the same numbers as the samples. Errors as `run`.
         """
         network = self.network
-        images = check_images("log_prob", "images", images, network)
-        labels = check_labels("log_prob", labels, network, len(images), network.device)
+        images = check_images("log_prob", "images", images, network.spec)
+        labels = check_labels("log_prob", labels, network.spec, len(images), network.device)
+        known = torch.ones(1, *network.spec.shape, dtype=torch.bool).expand(len(images), -1, -1, -1)
+        whole = SampleRequest(len(images), labels=labels, given=images, known=known, want=("log_probs",))
         parts, size = [images.new_zeros(0, dtype=torch.float64, device=network.device)], self.batch_size
         for start in range(0, len(images), size):
-            part = images[start : start + size].to(network.device)
-            chosen = None if labels is None else labels[start : start + size]
-            known = torch.ones_like(part, dtype=torch.bool)
-            drawn = self._run(len(part), seed=0, labels=chosen, given=part, known=known, want=("log_probs",))
+            drawn = self.execute(whole.part(start, min(start + size, len(images))))
             parts.append(drawn.log_probs.flatten(1).sum(1))
         return torch.cat(parts)
 
-    def _run(self, n, **arguments):
-        """`run` of checked arguments."""
-        return self._execute(*self._current(), n, **arguments)
+    def execute(self, request: SampleRequest) -> Drawn:
+        """`run` of a request, which is not checked again."""
+        return self._execute(*self._current(), request)
 
-    def _execute(self, now, network, n, **arguments):
+    def _execute(self, now: dict[str, Any], network: full_forward.FullForward, request: SampleRequest) -> Drawn:
         backend, device = self._choose(now, network), network.device
-        for name in ("given", "known", "evidence", "labels"):
-            if arguments.get(name) is not None:
-                arguments[name] = arguments[name].to(device)
-        if backend == "reference":
-            return full_forward.run(network, n, **arguments)
-        run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher(
-            "pixel_program", "pixel_program"
-        )
-        return run(self._compiled(now, network), n, device=device, **arguments)
+        if backend == "full_forward":
+            return full_forward.run(network, request)
+        run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
+        return run(self._compiled(now, network), request.to(device), device)
 
-    def _check_want(self, network, evidence, want):
-        if unknown := sorted(set(want) - set(WANTED)):
-            raise ValueError(f"sample: want must be of {', '.join(WANTED)}; got {unknown[0]!r}")
-        if network.head is None and (evidence is not None or "log_probs" in want):
-            raise ValueError(f"sample: {type(network.model).__name__} draws in its own way; got evidence or log_probs")
-        if evidence is None and "log_evidence" in want:
-            raise ValueError("sample: evidence must be given where log_evidence is wanted; got None")
-        if evidence is not None and network.head == "mixture":
-            raise ValueError("sample: evidence must be None for a mixture of logistics; got a value")
-
-    def _choose(self, now, network):
+    def _choose(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
         """The name of the backend, for the weights `now`."""
         chosen = now["chosen"]
         if self.asked not in chosen:
@@ -190,7 +204,7 @@ class Engine:
                     f"can serve: {', '.join(able)}"
                 )
             name = able[0] if self.asked == "auto" else self.asked
-            if name == "reference" and not network.known:
+            if name == "full_forward" and network.reading:
                 if self.asked == "auto":
                     message = f"sample: every value runs the whole network: {reasons['torch']}"
                     warnings.warn(message, RuntimeWarning, stacklevel=5)
@@ -199,27 +213,27 @@ class Engine:
             chosen[self.asked] = name
         return chosen[self.asked]
 
-    def _refusal(self, name, now, network):
+    def _refusal(self, name: str, now: dict[str, Any], network: full_forward.FullForward) -> str | None:
         """The reason why a backend cannot serve the model, or None if it can."""
-        if name == "reference":
+        if name == "full_forward":
             return None
         device, dtype = network.device, network.dtype
         if dtype == torch.float64:
             return "computes in float32, and the model has the dtype float64"
-        if name == "cpp" and not (found := backends.backends()["cpp"]).available:
-            return found.reason
+        if name == "cpp" and not (row := backends.backends()["cpp"]).available:
+            return row.reason
         if name == "cpp" and device.type != "cpu":
             return f"needs a model on the CPU, not one on {device}"
-        if name == "triton" and not (found := backends.backends()["triton"]).available:
-            return found.reason
+        if name == "triton" and not (row := backends.backends()["triton"]).available:
+            return row.reason
         if name == "triton" and device.type != "cuda":
             return f"needs a model on a CUDA device, not one on {device}"
-        if network.head is None:
+        if network.likelihood.case is None:
             return f"{type(self.model).__name__} draws in its own way"
         program = self._compiled(now, network)
         return program if isinstance(program, str) else None
 
-    def _current(self, thorough=False):
+    def _current(self, thorough: bool = False) -> tuple[dict[str, Any], full_forward.FullForward]:
         """What is kept of the model for its weights as they are now, which are finite; and its `FullForward`."""
         weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
         now = kept.get(self._key)
@@ -234,13 +248,13 @@ class Engine:
                 self._seen = now, full_forward.FullForward(self.model, **self._options)
         return self._seen
 
-    def _compiled(self, now, network):
+    def _compiled(self, now: dict[str, Any], network: full_forward.FullForward) -> Program | str:
         """The program, or the reason why there is none."""
         with _LOCK:
             if "program" not in now:
                 options = {name: value for name, value in self._options.items() if value is not None}
-                if not network.known:
-                    options["head"] = network.order
+                if network.reading:
+                    options["head"] = network.reading.head
                 try:
                     with torch.no_grad(), full_forward.evaluating(self.model):
                         now["program"] = compile_program(self.model, **options)
@@ -251,35 +265,23 @@ class Engine:
             return now["program"]
 
 
-def check_evidence(call, evidence, network, n):
-    """Raise TypeError or ValueError for evidence that is not float32 [n, C, H, W, L] with a possible level for each."""
-    if not isinstance(evidence, torch.Tensor) or evidence.dtype != torch.float32:
-        got = evidence.dtype if isinstance(evidence, torch.Tensor) else type(evidence).__name__
-        raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {got}")
-    expected = (n, network.channels, network.height, network.width, network.levels)
-    if evidence.shape != expected:
-        raise ValueError(f"{call}: evidence must have shape {expected}; got {tuple(evidence.shape)}")
-    if evidence.numel() and (evidence.isnan().any() or not evidence.amax(-1).isfinite().all()):
-        raise ValueError(f"{call}: evidence must be finite for a level of each value and below inf for all; got others")
-
-
-def work(program):
+def work(program: Program) -> int:
     """Multiplications that an image takes."""
     total = 0
     for it in [*program.row, *(it for part in program.pixel for it in part)]:
         if it.kind == "linear":
-            total += it.weight.size * program.height * program.columns // (it.row_modulus * it.column_modulus)
+            total += it.weight.size * program.spec.height * program.columns // (it.row_modulus * it.column_modulus)
     return max(1, total)
 
 
-def check_finite(model, call="sample"):
+def check_finite(model: nn.Module, call: str = "sample") -> None:
     """ValueError for a weight of a model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
             raise ValueError(f"{call}: {name} must be finite; got {bad} values that are not")
 
 
-def _tensors(model):
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
     """Every parameter and buffer."""
     modules = [model]
     while modules:  # by hand: at every call of an engine, where `modules()` takes a tenth of an image's time
@@ -289,11 +291,11 @@ def _tensors(model):
         modules += [child for child in module._modules.values() if child is not None]
 
 
-def _weights(model):
+def _weights(model: nn.Module) -> list[tuple[Any, ...]]:
     """What changes when torch changes a parameter or buffer."""
     return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in _tensors(model)]
 
 
-def _equal(values, model):
+def _equal(values: list[Tensor], model: nn.Module) -> bool:
     tensors = list(_tensors(model))
     return len(tensors) == len(values) and all(map(torch.equal, values, tensors))

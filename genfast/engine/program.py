@@ -11,14 +11,17 @@ pass for an image.
 
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 
+from genfast.engine.protocols import ImageSpec
+from genfast.likelihoods import Likelihood
+
 # What a MAP instruction makes of its operands a, b, ...
 MAPS = ("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant")
 ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
-HEADS = ("bernoulli", "categorical", "mixture")
 PANEL = 16  # outputs of a panel of weights
 
 
@@ -98,28 +101,23 @@ class Instruction:
 
 @dataclass
 class Program:
-    """Instructions for images of `channels` x `height` x `width`.
+    """Instructions that draw images.
 
     Attributes:
-        channels, height, width, levels: of the images.
-        columns: of the grid that is computed; more than `width` where a virtual column is. No pixel is drawn there.
+        spec: of the images.
+        likelihood: by which values are drawn from the parameters.
+        columns: of the grid that is computed; more than the width where a virtual column is. No pixel is drawn there.
         scale, shift: level v enters buffer `image` as float32(float32(v * scale) + shift).
         image: the buffer of the image, one feature a channel.
         buffers: see `Buffer`.
         row: instructions at the start of a row.
         pixel: draws + 1 lists of instructions.
-        head: one of `HEADS`. bernoulli and categorical draw channel k from parameters k; mixture draws all channels
-            at once.
-        parameters: one read for each draw (row 0, column 0): the logit of level 1, the logits of all levels, or the
-            rows of `logistic_mixture_nll`.
-        classes: number of labels, 0 for none.
+        parameters: one read for each draw (row 0, column 0): the parameters of the likelihood for it.
         prepared: what an engine made of the program for its own use, by the name of the engine.
     """
 
-    channels: int
-    height: int
-    width: int
-    levels: int
+    spec: ImageSpec
+    likelihood: Likelihood
     columns: int
     scale: float
     shift: float
@@ -127,10 +125,8 @@ class Program:
     buffers: list[Buffer]
     row: list[Instruction]
     pixel: list[list[Instruction]]
-    head: str
     parameters: list[Read]
-    classes: int = 0
-    prepared: dict = field(default_factory=dict, repr=False, compare=False)
+    prepared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def draws(self):
@@ -139,9 +135,9 @@ class Program:
 
     def check(self):
         """Raise ValueError for an instruction that reaches outside its buffers: engines trust a program."""
-        self._check_read("image", Read(self.image, 0, 0, 0, self.channels), range(self.columns))
+        self._check_read("image", Read(self.image, 0, 0, 0, self.spec.channels), range(self.columns))
         for read in self.parameters:
-            self._check_read("parameters", read, range(self.width))
+            self._check_read("parameters", read, range(self.spec.width))
         for it in (it for part in (self.row, *self.pixel) for it in part):
             written = range(it.column_remainder, self.columns, it.column_modulus)
             for place in ((it.buffer, it.feature), it.cell, it.visible):
@@ -154,7 +150,7 @@ class Program:
             depth = sum(read.count for read in it.reads) if it.kind == "linear" else 1
             if it.weight is not None and it.weight.shape != (depth, it.count):
                 raise ValueError(f"{it.kind}: weight must have shape {(depth, it.count)}; got {it.weight.shape}")
-            shapes = [(it.count,), (self.classes, it.count)]
+            shapes = [(it.count,), (self.spec.classes, it.count)]
             if it.bias is not None and it.bias.shape not in shapes:
                 raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
         self._check_sweeps()

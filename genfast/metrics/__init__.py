@@ -23,13 +23,21 @@ from genfast.metrics.features import (
     mmd,
     precision_recall,
 )
+from genfast.metrics.imputation import imputation_error
 from genfast.metrics.inception import inception_score
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
+from genfast.metrics.probe import linear_probe, neighbour_accuracy
+from genfast.metrics.rate_distortion import Rate, rate_distortion
 from genfast.metrics.translation import translation_errors
 from genfast.metrics.verdict import Verdict, verdict
 
 __all__ = [
+    "rate_distortion",
+    "Rate",
+    "neighbour_accuracy",
+    "linear_probe",
+    "imputation_error",
     "Accuracy",
     "Calibration",
     "Classifier",

@@ -61,7 +61,7 @@ def duality_gap(model, data, *, loss=None, steps=100, batch=64, rate=1e-3, measu
     Raises: ValueError for another loss or too few data; FloatingPointError for a value that is not finite.
     Paper: A Domain Agnostic Measure for Monitoring and Evaluating GANs, Grnarova et al. 2019, arXiv 1811.05512.
     """
-    loss = getattr(model, "adversarial_loss", "non-saturating") if loss is None else loss
+    loss = model.adversarial_loss if loss is None else loss
     check_loss("duality_gap", loss)
     data = tuple(data)
     if len(data[0]) < 4:

@@ -5,14 +5,11 @@ import math
 import torch
 
 from genfast import ops
+from genfast.random.streams import POSTERIOR
 
 # Numbers of decoder output in flight: 2 MB in float32, which stays in the cache of a core (a tenth to a third faster
 # than 8 MB).
 CPU_VALUES, GPU_VALUES = 2**19, 2**27
-# The first draw of a posterior's numbers: from 0 on, the pixels of a sample of the same seed and number take theirs.
-# An image that the model drew would else be scored by the very numbers that it was made of. 2**31 draws are left below
-# those of the prior and of noise.
-POSTERIOR_DRAW = 2**31
 
 
 def log_weights(model, x, labels, z, mean, log_variance):
@@ -25,14 +22,14 @@ def log_weights(model, x, labels, z, mean, log_variance):
     labels = None if labels is None else labels.repeat_interleave(samples)
     zero = torch.zeros_like(z)
     inside, prior = ops.gaussian_nll(z, mean, log_variance), ops.gaussian_nll(z, zero, zero)
-    return (inside - prior - model.nll(x, model.decode(z, labels))).view(-1, samples)
+    return (inside - prior - model.likelihood.nll(x, model.decode(z, labels))).view(-1, samples)
 
 
 def importance_log_prob(model, x, labels, *, samples, seed, first):
     """As `VAE.log_prob`: batches over images and samples that keep the decoder's output small."""
     mean, log_variance = model.encode(x, labels)
     budget = GPU_VALUES if x.is_cuda else CPU_VALUES
-    rows = max(1, budget // (model.pixels.features * x.shape[2:].numel()))
+    rows = max(1, budget // (model.likelihood.parameters * x.shape[2:].numel()))
     draws = min(samples, rows)
     images = max(1, rows // draws)
     result = torch.empty(len(x), dtype=torch.float64, device=x.device)
@@ -43,7 +40,7 @@ def importance_log_prob(model, x, labels, *, samples, seed, first):
         for start in range(0, samples, draws):
             q = mean[part], log_variance[part]
             count = min(draws, samples - start)
-            z, _ = ops.gaussian_latent(*q, seed, first + begin, count, first_sample=POSTERIOR_DRAW + start)
+            z, _ = ops.gaussian_latent(*q, seed, first + begin, count, first_sample=POSTERIOR + start)
             weights = log_weights(model, x[part], chosen, z, *q)
             total = torch.logaddexp(total, weights.double().logsumexp(1))
         result[part] = total - math.log(samples)

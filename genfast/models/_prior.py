@@ -3,10 +3,8 @@
 import torch
 
 from genfast import ops
-from genfast.models.base import BLOCK
-
-# The draw of the prior's numbers: pixels take numbers of the same images from the other end, and noise the last two.
-PRIOR_DRAW = 2**32 - 3
+from genfast.engine.decoder import BLOCK
+from genfast.random.streams import PRIOR
 
 
 def prior_blocks(n, latent, *, seed, first, labels, device):
@@ -19,7 +17,7 @@ def prior_blocks(n, latent, *, seed, first, labels, device):
     start = first // BLOCK * BLOCK
     blocks = range(start, first + n, BLOCK)
     mean = torch.zeros(len(blocks) * BLOCK, latent, device=device)
-    z, _ = ops.gaussian_latent(mean, mean, seed, start, first_sample=PRIOR_DRAW)
+    z, _ = ops.gaussian_latent(mean, mean, seed, start, first_sample=PRIOR)
     if labels is not None and n:
         labels = labels[torch.arange(start - first, start - first + len(z), device=device).clamp(0, n - 1)]
     for begin, part in zip(blocks, z.split(BLOCK), strict=True):

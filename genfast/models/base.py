@@ -1,110 +1,125 @@
-"""What all models of images share: the sizes of the images, and the checks of images and labels."""
+"""What all models share: the registry, their config, the checks of images and labels, and `sample`."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import nn
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
 
+from torch import Tensor, nn
+
+from genfast._config import check_options, documented, option
+from genfast.engine.arguments import check_batch, check_labels
+from genfast.engine.protocols import ImageSpec
 from genfast.models._pretrained import Pretrained
+from genfast.tasks.sample import sample
 
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-# Images are decoded in blocks of so many, each at the place of its number: matrix products of another size round
-# otherwise, and a level within rounding of its boundary would depend on how the images were split.
-BLOCK = 64
+# name -> (class, class of its config); filled by `register_model`.
+MODELS: dict[str, tuple[type[ImageModel], type[ImageConfig]]] = {}
+M = TypeVar("M", bound="type[ImageModel]")
+
+
+def register_model(cls: M) -> M:
+    """Class decorator: `build(cls.name, ...)` makes the model, `load` reads it, and `genfast train NAME` trains it."""
+    MODELS[cls.name] = cls, documented(cls.config_type)
+    return cls
 
 
 @dataclass
 class ImageConfig:
-    """Sizes of the images of an `ImageModel`.
+    """Sizes of the images of an `ImageModel`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-    """
+    channels: int = option(1, "1 for grey, 3 for R, G, B", ge=1, from_data=True)
+    height: int = option(28, "of the images, in pixels", ge=1, from_data=True)
+    width: int = option(28, "of the images, in pixels", ge=1, from_data=True)
+    levels: int = option(2, "values of a channel, 2 to 256", ge=2, le=256, from_data=True)
 
-    channels: int = 1
-    height: int = 28
-    width: int = 28
-    levels: int = 2
+    # No field, so that only configs of models that can be conditional have it in their files: labels, 0 for none.
+    classes = 0
 
-    def least(self):
-        """The smallest value of every integer field."""
-        return {"channels": 1, "height": 1, "width": 1, "levels": 2}
+    def __post_init__(self) -> None:
+        check_options(self)
 
-    def __post_init__(self):
-        name = type(self).__name__
-        for field, low in self.least().items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}: {field} must be an int; got {value!r}")
-            if value < low:
-                raise ValueError(f"{name}: {field} must be at least {low}; got {value}")
-        if self.levels > 256:
-            raise ValueError(f"{name}: levels must be at most 256; got {self.levels}")
-        dropout = getattr(self, "dropout", 0.0)
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"{name}: dropout must be a number in [0, 1); got {dropout!r}")
+    @property
+    def spec(self) -> ImageSpec:
+        """The images of a model with this config."""
+        return ImageSpec(self.channels, self.height, self.width, self.levels, self.classes)
+
+    @classmethod
+    def may_be_conditional(cls) -> bool:
+        """Whether such a model can take labels."""
+        return any(field.name == "classes" for field in fields(cls))
+
+    @classmethod
+    def is_always_conditional(cls) -> bool:
+        """Whether such a model must have labels."""
+        return bool(cls.may_be_conditional() and cls.classes)
+
+    @classmethod
+    def fixed_by(cls, data: Any) -> dict[str, Any]:
+        """The fields that training data (`genfast.data.ImageData` or `PairData`) decide, but for the labels."""
+        _, channels, height, width = data.images.shape
+        return {"channels": channels, "height": height, "width": width, "levels": data.levels}
 
 
 class ImageModel(Pretrained, nn.Module):
-    """A model of images of the sizes in its `config`; with a field `classes` above 0 there, of images given labels.
+    """A model of images of the sizes in its `config`; with `config.classes` above 0, of images given labels.
 
     A subclass sets `name` and `config_type`, and defines what training and evaluation use, each [B] nats per image:
     `loss(x, labels)`, what training minimises, and `bound(x, labels, seed=0, first=0)`, the log-likelihood, or a lower
     bound on it that is the same for the same seed and `first`, the number of the first image of the batch.
+
+    Attributes:
+        takes_pairs: whether it is trained on pairs of images, see `genfast.data.PairData`.
     """
 
-    def __init__(self, config):
+    name: ClassVar[str]
+    config_type: ClassVar[type[ImageConfig]]
+    takes_pairs: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
 
-    def _check_images(self, x, size=None):
+    @property
+    def spec(self) -> ImageSpec:
+        """The images that the model is of."""
+        return self.config.spec
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        temperature: float = 1.0,
+        labels: int | Tensor | None = None,
+        batch_size: int | None = None,
+        backend: str = "auto",
+    ) -> Tensor:
+        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
+        settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
+        return sample(self, n, batch_size=batch_size, backend=backend, **settings)
+
+    @property
+    def _weight(self) -> Tensor:
+        """A parameter, for its device and dtype."""
+        return next(self.parameters())
+
+    def _check_images(self, x: Tensor, size: tuple[int, int] | None = None) -> None:
         """`size`: the height and width that x must have, those of the config if not given."""
-        c, model = self.config, type(self).__name__
-        height, width = size or (c.height, c.width)
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"{model}: x must be a torch.Tensor; got {type(x).__name__}")
-        if x.dtype != torch.uint8:
-            raise TypeError(f"{model}: x must hold levels as torch.uint8; got {x.dtype}")
-        if x.dim() != 4 or x.shape[1:] != (c.channels, height, width):
-            expected = f"[B, C, H, W] with C={c.channels}, H={height}, W={width}"
-            raise ValueError(f"{model}: x must have shape {expected}; got {tuple(x.shape)}")
-        if x.device != (device := next(self.parameters()).device):
-            raise ValueError(f"{model}: x must be on the model's device {device}; got {x.device}")
-        if torch.compiler.is_compiling():
-            return  # reading a value would break the compiled graph in two
-        if c.levels < 256 and x.numel() and (top := int(x.max())) >= c.levels:
-            raise ValueError(f"{model}: x must lie in 0..{c.levels - 1}; got {top}")
+        check_batch(type(self).__name__, "x", x, self.spec, self._weight.device, size)
 
-    def _check_labels(self, labels, n):
+    def _check_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
         """The labels as int64 [n]; None for an unconditional model."""
-        model, classes = type(self).__name__, getattr(self.config, "classes", 0)
-        if not classes:
-            if labels is not None:
-                raise ValueError(f"{model}: labels must be None for an unconditional model; got {kind_of(labels)}")
-            return None
-        expected = f"integers [B] with B={n}"
-        if labels is None:
-            raise ValueError(f"{model}: labels must be {expected} for a model of {classes} classes; got None")
-        if not isinstance(labels, torch.Tensor) or labels.dtype not in INTEGERS:
-            raise TypeError(f"{model}: labels must be {expected}; got {kind_of(labels)}")
-        if labels.shape != (n,):
-            raise ValueError(f"{model}: labels must have shape [B] with B={n}; got {tuple(labels.shape)}")
-        if labels.device != (device := next(self.parameters()).device):
-            raise ValueError(f"{model}: labels must be on the model's device {device}; got {labels.device}")
-        if n and not torch.compiler.is_compiling():
-            self._check_range(*(int(value) for value in labels.aminmax()))
-        return labels.long()
+        return check_labels(type(self).__name__, labels, self.spec, n, self._weight.device, may_move=False)
 
-    def _check_range(self, low, high):
-        if low < 0 or high >= self.config.classes:
-            expected = f"{type(self).__name__}: labels must lie in 0..{self.config.classes - 1}"
-            raise ValueError(f"{expected}; got {low if low < 0 else high}")
-
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.config}"
 
 
-def kind_of(value):
-    return str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
+def build(name: str, **config: Any) -> ImageModel:
+    """A new model of the registry `MODELS` from the fields of its config."""
+    if name not in MODELS:
+        raise ValueError(f"build: expected one of {sorted(MODELS)}; got {name!r}")
+    model, config_type = MODELS[name]
+    return model(config_type(**config))

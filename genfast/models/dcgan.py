@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from genfast import losses
+from genfast._config import option
+from genfast.models.base import register_model
 from genfast.models.gan import GAN, GANConfig
 from genfast.nn.projection import Projection
 from genfast.nn.strided import StridedGenerator, StridedTrunk
@@ -15,40 +17,23 @@ REFERENCE = 64
 
 @dataclass
 class DCGANConfig(GANConfig):
-    """Sizes and techniques of a `DCGAN`.
+    """Sizes and techniques of a `DCGAN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of 2 to the power `stages`.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that both networks are conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        features: of the feature maps at half the resolution, twice as many at each coarser one.
-        stages: convolutions of stride 2 of each network.
-        discriminator_steps: updates of the discriminator before each of the generator.
-        smooth: one-sided label smoothing: real targets are 1 - smooth.
-        feature_matching: whether the generator matches mean features of the discriminator instead of its verdict.
-        kernels: of minibatch discrimination in the discriminator, 0 for none.
-        dim: rows of such a kernel.
-        virtual_batch_norm: whether the generator has virtual batch norms (without classes).
-    """
-
-    smooth: float = 0.0
-    feature_matching: bool = False
-    kernels: int = 0
-    dim: int = 5
-    virtual_batch_norm: bool = False
-
-    def least(self):
-        return super().least() | {"kernels": 0, "dim": 1}
+    smooth: float = option(0.0, "one-sided label smoothing: real targets are 1 - smooth", ge=0, lt=1)
+    feature_matching: bool = option(
+        False, "whether the generator matches mean features of the discriminator instead of its verdict"
+    )
+    kernels: int = option(0, "of minibatch discrimination in the discriminator, 0 for none", ge=0)
+    dim: int = option(5, "rows of such a kernel", ge=1)
+    virtual_batch_norm: bool = option(False, "whether the generator has virtual batch norms (without classes)")
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_number("smooth", high=1.0)
         if self.virtual_batch_norm and self.classes:
             raise ValueError(f"DCGANConfig: virtual_batch_norm must be off with classes; got {self.classes} classes")
 
 
+@register_model
 class DCGAN(GAN):
     """Strided convolutions with batch norms in both networks, and the non-saturating loss.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from genfast._config import inherited, option
+from genfast.engine.arguments import kind_of
 from genfast.models._prior import prior_blocks
 from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
@@ -15,29 +17,14 @@ SETTLING = 32
 
 @dataclass
 class GANConfig(ImageConfig):
-    """Sizes of a `GAN`.
+    """Sizes of a `GAN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of the networks' stride.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that both networks are conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        features: of the feature maps, those of the finest resolution where they differ.
-        stages: how often the resolution is halved, and doubled.
-        discriminator_steps: updates of the discriminator before each of the generator.
-    """
-
-    levels: int = 256
-    classes: int = 0
-    latent: int = 64
-    features: int = 64
-    stages: int = 2
-    discriminator_steps: int = 1
-
-    def least(self):
-        sizes = {"classes": 0, "latent": 1, "features": 1, "stages": 1, "discriminator_steps": 1}
-        return super().least() | sizes
+    levels: int = inherited(ImageConfig, "levels", 256)
+    classes: int = option(0, "number of labels that both networks are conditional on, 0 for none", ge=0, from_data=True)
+    latent: int = option(64, "size Z of the latent vector", ge=1)
+    features: int = option(64, "of the feature maps, those of the finest resolution where they differ", ge=1)
+    stages: int = option(2, "how often the resolution is halved, and doubled", ge=1)
+    discriminator_steps: int = option(1, "updates of the discriminator before each of the generator", ge=1)
 
     @property
     def stride(self):
@@ -50,12 +37,6 @@ class GANConfig(ImageConfig):
             expected = f"multiples of {self.stride}, the networks' stride"
             got = f"{self.height} and {self.width}"
             raise ValueError(f"{type(self).__name__}: height and width must be {expected}; got {got}")
-
-    def check_number(self, field, low=0.0, high=float("inf")):
-        """A field is a number in [low, high)."""
-        value = getattr(self, field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high:
-            raise ValueError(f"{type(self).__name__}: {field} must be a number in [{low:g}, {high:g}); got {value!r}")
 
 
 class GAN(ImageModel):
@@ -99,7 +80,7 @@ class GAN(ImageModel):
         """Logits of images, float [B, C, H, W] in [-1, 1] -> float [B]; labels and errors as of `generate`."""
         c, kind = self.config, type(self).__name__
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            raise TypeError(f"{kind}: x must be a float tensor; got {x.dtype if hasattr(x, 'dtype') else type(x)}")
+            raise TypeError(f"{kind}: x must be a float tensor; got {kind_of(x)}")
         if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
             expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
             raise ValueError(f"{kind}: x must have shape {expected}; got {tuple(x.shape)}")
@@ -135,8 +116,8 @@ class GAN(ImageModel):
         return self.generator_objective(real, fake, labels)
 
     def judge_both(self, real, fake, labels):
-        """Logits of real and of generated images, as one batch where the images do not meet in the network."""
-        if _meet(self.discriminator):
+        """Logits of real and of generated images, as one batch where what the network says of an image depends on that image alone."""
+        if couples_batch(self.discriminator):
             return self.discriminator(real, labels), self.discriminator(fake, labels)
         labels = None if labels is None else labels.repeat(2)
         real, fake = self.discriminator(torch.cat((real, fake)), labels).chunk(2)
@@ -191,14 +172,6 @@ class GAN(ImageModel):
         labels = torch.arange(side * side) % self.config.classes if self.config.classes else None
         return self.sample(side * side, labels=labels)
 
-    def sample(self, n, *, seed=0, first=0, labels=None, temperature=1.0, batch_size=None):
-        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
-        from genfast.tasks.sample import sample  # which knows the models
-
-        return sample(
-            self, n, seed=seed, first=first, labels=labels, temperature=temperature, batch_size=batch_size
-        )  # fmt: skip
-
     @torch.no_grad()
     def sample_images(self, n, *, seed, first, temperature, labels):
         """What `genfast.sample` calls, with arguments that were checked: uint8 [n, C, H, W].
@@ -229,13 +202,13 @@ class GAN(ImageModel):
     def _check_latents(self, z):
         kind, latent = type(self).__name__, self.config.latent
         if not isinstance(z, torch.Tensor) or not z.is_floating_point():
-            raise TypeError(f"{kind}: z must be a float tensor; got {z.dtype if hasattr(z, 'dtype') else type(z)}")
+            raise TypeError(f"{kind}: z must be a float tensor; got {kind_of(z)}")
         if z.dim() != 2 or z.shape[1] != latent:
             raise ValueError(f"{kind}: z must have shape [B, {latent}]; got {tuple(z.shape)}")
         return z.to(self._dtype)
 
 
-def _meet(network):
+def couples_batch(network):
     """Whether what a network says of an image depends on the other images of the batch."""
     layers = MinibatchDiscrimination, MinibatchStddev
     return bool(_batch_norms(network)) or any(isinstance(module, layers) for module in network.modules())

@@ -5,36 +5,24 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn import functional as F
 
+from genfast._config import option
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig, output_layers
+from genfast.models.base import register_model
 from genfast.nn import GatedStackLayer
 
 
 @dataclass
 class GatedPixelCNNConfig(AutoregressiveConfig):
-    """Sizes of a `GatedPixelCNN`.
+    """Sizes of a `GatedPixelCNN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R -> G -> B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-        hidden: features of each stack (the paper's CIFAR-10 model has 128).
-        layers: layers after the first, whose kernel is 7.
-        kernel: size k of their kernels, odd: k columns, k // 2 rows above.
-        head: features of the short-cuts and of the two 1x1 layers before the output.
-        dropout: probability that a feature map is dropped behind a horizontal gate in training.
-        classes: number of labels that the model is conditional on, 0 for none.
-    """
-
-    hidden: int = 32
-    layers: int = 12
-    kernel: int = 3
-    head: int = 64
-    dropout: float = 0.0
-    classes: int = 0
-
-    def least(self):
-        sizes = {"layers": 0, "kernel": 3, "hidden": self.channels, "head": self.channels, "classes": 0}
-        return super().least() | sizes
+    hidden: int = option(32, "features of each stack (the paper's CIFAR-10 model has 128)", ge="channels")
+    layers: int = option(12, "layers after the first, whose kernel is 7", ge=0)
+    kernel: int = option(3, "size k of their kernels, odd: k columns, k // 2 rows above", ge=3)
+    head: int = option(64, "features of the short-cuts and of the two 1x1 layers before the output", ge="channels")
+    dropout: float = option(
+        0.0, "probability that a feature map is dropped behind a horizontal gate in training", ge=0, lt=1
+    )
+    classes: int = option(0, "number of labels that the model is conditional on, 0 for none", ge=0, from_data=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -42,6 +30,7 @@ class GatedPixelCNNConfig(AutoregressiveConfig):
             raise ValueError(f"GatedPixelCNNConfig: kernel must be odd; got {self.kernel}")
 
 
+@register_model
 class GatedPixelCNN(Autoregressive):
     """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by a vertical and a horizontal stack.
 

@@ -6,49 +6,33 @@ from typing import Literal
 import torch
 
 from genfast import ops
+from genfast._config import option
 from genfast.models._importance import log_weights
+from genfast.models.base import register_model
 from genfast.models.vae import VAE, VAEConfig
 from genfast.nn.gaussian_latent import drawn_seed
 
 
 @dataclass
 class IWAEConfig(VAEConfig):
-    """Sizes and objective of an `IWAE`.
+    """Sizes and objective of an `IWAE`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that the model is conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        network: conv (at half and a quarter of the resolution) or mlp (dense layers).
-        hidden: features of conv at half the resolution, twice as many at a quarter; or units of a dense layer.
-        layers: residual blocks of conv at each resolution, at least 0; or hidden dense layers, at least 1.
-        likelihood: bernoulli (2 levels), gaussian, mixture (discretised logistics), or auto: bernoulli or mixture.
-        mixtures: logistics of a pixel's mixture.
-        dropout: of feature maps or units of the encoder.
-        decoder_dropout: the same of the decoder.
-        samples: S, importance samples of every image.
-        estimator: iwae (of the gradient), or dreg: doubly reparameterised, of less variance for the encoder.
-        resampled: samples of an image that the gradient is taken of, drawn by their weights; 0 for all of them.
-    """
-
-    samples: int = 50
-    estimator: Literal["iwae", "dreg"] = "iwae"
-    resampled: int = 0
-
-    def least(self):
-        return super().least() | {"samples": 1, "resampled": 0}
+    samples: int = option(50, "S, importance samples of every image", ge=1)
+    estimator: Literal["iwae", "dreg"] = option(
+        "iwae", "iwae (of the gradient), or dreg: doubly reparameterised, of less variance for the encoder"
+    )
+    resampled: int = option(
+        0, "samples of an image that the gradient is taken of, drawn by their weights; 0 for all of them", ge=0
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.estimator not in ("iwae", "dreg"):
-            raise ValueError(f"IWAEConfig: estimator must be one of iwae, dreg; got {self.estimator!r}")
         if self.objective != "elbo" or self.beta != 1 or self.free_bits:
             got = f"{self.objective}, {self.beta} and {self.free_bits}"
             raise ValueError(f"IWAEConfig: objective, beta and free_bits must be elbo, 1 and 0; got {got}")
 
 
+@register_model
 class IWAE(VAE):
     """A `VAE` trained on `E log 1/S sum_s p(x, z_s) / q(z_s | x)`, which lies between the ELBO and log p(x).
 

@@ -1,13 +1,16 @@
 """Pix2Pix: images of one domain translated to another, learned from pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from genfast._config import inherited, option
+from genfast.engine.decoder import BLOCK
+from genfast.engine.protocols import ImageSpec
 from genfast.losses import non_saturating_discriminator, non_saturating_generator
-from genfast.models.base import BLOCK, ImageConfig, ImageModel
+from genfast.models.base import ImageConfig, ImageModel, register_model
 from genfast.nn import BiasAct
 from genfast.random.philox import uniform
 
@@ -17,40 +20,30 @@ SPREAD = 0.02  # standard deviation of the weights at first, as in the paper
 
 @dataclass
 class Pix2PixConfig(ImageConfig):
-    """Sizes of a `Pix2Pix`.
+    """Sizes of a `Pix2Pix`."""
 
-    Attributes:
-        channels: of the target: 1 for grey, 3 for R, G, B.
-        source_channels: of the source, likewise.
-        height, width: of the images of training, in pixels.
-        levels: values of a channel, 2 to 256.
-        features: of the first layer of both networks; each further one has twice as many, up to eight times.
-        halvings: strides of 2 of the U-Net; 0: as many as the size allows, at most 8.
-        patch: strides of 2 of the discriminator; it judges patches of 16 (for 1), 34 (2) or 70 (3) pixels.
-        dropout: probability that a unit of the U-Net's inner layers is dropped, in translation too: it is the noise.
-        l1_weight: of the mean absolute error in [-1, 1], beside the adversarial loss.
-        discriminator_steps: updates of the discriminator for one of the generator.
-    """
-
-    height: int = 64
-    width: int = 64
-    levels: int = 256
-    source_channels: int = 1
-    features: int = 32
-    halvings: int = 0
-    patch: int = 2
-    dropout: float = 0.5
-    l1_weight: float = 100.0
-    discriminator_steps: int = 1
-
-    def least(self):
-        own = {"source_channels": 1, "features": 1, "halvings": 0, "patch": 1, "discriminator_steps": 1}
-        return super().least() | own
+    height: int = inherited(ImageConfig, "height", 64)
+    width: int = inherited(ImageConfig, "width", 64)
+    levels: int = inherited(ImageConfig, "levels", 256)
+    source_channels: int = option(1, "channels of the source", ge=1, from_data=True)
+    features: int = option(
+        32, "of the first layer of both networks; each further one has twice as many, up to eight times", ge=1
+    )
+    halvings: int = option(0, "strides of 2 of the U-Net; 0: as many as the size allows, at most 8", ge=0)
+    patch: int = option(
+        2, "strides of 2 of the discriminator; it judges patches of 16 (for 1), 34 (2) or 70 (3) pixels", ge=1
+    )
+    dropout: float = option(
+        0.5,
+        "probability that a unit of the U-Net's inner layers is dropped, in translation too: it is the noise",
+        ge=0,
+        lt=1,
+    )
+    l1_weight: float = option(100.0, "weight of the mean absolute error in [-1, 1], beside the adversarial loss", ge=0)
+    discriminator_steps: int = option(1, "updates of the discriminator for one of the generator", ge=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.l1_weight, (int, float)) or not 0 <= self.l1_weight < float("inf"):
-            raise ValueError(f"Pix2PixConfig: l1_weight must be a number of at least 0; got {self.l1_weight!r}")
         side, got = min(self.height, self.width), f"{self.height}x{self.width}"
         if side < 2 or side < 2**self.halvings:
             least = 2 ** max(1, self.halvings)
@@ -62,12 +55,17 @@ class Pix2PixConfig(ImageConfig):
             least = f"{3 * 2**self.patch} for patch={self.patch}, the discriminator's strides"
             raise ValueError(f"Pix2PixConfig: height and width must be at least {least}; got {got}")
 
+    @classmethod
+    def fixed_by(cls, data):
+        return super().fixed_by(data) | {"source_channels": data.source.shape[1]}
+
     @property
     def depth(self):
         """Strides of 2 of the U-Net."""
         return self.halvings or min(MOST_HALVINGS, min(self.height, self.width).bit_length() - 1)
 
 
+@register_model
 class Pix2Pix(ImageModel):
     """A U-Net that draws the target of a source, and a discriminator of patches of (source, target).
 
@@ -84,12 +82,24 @@ class Pix2Pix(ImageModel):
     name = "pix2pix"
     config_type = Pix2PixConfig
     adversarial_loss = "non-saturating"
+    takes_pairs = True
+    least_batch = 1
 
     def __init__(self, config):
         super().__init__(config)
         c = config
         self.generator = UNet(c.source_channels, c.channels, c.features, c.depth, c.dropout)
         self.discriminator = PatchDiscriminator(c.source_channels + c.channels, c.features, c.patch)
+
+    @property
+    def source(self) -> ImageSpec:
+        """The images that it takes, in training of the sizes in the config."""
+        return replace(self.spec, channels=self.config.source_channels)
+
+    @property
+    def stride(self) -> int:
+        """The least height and width that it translates."""
+        return 2**self.config.depth
 
     @property
     def discriminator_steps(self):
@@ -113,6 +123,9 @@ class Pix2Pix(ImageModel):
         adversarial, l1 = non_saturating_generator(fake_logits), (fake - target).abs().float().mean()
         report = {"adversarial": adversarial.detach(), "l1": l1.detach(), "fake_logits": fake_logits.detach().flatten()}
         return adversarial + self.config.l1_weight * l1, report
+
+    def settle(self) -> None:
+        """Nothing: instance norms have no statistics to settle."""
 
     def preview(self, source, target):
         """Source, translation and target of each pair side by side: uint8 levels [B, C, H, 3 W], C the larger of both.

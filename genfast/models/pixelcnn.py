@@ -5,33 +5,25 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn import functional as F
 
+from genfast._config import option
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig, output_layers
+from genfast.models.base import register_model
 from genfast.nn import MaskedConv2d, ResidualConvBlock
 
 
 @dataclass
 class PixelCNNConfig(AutoregressiveConfig):
-    """Sizes of a `PixelCNN`.
+    """Sizes of a `PixelCNN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R -> G -> B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-        hidden: features h inside a residual block; 2h outside (the paper's CIFAR-10 model has 128).
-        layers: residual blocks.
-        head: features of the two 1x1 layers before the output.
-        dropout: probability that a feature map leaves a residual branch in training.
-    """
-
-    hidden: int = 32
-    layers: int = 15
-    head: int = 64
-    dropout: float = 0.0
-
-    def least(self):
-        return super().least() | {"layers": 0, "hidden": self.channels, "head": self.channels}
+    hidden: int = option(
+        32, "features h inside a residual block; 2h outside (the paper's CIFAR-10 model has 128)", ge="channels"
+    )
+    layers: int = option(15, "residual blocks", ge=0)
+    head: int = option(64, "features of the two 1x1 layers before the output", ge="channels")
+    dropout: float = option(0.0, "probability that a feature map leaves a residual branch in training", ge=0, lt=1)
 
 
+@register_model
 class PixelCNN(Autoregressive):
     """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by masked convolutions.
 

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast import ops
+from genfast._config import option
+from genfast.likelihoods import Likelihood, LogisticMixture
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig
+from genfast.models.base import register_model
 from genfast.nn import GatedResidualBlock, ShiftedConv2d, ShiftedConvTranspose2d
 
 # Kernel and shift of the two streams: the rows above; and those with what is left of the pixel.
@@ -17,37 +19,24 @@ STREAMS = (((2, 3), "down"), ((2, 2), "down-right"))
 
 @dataclass
 class PixelCNNPlusPlusConfig(AutoregressiveConfig):
-    """Sizes of a `PixelCNNPlusPlus`.
+    """Sizes of a `PixelCNNPlusPlus`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R -> G -> B.
-        height, width: of the images, in pixels; multiples of 2 to the power `resolutions - 1`.
-        levels: values of a channel, 2 to 256.
-        filters: features of each stream.
-        blocks: residual blocks of a resolution on the way down, and one more on the way up to it (paper: 5).
-        resolutions: 1 to 3; every further one halves height and width (paper: 3).
-        mixtures: logistics K of a pixel's mixture (the paper finds 5 enough).
-        dropout: probability that a feature map is dropped inside a residual block in training (paper: 0.5).
-        classes: number of labels that the model is conditional on, 0 for none.
-    """
-
-    filters: int = 40
-    blocks: int = 2
-    resolutions: int = 3
-    mixtures: int = 5
-    dropout: float = 0.0
-    classes: int = 0
-
-    def least(self):
-        return super().least() | {"filters": 1, "blocks": 1, "resolutions": 1, "mixtures": 1, "classes": 0}
+    filters: int = option(40, "features of each stream", ge=1)
+    blocks: int = option(
+        2, "residual blocks of a resolution on the way down, and one more on the way up to it (paper: 5)", ge=1
+    )
+    resolutions: int = option(3, "1 to 3; every further one halves height and width (paper: 3)", ge=1, le=3)
+    mixtures: int = option(5, "logistics K of a pixel's mixture (the paper finds 5 enough)", ge=1)
+    dropout: float = option(
+        0.0, "probability that a feature map is dropped inside a residual block in training (paper: 0.5)", ge=0, lt=1
+    )
+    classes: int = option(0, "number of labels that the model is conditional on, 0 for none", ge=0, from_data=True)
 
     def __post_init__(self):
         super().__post_init__()
         name = type(self).__name__
         if self.channels not in (1, 3):
             raise ValueError(f"{name}: channels must be 1 or 3; got {self.channels}")
-        if self.resolutions > 3:
-            raise ValueError(f"{name}: resolutions must be at most 3; got {self.resolutions}")
         if self.height % self.coarsest or self.width % self.coarsest:
             expected = f"multiples of {self.coarsest} for {self.resolutions} resolutions"
             raise ValueError(f"{name}: height and width must be {expected}; got {self.height} and {self.width}")
@@ -58,6 +47,7 @@ class PixelCNNPlusPlusConfig(AutoregressiveConfig):
         return 2 ** (self.resolutions - 1)
 
 
+@register_model
 class PixelCNNPlusPlus(Autoregressive):
     """`p(x) = prod_i p(x_i | x_<i)` over whole pixels x_i: R, G and B of a pixel are one joint conditional.
 
@@ -84,7 +74,6 @@ class PixelCNNPlusPlus(Autoregressive):
 
     name = "pixelcnn++"
     config_type = PixelCNNPlusPlusConfig
-    draws = 1
 
     def __init__(self, config):
         super().__init__(config)
@@ -104,12 +93,17 @@ class PixelCNNPlusPlus(Autoregressive):
             nn.ModuleList(ShiftedConvTranspose2d(features, features, shift) for _, shift in STREAMS)
             for _ in range(lowest)
         )
-        self.head = nn.Linear(features, {1: 3, 3: 10}[config.channels] * config.mixtures)
+        self.head = nn.Linear(features, self.likelihood.parameters)
         self._spread_components()
 
     def _stack(self, blocks, shortcut):
         c = self.config
         return nn.ModuleList(TwoStreamBlock(c.filters, shortcut, c.dropout, c.classes) for _ in range(blocks))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """A mixture of logistics of each pixel."""
+        return LogisticMixture(self.config.channels, self.config.levels, self.config.mixtures)
 
     @torch.no_grad()
     def _spread_components(self):
@@ -142,17 +136,6 @@ class PixelCNNPlusPlus(Autoregressive):
     def rows(self, row):
         coarsest = self.config.coarsest
         return (row // coarsest + 1) * coarsest
-
-    def conditionals(self, features):
-        return features
-
-    def nll(self, x, params):
-        params = params.to(torch.promote_types(params.dtype, torch.float32))
-        return ops.logistic_mixture_nll(x, params, self.config.levels)
-
-    def draw(self, params, index, *, seed, first, temperature, element):
-        c = self.config
-        return ops.logistic_mixture_sample(params, c.levels, seed, first, temperature, element, c.channels)
 
     def forward(self, x, labels=None):
         """Parameters of every pixel's mixture.

@@ -6,7 +6,9 @@ from typing import Literal
 from torch import nn
 from torch.nn import functional as F
 
+from genfast._config import option
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig, output_layers
+from genfast.models.base import register_model
 from genfast.nn import MaskedConv2d, ResidualDiagonalBlock, ResidualRowBlock
 
 BLOCKS = {"diagonal": ResidualDiagonalBlock, "row": ResidualRowBlock}
@@ -14,37 +16,23 @@ BLOCKS = {"diagonal": ResidualDiagonalBlock, "row": ResidualRowBlock}
 
 @dataclass
 class PixelRNNConfig(AutoregressiveConfig):
-    """Sizes of a `PixelRNN`.
+    """Sizes of a `PixelRNN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R -> G -> B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-        hidden: units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; the features are 2h.
-        layers: residual LSTM blocks.
-        head: features of the two 1x1 layers before the output.
-        virtual_column: run on one more column past the right edge, which shows the next row the last pixel
-            (kind "diagonal").
-        dropout: probability that a feature map leaves a residual branch in training.
-        kind: "diagonal" for Diagonal BiLSTMs, "row" for Row LSTMs, half the work but with blind spots.
-    """
-
-    hidden: int = 16
-    layers: int = 7
-    head: int = 32
-    virtual_column: bool = False
-    dropout: float = 0.0
-    kind: Literal["diagonal", "row"] = "diagonal"
-
-    def least(self):
-        return super().least() | {"layers": 0, "hidden": self.channels, "head": self.channels}
+    hidden: int = option(
+        16, "units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; the features are 2h", ge="channels"
+    )
+    layers: int = option(7, "residual LSTM blocks", ge=0)
+    head: int = option(32, "features of the two 1x1 layers before the output", ge="channels")
+    virtual_column: bool = option(
+        False, 'run on one more column past the right edge, which shows the next row the last pixel (kind "diagonal")'
+    )
+    dropout: float = option(0.0, "probability that a feature map leaves a residual branch in training", ge=0, lt=1)
+    kind: Literal["diagonal", "row"] = option(
+        "diagonal", '"diagonal" for Diagonal BiLSTMs, "row" for Row LSTMs, half the work but with blind spots'
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.virtual_column, bool):
-            raise TypeError(f"PixelRNNConfig: virtual_column must be a bool; got {self.virtual_column!r}")
-        if self.kind not in BLOCKS:
-            raise ValueError(f"PixelRNNConfig: kind must be one of {', '.join(BLOCKS)}; got {self.kind!r}")
         if self.virtual_column and self.kind != "diagonal":
             raise ValueError(
                 "PixelRNNConfig: virtual_column must be False unless kind is 'diagonal', whose blind spot it mends; "
@@ -52,6 +40,7 @@ class PixelRNNConfig(AutoregressiveConfig):
             )
 
 
+@register_model
 class PixelRNN(Autoregressive):
     """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by Diagonal BiLSTMs or Row LSTMs.
 

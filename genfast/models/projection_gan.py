@@ -2,19 +2,21 @@
 
 from dataclasses import dataclass
 
+from genfast._config import option
+from genfast.models.base import register_model
 from genfast.models.sngan import SNGAN, SNGANConfig
 
 
 @dataclass
 class ProjectionGANConfig(SNGANConfig):
-    classes: int = 10
+    """Sizes of a `ProjectionGAN`."""
 
-    __doc__ = SNGANConfig.__doc__.replace("`SNGAN`", "`ProjectionGAN`").replace("on, 0 for none", "on, at least 1")
+    classes: int = option(
+        10, "number of labels that both networks are conditional on, at least 1", ge=1, from_data=True
+    )
 
-    def least(self):
-        return super().least() | {"classes": 1}
 
-
+@register_model
 class ProjectionGAN(SNGAN):
     """An `SNGAN` of labelled images: class-conditional batch norms in the generator, a projection in the discriminator.
 

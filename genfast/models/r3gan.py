@@ -4,51 +4,33 @@ from dataclasses import dataclass
 
 import torch
 
+from genfast._config import option
 from genfast.losses import r1_penalty, relativistic_discriminator, relativistic_generator
+from genfast.models.base import register_model
 from genfast.models.gan import GAN, GANConfig
 from genfast.nn.fixup import FixupDiscriminator, FixupGenerator
 
 
 @dataclass
 class R3GANConfig(GANConfig):
-    """Sizes of an `R3GAN`.
+    """Sizes of an `R3GAN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of patch times 2 to the power `stages`.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that both networks are conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        features: of the feature maps at the finest resolution, twice as many at each coarser one.
-        stages: how often the resolution is halved, and doubled.
-        discriminator_steps: updates of the discriminator before each of the generator.
-        blocks: residual blocks at each resolution; 2 in the paper.
-        expansion: features inside a block, in features of the network.
-        group: features of a group of the 3x3 convolutions.
-        patch: side of the squares of pixels that the first and last layers read and write at once; 1 in the paper.
-        gamma: weight of the penalties: gamma / 2 times R1, and times R2.
-    """
-
-    features: int = 32
-    stages: int = 1
-    blocks: int = 1
-    expansion: int = 2
-    group: int = 16
-    patch: int = 1
-    gamma: float = 1.0
-
-    def least(self):
-        return super().least() | {"stages": 0, "blocks": 1, "expansion": 1, "group": 1, "patch": 1}
+    features: int = option(32, "of the feature maps at the finest resolution, twice as many at each coarser one", ge=1)
+    stages: int = option(1, "how often the resolution is halved, and doubled; may be 0", ge=0)
+    blocks: int = option(1, "residual blocks at each resolution; 2 in the paper", ge=1)
+    expansion: int = option(2, "features inside a block, in features of the network", ge=1)
+    group: int = option(16, "features of a group of the 3x3 convolutions", ge=1)
+    patch: int = option(
+        1, "side of the squares of pixels that the first and last layers read and write at once; 1 in the paper", ge=1
+    )
+    gamma: float = option(1.0, "weight of the penalties: gamma / 2 times R1, and times R2", ge=0)
 
     @property
     def stride(self):
         return self.patch * 2**self.stages
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.check_number("gamma")
 
-
+@register_model
 class R3GAN(GAN):
     """Each real image judged against one generated one, R1 and R2 penalties, residual networks without normalisation.
 

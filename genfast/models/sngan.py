@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from genfast._config import option
 from genfast.losses import hinge_discriminator, hinge_generator
+from genfast.models.base import register_model
 from genfast.models.gan import GAN, GANConfig
 from genfast.nn.projection import Projection
 from genfast.nn.residual_resampling import ResidualGenerator, ResidualTrunk
@@ -13,35 +15,17 @@ from genfast.nn.strided import StridedGenerator, StridedTrunk
 
 @dataclass
 class SNGANConfig(GANConfig):
-    """Sizes of an `SNGAN`.
+    """Sizes of an `SNGAN`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of 2 to the power `stages`.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that both networks are conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        features: of all maps; of strided networks those at half the resolution, twice as many at each coarser one.
-        stages: how often the resolution is halved, and doubled.
-        discriminator_steps: updates of the discriminator before each of the generator.
-        network: residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper).
-        layers: 3x3 convolutions of strided networks at each resolution.
-        kernels: of minibatch discrimination in the discriminator, 0 for none.
-        dim: rows of such a kernel.
-    """
-
-    network: Literal["residual", "strided"] = "residual"
-    layers: int = 0
-    kernels: int = 0
-    dim: int = 5
-
-    def least(self):
-        return super().least() | {"layers": 0, "kernels": 0, "dim": 1}
+    network: Literal["residual", "strided"] = option(
+        "residual", "residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper)"
+    )
+    layers: int = option(0, "3x3 convolutions of strided networks at each resolution", ge=0)
+    kernels: int = option(0, "of minibatch discrimination in the discriminator, 0 for none", ge=0)
+    dim: int = option(5, "rows of such a kernel", ge=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.network not in ("residual", "strided"):
-            raise ValueError(f"{type(self).__name__}: network must be residual or strided; got {self.network!r}")
         if self.layers and self.network == "residual":
             raise ValueError(f"{type(self).__name__}: layers must be 0 for residual networks; got {self.layers}")
 
@@ -57,6 +41,7 @@ class SNGANConfig(GANConfig):
         return generator, Projection(trunk, self.classes, self.kernels, self.dim)
 
 
+@register_model
 class SNGAN(GAN):
     """A discriminator whose weights all have spectral norm 1, and the hinge loss.
 

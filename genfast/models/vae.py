@@ -6,88 +6,80 @@ from typing import Literal
 import torch
 
 from genfast import ops
-from genfast.engine.arguments import check_whole
-from genfast.likelihoods.pixels import Likelihood
-from genfast.models._importance import POSTERIOR_DRAW, importance_log_prob, log_weights
+from genfast._config import option
+from genfast.engine.arguments import check_int
+from genfast.likelihoods import Likelihood, decoder_likelihoods, default_likelihood, likelihood
+from genfast.models._importance import importance_log_prob, log_weights
 from genfast.models._prior import prior_blocks
-from genfast.models.base import ImageConfig, ImageModel
+from genfast.models.base import ImageConfig, ImageModel, register_model
 from genfast.nn import ConvDecoder, ConvEncoder, DenseCoder
 from genfast.nn.gaussian_latent import drawn_seed
+from genfast.random.streams import POSTERIOR
 
 
 @dataclass
 class VAEConfig(ImageConfig):
-    """Sizes and objective of a `VAE`.
+    """Sizes and objective of a `VAE`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that the model is conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        network: conv (at half and a quarter of the resolution) or mlp (dense layers).
-        hidden: features of conv at half the resolution, twice as many at a quarter; or units of a dense layer.
-        layers: residual blocks of conv at each resolution, at least 0; or hidden dense layers, at least 1.
-        likelihood: bernoulli (2 levels), gaussian, mixture (discretised logistics), or auto: bernoulli or mixture.
-        mixtures: logistics of a pixel's mixture.
-        objective: elbo, or beta-tc, where beta weighs the total correlation of the latents alone.
-        beta: weight of the KL divergence, or of the total correlation; 1 for a lower bound on log p(x).
-        free_bits: nats of each latent's KL divergence, on average over a batch, that cost nothing (elbo only).
-        dropout: of feature maps or units of the encoder.
-        decoder_dropout: the same of the decoder.
-        examples: training images N, which beta-tc needs to weigh a minibatch; set from the data by training.
-    """
-
-    classes: int = 0
-    latent: int = 32
-    network: Literal["conv", "mlp"] = "conv"
-    hidden: int = 32
-    layers: int = 1
-    likelihood: Literal["auto", "bernoulli", "gaussian", "mixture"] = "auto"
-    mixtures: int = 5
-    objective: Literal["elbo", "beta-tc"] = "elbo"
-    beta: float = 1.0
-    free_bits: float = 0.0
-    dropout: float = 0.0
-    decoder_dropout: float = 0.0
-    examples: int = 0
-
-    def least(self):
-        sizes = {"classes": 0, "latent": 1, "hidden": 1, "layers": 0, "mixtures": 1, "examples": 0}
-        return super().least() | sizes | ({"layers": 1} if self.network == "mlp" else {})
+    classes: int = option(0, "number of labels that the model is conditional on, 0 for none", ge=0, from_data=True)
+    latent: int = option(32, "size Z of the latent vector", ge=1)
+    network: Literal["conv", "mlp"] = option(
+        "conv", "conv (at half and a quarter of the resolution) or mlp (dense layers)"
+    )
+    hidden: int = option(
+        32, "features of conv at half the resolution, twice as many at a quarter; or units of a dense layer", ge=1
+    )
+    layers: int = option(
+        1, "residual blocks of conv at each resolution, at least 0; or hidden dense layers, at least 1", ge=0
+    )
+    likelihood: str = option(
+        "auto",
+        "bernoulli (2 levels), gaussian, mixture (discretised logistics), or auto: bernoulli or mixture",
+        choices=("auto", *decoder_likelihoods()),
+    )
+    mixtures: int = option(5, "logistics of a pixel's mixture", ge=1)
+    objective: Literal["elbo", "beta-tc"] = option(
+        "elbo", "elbo, or beta-tc, where beta weighs the total correlation of the latents alone"
+    )
+    beta: float = option(
+        1.0, "weight of the KL divergence, or of the total correlation; 1 for a lower bound on log p(x)", ge=0
+    )
+    free_bits: float = option(
+        0.0, "nats of each latent's KL divergence, on average over a batch, that cost nothing (elbo only)", ge=0
+    )
+    dropout: float = option(0.0, "of feature maps or units of the encoder", ge=0, lt=1)
+    decoder_dropout: float = option(0.0, "the same of the decoder", ge=0, lt=1)
+    examples: int = option(
+        0,
+        "training images N, which beta-tc needs to weigh a minibatch; set from the data by training",
+        ge=0,
+        from_data=True,
+    )
 
     def __post_init__(self):
         super().__post_init__()
         name = type(self).__name__
-        choices = {
-            "network": ("conv", "mlp"),
-            "likelihood": ("auto", "bernoulli", "gaussian", "mixture"),
-            "objective": ("elbo", "beta-tc"),
-        }
-        for field, allowed in choices.items():
-            if (value := getattr(self, field)) not in allowed:
-                raise ValueError(f"{name}: {field} must be one of {', '.join(allowed)}; got {value!r}")
-        for field in ("beta", "free_bits"):
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: {field} must be a finite number of at least 0; got {value!r}")
-        if not isinstance(self.decoder_dropout, (int, float)) or not 0 <= self.decoder_dropout < 1:
-            raise ValueError(f"{name}: decoder_dropout must be a number in [0, 1); got {self.decoder_dropout!r}")
+        if self.network == "mlp" and self.layers < 1:
+            raise ValueError(f"{name}: layers must be at least 1; got {self.layers}")
         if self.free_bits and self.objective != "elbo":
             raise ValueError(f"{name}: free_bits must be 0 for the objective {self.objective}; got {self.free_bits}")
         try:
-            self.pixels()
+            self.decoder_likelihood()
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
-    def pixels(self):
-        """The `Likelihood` of the decoder's output."""
-        kind = self.likelihood
-        if kind == "auto":
-            kind = "bernoulli" if self.levels == 2 else "mixture"
-        return Likelihood(kind, self.channels, self.levels, self.mixtures)
+    @classmethod
+    def fixed_by(cls, data):
+        return super().fixed_by(data) | {"examples": len(data)}
+
+    def decoder_likelihood(self) -> Likelihood:
+        """That of the decoder's output."""
+        if self.likelihood == "auto":
+            return default_likelihood(self.channels, self.levels, self.mixtures)
+        return likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
 
 
+@register_model
 class VAE(ImageModel):
     """`p(x) = E_{z ~ N(0, I)} p(x | z)`, trained through `q(z | x)`, a diagonal Gaussian.
 
@@ -110,8 +102,8 @@ class VAE(ImageModel):
 
     def __init__(self, config):
         super().__init__(config)
-        c, self.pixels = config, config.pixels()
-        size, outputs = (c.height, c.width), self.pixels.features
+        c = config
+        size, outputs = (c.height, c.width), self.likelihood.parameters
         if c.network == "conv":
             sizes = {"features": c.hidden, "blocks": c.layers, "classes": c.classes}
             self.encoder = ConvEncoder(c.channels, *size, 2 * c.latent, dropout=c.dropout, **sizes)
@@ -122,6 +114,16 @@ class VAE(ImageModel):
             self.encoder = DenseCoder(c.channels * values, 2 * c.latent, dropout=c.dropout, **sizes)
             self.decoder = DenseCoder(c.latent, outputs * values, dropout=c.decoder_dropout, **sizes)
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of the values of a pixel, given the parameters that `decode` returns."""
+        return self.config.decoder_likelihood()
+
+    @property
+    def latent_size(self) -> int:
+        """Z."""
+        return self.config.latent
+
     def encode(self, x, labels=None):
         """Mean and log-variance of q(z | x), each float [B, Z], float32 or wider.
 
@@ -130,7 +132,7 @@ class VAE(ImageModel):
             that is missing, or one given to an unconditional model.
         """
         self._check_images(x)
-        x = self.pixels.scaled(x, next(self.parameters()).dtype)
+        x = self.likelihood.scaled(x, next(self.parameters()).dtype)
         x = x.flatten(1) if self.config.network == "mlp" else x
         q = self.encoder(x, self._check_labels(labels, len(x)))
         return q.to(torch.promote_types(q.dtype, torch.float32)).chunk(2, 1)
@@ -144,22 +146,22 @@ class VAE(ImageModel):
         if z.dim() != 2 or z.shape[1] != c.latent:
             raise ValueError(f"{type(self).__name__}: z must have shape [B, {c.latent}]; got {tuple(z.shape)}")
         y = self.decoder(z.to(next(self.parameters()).dtype), self._check_labels(labels, len(z)))
-        return y.view(len(z), self.pixels.features, c.height, c.width) if c.network == "mlp" else y
+        return y.view(len(z), self.likelihood.parameters, c.height, c.width) if c.network == "mlp" else y
 
     def nll(self, x, parameters, weight=None):
         """`-log p(x | parameters)`, [B] nats; `weight` [B, C, H, W] of missing values as of `genfast.bernoulli_nll`.
 
         Raises: ValueError for a weight that differs between the channels of a pixel, if the likelihood is a mixture.
         """
-        return self.pixels.nll(x, parameters, weight)
+        return self.likelihood.nll(x, parameters, weight)
 
     def expected(self, parameters):
         """The likelihood's mean as levels, float [B, C, H, W] from 0 to levels - 1."""
-        return self.pixels.expected(parameters)
+        return self.likelihood.expected(parameters)
 
     def draw(self, parameters, seed, first=0):
         """Images drawn from the likelihood, uint8 [B, C, H, W]: image i depends on (seed, first + i) alone."""
-        return self.pixels.draw(parameters, seed, first)
+        return self.likelihood.draw(parameters, seed, first)
 
     def forward(self, x, labels=None):
         """Parameters of the likelihood at the mean of q(z | x): [B, P, H, W]. Arguments and errors as `encode`."""
@@ -194,7 +196,7 @@ class VAE(ImageModel):
         The noise of image i depends on (seed, first + i) alone. Other arguments and errors as `encode`.
         """
         mean, log_variance = self.encode(x, labels)
-        z, kl = ops.gaussian_latent(mean, log_variance, seed, first, samples, first_sample=POSTERIOR_DRAW)
+        z, kl = ops.gaussian_latent(mean, log_variance, seed, first, samples, first_sample=POSTERIOR)
         x = x.repeat_interleave(samples, 0)
         labels = None if labels is None else labels.repeat_interleave(samples)
         return -self.nll(x, self.decode(z, labels)).view(-1, samples).mean(1) - kl
@@ -206,7 +208,7 @@ class VAE(ImageModel):
     def log_weights(self, x, labels=None, *, samples, seed, first=0):
         """`log p(x, z) - log q(z | x)` of `samples` draws of every image: [B, S] nats. Arguments as `elbo`."""
         q = self.encode(x, labels)
-        z, _ = ops.gaussian_latent(*q, seed, first, samples, first_sample=POSTERIOR_DRAW)
+        z, _ = ops.gaussian_latent(*q, seed, first, samples, first_sample=POSTERIOR)
         return log_weights(self, x, labels, z, *q)
 
     @torch.no_grad()
@@ -217,21 +219,13 @@ class VAE(ImageModel):
         same for the same seed, image and `first`, but for rounding. Without a gradient; dropout as the model's mode
         has it. Other arguments and errors as `encode`.
         """
-        check_whole("log_prob", "samples", samples, 1)
+        check_int("log_prob", "samples", samples, 1)
         return importance_log_prob(self, x, labels, samples=samples, seed=seed, first=first)
 
     @torch.no_grad()
     def reconstruct(self, x, labels=None):
         """The likelihood's mean at the mean of q(z | x), as the nearest levels: uint8 [B, C, H, W]."""
         return self.expected(self.forward(x, labels)).round().to(torch.uint8)
-
-    def sample(self, n, *, seed=0, first=0, labels=None, temperature=1.0, batch_size=None):
-        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
-        from genfast.tasks.sample import sample  # which knows the models
-
-        return sample(
-            self, n, seed=seed, first=first, labels=labels, temperature=temperature, batch_size=batch_size
-        )  # fmt: skip
 
     @torch.no_grad()
     def sample_images(self, n, *, seed, first, temperature, labels):

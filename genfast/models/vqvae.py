@@ -1,20 +1,24 @@
 """VQ-VAE: an image as a small grid of codes, and a prior over such grids."""
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genfast.likelihoods.pixels import Kind, Likelihood
+from genfast._config import option
+from genfast.engine.decoder import BLOCK
+from genfast.likelihoods import Likelihood, decoder_likelihoods, likelihood
 from genfast.models.autoregressive import Autoregressive
-from genfast.models.base import BLOCK, ImageConfig, ImageModel
+from genfast.models.base import ImageConfig, ImageModel, register_model
 from genfast.models.gated_pixelcnn import GatedPixelCNN
 from genfast.models.pixelcnn import PixelCNN
 from genfast.models.pixelrnn import PixelRNN
 from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
+from genfast.tasks.sample import sample
 
 # Those whose conditionals are a softmax: codes have no order.
 PRIORS = {model.name: model for model in (PixelCNN, GatedPixelCNN, PixelRNN)}
@@ -22,44 +26,29 @@ PRIORS = {model.name: model for model in (PixelCNN, GatedPixelCNN, PixelRNN)}
 
 @dataclass
 class VQVAEConfig(ImageConfig):
-    """Sizes of a `VQVAE`.
+    """Sizes of a `VQVAE`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of 2 to the power `downsampling`.
-        levels: values of a channel, 2 to 256.
-        codes: size K of a codebook, 2 to 65536; a prior takes at most 256.
-        features: size D of a code's vector.
-        hidden: features of the convolutions.
-        layers: residual blocks of the encoder, and of the decoder.
-        downsampling: how often the encoder halves height and width.
-        codebooks: codes of a place, each of a codebook of its own that quantises what is left by those before.
-        likelihood: bernoulli (2 levels), gaussian (one variance for each channel) or mixture (of logistics).
-        mixtures: logistics of a pixel's mixture.
-        codebook_update: ema (moving means of a code's vectors) or gradient.
-        decay: of those moving means, and of the counts that find dead codes.
-        commitment: weight of the term that keeps features near their code.
-        restart: share of the mean use below which a code begins anew.
-    """
-
-    codes: int = 256
-    features: int = 32
-    hidden: int = 64
-    layers: int = 2
-    downsampling: int = 2
-    codebooks: int = 1
-    likelihood: Kind = "mixture"
-    mixtures: int = 5
-    codebook_update: Literal["ema", "gradient"] = "ema"
-    decay: float = 0.99
-    commitment: float = 0.25
-    restart: float = 0.1
-    # {"model": name, and the fields of its config}, or None.
-    prior: dict | None = None
-
-    def least(self):
-        sizes = {"codes": 2, "features": 1, "hidden": 1, "layers": 0, "downsampling": 0, "codebooks": 1, "mixtures": 1}
-        return super().least() | sizes
+    codes: int = option(256, "size K of a codebook, 2 to 65536; a prior takes at most 256", ge=2, le=65536)
+    features: int = option(32, "size D of a code's vector", ge=1)
+    hidden: int = option(64, "features of the convolutions", ge=1)
+    layers: int = option(2, "residual blocks of the encoder, and of the decoder", ge=0)
+    downsampling: int = option(2, "how often the encoder halves height and width", ge=0)
+    codebooks: int = option(
+        1, "codes of a place, each of a codebook of its own that quantises what is left by those before", ge=1
+    )
+    likelihood: str = option(
+        "mixture",
+        "bernoulli (2 levels), gaussian (one variance for each channel) or mixture (of logistics)",
+        choices=decoder_likelihoods(),
+    )
+    mixtures: int = option(5, "logistics of a pixel's mixture", ge=1)
+    codebook_update: Literal["ema", "gradient"] = option("ema", "ema (moving means of a code's vectors) or gradient")
+    decay: float = option(0.99, "of those moving means, and of the counts that find dead codes")
+    commitment: float = option(0.25, "weight of the term that keeps features near their code")
+    restart: float = option(0.1, "share of the mean use below which a code begins anew")
+    prior: dict[str, Any] | None = option(
+        None, "of the codes: {model: name, and the fields of its config}, or None", from_data=True
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,12 +56,8 @@ class VQVAEConfig(ImageConfig):
         if self.height % step or self.width % step:
             expected = f"multiples of {step} for downsampling {self.downsampling}"
             raise ValueError(f"VQVAEConfig: height and width must be {expected}; got {self.height} and {self.width}")
-        if self.codes > 65536:
-            raise ValueError(f"VQVAEConfig: codes must be at most 65536; got {self.codes}")
-        if self.codebook_update not in ("ema", "gradient"):
-            raise ValueError(f"VQVAEConfig: codebook_update must be ema or gradient; got {self.codebook_update!r}")
         try:
-            Likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
+            likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
         except ValueError as error:
             raise ValueError(f"VQVAEConfig: {error}") from None
         if self.prior is not None:
@@ -98,6 +83,7 @@ class VQVAEConfig(ImageConfig):
         return self.height >> self.downsampling, (self.width >> self.downsampling) * self.codebooks
 
 
+@register_model
 class VQVAE(ImageModel):
     """An encoder to a grid of vectors, each replaced by the nearest of a codebook, and a decoder.
 
@@ -118,7 +104,6 @@ class VQVAE(ImageModel):
     def __init__(self, config):
         super().__init__(config)
         c = config
-        self.pixels = Likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
         options = {
             "ema": c.codebook_update == "ema",
             "decay": c.decay,
@@ -130,15 +115,36 @@ class VQVAE(ImageModel):
         else:
             self.quantizer = ResidualVectorQuantizer(c.codebooks, c.codes, c.features, **options)
         self.encoder = _encoder(c)
-        self.decoder = _decoder(c, c.channels if self._one_variance else self.pixels.features)
+        self.decoder = _decoder(c, c.channels if self._one_variance else self.likelihood.parameters)
         if self._one_variance:
             self.log_variance = nn.Parameter(torch.full((c.channels,), -3.0))
         self.prior = _build_prior(c.prior) if c.prior else None
 
     @property
+    def likelihood(self) -> Likelihood:
+        """Of the values of a pixel, given the parameters that `decode` returns."""
+        c = self.config
+        return likelihood(c.likelihood, c.channels, c.levels, c.mixtures)
+
+    @property
+    def code_count(self) -> int:
+        """K."""
+        return self.config.codes
+
+    @property
+    def codes_per_place(self) -> int:
+        """Codebooks, each of which gives a code of a place."""
+        return self.config.codebooks
+
+    @property
+    def stride(self) -> int:
+        """Pixels along one side of a place."""
+        return 2**self.config.downsampling
+
+    @property
     def _one_variance(self):
         """Whether all pixels share the variance of their channel, so that training minimises the squared error."""
-        return self.config.likelihood == "gaussian"
+        return self.likelihood.is_density
 
     def encode(self, x, *, any_size=False):
         """Codes of images: uint8 [B, C, H, W], levels -> int64 [B, h, w], 0 to K - 1.
@@ -147,7 +153,7 @@ class VQVAE(ImageModel):
 
         Raises: TypeError for another dtype; ValueError for another shape or device, or a value out of range.
         """
-        size, step = None, 2**self.config.downsampling
+        size, step = None, self.stride
         if any_size and isinstance(x, torch.Tensor) and x.dim() == 4:
             size = tuple(max(1, length // step) * step for length in x.shape[2:])
         self._check_images(x, size)
@@ -173,15 +179,15 @@ class VQVAE(ImageModel):
 
     def nll(self, x, parameters, weight=None):
         """Negative log-likelihood in nats per image of images given parameters: [B]; see `Likelihood.nll`."""
-        return self.pixels.nll(x, parameters, weight)
+        return self.likelihood.nll(x, parameters, weight)
 
     def expected(self, parameters):
         """Mean of the likelihood as levels, float [B, C, H, W], 0 to L - 1."""
-        return self.pixels.expected(parameters)
+        return self.likelihood.expected(parameters)
 
     def draw(self, parameters, seed, first=0, temperature=1.0):
         """Images drawn from the likelihood, uint8 [B, C, H, W]: image i depends on (seed, first + i) alone."""
-        return self.pixels.draw(parameters, seed, first, temperature)
+        return self.likelihood.draw(parameters, seed, first, temperature)
 
     def forward(self, x):
         """Parameters of the likelihood of images, by way of their codes: uint8 [B, C, H, W] -> [B, P, H, W]."""
@@ -225,17 +231,6 @@ class VQVAE(ImageModel):
         """
         return self.decode_images(self.encode(x))
 
-    def sample(self, n, *, seed=0, first=0, temperature=1.0, labels=None, batch_size=None):
-        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments.
-
-        Codes of the prior, decoded to the mean of the likelihood.
-        """
-        from genfast.tasks.sample import sample  # which knows the models
-
-        return sample(
-            self, n, seed=seed, first=first, temperature=temperature, labels=labels, batch_size=batch_size
-        )  # fmt: skip
-
     @torch.no_grad()
     def sample_images(self, n, *, seed, first, temperature, labels):
         """What `genfast.sample` calls: uint8 [n, C, H, W]. The codes are `genfast.sample(self.prior, ...)`.
@@ -245,8 +240,6 @@ class VQVAE(ImageModel):
         if self.prior is None:
             expected = "a prior, such as genfast train gated-pixelcnn --data codes:RUN makes"
             raise ValueError(f"VQVAE: sampling needs {expected}; got a model without")
-        from genfast.tasks.sample import sample
-
         options = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
         return self.decode_images(sample(self.prior, n, **options)[:, 0].long(), first)
 
@@ -261,19 +254,32 @@ class VQVAE(ImageModel):
         images = [self.expected(self.decode(block)).round().to(torch.uint8) for block in padded.split(BLOCK)]
         return torch.cat(images)[ahead : ahead + len(codes)]
 
+    def decoder_digest(self) -> bytes:
+        """Eight bytes that differ where models decode differently: of the sizes, the codebook and the decoder."""
+        c, digest = self.config, hashlib.sha256()
+        sizes = (c.channels, c.levels, c.codes, c.features, c.downsampling, c.codebooks, c.likelihood, c.mixtures)
+        digest.update(repr(sizes).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if name.startswith("decoder.") or name.endswith("codebook"):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.digest()[:8]
+
     def set_prior(self, prior):
         """Take in a trained prior, a PixelCNN, GatedPixelCNN or PixelRNN of images [1, h, w] of K levels, or None.
 
         Raises: ValueError for another model or size.
         """
-        config = None if prior is None else {"model": getattr(prior, "name", type(prior).__name__)}
+        config = (
+            None if prior is None else {"model": prior.name if isinstance(prior, ImageModel) else type(prior).__name__}
+        )
         if config is not None and isinstance(prior, Autoregressive):
             config |= asdict(prior.config)
         self.config = replace(self.config, prior=config)
         self.prior = prior
 
     def _features(self, x):
-        return self.encoder(self.pixels.scaled(x, next(self.parameters()).dtype))
+        return self.encoder(self.likelihood.scaled(x, next(self.parameters()).dtype))
 
     def _decoded(self, vectors):
         parameters = self.decoder(vectors)

@@ -2,39 +2,22 @@
 
 from dataclasses import dataclass
 
+from genfast._config import option
 from genfast.losses import wasserstein_discriminator, wasserstein_generator, wgan_gp_penalty
+from genfast.models.base import register_model
 from genfast.models.gan import GAN
 from genfast.models.sngan import SNGANConfig
 
 
 @dataclass
 class WGANGPConfig(SNGANConfig):
-    """Sizes of a `WGANGP`.
+    """Sizes of a `WGANGP`."""
 
-    Attributes:
-        channels: 1 for grey, 3 for R, G, B.
-        height, width: of the images, in pixels; multiples of 2 to the power `stages`.
-        levels: values of a channel, 2 to 256.
-        classes: number of labels that both networks are conditional on, 0 for none.
-        latent: size Z of the latent vector.
-        features: of all maps; of strided networks those at half the resolution, twice as many at each coarser one.
-        stages: how often the resolution is halved, and doubled.
-        discriminator_steps: updates of the critic before each of the generator.
-        network: residual (blocks that halve or double), or strided (4x4 convolutions of stride 2, much cheaper).
-        layers: 3x3 convolutions of strided networks at each resolution.
-        kernels: of minibatch discrimination in the discriminator, 0 for none.
-        dim: rows of such a kernel.
-        weight: lambda, of the gradient penalty.
-    """
-
-    discriminator_steps: int = 5
-    weight: float = 10.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.check_number("weight")
+    discriminator_steps: int = option(5, "updates of the critic before each of the generator", ge=1)
+    weight: float = option(10.0, "lambda, of the gradient penalty", ge=0)
 
 
+@register_model
 class WGANGP(GAN):
     """An estimate of the Wasserstein distance as the loss, without any norm in the critic.
 

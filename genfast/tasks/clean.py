@@ -1,19 +1,38 @@
 """Clean images from noisy ones: the posterior of a model with latents, and a model of the noise."""
 
-import torch
+from __future__ import annotations
 
-from genfast.engine.engine import check_evidence
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from genfast.engine.full_forward import evaluating
-from genfast.engine.latents import batches, check_call, describe, part_of
-from genfast.tasks.chains.latents import WARM_UP, LatentChains, Noisy, rates
-from genfast.tasks.denoise import Denoised, check_noisy, nothing_denoised
+from genfast.engine.protocols import LatentModel, device_of
+from genfast.engine.request import check_evidence
+from genfast.tasks._latent import check_call, check_latent_model, no_images
+from genfast.tasks._noisy import check_noisy
+from genfast.tasks.chains.latents import WARM_UP, LatentChains, Noisy, acceptance_rates
+from genfast.tasks.noise import Noise
+from genfast.tasks.results import Denoised
 
 
 @torch.no_grad()
 def clean(
-    model, noisy, noise_model, *, method="sample", samples=None, steps=200, seed=0, first=0, labels=None,
-    batch_size=None, progress=None,
-):  # fmt: skip
+    model: LatentModel,
+    noisy: Tensor,
+    noise_model: Noise,
+    *,
+    method: str = "sample",
+    samples: int | None = None,
+    steps: int = 200,
+    seed: int = 0,
+    first: int = 0,
+    labels: int | Tensor | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Denoised:
     """Clean images, from the posterior p(x | noisy): what `genfast.denoise` does for a model with latents.
 
     Chains over (z, x) (`genfast.tasks.chains.latents`) draw from it: p(x | noisy) is proportional to the integral of
@@ -23,49 +42,59 @@ def clean(
     depend on each other given z (a mixture in colour) counts the states of the chains instead, and needs more steps.
 
     Args:
-        model: with latents (`genfast.engine.latents.is_latent`).
+        model: a `genfast.engine.protocols.LatentModel`.
         noisy, noise_model, method, samples, steps, seed, first, labels, batch_size, progress: as `genfast.denoise`; a
             quarter of the steps, up to 20, take every proposal.
-    Returns: `genfast.tasks.denoise.Denoised`; the kinds of proposals are "posterior" and "walk".
+    Returns: `genfast.tasks.Denoised`; the kinds of proposals are "posterior" and "walk".
     Raises: TypeError or ValueError for an argument that does not fit, and those of the noise model.
-    Example: `genfast.tasks.clean(vae, noise.corrupt(images, 2), noise := genfast.BitFlip(0.1), method="mean")`
+    Example: `genfast.tasks.clean(vae, noise.corrupt(images, 2), noise := genfast.BitFlipNoise(0.1), method="mean")`
     """
-    call, network = "denoise", describe("denoise", model)
-    samples, most = check_noisy(network, noisy, noise_model, method, samples, steps)
-    n = len(noisy)
-    first, seed, labels, size = check_call(
-        call, network, n, first=first, seed=seed, labels=labels, batch_size=batch_size
-    )  # fmt: skip
-    size = size if batch_size else min(size, most)
-    images, drawn = [], []
+    name, model = "denoise", check_latent_model("denoise", model)
+    spec = model.spec
+    samples, most = check_noisy(spec, noisy, noise_model, method, samples, steps)
+    options = {"first": first, "seed": seed, "labels": labels}
+    call = check_call(name, model, len(noisy), batch_size=batch_size, **options)
+    if batch_size is None and call.size > most:
+        call = check_call(name, model, len(noisy), batch_size=most, **options)
+    images, states = [], []
     counts = torch.zeros(2, 2, dtype=torch.int64)
     with evaluating(model):
-        for part in batches(n, size):
-            evidence = noise_model.log_likelihood(noisy[part], network.levels)
-            check_evidence(call, evidence, network, len(noisy[part]))
-            seen = Noisy(model, network, evidence.to(network.device))
-            settings = {"seed": seed, "first": first + part.start, "labels": part_of(labels, part)}
+        for part in call.batches():
+            evidence = noise_model.log_likelihood(noisy[part], spec.levels)
+            check_evidence(name, evidence, spec, len(noisy[part]))
+            seen = Noisy(model, evidence.to(device_of(model)))
+            settings = {"seed": call.seed, "first": call.first + part.start, "labels": call.labels_of(part)}
             settings["warm_up"] = min(WARM_UP, steps // 4)
-            found = _posterior(model, network, seen, settings, method, samples, steps, progress, counts)
-            images.append(found[0])
-            drawn.append(found[1])
+            estimate, last = _posterior(model, seen, settings, method, samples, steps, progress, counts)
+            images.append(estimate)
+            states.append(last)
     if not images:
-        return nothing_denoised(network, samples)
-    return Denoised(torch.cat(images), torch.cat(drawn, 1), rates(*counts))
+        empty = no_images(model)
+        return Denoised(empty, empty.expand(samples, *empty.shape), {})
+    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(*counts))
 
 
-def _posterior(model, network, seen, settings, method, samples, steps, progress, counts):
+def _posterior(
+    model: LatentModel,
+    seen: Noisy,
+    settings: dict[str, Any],
+    method: str,
+    samples: int,
+    steps: int,
+    progress: Callable[[int], None] | None,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor]:
     """The estimate, and the last states, of a batch; adds to the counts of accepted and proposed latents."""
     total, last = torch.zeros_like(seen.log_g), []
     for chain in range(samples):
-        chains = LatentChains(model, network, seen, len(seen.log_g), chain=chain, **settings)
+        chains = LatentChains(model, seen, len(seen.log_g), chain=chain, **settings)
         for number in range(steps + 1):
             if number:
                 chains.step(number)
                 if progress is not None:
                     progress(1)
             if method != "sample" and (2 * number > steps or number == steps):
-                if network.coupled:
+                if model.likelihood.couples_channels:
                     total.scatter_add_(-1, chains.x[..., None].long(), torch.ones_like(total[..., :1]))
                 else:
                     total += seen.levels(chains.parameters)
@@ -74,6 +103,6 @@ def _posterior(model, network, seen, settings, method, samples, steps, progress,
     if method == "sample":
         return last[0], torch.stack(last)
     share = total / total.sum(-1, keepdim=True)
-    levels = torch.arange(network.levels, device=share.device, dtype=share.dtype)
+    levels = torch.arange(model.spec.levels, device=share.device, dtype=share.dtype)
     estimate = share.argmax(-1) if method == "map" else (share * levels).sum(-1).round()
     return estimate.to(torch.uint8), torch.stack(last)

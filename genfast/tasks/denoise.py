@@ -1,39 +1,47 @@
 """Clean images from noisy ones: the posterior of a model and a model of the noise."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from genfast.engine.arguments import check_count, check_labels, check_whole
-from genfast.engine.engine import Engine, check_evidence
-from genfast.engine.latents import is_latent, refuse_codes, refuse_engine_options
-from genfast.tasks.chains.pixels import MOST_CHAINS, MOST_STEPS, Chains, rates
+from genfast.engine.arguments import check_batch_size, check_count, check_labels
+from genfast.engine.engine import Engine
+from genfast.engine.request import SampleRequest, check_evidence
+from genfast.tasks._latent import is_latent, refuse_codes, refuse_engine_options
+from genfast.tasks._noisy import METHODS, check_noisy
+from genfast.tasks.chains.pixels import Chains, acceptance_rates
+from genfast.tasks.clean import clean
+from genfast.tasks.noise import Noise
+from genfast.tasks.results import Denoised
 
-METHODS = ("sample", "mean", "map")
-# Values times levels of a batch: what is known of each level lies in memory.
-MOST_VALUES = 2**25
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+    from genfast.engine.conventions import Conventions
 
-@dataclass
-class Denoised:
-    """What `denoise` returns.
-
-    Attributes:
-        images: uint8 [n, C, H, W], as `method` says.
-        samples: uint8 [samples, n, C, H, W], draws from the posterior: the last states of the chains.
-        acceptance: share of the proposals that were accepted, by kind: blocks of values ("all", a "window", a
-            "pixel"), or latents (from the "posterior", by a "walk").
-    """
-
-    images: torch.Tensor
-    samples: torch.Tensor
-    acceptance: dict
+__all__ = ["METHODS", "denoise"]
 
 
 def denoise(
-    model, noisy, noise_model, *, method="sample", samples=None, steps=200, seed=0, first=0, labels=None,
-    batch_size=None, backend="auto", shape=None, levels=None, input_range=None, head=None, progress=None,
-):  # fmt: skip
+    model: nn.Module,
+    noisy: Tensor,
+    noise_model: Noise,
+    *,
+    method: str = "sample",
+    samples: int | None = None,
+    steps: int = 200,
+    seed: int = 0,
+    first: int = 0,
+    labels: int | Tensor | None = None,
+    batch_size: int | None = None,
+    backend: str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **conventions: Unpack[Conventions],
+) -> Denoised:
     """Clean images, from the posterior p(x | noisy), proportional to p(x) p(noisy | x).
 
     Metropolis-Hastings chains (`genfast.tasks.chains.pixels`) draw from the posterior; they begin at a draw where every
@@ -48,87 +56,65 @@ def denoise(
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
-        backend, shape, levels, input_range, head: as `genfast.sample`; not for a model with latents.
-        noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlip`), or float values of which 1 is the
-            highest level (`Gaussian`).
-        noise_model: `BitFlip(p)`, `Gaussian(sigma)`, or another object with `log_likelihood(noisy, levels)`.
+        backend, conventions: as `genfast.sample`; not for a model with latents.
+        noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlipNoise`), or float values of which 1 is the
+            highest level (`GaussianNoise`).
+        noise_model: `BitFlipNoise(p)`, `GaussianNoise(sigma)`, or another object with `log_likelihood(noisy, levels)`.
         method: "sample", "mean" or "map".
         samples: chains of each image, 1 to 64; None: 1 for "sample", else 4.
         steps: of each chain, each one pass of the engine.
         progress: called with 1 after each step of a batch.
     Returns: `Denoised`.
     Raises: as `genfast.sample`, and those of the noise model.
-    Example: `genfast.denoise(model, genfast.BitFlip(0.1).corrupt(images, 2), genfast.BitFlip(0.1), method="map")`
+    Example: `genfast.denoise(model, genfast.BitFlipNoise(0.1).corrupt(images, 2), genfast.BitFlipNoise(0.1), method="map")`
     """
     refuse_codes("denoise", model)
     if is_latent(model):
-        refuse_engine_options(
-            "denoise", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
-        )  # fmt: skip
-        from genfast.tasks.clean import clean  # which knows what a Denoised is
-
-        return clean(
-            model, noisy, noise_model, method=method, samples=samples, steps=steps, seed=seed, first=first,
-            labels=labels, batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-    engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
+        refuse_engine_options("denoise", model, backend, conventions)
+        settings = {"steps": steps, "seed": seed, "first": first, "labels": labels, "batch_size": batch_size}
+        return clean(model, noisy, noise_model, method=method, samples=samples, progress=progress, **settings)
+    engine = Engine(model, backend=backend, **conventions)
     network = engine.network
-    if network.head is None:
+    if network.likelihood.case is None:
         raise ValueError(f"denoise: the model must have a known head; got {type(model).__name__}, with its own draws")
-    samples, most = check_noisy(network, noisy, noise_model, method, samples, steps)
+    samples, most = check_noisy(network.spec, noisy, noise_model, method, samples, steps)
     n, first, seed = check_count("denoise", len(noisy), first, seed)
-    labels = check_labels("denoise", labels, network, n, network.device)
-    if batch_size is not None:
-        check_whole("denoise", "batch_size", batch_size, 1)
-    size = batch_size or min(engine.batch_size, most)
-    found, counts = [], torch.zeros(2, 3, dtype=torch.int64)
+    labels = check_labels("denoise", labels, network.spec, n, network.device)
+    size = check_batch_size("denoise", batch_size, min(engine.batch_size, most))
+    images, states = [], []
+    counts = torch.zeros(2, 3, dtype=torch.int64)
     for start in range(0, n, size):
         part = slice(start, min(start + size, n))
-        evidence = noise_model.log_likelihood(noisy[part], network.levels)
-        check_evidence("denoise", evidence, network, len(noisy[part]))
-        evidence = evidence.to(network.device)
+        evidence = noise_model.log_likelihood(noisy[part], network.spec.levels)
+        check_evidence("denoise", evidence, network.spec, len(noisy[part]))
+        given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8)
+        known = torch.zeros_like(given, dtype=torch.bool)
         chosen = None if labels is None else labels[part]
-        settings = {"seed": seed, "first": first + start, "labels": chosen, "evidence": evidence}
-        found.append(_posterior(engine, settings, method, samples, steps, progress, counts))
-    if not found:
-        return nothing_denoised(network, samples)
-    images, drawn = zip(*found)
-    return Denoised(torch.cat(images), torch.cat(drawn, 1), rates(*counts))
+        settings = {"labels": chosen, "given": given, "known": known, "evidence": evidence}
+        request = SampleRequest(len(given), seed, first + start, **settings).to(network.device)
+        estimate, last = _posterior(engine, request, method, samples, steps, progress, counts)
+        images.append(estimate)
+        states.append(last)
+    if not images:
+        empty = torch.zeros(0, *network.spec.shape, dtype=torch.uint8, device=network.device)
+        return Denoised(empty, empty.expand(samples, *empty.shape), {})
+    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(*counts))
 
 
-def check_noisy(network, noisy, noise_model, method, samples, steps):
-    """(samples, the most images of a batch) of arguments of `denoise` that fit a network, whatever its kind.
-
-    Raises: TypeError or ValueError for those that do not, and the noise model's for what it cannot have made.
-    """
-    if method not in METHODS:
-        raise ValueError(f"denoise: method must be one of {', '.join(METHODS)}; got {method!r}")
-    samples = (1 if method == "sample" else 4) if samples is None else samples
-    check_whole("denoise", "samples", samples, 1, MOST_CHAINS + 1)
-    check_whole("denoise", "steps", steps, 0, MOST_STEPS)
-    sizes = (network.channels, network.height, network.width)
-    if not isinstance(noisy, torch.Tensor) or noisy.dim() != 4 or noisy.shape[1:] != sizes:
-        got = tuple(noisy.shape) if isinstance(noisy, torch.Tensor) else type(noisy).__name__
-        raise ValueError(f"denoise: noisy must have shape [n, C, H, W] with C, H, W = {sizes}; got {got}")
-    check_evidence("denoise", noise_model.log_likelihood(noisy[:1], network.levels), network, len(noisy[:1]))
-    return samples, max(1, MOST_VALUES // (torch.Size(sizes).numel() * network.levels))
-
-
-def nothing_denoised(network, samples):
-    """`Denoised` of no images."""
-    sizes = (network.channels, network.height, network.width)
-    empty = torch.zeros(0, *sizes, dtype=torch.uint8, device=network.device)
-    return Denoised(empty, empty.expand(samples, *empty.shape), {})
-
-
-def _posterior(engine, settings, method, samples, steps, progress, counts):
+def _posterior(
+    engine: Engine,
+    request: SampleRequest,
+    method: str,
+    samples: int,
+    steps: int,
+    progress: Callable[[int], None] | None,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor]:
     """The estimate, and the last states, of a batch; adds to the counts of accepted and proposed blocks."""
-    evidence, last = settings["evidence"], []
-    total = torch.zeros_like(evidence if method == "map" else evidence[..., 0])
-    given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8, device=evidence.device)
-    known = torch.zeros_like(given, dtype=torch.bool)
+    last: list[Any] = []
+    total = torch.zeros_like(request.evidence if method == "map" else request.evidence[..., 0])
     for chain in range(samples):
-        chains = Chains(engine, given, known, chain=chain, **settings)
+        chains = Chains(engine, request, chain)
         for number in range(steps + 1):
             if number:
                 chains.step(number)

@@ -1,26 +1,39 @@
-"""Images as vectors: posterior means to a file, nearest neighbours, and how much of the labels they tell."""
+"""Images as vectors: posterior means, a file of them, and nearest neighbours."""
+
+from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genfast import ops
-from genfast.engine.arguments import INTEGERS, check_whole
+from genfast.engine.arguments import check_images
 from genfast.engine.full_forward import evaluating
-from genfast.engine.latents import batches, check_call, check_levels, describe, part_of
+from genfast.engine.protocols import LatentModel, device_of
 from genfast.io import replacing, writable_folder, write_bytes
+from genfast.tasks._latent import Call, check_call, check_latent_model
 
 SUFFIXES = (".npz", ".parquet")
 
 
 @torch.no_grad()
-def embed(model, images, labels=None, *, batch_size=None, log_variance=False, progress=None):
+def embed(
+    model: LatentModel,
+    images: Tensor,
+    labels: int | Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    log_variance: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Images as the means of their posteriors q(z | x).
 
     Args:
-        model: with latents (`genfast.engine.latents.is_latent`).
+        model: a `genfast.engine.protocols.LatentModel`.
         images: uint8 [n, C, H, W], levels.
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
@@ -28,30 +41,36 @@ def embed(model, images, labels=None, *, batch_size=None, log_variance=False, pr
         progress: called with the images of each batch.
     Returns: float32 [n, Z] on the CPU, or two of them, (means, log-variances).
     Raises: TypeError or ValueError for an argument that does not fit.
-    Example: `genfast.tasks.embed(model, images)`
+    Example: `genfast.embed(model, images)`
     """
-    network = describe("embed", model)
-    check_levels("embed", "images", images, network)
-    _, _, labels, size = check_call("embed", network, len(images), labels=labels, batch_size=batch_size)
-    found = [part.float().cpu() for part in posteriors(model, network, images, labels, size, progress)]
-    return tuple(found) if log_variance else found[0]
+    model = check_latent_model("embed", model)
+    check_images("embed", "images", images, model.spec)
+    call = check_call("embed", model, len(images), labels=labels, batch_size=batch_size)
+    means, log_variances = (part.float().cpu() for part in posteriors(model, images, call, progress))
+    return (means, log_variances) if log_variance else means
 
 
-def posteriors(model, network, images, labels, size, progress=None):
+def posteriors(
+    model: LatentModel, images: Tensor, call: Call, progress: Callable[[int], None] | None = None
+) -> tuple[Tensor, Tensor]:
     """(mean, log-variance) of q(z | x), each [n, Z] on the device of the model, of checked arguments."""
-    parts = []
+    means, log_variances = [], []
     with evaluating(model):
-        for part in batches(len(images), size):
-            parts.append(model.encode(images[part].to(network.device), part_of(labels, part)))
+        for part in call.batches():
+            mean, log_variance = model.encode(images[part].to(device_of(model)), call.labels_of(part))
+            means.append(mean)
+            log_variances.append(log_variance)
             if progress is not None:
-                progress(len(parts[-1][0]))
-    if not parts:
-        none = torch.zeros(0, network.latents, device=network.device)
+                progress(len(mean))
+    if not means:
+        none = torch.zeros(0, model.latent_size, device=device_of(model))
         return none, none
-    return tuple(torch.cat(part) for part in zip(*parts))
+    return torch.cat(means), torch.cat(log_variances)
 
 
-def save_embedding(path, means, *, labels=None, log_variances=None):
+def save_embedding(
+    path: str | Path, means: Tensor, *, labels: Tensor | None = None, log_variances: Tensor | None = None
+) -> None:
     """Write vectors to FILE.npz or, with pyarrow installed, to FILE.parquet; whole or not at all.
 
     The arrays of the .npz, and the columns of the Parquet file, are `mean` (float32 [n, Z]; in Parquet a list of Z
@@ -79,7 +98,7 @@ def save_embedding(path, means, *, labels=None, log_variances=None):
     write(columns)
 
 
-def embedding_writer(path):
+def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None]:
     """A function that writes columns to `path`; what cannot be written fails now."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -124,7 +143,7 @@ def _matrix(name, values):
     return array
 
 
-def neighbours(queries, points, k=5):
+def neighbours(queries: Tensor, points: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
     """The k points nearest to each query, the nearest first: (distances float [n, k], indices int64 [n, k]).
 
     Args:
@@ -134,54 +153,3 @@ def neighbours(queries, points, k=5):
     """
     squared, indices = ops.nearest_neighbors(queries, points, k)
     return squared.clamp(min=0).sqrt(), indices
-
-
-def neighbour_accuracy(points, labels, queries, query_labels, k=5):
-    """Share of queries whose label is that of most of their k nearest points; of labels equally frequent, the one whose
-    point is nearest.
-
-    Args: points, queries: float [m, Z], [n, Z]; labels, query_labels: integers [m], [n]; k: at most m.
-    Returns: a float in [0, 1].
-    """
-    labels, query_labels = _labelled("neighbour_accuracy", points, labels, queries, query_labels)
-    check_whole("neighbour_accuracy", "k", k, 1, len(points) + 1)
-    votes = labels[neighbours(queries, points, k)[1].cpu()]
-    counts = (votes[:, :, None] == votes[:, None, :]).sum(2)
-    chosen = votes.gather(1, counts.argmax(1, keepdim=True))[:, 0]  # argmax takes the first, which is the nearest
-    return float((chosen == query_labels).double().mean())
-
-
-def linear_probe(train_z, train_labels, test_z, test_labels):
-    """How much of the labels a linear classifier reads from vectors: its accuracy on the test vectors.
-
-    Logistic regression on standardised vectors, by scikit-learn.
-
-    Args: train_z, test_z: float [m, Z], [n, Z]; train_labels, test_labels: integers [m], [n].
-    Returns: a float in [0, 1].
-    Raises: ImportError without scikit-learn; ValueError for shapes that do not fit, or training labels of one class.
-    Example: `genfast.tasks.linear_probe(embed(model, train), y, embed(model, test), y_test)`
-    """
-    train_labels, test_labels = _labelled("linear_probe", train_z, train_labels, test_z, test_labels)
-    if len(train_labels.unique()) < 2:
-        raise ValueError("linear_probe: train_labels must be of two classes or more; got one")
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise ImportError("linear_probe: expected the package scikit-learn; pip install scikit-learn") from None
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    probe.fit(np.asarray(train_z, dtype=np.float64), np.asarray(train_labels))
-    return float(probe.score(np.asarray(test_z, dtype=np.float64), np.asarray(test_labels)))
-
-
-def _labelled(call, points, labels, queries, query_labels):
-    """The labels as int64 tensors on the CPU, one for each vector."""
-    found = []
-    for name, vectors, given in (("training", points, labels), ("test", queries, query_labels)):
-        given = torch.as_tensor(given)
-        if given.dtype not in INTEGERS or given.shape != (len(vectors),) or not len(vectors):
-            got = f"{given.dtype} {tuple(given.shape)}"
-            raise ValueError(f"{call}: {name} labels must be integers [n] with n={len(vectors)}, at least 1; got {got}")
-        found.append(given.cpu().long())
-    return found

@@ -1,23 +1,38 @@
 """Missing pixels, drawn from a model with latents given those that are there."""
 
-import torch
+from __future__ import annotations
 
-from genfast import metrics
-from genfast.engine.arguments import check_partly, check_whole
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genfast.engine.arguments import check_int, check_partly_known
 from genfast.engine.full_forward import evaluating
-from genfast.engine.latents import batches, check_call, describe, part_of
-from genfast.tasks.chains.latents import WARM_UP, Known, LatentChains, rates
-from genfast.tasks.chains.pixels import MOST_STEPS
-from genfast.tasks.inpaint import Inpainting
+from genfast.engine.protocols import LatentModel, device_of
+from genfast.likelihoods import Likelihood
+from genfast.random.streams import MOST_STEPS
+from genfast.tasks._latent import check_call, check_latent_model
+from genfast.tasks.chains.latents import WARM_UP, Known, LatentChains, acceptance_rates
+from genfast.tasks.results import Inpainting
 
 METHODS = ("metropolis", "pseudo-gibbs")
 
 
 @torch.no_grad()
 def impute(
-    model, images, mask, *, method="metropolis", steps=500, seed=0, first=0, labels=None, batch_size=None,
-    progress=None,
-):  # fmt: skip
+    model: LatentModel,
+    images: Tensor,
+    mask: Tensor,
+    *,
+    method: str = "metropolis",
+    steps: int = 500,
+    seed: int = 0,
+    first: int = 0,
+    labels: int | Tensor | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Inpainting:
     """Draw the unknown values of images, given the known ones: what `genfast.inpaint` does for a model with latents.
 
     "metropolis" draws from p(x_unknown | x_known) of the model: Metropolis within Gibbs, and in between steps that look
@@ -29,7 +44,7 @@ def impute(
     rounding.
 
     Args:
-        model: with latents (`genfast.engine.latents.is_latent`).
+        model: a `genfast.engine.protocols.LatentModel`.
         images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         method: "metropolis" or "pseudo-gibbs".
@@ -39,45 +54,44 @@ def impute(
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
         progress: called with 1 after each step of a batch.
-    Returns: `genfast.tasks.inpaint.Inpainting`; its `mean` is that of the unknown values over the second half of
+    Returns: `genfast.tasks.Inpainting`; its `mean` is that of the unknown values over the second half of
         the steps.
     Raises: TypeError or ValueError for an argument that does not fit, before any work.
     Paper: Leveraging the exact likelihood of deep latent variable models, Mattei and Frellsen 2018, arXiv 1802.04826.
     Example: `genfast.tasks.impute(vae, images, mask).images`
     """
-    call, network = "inpaint", describe("inpaint", model)
-    images, known = check_partly(call, "images", images, mask, network)
-    n = len(images)
-    first, seed, labels, size = check_call(
-        call, network, n, first=first, seed=seed, labels=labels, batch_size=batch_size
-    )  # fmt: skip
-    check_whole(call, "steps", steps, 0, MOST_STEPS)
+    name, model = "inpaint", check_latent_model("inpaint", model)
+    images, known = check_partly_known(name, "images", images, mask, model.spec, model.likelihood)
+    call = check_call(name, model, len(images), first=first, seed=seed, labels=labels, batch_size=batch_size)
+    check_int(name, "steps", steps, 0, MOST_STEPS)
     if method not in METHODS:
-        raise ValueError(f"{call}: method must be one of {', '.join(METHODS)}; got {method!r}")
-    drawn, means, counts = [images[:0].to(network.device)], [], torch.zeros(2, 2, dtype=torch.int64)
+        raise ValueError(f"{name}: method must be one of {', '.join(METHODS)}; got {method!r}")
+    device, exact = device_of(model), method == "metropolis"
+    drawn, means, counts = [images[:0].to(device)], [], torch.zeros(2, 2, dtype=torch.int64)
     with evaluating(model):
-        for part in batches(n, size):
-            given, there = images[part].to(network.device), known[part].to(network.device)
-            chains = LatentChains(
-                model, network, Known(model, network, given, there), len(given), seed=seed, first=first + part.start,
-                labels=part_of(labels, part), exact=method == "metropolis", warm_up=min(WARM_UP, steps // 4),
-            )  # fmt: skip
+        for part in call.batches():
+            given, there = images[part].to(device), known[part].to(device)
+            settings = {"seed": call.seed, "first": call.first + part.start, "labels": call.labels_of(part)}
+            warm_up = min(WARM_UP, steps // 4)
+            evidence = Known(model, given, there)
+            chains = LatentChains(model, evidence, len(given), exact=exact, warm_up=warm_up, **settings)
             drawn.append(given)
             means.append(given.float())
             if there.all():
                 if progress is not None:
                     progress(steps)
                 continue
-            mean = _run(chains, steps, progress, model.expected if network.head == "bernoulli" else None)
+            mean = _run(chains, steps, progress, model.likelihood)
             drawn[-1] = chains.x
             means[-1] = torch.where(there, means[-1], mean)
             counts += torch.stack((chains.accepted, chains.proposed))
     mean = torch.cat(means) if means else drawn[0].float()
-    return Inpainting(torch.cat(drawn), rates(*counts), mean)
+    return Inpainting(torch.cat(drawn), acceptance_rates(*counts), mean)
 
 
-def _run(chains, steps, progress, expected):
-    """The mean over the second half of the steps, float [n, C, H, W], of what is expected given z, or of x without."""
+def _run(chains: LatentChains, steps: int, progress: Callable[[int], None] | None, likelihood: Likelihood) -> Tensor:
+    """The mean over the second half of the steps, float [n, C, H, W]: of what is expected given z where that is exact,
+    else of x."""
     total, states = 0.0, 0
     for number in range(steps + 1):
         if number:
@@ -85,26 +99,6 @@ def _run(chains, steps, progress, expected):
             if progress is not None:
                 progress(1)
         if 2 * number > steps or number == steps:
-            state = chains.x if expected is None else expected(chains.parameters)
+            state = likelihood.expected(chains.parameters) if likelihood.expected_is_exact else chains.x
             total, states = total + state.float(), states + 1
     return total / states
-
-
-def imputation_error(images, truth, mask, levels):
-    """How far imputed values are from the truth, over the unknown values alone.
-
-    Args:
-        images: [n, C, H, W], levels (uint8), or means between them (float), which are rounded to count wrong ones.
-        truth: uint8 [n, C, H, W].
-        mask: bool [n or 1, C or 1, H, W], True where a value was known.
-        levels: L.
-    Returns: a dict: "wrong", the share of unknown values whose level is not that of the truth (of 2 levels: the bit
-        error); "psnr" in dB, with L - 1 the peak.
-    Raises: ValueError where nothing is unknown.
-    """
-    unknown = ~mask.expand_as(truth).cpu()
-    if not unknown.any():
-        raise ValueError("imputation_error: mask must leave a value unknown; got none")
-    found, true = images.cpu()[unknown], truth.cpu()[unknown]
-    wrong = (found.float().round() != true.float()).double().mean()
-    return {"wrong": float(wrong), "psnr": metrics.psnr(found, true, levels)}

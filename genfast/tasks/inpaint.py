@@ -1,37 +1,33 @@
 """Filling in the unknown values of images."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from genfast.engine.arguments import check_count, check_labels, check_partly, check_whole
+from genfast.engine.arguments import check_batch_size, check_count, check_int, check_labels, check_partly_known
 from genfast.engine.engine import Engine
-from genfast.engine.latents import is_latent, refuse_codes, refuse_engine_options
-from genfast.tasks.chains.pixels import MOST_STEPS, Chains, rates
+from genfast.engine.request import SampleRequest
+from genfast.random.streams import MOST_STEPS
+from genfast.tasks._latent import is_latent, refuse_codes, refuse_engine_options
+from genfast.tasks.chains.pixels import Chains, acceptance_rates
+from genfast.tasks.impute import impute
+from genfast.tasks.results import Inpainting
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from genfast.engine.conventions import Conventions
 
 ORDERS = ("raster", "exact")
 # Of a model with latents, whose values have no order.
 LATENT_ORDERS = {"exact": "metropolis", "pseudo-gibbs": "pseudo-gibbs"}
 
 
-@dataclass
-class Inpainting:
-    """What `inpaint` returns.
-
-    Attributes:
-        images: uint8 [n, C, H, W].
-        acceptance: share of the proposals that were accepted, by kind: blocks of values ("all" unknown ones, a
-            "window", a "pixel"), or latents (from the "posterior", by a "walk"); empty where there were none.
-        mean: float32 [n, C, H, W] in levels, the mean of each unknown value given the known ones, of a model with
-            latents; else None.
-    """
-
-    images: torch.Tensor
-    acceptance: dict
-    mean: torch.Tensor | None = None
-
-
-def check_order(model, order):
+def check_order(model: Any, order: str) -> None:
     """Refuse a model that `inpaint` does not take (TypeError) and an order that is not the model's (ValueError)."""
     refuse_codes("inpaint", model)
     orders, of = (LATENT_ORDERS, " for a model with latents") if is_latent(model) else (ORDERS, "")
@@ -40,9 +36,20 @@ def check_order(model, order):
 
 
 def inpaint(
-    model, images, mask, *, order="exact", steps=500, seed=0, first=0, labels=None, batch_size=None, backend="auto",
-    shape=None, levels=None, input_range=None, head=None, progress=None,
-):  # fmt: skip
+    model: nn.Module,
+    images: Tensor,
+    mask: Tensor,
+    *,
+    order: str = "exact",
+    steps: int = 500,
+    seed: int = 0,
+    first: int = 0,
+    labels: int | Tensor | None = None,
+    batch_size: int | None = None,
+    backend: str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **conventions: Unpack[Conventions],
+) -> Inpainting:
     """Draw the unknown values of images, given the known ones.
 
     "raster" draws every unknown value from what comes before it alone, as `genfast.sample(given=, mask=)` does: exact
@@ -57,7 +64,7 @@ def inpaint(
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
-        backend, shape, levels, input_range, head: as `genfast.sample`; not for a model with latents.
+        backend, conventions: as `genfast.sample`; not for a model with latents.
         images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         order: "raster" or "exact"; of a model with latents "exact" or "pseudo-gibbs".
@@ -69,32 +76,22 @@ def inpaint(
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
     check_order(model, order)
+    settings = {"steps": steps, "seed": seed, "first": first, "labels": labels}
     if is_latent(model):
-        refuse_engine_options(
-            "inpaint", model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head
-        )  # fmt: skip
-        from genfast.tasks.impute import impute  # which knows what an Inpainting is
-
-        return impute(
-            model, images, mask, method=LATENT_ORDERS[order], steps=steps, seed=seed, first=first, labels=labels,
-            batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-    engine = Engine(model, backend=backend, shape=shape, levels=levels, input_range=input_range, head=head)
-    network = engine.network
-    images, known = check_partly("inpaint", "images", images, mask, network)
+        refuse_engine_options("inpaint", model, backend, conventions)
+        method = LATENT_ORDERS[order]
+        return impute(model, images, mask, method=method, batch_size=batch_size, progress=progress, **settings)
+    engine = Engine(model, backend=backend, **conventions)
+    spec, likelihood, device = engine.network.spec, engine.network.likelihood, engine.network.device
+    images, known = check_partly_known("inpaint", "images", images, mask, spec, likelihood)
     n, first, seed = check_count("inpaint", len(images), first, seed)
-    labels = check_labels("inpaint", labels, network, n, network.device)
-    check_whole("inpaint", "steps", steps, 0, MOST_STEPS)
-    if batch_size is not None:
-        check_whole("inpaint", "batch_size", batch_size, 1)
-    size = batch_size or engine.batch_size
-    parts, counts = [images[:0].to(network.device)], torch.zeros(2, 3, dtype=torch.int64)
+    labels = check_labels("inpaint", labels, spec, n, device)
+    check_int("inpaint", "steps", steps, 0, MOST_STEPS)
+    size = check_batch_size("inpaint", batch_size, engine.batch_size)
+    request = SampleRequest(n, seed, first, labels=labels, given=images, known=known)
+    parts, counts = [images[:0].to(device)], torch.zeros(2, 3, dtype=torch.int64)
     for start in range(0, n, size):
-        part = slice(start, min(start + size, n))
-        chains = Chains(
-            engine, images[part].to(network.device), known[part].to(network.device), seed=seed, first=first + start,
-            labels=None if labels is None else labels[part],
-        )  # fmt: skip
+        chains = Chains(engine, request.part(start, min(start + size, n)).to(device))
         if order == "exact" and chains.moving.any():
             for number in range(1, steps + 1):
                 chains.step(number)
@@ -104,4 +101,4 @@ def inpaint(
             progress(steps)
         parts.append(chains.images)
         counts += torch.stack((chains.accepted, chains.proposed))
-    return Inpainting(torch.cat(parts), rates(*counts))
+    return Inpainting(torch.cat(parts), acceptance_rates(*counts))

@@ -3,18 +3,23 @@
 A run that was killed is finished by starting it again: the same files, byte for byte.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from genfast.engine.arguments import check_count, check_labels, check_whole
+from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import engine_of
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 from genfast.tasks.sample import stream
@@ -30,9 +35,19 @@ LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
 
 def sample_shards(
-    model, n, folder, *, seed=0, first=0, temperature=1.0, labels=None, shard=1000, batch_size=None, backend="auto",
-    progress=None,
-):  # fmt: skip
+    model: nn.Module,
+    n: int,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    temperature: float = 1.0,
+    labels: int | Tensor | None = None,
+    shard: int = 1000,
+    batch_size: int | None = None,
+    backend: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> int:
     """Write the images of `genfast.sample` as `folder`/samples-00000.npz, samples-00001.npz, ...
 
     Each file has `shard` images (the last one what is left): `images` uint8 [k, C, H, W], `levels`, and `labels` of a
@@ -48,24 +63,22 @@ def sample_shards(
         be written, the finished ones stay; RuntimeError where another process is writing into the folder.
     """
     engine = engine_of(model, backend=backend)
+    spec, device = engine.network.spec, engine.network.device
     n, first, seed = check_count("sample", n, first, seed, temperature)
-    check_whole("sample", "shard", shard, 1)
-    labels = check_labels("sample", labels, engine.network, n, engine.network.device)
+    check_int("sample", "shard", shard, 1)
+    labels = check_labels("sample", labels, spec, n, device)
     settings = _settings(engine, n, seed=seed, first=first, temperature=temperature, labels=labels, shard=shard)
-    folder, drawn, network = writable_folder(folder), 0, engine.network
+    folder, drawn = writable_folder(folder), 0
     with _only_writer(folder):
         _begin(folder, settings)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
-            shape = (end - start, network.channels, network.height, network.width)
-            if not _is_whole(path, shape):
+            if not _is_whole(path, (end - start, *spec.shape)):
                 chosen = None if labels is None else labels[start:end]
-                batches = stream(
-                    model, end - start, seed=seed, first=first + start, temperature=temperature, labels=chosen,
-                    batch_size=batch_size, backend=backend,
-                )  # fmt: skip
+                options = {"seed": seed, "first": first + start, "temperature": temperature, "labels": chosen}
+                batches = stream(model, end - start, batch_size=batch_size, backend=backend, **options)
                 images = torch.cat([batch.cpu() for batch in batches])
-                arrays = {"images": images.numpy(), "levels": np.int64(network.levels)}
+                arrays = {"images": images.numpy(), "levels": np.int64(spec.levels)}
                 if chosen is not None:
                     arrays["labels"] = chosen.cpu().numpy()
                 write_bytes(path, archive(arrays))
@@ -75,7 +88,7 @@ def sample_shards(
     return drawn
 
 
-def archive(arrays):
+def archive(arrays: dict[str, np.ndarray]) -> bytes:
     """The bytes of an .npz file, the same for the same arrays."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -87,7 +100,7 @@ def archive(arrays):
     return buffer.getvalue()
 
 
-def digest(model):
+def digest(model: nn.Module) -> str:
     """SHA-256 of the kind of a model, its config and its weights."""
     config = getattr(model, "config", None)
     described = f"{type(model).__name__} {sorted(asdict(config).items()) if is_dataclass(config) else ''}"
@@ -101,20 +114,20 @@ def digest(model):
 
 def _settings(engine, n, *, seed, first, temperature, labels, shard):
     """What the files depend on, as the manifest holds it."""
-    network = engine.network
+    spec = engine.network.spec
     return {
         "model": getattr(engine.model, "name", type(engine.model).__name__),
         "digest": digest(engine.model),
         # Other arithmetic may draw another level where a number lies within rounding of a boundary.
-        "backend": f"{engine.backend} on {network.device.type}",
+        "backend": f"{engine.backend} on {engine.network.device.type}",
         "n": n,
         "first": first,
         "seed": seed,
         "temperature": float(temperature),
         "labels": None if labels is None else hashlib.sha256(labels.cpu().numpy()).hexdigest(),
         "shard": shard,
-        "image": [network.channels, network.height, network.width],
-        "levels": network.levels,
+        "image": list(spec.shape),
+        "levels": spec.levels,
     }
 
 

@@ -1,21 +1,26 @@
 """Images of one domain translated to another, and folders of them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from genfast.data._images import quantise
 from genfast.data.folder import SUFFIXES, image_files, read_image
 from genfast.data.grid import brightness, png
 from genfast.engine.arguments import check_count
+from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
+from genfast.engine.protocols import Translator, device_of
 from genfast.io import writable_folder, write_bytes
-from genfast.models.base import BLOCK
-from genfast.models.pix2pix import Pix2Pix
 
 
-def translate(model, images, *, seed=0, first=0, noise=True):
+def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 0, noise: bool = True) -> Tensor:
     """The translation of each image, of any size that is at least the stride of the model.
 
     Image b depends on (seed, first + b) and itself alone: `translate(model, images[5:], first=5)` is
@@ -26,8 +31,8 @@ def translate(model, images, *, seed=0, first=0, noise=True):
     cropped.
 
     Args:
-        model: `genfast.models.Pix2Pix`; its weights are taken as in evaluation mode.
-        images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least 2**model.config.depth.
+        model: a `genfast.engine.protocols.Translator`, as `genfast.models.Pix2Pix` is; its weights are taken as in evaluation mode.
+        images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least `model.stride`.
         seed: int in [0, 2**64).
         first: number of the first image; first + n is at most 2**63.
         noise: False: no unit is dropped, and the seed decides nothing.
@@ -40,13 +45,13 @@ def translate(model, images, *, seed=0, first=0, noise=True):
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
         got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
         raise TypeError(f"translate: images must hold levels as torch.uint8; got {got}")
-    channels, stride = model.config.source_channels, 2**model.config.depth
+    channels, stride = model.source.channels, model.stride
     if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < stride:
         expected = f"[n, C, h, w] with C={channels}, h and w at least {stride}, the stride of the model"
         raise ValueError(f"translate: images must have shape {expected}; got {tuple(images.shape)}")
-    if images.device != (device := next(model.parameters()).device):
+    if images.device != (device := device_of(model)):
         raise ValueError(f"translate: images must be on the model's device {device}; got {images.device}")
-    levels = model.config.levels
+    levels = model.source.levels
     if levels < 256 and images.numel() and (top := int(images.max())) >= levels:
         raise ValueError(f"translate: images must lie in 0..{levels - 1}; got {top}")
     _, first, seed = check_count("translate", len(images), first, seed)
@@ -54,13 +59,21 @@ def translate(model, images, *, seed=0, first=0, noise=True):
     return model.translated(images, seed, first, noise)
 
 
-def check_translator(model):
+def check_translator(model: Any) -> None:
     """TypeError for a model that translates nothing."""
-    if not isinstance(model, Pix2Pix):
+    if not isinstance(model, nn.Module) or not isinstance(model, Translator):
         raise TypeError(f"translate: model must be a genfast.models.Pix2Pix; got {type(model).__name__}")
 
 
-def translate_folder(model, folder, out, *, seed=0, noise=True, progress=None):
+def translate_folder(
+    model: Translator,
+    folder: str | Path,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    noise: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, dict[Path, str]]:
     """Translate every image file below `folder` to a PNG of the same name, at the same place below `out`.
 
     Grey files and colours become what the model takes; the sizes may differ. The number of an image, which decides its
@@ -123,23 +136,22 @@ def _jobs(folder, out):
 
 def _source(model, path, wrong):
     """The levels of an image file, uint8 [S, h, w]; None if it cannot be translated, with the reason in `wrong`."""
-    c = model.config
     try:
-        array = read_image(path, c.source_channels)
+        array = read_image(path, model.source.channels)
     except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
         wrong[path] = f"not readable: {error}".replace("\n", " ")
         return None
-    if min(array.shape[:2]) < 2**c.depth:
-        wrong[path] = f"{array.shape[1]}x{array.shape[0]}, smaller than the stride of the model, {2**c.depth}"
+    if min(array.shape[:2]) < model.stride:
+        wrong[path] = f"{array.shape[1]}x{array.shape[0]}, smaller than the stride of the model, {model.stride}"
         return None
-    return torch.from_numpy(np.ascontiguousarray(quantise(array, c.levels).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(quantise(array, model.source.levels).transpose(2, 0, 1)))
 
 
 def _translate_batch(model, batch, seed, noise):
     """Translate and write images of one size with numbers in a row: how many."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     sources = torch.stack([image for _, _, image in batch]).to(device)
-    images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.config.levels)
+    images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.spec.levels)
     for (_, target, _), image in zip(batch, images, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, png(image.permute(1, 2, 0).numpy()))

@@ -57,7 +57,7 @@ class AdversarialRun(Loop):
 
     def __init__(self, model, train, valid, config, out, progress):
         super().__init__(model, train, valid, config, out, progress)
-        least, size = getattr(model, "least_batch", 1), min(config.batch, self.images)
+        least, size = model.least_batch, min(config.batch, self.images)
         if size < least:
             expected = f"at least {least}, as the model takes statistics over a batch"
             raise ValueError(f"batch: expected {expected}; got {size} of {self.images} training images")
@@ -70,7 +70,7 @@ class AdversarialRun(Loop):
             for side in SIDES
         }
         self.historical = {side: HistoricalAverage(self.parameters[side]) for side in SIDES if config.historical}
-        self.monitor = EquilibriumMonitor(getattr(model, "adversarial_loss", "non-saturating"))
+        self.monitor = EquilibriumMonitor(model.adversarial_loss)
         self.modes = None
         updates = self.steps * (1 + model.discriminator_steps)
         if config.coverage_every and ModeCoverage.possible(model, train, valid, updates):
@@ -186,8 +186,7 @@ class AdversarialRun(Loop):
         with torch.no_grad():
             for name, value in self.networks["discriminator"].state_dict().items():
                 target[name].copy_(value)
-        if hasattr(self.averaged, "settle"):
-            self.averaged.settle()
+        self.averaged.settle()
 
     def save_model(self):
         self.check_finite()

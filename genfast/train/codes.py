@@ -1,10 +1,16 @@
 """Grids of codes as images: what the prior of a VQ-VAE is trained on, and how it becomes a part of it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from genfast.data import ImageData
 from genfast.models.vqvae import PRIORS, VQVAE
 from genfast.train.inputs import batches, check
 from genfast.train.run_folder import load_run, open_model
@@ -12,7 +18,7 @@ from genfast.train.run_folder import load_run, open_model
 PREFIX = "codes:"
 
 
-def code_data(source, split, load):
+def code_data(source: dict[str, Any], split: str, load: Callable[[dict[str, Any], str], ImageData]) -> ImageData:
     """The codes of the images that a VQ-VAE was trained on, as `ImageData` [N, 1, h, w] of K levels with their labels.
 
     Args: source (settings of the data, `data` is `codes:RUN`); split; load (`load(source, split)` of the images).
@@ -31,18 +37,18 @@ def code_data(source, split, load):
     return replace(data, images=images, levels=model.config.codes, name=f"{PREFIX}{data.name}", skipped=0)
 
 
-def is_codes(source):
+def is_codes(source: dict[str, Any]) -> bool:
     return str(source.get("data") or "").startswith(PREFIX)
 
 
-def check_prior(source, network):
+def check_prior(source: dict[str, Any], network: nn.Module) -> None:
     """Refuse a model that cannot be the prior, before it is trained."""
     if network.name not in PRIORS:
         raise ValueError(f"codes: expected a model of {', '.join(PRIORS)}; got {network.name}")
     _vqvae(_run(source))
 
 
-def take_in(source, prior_run):
+def attach_prior(source: dict[str, Any], prior_run: str | Path) -> None:
     """Make the trained model of `prior_run` the prior of the VQ-VAE that its data name, in the latter's own folder."""
     run = _run(source)
     model = _vqvae(run)
@@ -50,11 +56,11 @@ def take_in(source, prior_run):
     model.save_pretrained(Path(run) / "model")
 
 
-def _run(source):
+def _run(source: dict[str, Any]) -> str:
     return source["data"].removeprefix(PREFIX)
 
 
-def _vqvae(run):
+def _vqvae(run: str) -> VQVAE:
     model = open_model(run)
     if not isinstance(model, VQVAE):
         raise ValueError(f"{run}: expected the run of a vq-vae; got a {model.name}")

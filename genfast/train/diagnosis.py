@@ -2,10 +2,12 @@
 
 import torch
 
+from genfast.engine.protocols import Trainable
+
 
 def loss_of(model, batch):
     """What training minimises of a batch, [B] nats: `model.loss(*batch)`, or `-model.log_prob(*batch)`."""
-    return model.loss(*batch) if hasattr(model, "loss") else -model.log_prob(*batch)
+    return model.loss(*batch) if isinstance(model, Trainable) else -model.log_prob(*batch)
 
 
 def first_non_finite(model, batch, random=None, loss=loss_of):

@@ -1,11 +1,18 @@
 """What a model is given of the data, and the refusal of data that are not the model's."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor, nn
 
-from genfast.data.pairs import PairData
+from genfast import models
+from genfast.data import ImageData, PairData
+from genfast.engine.protocols import ImageModel, Translator, device_of
 
 
-def inputs(model, data):
+def inputs(model: nn.Module, data: ImageData | PairData) -> tuple[Tensor, ...]:
     """The tensors that `log_prob` takes, on the model's device: (images,), or (images, labels) if it has classes; of
     pairs, what training takes: (source, target).
 
@@ -14,8 +21,8 @@ def inputs(model, data):
         take, or that it needs.
     """
     check(model, data)
-    device = next(model.parameters()).device
-    conditional = getattr(getattr(model, "config", None), "classes", 0)
+    device = device_of(model)
+    conditional = isinstance(model, ImageModel) and model.spec.classes
     if isinstance(data, PairData):
         parts = data.source, data.target
     else:
@@ -23,20 +30,18 @@ def inputs(model, data):
     return tuple(part.to(device) for part in parts)
 
 
-def check(model, data):
+def check(model: nn.Module, data: ImageData | PairData) -> None:
     """Refuse data that are not the model's, as `inputs` says."""
-    config = getattr(model, "config", None)
-    if config is None:
+    if not isinstance(model, ImageModel):
         return
-    source = getattr(config, "source_channels", 0)
-    check_pairs(getattr(model, "name", type(model).__name__), bool(source), data)
-    if source and data.source.shape[1] != source:
-        raise ValueError(f"{data.name}: expected sources of {source} channels; got {data.source.shape[1]}")
-    expected = (config.channels, config.height, config.width, config.levels)
-    got = (*data.images.shape[1:], data.levels)
+    spec, source = model.spec, model.source if isinstance(model, Translator) else None
+    check_pairs(kind_of(model), source is not None, data)
+    if source and data.source.shape[1] != source.channels:
+        raise ValueError(f"{data.name}: expected sources of {source.channels} channels; got {data.source.shape[1]}")
+    expected, got = (*spec.shape, spec.levels), (*data.images.shape[1:], data.levels)
     if got != expected:
         raise ValueError(f"{data.name}: expected (channels, height, width, levels) {expected}; got {got}")
-    classes = getattr(config, "classes", 0)
+    classes = spec.classes
     if not classes:
         return
     if data.labels is None:
@@ -49,7 +54,7 @@ def check(model, data):
         raise ValueError(f"{data.name}: expected labels from 0 to {classes - 1}; got {low} to {high}")
 
 
-def check_pairs(kind, takes_pairs, data):
+def check_pairs(kind: str, takes_pairs: bool, data: ImageData | PairData) -> None:
     """ValueError for pairs where a model of that kind takes images, and for images where it takes pairs."""
     if takes_pairs and not isinstance(data, PairData):
         expected = f"pairs for a {kind}, such as photo-edges or pairs:FOLDER"
@@ -58,19 +63,24 @@ def check_pairs(kind, takes_pairs, data):
         raise ValueError(f"{data.name}: expected images for a {kind}, which takes no source; got pairs")
 
 
-def labels_in_shares(model, data, count, seed=0):
+def labels_in_shares(model: nn.Module, data: ImageData, count: int, seed: int = 0) -> Tensor | None:
     """Labels to ask a model for where its samples are compared with the data: int64 [count], each class in the share
     that it has there, the first of more the same; None without classes.
 
     Raises: ValueError for data that are not the model's, as `inputs`.
     """
-    if not getattr(model.config, "classes", 0):
+    if not model.spec.classes:
         return None
     check(model, data)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return data.labels[order[torch.arange(count) % len(data)]]
 
 
-def batches(parts, size):
+def kind_of(model: nn.Module) -> str:
+    """The name by which a model is known, for an error."""
+    return model.name if isinstance(model, models.ImageModel) else type(model).__name__
+
+
+def batches(parts: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
     """The tensors of `inputs` in batches: a list of tuples."""
     return list(zip(*(part.split(size) for part in parts), strict=True))

@@ -20,7 +20,7 @@ from genfast.train.checkpoint import (
     save_checkpoint,
     unprefixed,
 )
-from genfast.train.config import steps_per_epoch
+from genfast.train.config import rounds_of, steps_per_epoch
 from genfast.train.inputs import inputs
 from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
@@ -80,7 +80,7 @@ class Loop:
         self.train, self.valid = inputs(model, train), inputs(model, valid)
         self.fingerprint = [_fingerprint(self.train), _fingerprint(self.valid)]
         self.images = len(train)
-        self.steps = config.total_steps(self.images, getattr(model, "discriminator_steps", 1))
+        self.steps = config.total_steps(self.images, rounds_of(model))
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.optimizers = {}
         self.log = MetricsLog(self.out / "metrics.jsonl", progress)

@@ -1,5 +1,6 @@
 """Which classes a generator makes while it trains: `--coverage-every`."""
 
+from genfast.engine.protocols import Generator
 from genfast.train.inputs import labels_in_shares
 from genfast.train.quality import run_classifier
 
@@ -29,8 +30,9 @@ class ModeCoverage:
     @staticmethod
     def possible(model, train, valid, updates):
         """Whether there are labels and samples to count, and a run long enough for a classifier beside it."""
-        labelled = all(getattr(data, "labels", None) is not None for data in (train, valid))
-        return labelled and train.classes > 1 and hasattr(model, "sample_images") and updates // SHARE >= FEWEST
+        if not isinstance(model, Generator) or updates // SHARE < FEWEST:
+            return False
+        return train.labels is not None and valid.labels is not None and train.classes > 1
 
     def look(self, model, monitor):
         """Count the classes of samples of a model as it is."""

@@ -1,17 +1,20 @@
-"""What `genfast evaluate` says of models without a likelihood: how near their samples are to images."""
+"""How near the samples of a model without a likelihood are to images."""
+
+from __future__ import annotations
 
 import os
 import zlib
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genfast import metrics
-from genfast.data import read_npz
+from genfast.data import ImageData, read_npz
 from genfast.io import read_json, write_json
-from genfast.train.progress import counter
 
 DRAWN = 1000  # at least so many samples are drawn, for what is said of classes
 NEIGHBOURS = (3, 5)  # of precision and recall, and of density and coverage: those of the papers
@@ -19,9 +22,56 @@ KINDS = ("classifier", "pixels")
 STEPS = 2000
 
 
-def sample_quality(draw, training, held_out, *, features=None, asked=None, device="cpu", seed=0,
-                   folder=None):  # fmt: skip
-    """Lines of a report on samples beside held-out images, with training images in their place as the yardstick.
+@dataclass
+class ClassShares:
+    """What a classifier takes samples for.
+
+    Attributes:
+        hit, classes: classes that occur, and of how many.
+        samples: how many.
+        kl: nats, of the histogram of the classes from that of the data.
+        inception_score: by this classifier, at most `classes`.
+        as_asked: share that is taken for the class that it was asked to be of; None where none was asked for.
+    """
+
+    hit: int
+    classes: int
+    samples: int
+    kl: float
+    inception_score: float
+    as_asked: float | None
+
+
+@dataclass
+class SampleQuality:
+    """Samples beside held-out images.
+
+    Attributes:
+        features: "classifier", "pixels" or "given".
+        accuracy: of the classifier on the held-out images, or None.
+        columns: metric -> value, of the model and of training images in its place.
+        classes: `ClassShares`, or None without a classifier.
+    """
+
+    features: str
+    accuracy: float | None = None
+    columns: dict[str, dict[str, float]] = field(default_factory=dict)
+    classes: ClassShares | None = None
+
+
+def sample_quality(
+    draw: Callable[[int], Tensor],
+    training: ImageData,
+    held_out: ImageData,
+    *,
+    features: list[str] | None = None,
+    asked: Callable[[int], Tensor | None] | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SampleQuality:
+    """Samples beside held-out images, with training images in their place as the yardstick.
 
     Args:
         draw: a function of n: uint8 [n, C, H, W], the first n samples.
@@ -32,12 +82,12 @@ def sample_quality(draw, training, held_out, *, features=None, asked=None, devic
         device: where the classifier is trained.
         seed: of the classifier.
         folder: of the run, where the classifier is kept; None: nowhere.
+        progress: called with 1 after each update of the classifier.
     Raises: ValueError for other features; LookupError for a classifier without labels.
     """
     features = list(features or (["classifier"] if held_out.labels is not None else ["pixels"]))
     if features[0] not in KINDS and len(features) == 2:
-        yield from table({"model": given_features(*features)})
-        return
+        return SampleQuality("given", columns={"model": feature_metrics(*given_features(*features))})
     if len(features) != 1 or features[0] not in KINDS:
         raise ValueError(f"features: expected {', '.join(KINDS)} or two .npz files; got {' '.join(features)}")
     real = held_out.images
@@ -46,24 +96,34 @@ def sample_quality(draw, training, held_out, *, features=None, asked=None, devic
     if len(training) >= len(real):
         chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[: len(real)]
         ends["training images"] = training.images[chosen]
+    quality = SampleQuality(features[0])
     if features == ["pixels"]:
-        yield "features: pixels"
         extract, classifier = (lambda x: x.flatten(1).float() / (held_out.levels - 1)), None
     else:
-        classifier, accuracy = run_classifier(training, held_out, device=device, seed=seed, folder=folder, shown=True)
-        yield f"features: of a classifier that names the class of {100 * accuracy:.1f} % of the held-out images"
+        options = {"device": device, "seed": seed, "folder": folder, "progress": progress}
+        classifier, quality.accuracy = run_classifier(training, held_out, **options)
         extract = classifier.features
-    found = extract(real)
-    yield from table({name: (found, extract(images)) for name, images in ends.items()})
+    of_real = extract(real)
+    quality.columns = {name: feature_metrics(of_real, extract(images)) for name, images in ends.items()}
     if classifier is not None:
-        yield from class_lines(classifier, samples, training, asked)
+        quality.classes = class_shares(classifier, samples, training, asked)
+    return quality
 
 
-def run_classifier(training, held_out, *, device="cpu", seed=0, steps=STEPS, folder=None, shown=False):
+def run_classifier(
+    training: ImageData,
+    held_out: ImageData,
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    steps: int = STEPS,
+    folder: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[metrics.Classifier, float]:
     """A classifier of the classes of the data, and its accuracy on the held-out images.
 
     In a `folder` that can be written it is kept in folder/classifier, by the images and labels, `steps` and `seed` that
-    it comes from, and read from there the next time. `shown`: whether a progress bar counts the updates.
+    it comes from, and read from there the next time. `progress`: called with 1 after each update.
     """
     for data in (training, held_out):
         if data.labels is None:
@@ -75,28 +135,27 @@ def run_classifier(training, held_out, *, device="cpu", seed=0, steps=STEPS, fol
             accuracy = read_json(kept / "accuracy.json", "classifier")["accuracy"]
             return metrics.Classifier.from_pretrained(kept).to(device).eval(), accuracy
     options = {"levels": training.levels, "held_out": (held_out.images, held_out.labels), "seed": seed}
-    with counter(steps, "step") if shown else nullcontext() as progress:
-        classifier, accuracy = metrics.train_classifier(
-            training.images, training.labels, training.classes, **options, steps=steps, device=device,
-            progress=progress and (lambda step: progress(1)),
-        )  # fmt: skip
+    each = progress and (lambda step: progress(1))
+    classifier, accuracy = metrics.train_classifier(
+        training.images, training.labels, training.classes, **options, steps=steps, device=device, progress=each
+    )
     if kept is not None:
         classifier.save_pretrained(kept)
         write_json(kept / "accuracy.json", {"accuracy": accuracy})
     return classifier, accuracy
 
 
-def _fingerprint(*parts):
+def _fingerprint(*parts: ImageData) -> int:
     """crc32 of the images and labels, and of what they mean."""
-    found = 0
+    checksum = 0
     for data in parts:
-        found = zlib.crc32(f"{tuple(data.images.shape)} {data.levels} {data.classes}".encode(), found)
+        checksum = zlib.crc32(f"{tuple(data.images.shape)} {data.levels} {data.classes}".encode(), checksum)
         for tensor in (data.images, data.labels):
-            found = zlib.crc32(tensor.cpu().contiguous().numpy(), found)
-    return found
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
+    return checksum
 
 
-def feature_metrics(real, generated):
+def feature_metrics(real: Tensor, generated: Tensor) -> dict[str, float]:
     """Every metric of `genfast.metrics.features` of two sets of features, float [N, D] and [M, D]: a dict of floats."""
     k, more = NEIGHBOURS
     precision, recall = metrics.precision_recall(real, generated, k)
@@ -111,33 +170,29 @@ def feature_metrics(real, generated):
     }
 
 
-def table(sets):
-    """Lines of `feature_metrics` of each pair in a dict {name: (real, generated)}."""
-    columns = {name: feature_metrics(*pair) for name, pair in sets.items()}
-    yield f"{'':<20}" + "".join(f"{name:>17}" for name in columns)
-    for row in next(iter(columns.values())):
-        yield f"{row:<20}" + "".join(f"{column[row]:17.4f}" for column in columns.values())
-
-
-def class_lines(classifier, samples, training, asked):
+def class_shares(
+    classifier: metrics.Classifier,
+    samples: Tensor,
+    training: ImageData,
+    asked: Callable[[int], Tensor | None] | None,
+) -> ClassShares:
     """What a classifier takes samples for."""
     probabilities = classifier.probabilities(samples)
     predicted = probabilities.argmax(1).cpu()
-    found = metrics.mode_coverage(predicted, training.labels, training.classes)
+    coverage = metrics.mode_coverage(predicted, training.labels, training.classes)
     score, _ = metrics.inception_score(probabilities, 1)
-    yield f"classes: {found.hit} of {found.classes} in {len(samples)} samples, KL of their histogram {found.kl:.4f}"
-    yield f"inception score by this classifier: {score:.3f} of at most {training.classes}"
+    share = None
     if asked is not None:
         share = float((predicted == asked(len(samples)).cpu()).double().mean())
-        yield f"asked for: {100 * share:.1f} % of the samples are taken for the class that they were asked to be of"
+    return ClassShares(coverage.hit, coverage.classes, len(samples), coverage.kl, float(score), share)
 
 
-def given_features(real, generated):
+def given_features(real: str | Path, generated: str | Path) -> tuple[Tensor, ...]:
     """Two .npz files as features, float64 [N, D]: the array `features`, or the only one."""
     return tuple(_features(path) for path in (real, generated))
 
 
-def _features(path):
+def _features(path: str | Path) -> Tensor:
     arrays = read_npz(path)
     array = arrays["features"] if "features" in arrays else next(iter(arrays.values())) if len(arrays) == 1 else None
     if array is None:

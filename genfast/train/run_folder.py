@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-import genfast
 from genfast import models
+from genfast._version import __version__
 from genfast.io import read_json, write_json
 
 CONFIG = "config.json"
@@ -27,7 +27,7 @@ def machine(device):
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu(),
         "threads": torch.get_num_threads(),
-        "genfast": genfast.__version__,
+        "genfast": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from genfast import cli
-from genfast.models import PixelRNN
-from genfast.train import session
+from genfast.cli.progress import draw
+from genfast.models import MODELS, PixelRNN
 from genfast.train.checkpoint import load_checkpoint
 from genfast.train.config import is_adversarial
 from genfast.train.metrics_log import read_metrics
@@ -99,8 +99,8 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize("model", SMALLEST)
 @pytest.mark.parametrize("kind", ["grey", "colour"])
 def test_every_model_trains_evaluates_and_samples(genfast, data, pictures, tmp_path, model, kind):
-    others = {name for name, (kind, _) in cli.MODELS.items() if is_adversarial(kind)}
-    assert SMALLEST.keys() == cli.MODELS.keys() - {"vq-vae"} - others, "a second model to draw from; no likelihood"
+    others = {name for name, (kind, _) in MODELS.items() if is_adversarial(kind)}
+    assert SMALLEST.keys() == MODELS.keys() - {"vq-vae"} - others, "a second model to draw from; no likelihood"
     source = {"grey": ["--data", data], "colour": ["--data", pictures, "--size", 4]}[kind]
     options = ["--steps", 2, "--batch", 2, "--eval-every", 1, *SMALLEST[model]]
     assert genfast("train", model, *source, *options, "--out", tmp_path / "r")[0] == 0
@@ -330,12 +330,12 @@ def test_the_reader_of_a_pipe_may_leave():
 
 def test_samples_do_not_depend_on_the_batch(run):
     model = PixelRNN.from_pretrained(run / "model")
-    whole, parts = (session.draw(model, 7, seed=5, batch=batch) for batch in (7, 3))
+    whole, parts = (draw(model, 7, seed=5, batch_size=batch) for batch in (7, 3))
     assert whole.shape == (7, 1, 4, 4) and torch.equal(whole, parts)
 
 
 def test_shipped_weights_are_found_by_model_and_name(genfast, monkeypatch, tmp_path):
-    model = cli.MODELS["pixelcnn++"][0](cli.MODELS["pixelcnn++"][1](height=4, width=4, filters=2, blocks=1))
+    model = MODELS["pixelcnn++"][0](MODELS["pixelcnn++"][1](height=4, width=4, filters=2, blocks=1))
     model.save_pretrained(tmp_path / "pixelcnn++-tiny")
     monkeypatch.setattr("genfast.models._pretrained.SHIPPED", tmp_path)
     assert genfast("sample", "pixelcnn++-tiny", "-n", 1, "--out", tmp_path / "a.npz")[0] == 0
@@ -344,7 +344,7 @@ def test_shipped_weights_are_found_by_model_and_name(genfast, monkeypatch, tmp_p
 
 
 def test_a_model_of_the_hub_may_be_any(genfast, monkeypatch, tmp_path):
-    model = cli.MODELS["pixelcnn"][0](cli.MODELS["pixelcnn"][1](height=2, width=2, hidden=2, layers=1, head=2))
+    model = MODELS["pixelcnn"][0](MODELS["pixelcnn"][1](height=2, width=2, hidden=2, layers=1, head=2))
     model.save_pretrained(tmp_path / "cache")
     found = {"someone/model": tmp_path / "cache"}
     monkeypatch.setattr("genfast.models.local_folder", lambda folder: found.get(folder, folder))
@@ -375,7 +375,7 @@ def test_the_quality_table_is_made_of_runs(genfast, run, tmp_path):
 
 
 def test_shipped_weights_are_evaluated_on_their_own_data(genfast, monkeypatch, tmp_path):
-    model = cli.MODELS["pixelrnn"][0](cli.MODELS["pixelrnn"][1](hidden=2, layers=1, head=4))
+    model = MODELS["pixelrnn"][0](MODELS["pixelrnn"][1](hidden=2, layers=1, head=4))
     monkeypatch.setattr(PixelRNN, "pretrained", classmethod(lambda cls, name: model))
     bits = np.packbits(np.random.RandomState(0).randint(0, 2, (6, 784), dtype=np.uint8), axis=1)
     np.savez(tmp_path / "binarized_mnist.npz", train=bits, valid=bits[:3])

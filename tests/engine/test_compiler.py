@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import everyday
 from support.compiler_stacks import KINDS, ColorStack, Stack
+from support.pixel_programs import run
 from torch import nn
 from torch.nn import functional as F
 
@@ -48,14 +49,14 @@ MODELS = [
 def taught(program, images, labels=None):
     """The parameters of a program that meets the given images: [B, P, H, W]."""
     known = torch.ones_like(images, dtype=torch.bool)
-    run = eager.run(program, len(images), seed=0, labels=labels, given=images, known=known, want=("parameters",))
-    assert torch.equal(run.images, images)
-    return run.parameters
+    drawn = run(eager, program, len(images), labels=labels, given=images, known=known, want=("parameters",))
+    assert torch.equal(drawn.images, images)
+    return drawn.parameters
 
 
 def some_images(program, n=3):
-    shape = (n, program.channels, program.height, program.width)
-    return torch.randint(0, program.levels, shape, dtype=torch.uint8)
+    shape = (n, program.spec.channels, program.spec.height, program.spec.width)
+    return torch.randint(0, program.spec.levels, shape, dtype=torch.uint8)
 
 
 def assert_close(got, expected, tolerance=1e-5):
@@ -94,11 +95,11 @@ def test_every_model(name, config):
     assert all(module.training for module in model.modules())
     assert program.columns == model.config.width + config.get("virtual_column", False)
     images, labels = some_images(program), None
-    if program.classes:
-        labels = torch.arange(3) % program.classes
+    if program.spec.classes:
+        labels = torch.arange(3) % program.spec.classes
     with torch.no_grad():
         expected = model.eval()(images, labels)
-    expected = expected.flatten(1, 2) if program.head != "mixture" else expected
+    expected = expected.flatten(1, 2) if expected.dim() == 5 else expected
     assert_close(taught(program, images, labels), expected)
 
 
@@ -363,7 +364,7 @@ def test_the_order_of_an_output_is_inferred(head):
     model = nn.Sequential(body, Function(arrange)).eval()
     levels = max(2, logits)
     program = compile_program(model, shape=(channels, 4, 5), levels=levels)
-    assert program.head == head.partition("-")[0] and program.draws == channels
+    assert program.likelihood.name == head.partition("-")[0] and program.draws == channels
     images = some_images(program)
     with torch.no_grad():
         assert_close(taught(program, images), body(images.float() / (levels - 1)))
@@ -372,7 +373,7 @@ def test_the_order_of_an_output_is_inferred(head):
 def test_channels_last_outputs_and_two_logits():
     model = nn.Sequential(MaskedConv2d(1, 2, 3, "A"), Function(lambda y: y.permute(0, 2, 3, 1))).eval()
     program = compile_program(model, shape=(1, 4, 5), levels=2)
-    assert program.head == "categorical" and program.parameters[0].count == 2
+    assert program.likelihood.name == "categorical" and program.parameters[0].count == 2
     images = some_images(program)
     with torch.no_grad():
         assert_close(taught(program, images), model[0](images.float()))
@@ -382,10 +383,10 @@ def test_channels_last_outputs_and_two_logits():
     "outputs, shape, levels, message",
     [
         (9, (3, 4, 4), 3, "head must say how the output is ordered"),
-        (5, (1, 4, 4), 4, "a logit for each of 4 levels and 1 channels"),
+        (5, (1, 4, 4), 4, r"must return 4 values for each pixel \(C=1, L=4\); got 5"),
         (4, (1, 4), 4, "shape must be"),
-        (4, (1, 4, 4), 1, "levels must be an int in 2 .. 256"),
-        (4, (1, 4, 4), 257, "levels must be an int in 2 .. 256"),
+        (4, (1, 4, 4), 1, "levels must be an int, 2 to 256"),
+        (4, (1, 4, 4), 257, "levels must be an int, 2 to 256"),
     ],
 )
 def test_settings_that_do_not_fit(outputs, shape, levels, message):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from support.pixel_programs import CASES, colors, images_of, known_of, labels_of, masked, mixed_colors, scans, strided
+from support.pixel_programs import CASES, colors, images_of, known_of, labels_of, masked, scans, strided
+from support.pixel_programs import run as run_program
 
 from genfast import ops
 from genfast.engine import eager
@@ -18,7 +19,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 def run(case, n=N, **options):
     p = case.program
-    return eager.run(p, n, **({"seed": SEED, "first": FIRST, "labels": labels_of(p, n)} | options))
+    return run_program(eager, p, n, **({"seed": SEED, "first": FIRST, "labels": labels_of(p, n)} | options))
 
 
 def forward(case, images):
@@ -29,7 +30,7 @@ def forward(case, images):
 
 def uniforms(program, n, draw=0):
     """[n, C, H, W]"""
-    c, h, w = program.channels, program.height, program.width
+    c, h, w = program.spec.shape
     u = uniform(SEED, FIRST + np.arange(n)[:, None], np.arange(h * w * c), draw)
     return torch.from_numpy(u).view(n, h, w, c).permute(0, 3, 1, 2)
 
@@ -49,16 +50,16 @@ def test_a_sample_is_drawn_from_its_own_conditionals(case, temperature):
     p = case.program
     drawn = run(case, temperature=temperature, want=("log_probs",))
     y = forward(case, drawn.images)
-    if p.head == "mixture":
-        again = ops.logistic_mixture_sample(y[:, 0], p.levels, SEED, FIRST, temperature, channels=p.channels)
-        nll = ops.logistic_mixture_nll(drawn.images, y[:, 0], p.levels)
+    if p.draws == 1 and p.likelihood.numbers == 2:
+        again = ops.logistic_mixture_sample(y[:, 0], p.spec.levels, SEED, FIRST, temperature, channels=p.spec.channels)
+        nll = ops.logistic_mixture_nll(drawn.images, y[:, 0], p.spec.levels)
     else:
         again = inverse_cdf(y.movedim(2, -1), uniforms(p, N), temperature)
-        logits = torch.cat((torch.zeros_like(y), y), 2) if p.head == "bernoulli" else y
+        logits = torch.cat((torch.zeros_like(y), y), 2) if p.spec.levels == 2 and y.shape[2] == 1 else y
         nll = -logits.log_softmax(2).gather(2, drawn.images.long()[:, :, None]).sum((1, 2, 3, 4))
     assert torch.equal(again, drawn.images)
-    assert len(drawn.images.unique()) >= 0.8 * p.levels or temperature == 1
-    assert drawn.log_probs.shape == (N, p.draws, p.height, p.width) and drawn.log_probs.dtype == torch.float64
+    assert len(drawn.images.unique()) >= 0.8 * p.spec.levels or temperature == 1
+    assert drawn.log_probs.shape == (N, p.draws, p.spec.height, p.spec.width) and drawn.log_probs.dtype == torch.float64
     assert_matches(drawn.log_probs.sum((1, 2, 3)), -nll, atol=2e-5)
 
 
@@ -79,9 +80,9 @@ def test_known_values_are_kept_and_the_others_drawn(case):
     images, known = images_of(p, N), known_of(p, N)
     filled = run(case, given=images, known=known, draw=2).images
     y = forward(case, filled)
-    if p.head == "mixture":
+    if p.draws == 1 and p.likelihood.numbers == 2:
         # The draws 4 and 5 of the house Philox: the component and the levels.
-        again = inverse_mixture(y[:, 0], p.levels, uniforms(p, N, 4)[:, :1], uniforms(p, N, 5), 1.0)
+        again = inverse_mixture(y[:, 0], p.spec.levels, uniforms(p, N, 4)[:, :1], uniforms(p, N, 5), 1.0)
     else:
         again = inverse_cdf(y.movedim(2, -1), uniforms(p, N, 2))
     assert torch.equal(filled, torch.where(known, images, again))
@@ -91,12 +92,12 @@ def test_known_values_are_kept_and_the_others_drawn(case):
 @pytest.mark.parametrize("case", [masked(), colors(), scans()], ids=str)
 def test_evidence_weighs_the_levels(case):
     p, temperature = case.program, 1.7
-    evidence = torch.randn(N, p.channels, p.height, p.width, p.levels) * 2
+    evidence = torch.randn(N, p.spec.channels, p.spec.height, p.spec.width, p.spec.levels) * 2
     evidence[:, :, 0, 0] = -torch.inf
     evidence[:, :, 0, 0, 1] = 0.5
     drawn = run(case, evidence=evidence, temperature=temperature, want=("log_probs", "log_evidence", "parameters"))
     y = forward(case, drawn.images)
-    logits = (torch.cat((torch.zeros_like(y), y), 2) if p.head == "bernoulli" else y).movedim(2, -1)
+    logits = (torch.cat((torch.zeros_like(y), y), 2) if p.spec.levels == 2 and y.shape[2] == 1 else y).movedim(2, -1)
     joint = (logits / temperature).log_softmax(-1) + evidence
     assert (drawn.images[:, :, 0, 0] == 1).all()
     assert torch.equal(drawn.images, inverse_cdf(joint, uniforms(p, N)))
@@ -113,13 +114,13 @@ def test_what_is_prepared_for_a_call_serves_the_next(case):
     for again in (labels if labels is None else labels.flip(0), labels):
         p.prepared.clear()
         expected = run(case, labels=again, want=("parameters",))
-        prepared = p.prepared["stepped"]
+        prepared = p.prepared["eager"]
         run(case, labels=labels, seed=1)
         got = run(case, labels=again, want=("parameters",))
-        assert p.prepared["stepped"] is prepared
+        assert p.prepared["eager"] is prepared
         assert torch.equal(got.images, expected.images) and torch.equal(got.parameters, expected.parameters)
     run(case, temperature=2.0)
-    assert p.prepared["stepped"] is not prepared
+    assert p.prepared["eager"] is not prepared
 
 
 @every_case
@@ -128,29 +129,9 @@ def test_no_images(case):
     assert drawn.images.shape[0] == drawn.log_probs.shape[0] == drawn.parameters.shape[0] == 0
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"n": -1}, "n must be at least 0; got -1"),
-        ({"want": ("logits",)}, "want must be among .*; got logits"),
-        ({"labels": torch.zeros(N)}, "labels must be None for 0 classes"),
-        ({"given": images_of(masked().program, N)}, "given and known must come together"),
-        ({"evidence": torch.zeros(N, 1, 4, 3)}, r"evidence must have shape \(7, 1, 4, 3, 2\); got \(7, 1, 4, 3\)"),
-    ],
-)
-def test_bad_arguments_get_one_error(options, message):
-    with pytest.raises(ValueError, match=f"^stepped: {message}"):
-        run(masked(), **options)
-
-
-def test_a_mixture_takes_no_evidence():
-    with pytest.raises(ValueError, match="evidence must be None for a mixture"):
-        run(mixed_colors(), evidence=torch.zeros(N, 3, 2, 3, 16))
-
-
 @pytest.mark.parametrize("read", [Read(0, 0, -3, 0, 1), Read(0, -3, 0, 0, 1), Read(0, 0, 1, 0, 2)], ids=str)
 def test_a_read_outside_its_buffer_is_refused(read):
     case = strided()
     case.program.pixel[0][0].reads[0] = read
-    with pytest.raises(ValueError, match="stepped: a position must lie inside buffer 0"):
+    with pytest.raises(ValueError, match="eager: a position must lie inside buffer 0"):
         run(case)

@@ -59,7 +59,7 @@ def test_an_engine_that_is_kept_follows_the_model():
         model[0].weight.mul_(-2)
     torch.testing.assert_close(engine.log_prob(images), likelihood(model, images), rtol=1e-5, atol=1e-5)
     model.double()
-    assert engine.backend == "reference" and engine.run(2, seed=0).images.shape == (2, 1, 4, 4)
+    assert engine.backend == "full_forward" and engine.run(2, seed=0).images.shape == (2, 1, 4, 4)
 
 
 def test_another_head_is_read_anew():
@@ -67,11 +67,11 @@ def test_another_head_is_read_anew():
     options = {"shape": (1, 4, 4), "levels": 2}
     genfast.sample(model, 4, **options)
     model[2] = MaskedConv2d(6, 2, 1, "B")
-    drawn = [genfast.sample(model, 40, backend=backend, **options) for backend in ("auto", "torch", "reference")]
+    drawn = [genfast.sample(model, 40, backend=backend, **options) for backend in ("auto", "torch", "full_forward")]
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "full_forward"])
 @pytest.mark.parametrize(
     "layer", [nn.GroupNorm(2, 6), nn.MaxPool2d(3, 1, 1), nn.Conv2d(6, 6, 3, padding=1)], ids=lambda m: type(m).__name__
 )
@@ -88,7 +88,7 @@ def test_a_model_without_a_program_is_drawn_slowly_and_says_so():
     assert images.shape == (3, 1, 4, 4)
 
 
-class Odd(genfast.BitFlip):
+class Odd(genfast.BitFlipNoise):
     """A noise model that gives what it should not."""
 
     def __init__(self, change):

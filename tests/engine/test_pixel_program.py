@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from support.pixel_programs import CASES, colors, images_of, known_of, labels_of, linear, masked, random, scans
+from support.pixel_programs import CASES, colors, images_of, known_of, labels_of, linear, masked, random, run, scans
 
 import genfast
 from genfast.engine import cpp, eager
 from genfast.engine.program import Buffer, Program, Read
+from genfast.engine.protocols import ImageSpec
+from genfast.likelihoods import Bernoulli, Categorical
 from genfast.random import inverse_cdf, uniform
 from genfast.testing import assert_matches
 
@@ -18,7 +20,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 def both(program, n, **options):
     options = {"seed": SEED, "first": FIRST, "labels": labels_of(program, n), "want": WANT} | options
-    return cpp.run(program, n, **options), eager.run(program, n, **options)
+    return run(cpp, program, n, **options), run(eager, program, n, **options)
 
 
 def assert_equal(drawn, expected):
@@ -46,10 +48,11 @@ def wide(features, levels=7, height=5, width=9, layers=3, outputs=None):
     read = Read(layers, 0, 0, 0, features)
     head = linear(layers + 1, outputs, whole, [read], random(outputs, features, seed=20), random(outputs, seed=21))
     pixel.append(head)
-    kind = "bernoulli" if outputs == 1 else "categorical"
+    likelihood = Bernoulli(1, levels) if outputs == 1 else Categorical(1, levels)
     parameters = [Read(layers + 1, 0, 0, 0, outputs)]
     return Program(
-        1, height, width, levels, width, 2 / (levels - 1), -1.0, 0, buffers, row, [pixel, []], kind, parameters
+        ImageSpec(1, height, width, levels), likelihood, width, 2 / (levels - 1), -1.0, 0, buffers, row, [pixel, []],
+        parameters,
     )
 
 
@@ -77,7 +80,7 @@ def test_known_values(case):
 @pytest.mark.parametrize("case", [masked(), colors(), scans()], ids=str)
 def test_evidence(case):
     p = case.program
-    evidence = torch.randn(18, p.channels, p.height, p.width, p.levels) * 2
+    evidence = torch.randn(18, p.spec.channels, p.spec.height, p.spec.width, p.spec.levels) * 2
     evidence[:, :, 0, 0] = -torch.inf
     evidence[:, :, 0, 0, 1] = 0.5
     drawn, expected = both(p, 18, evidence=evidence, temperature=1.7)
@@ -97,13 +100,13 @@ def test_feature_counts_around_a_panel(features):
 def test_samples_are_scored_as_they_were_drawn(case):
     """The logits of teacher forcing are the same bits as those met while sampling."""
     p, n = case.program, 23
-    drawn = cpp.run(p, n, seed=1, labels=labels_of(p, n), want=WANT)
+    drawn = run(cpp, p, n, seed=1, labels=labels_of(p, n), want=WANT)
     known = torch.ones_like(drawn.images, dtype=torch.bool)
     labels = labels_of(p, n)
     for begin, end in ((0, 23), (0, 1), (7, 9), (9, 22)):
         part = None if labels is None else labels[begin:end]
-        again = cpp.run(
-            p, end - begin, seed=9, labels=part, given=drawn.images[begin:end], known=known[begin:end], want=WANT
+        again = run(
+            cpp, p, end - begin, seed=9, labels=part, given=drawn.images[begin:end], known=known[begin:end], want=WANT
         )
         assert torch.equal(again.parameters, drawn.parameters[begin:end])
         assert torch.equal(again.log_probs, drawn.log_probs[begin:end])
@@ -115,14 +118,14 @@ def test_samples_are_scored_as_they_were_drawn(case):
 def test_the_same_bits_for_any_split_threads_and_instruction_set(program, monkeypatch):
     n = 41
     labels = labels_of(program, n)
-    whole = cpp.run(program, n, seed=SEED, first=FIRST, labels=labels, want=WANT)
+    whole = run(cpp, program, n, seed=SEED, first=FIRST, labels=labels, want=WANT)
     assert len(whole.images.unique()) > 1
 
     def check(size):
         for begin in range(0, n, size):
             end = min(n, begin + size)
             part = None if labels is None else labels[begin:end]
-            drawn = cpp.run(program, end - begin, seed=SEED, first=FIRST + begin, labels=part, want=WANT)
+            drawn = run(cpp, program, end - begin, seed=SEED, first=FIRST + begin, labels=part, want=WANT)
             for name in ("images", *WANT):
                 assert torch.equal(getattr(drawn, name), getattr(whole, name)[begin:end]), name
 
@@ -148,8 +151,10 @@ def draws_of(logits, n, temperature=1.0):
     head = linear(1, levels, whole, [], torch.zeros(levels, 0), logits)
     parameters = [Read(1, 0, 0, 0, levels)]
     buffers = [Buffer(1, 8), Buffer(levels, 8)]
-    p = Program(1, 8, 8, levels, 8, 1.0, 0.0, 0, buffers, [], [[head], []], "categorical", parameters)
-    return cpp.run(p, n, seed=SEED, temperature=temperature).images
+    p = Program(
+        ImageSpec(1, 8, 8, levels), Categorical(1, levels), 8, 1.0, 0.0, 0, buffers, [], [[head], []], parameters
+    )
+    return run(cpp, p, n, seed=SEED, temperature=temperature).images
 
 
 @pytest.mark.parametrize("levels", [2, 3, 63, 64, 65, 100, 256])
@@ -175,7 +180,7 @@ def test_a_number_next_to_a_boundary_is_decided_in_double():
 
 
 def test_no_images():
-    drawn = cpp.run(masked().program, 0, seed=0, want=WANT)
+    drawn = run(cpp, masked().program, 0, seed=0, want=WANT)
     assert drawn.images.shape == (0, 1, 4, 3) and drawn.parameters.shape == (0, 1, 4, 3)
 
 
@@ -186,22 +191,22 @@ def test_a_read_outside_its_buffer_is_refused(read):
     program = masked().program
     program.pixel[0][0].reads[0] = read
     with pytest.raises(ValueError, match="linear: a position must lie inside buffer 0"):
-        cpp.run(program, 1, seed=0)
+        run(cpp, program, 1, seed=0)
 
 
 def test_a_sweep_reads_nothing_that_it_has_not_reached():
     program = scans().program
-    cpp.run(program, 1, seed=0)
+    run(cpp, program, 1, seed=0)
     program.prepared.clear()
     gates, _ = program.row
     gates.reads[1] = Read(2, 0, -1, 0, 2)
     program.buffers[2].left = 1
     with pytest.raises(ValueError, match="sweep -1: a read of its own row must lie behind it"):
-        cpp.run(program, 1, seed=0)
+        run(cpp, program, 1, seed=0)
 
 
 def test_constants_of_another_shape_are_refused():
     program = masked().program
     program.pixel[0][0].weight = program.pixel[0][0].weight[:-1]
     with pytest.raises(ValueError, match="weight must have shape"):
-        cpp.run(program, 1, seed=0)
+        run(cpp, program, 1, seed=0)

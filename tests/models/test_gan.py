@@ -8,12 +8,12 @@ from torch import nn
 
 import genfast
 from genfast import models, ops
-from genfast.models._prior import PRIOR_DRAW
 from genfast.nn.class_batch_norm import ClassBatchNorm2d
 from genfast.nn.fixup import FixupBlock, FixupDiscriminator, FixupGenerator
 from genfast.nn.projection import Projection
 from genfast.nn.residual_resampling import DownResidualBlock, UpResidualBlock
 from genfast.nn.strided import StridedTrunk
+from genfast.random.streams import PRIOR
 
 SIZES = {"height": 8, "width": 4, "levels": 16, "features": 8, "latent": 6, "stages": 1}
 KINDS = {
@@ -187,7 +187,7 @@ def test_an_image_depends_on_its_seed_and_number_alone(name):
 def test_samples_are_decoded_draws_of_the_prior():
     model = gan("dcgan").eval()
     zero = torch.zeros(64, 6)
-    z, _ = ops.gaussian_latent(zero, zero, 9, 64, first_sample=PRIOR_DRAW)
+    z, _ = ops.gaussian_latent(zero, zero, 9, 64, first_sample=PRIOR)
     with torch.no_grad():
         levels = ((model.generator(z) + 1) * 7.5).round()
     assert torch.equal(genfast.sample(model, 64, seed=9, first=64), levels.to(torch.uint8))
@@ -262,8 +262,8 @@ def test_images_must_fit_the_strides():
 def test_configs_are_checked():
     for name, options, text in (
         ("dcgan", {"smooth": 1.0}, r"smooth must be a number in \[0, 1\); got 1.0"),
-        ("wgan-gp", {"weight": -1.0}, "weight must be a number in"),
-        ("r3gan", {"gamma": math.nan}, "gamma must be a number in"),
+        ("wgan-gp", {"weight": -1.0}, "weight must be a finite number of at least 0"),
+        ("r3gan", {"gamma": math.nan}, "gamma must be a finite number"),
         ("sngan", {"network": "deep"}, "network must be residual or strided; got 'deep'"),
         ("sngan", {"network": "residual", "layers": 2}, "layers must be 0 for residual networks; got 2"),
         ("projection-gan", {"classes": 0}, "classes must be at least 1; got 0"),

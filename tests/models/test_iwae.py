@@ -10,7 +10,7 @@ from genfast import metrics, models, testing
 from genfast.data import ImageData
 from genfast.models import IWAE, VAE, IWAEConfig, VAEConfig
 from genfast.models._importance import log_weights
-from genfast.train import TrainConfig, fit, session
+from genfast.train import TrainConfig, fit, start
 from genfast.train.checkpoint import load_checkpoint
 
 SIZES = {"height": 4, "width": 4, "network": "mlp", "hidden": 6, "layers": 1, "latent": 2}
@@ -103,7 +103,7 @@ class Exact(IWAE):
         self.offsets = torch.nn.Parameter(torch.zeros(2, 2))
 
     def encode(self, x, labels=None):
-        mean = self.pixels.scaled(x).flatten(1) * (2 / 3) + self.offsets[0]
+        mean = self.likelihood.scaled(x).flatten(1) * (2 / 3) + self.offsets[0]
         return mean, (self.offsets[1] - torch.tensor(3.0).log()).expand_as(mean)
 
     def decode(self, z, labels=None):
@@ -189,7 +189,7 @@ def test_it_may_start_from_a_vae_but_not_the_other_way(tmp_path):
     VAE(VAEConfig(**SIZES)).save_pretrained(tmp_path / "vae")
     iwae().save_pretrained(tmp_path / "iwae")
     model = iwae()
-    session._start_from(model, tmp_path / "vae", dots(4, 0))
+    start._start_from(model, tmp_path / "vae", dots(4, 0))
     assert torch.equal(model.decoder.output.weight, models.load(tmp_path / "vae").decoder.output.weight)
     with pytest.raises(ValueError, match="expected a vae to start from; got a iwae"):
-        session._start_from(VAE(VAEConfig(**SIZES)), tmp_path / "iwae", dots(4, 0))
+        start._start_from(VAE(VAEConfig(**SIZES)), tmp_path / "iwae", dots(4, 0))

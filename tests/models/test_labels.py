@@ -11,9 +11,10 @@ from PIL import Image
 from torch import nn
 
 from genfast import cli, models
+from genfast.cli.progress import draw
 from genfast.data import ImageData
 from genfast.models import Autoregressive, AutoregressiveConfig
-from genfast.train import TrainConfig, fit, mean_nats, session
+from genfast.train import TrainConfig, fit, mean_nats
 from genfast.train.checkpoint import load_checkpoint
 
 
@@ -146,7 +147,7 @@ def test_samples_of_all_classes_or_of_those_asked_for(genfast, run, tmp_path):
     assert np.array_equal(chosen["images"], drawn.numpy())
     assert genfast("sample", run, "--out", tmp_path / "c.png", "-n", 8)[0] == 0
     assert Image.open(tmp_path / "c.png").size == (4 * 56 + 3 * 2, 2 * 56 + 2), "a column for each class"
-    parts = session.draw(model, 5, seed=0, batch=2, labels=torch.tensor([3, 0, 2, 3, 0]))
+    parts = draw(model, 5, seed=0, batch_size=2, labels=torch.tensor([3, 0, 2, 3, 0]))
     assert torch.equal(parts, drawn)
 
 

@@ -12,8 +12,7 @@ import genfast
 from genfast import metrics, models, testing
 from genfast.data import ImageData
 from genfast.models import VAE, VAEConfig
-from genfast.models._importance import POSTERIOR_DRAW
-from genfast.tasks.noise import FIRST, SECOND
+from genfast.random.streams import NOISE, POSTERIOR, SECOND_NOISE
 from genfast.train import TrainConfig, fit
 from genfast.train.checkpoint import load_checkpoint
 
@@ -51,7 +50,7 @@ def test_shapes_and_gradients(kind, classes):
     mean, log_variance = model.encode(x, *labels)
     assert mean.shape == log_variance.shape == (4, 3)
     parameters = model.decode(mean, *labels)
-    assert parameters.shape == (4, model.pixels.features, 5, 6) == model(x, *labels).shape
+    assert parameters.shape == (4, model.likelihood.parameters, 5, 6) == model(x, *labels).shape
     assert model.nll(x, parameters).shape == (4,)
     assert model.expected(parameters).shape == x.shape == model.reconstruct(x, *labels).shape
     top = model.config.levels - 1
@@ -89,7 +88,7 @@ class Line(VAE):
 
     def encode(self, x, labels=None):
         precision = 1 + self.weight.square().sum(0) / self.variance
-        mean = (self.pixels.scaled(x, torch.float64).flatten(1) - self.bias) @ self.weight / self.variance / precision
+        mean = (self.likelihood.scaled(x, torch.float64).flatten(1) - self.bias) @ self.weight / self.variance / precision
         if not self.exact:
             return mean + 0.4, (-precision.log() + 0.5).expand_as(mean)
         return mean, (-precision.log()).expand_as(mean)
@@ -101,7 +100,7 @@ class Line(VAE):
     def exact_log_prob(self, x):
         covariance = self.weight @ self.weight.T + self.variance * torch.eye(6, dtype=torch.float64)
         density = torch.distributions.MultivariateNormal(self.bias, covariance)
-        return density.log_prob(self.pixels.scaled(x, torch.float64).flatten(1)) - 6 * math.log(8 / 2)
+        return density.log_prob(self.likelihood.scaled(x, torch.float64).flatten(1)) - 6 * math.log(8 / 2)
 
 
 def test_all_bounds_are_the_likelihood_at_the_optimum():
@@ -147,7 +146,7 @@ def test_the_elbo_is_its_formula():
     mean, log_variance = model.encode(x)
     q = torch.distributions.Normal(mean, (log_variance / 2).exp())
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
-    z, _ = genfast.gaussian_latent(mean, log_variance, 9, 3, 2, first_sample=POSTERIOR_DRAW)
+    z, _ = genfast.gaussian_latent(mean, log_variance, 9, 3, 2, first_sample=POSTERIOR)
     pixels = torch.distributions.Bernoulli(logits=model.decode(z))
     likelihood = pixels.log_prob(x.repeat_interleave(2, 0).float()).flatten(1).sum(1).view(4, 2).mean(1)
     testing.assert_matches(model.elbo(x, seed=9, first=3, samples=2), likelihood - kl)
@@ -293,7 +292,7 @@ def test_samples_and_their_bounds_share_no_numbers(monkeypatch):
     prior, *posterior = draws
     assert len(posterior) >= 3 and max(max(part) for part in posterior) == posterior[0].start + 49
     assert min(min(part) for part in draws) > 2**30, "pixels count from 0"
-    assert all(prior.start not in part and not {FIRST, SECOND} & set(part) for part in posterior)
+    assert all(prior.start not in part and not {NOISE, SECOND_NOISE} & set(part) for part in posterior)
 
 
 def test_sampling_is_without_dropout_and_leaves_the_mode():

@@ -11,7 +11,7 @@ from PIL import Image
 import genfast as package
 from genfast import metrics, models
 from genfast.data import ImageData
-from genfast.likelihoods.pixels import Likelihood
+from genfast.likelihoods import likelihood as likelihood_of
 from genfast.train import TrainConfig, fit
 from genfast.train.metrics_log import read_metrics
 
@@ -64,7 +64,7 @@ def test_images_to_codes_and_back(changes):
     assert codes.shape == (5, *c.grid) == (5, 8 // step, 12 // step * c.codebooks) and codes.dtype == torch.int64
     assert 0 <= codes.min() and codes.max() < c.codes
     parameters = net.decode(codes)
-    assert parameters.shape == (5, net.pixels.features, 8, 12)
+    assert parameters.shape == (5, net.likelihood.parameters, 8, 12)
     torch.testing.assert_close(net(x), parameters)
     torch.testing.assert_close(net.expected(parameters).round().to(torch.uint8), net.reconstruct(x))
     assert net.nll(x, parameters).shape == net.bound(x).shape == (5,)
@@ -174,7 +174,7 @@ def test_one_folder_holds_both(with_prior, tmp_path):
         ("height", 9, "multiples of 2 for downsampling 1; got 9 and 12"),
         ("likelihood", "bernoulli", "bernoulli must have 2 levels; got 16"),
         ("likelihood", "poisson", "likelihood must be one of"),
-        ("codebook_update", "adam", "codebook_update must be ema or gradient"),
+        ("codebook_update", "adam", "codebook_update must be one of ema, gradient"),
         ("decay", 1.0, "decay must lie in"),
         ("prior", {"model": "pixelcnn++"}, "prior must be a pixelcnn, a gated-pixelcnn, a pixelrnn"),
         ("prior", {"model": "pixelcnn", "channels": 1, "height": 4, "width": 5, "levels": 8}, "the grid of codes"),
@@ -225,10 +225,10 @@ def test_a_prior_of_another_size_in_a_file(tmp_path):
 def test_likelihoods_against_their_draws(kind, channels):
     """The mean is that of many draws, and the mass of all levels of one pixel is one."""
     levels = 2 if kind == "bernoulli" else 11
-    likelihood = Likelihood(kind, channels, levels, mixtures=2)
+    likelihood = likelihood_of(kind, channels, levels, mixtures=2)
     torch.manual_seed(0)
     # Narrow and around the middle, so that rounding and clipping move the mean little.
-    parameters = 0.2 * torch.randn(1, likelihood.features, 2, 2)
+    parameters = 0.2 * torch.randn(1, likelihood.parameters, 2, 2)
     if kind == "gaussian":
         parameters[:, channels:] -= 3
     if kind == "mixture":
@@ -246,15 +246,15 @@ def test_likelihoods_against_their_draws(kind, channels):
 
 
 def test_a_mixture_weighs_the_channels_of_a_pixel_alike():
-    likelihood = Likelihood("mixture", 3, 4, mixtures=2)
+    likelihood = likelihood_of("mixture", 3, 4, mixtures=2)
     torch.manual_seed(0)
-    parameters, x = torch.randn(2, likelihood.features, 2, 2), torch.randint(0, 4, (2, 3, 2, 2), dtype=torch.uint8)
+    parameters, x = torch.randn(2, likelihood.parameters, 2, 2), torch.randint(0, 4, (2, 3, 2, 2), dtype=torch.uint8)
     weight = (torch.rand(2, 1, 2, 2) < 0.5).expand(-1, 3, -1, -1).contiguous()
     assert (likelihood.nll(x, parameters, weight) < likelihood.nll(x, parameters)).all()
     weight[1, 2, 0, 1] ^= True
     with pytest.raises(ValueError, match="^nll: weight must be equal over the channels of a pixel"):
         likelihood.nll(x, parameters, weight)
-    separate = Likelihood("gaussian", 3, 4)
+    separate = likelihood_of("gaussian", 3, 4)
     assert separate.nll(x, torch.randn(2, 6, 2, 2), weight).isfinite().all()
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from genfast.likelihoods.pixels import Likelihood
+from genfast.engine.protocols import ImageSpec
+from genfast.likelihoods import likelihood
 
 
 @dataclass
@@ -30,10 +31,11 @@ class TinyLatent(nn.Module):
     def __init__(self, config, hidden=6, scale=1.6):
         super().__init__()
         self.config, c = config, config
-        self.pixels = Likelihood(c.likelihood, c.channels, c.levels, 2)
+        self.likelihood = likelihood(c.likelihood, c.channels, c.levels, 2)
+        self.spec, self.latent_size = ImageSpec(c.channels, c.height, c.width, c.levels, c.classes), c.latent
         values = c.channels * c.height * c.width
         self.to_hidden = nn.Linear(c.latent + c.classes, hidden)
-        self.to_parameters = nn.Linear(hidden, self.pixels.features * c.height * c.width)
+        self.to_parameters = nn.Linear(hidden, self.likelihood.parameters * c.height * c.width)
         self.to_posterior = nn.Linear(values + c.classes, 2 * c.latent)
         for layer in (self.to_hidden, self.to_parameters):
             nn.init.normal_(layer.weight, std=scale)
@@ -46,16 +48,7 @@ class TinyLatent(nn.Module):
 
     def decode(self, z, labels=None):
         parameters = self.to_parameters(self.to_hidden(self._beside(z, labels)).tanh())
-        return parameters.unflatten(1, (self.pixels.features, self.config.height, self.config.width))
-
-    def nll(self, x, parameters, weight=None):
-        return self.pixels.nll(x, parameters, weight)
-
-    def expected(self, parameters):
-        return self.pixels.expected(parameters)
-
-    def draw(self, parameters, seed, first=0):
-        return self.pixels.draw(parameters, seed, first)
+        return parameters.unflatten(1, (self.likelihood.parameters, self.config.height, self.config.width))
 
     def _beside(self, x, labels):
         if not self.config.classes:
@@ -110,7 +103,7 @@ def likelihoods(kind, image, weight=None):
     parameters, _ = grid(kind)
     weight = None if weight is None else weight.expand(len(parameters), *image.shape).contiguous()
     image = image.expand(len(parameters), -1, -1, -1).contiguous()
-    return (-tiny(kind).nll(image, parameters, weight).double()).exp()
+    return (-tiny(kind).likelihood.nll(image, parameters, weight).double()).exp()
 
 
 @functools.cache

@@ -7,6 +7,9 @@ import torch
 from torch.nn.functional import conv2d, elu, pad
 
 from genfast.engine.program import Buffer, Instruction, Program, Read
+from genfast.engine.protocols import ImageSpec
+from genfast.engine.request import SampleRequest
+from genfast.likelihoods import Bernoulli, Categorical, LogisticMixture
 
 
 @dataclass
@@ -68,9 +71,8 @@ def masked():
     )  # fmt: skip
     last = linear(4, 1, whole, [Read(3, 0, 0, 0, f)], w3, b3)
     program = Program(
-        1, height, width, 2, width, 2.0, -1.0, 0, buffers, [above], [[first, second, last], []], "bernoulli",
-        [Read(4, 0, 0, 0, 1)],
-    )  # fmt: skip
+        ImageSpec(1, height, width, 2), Bernoulli(1, 2), width, 2.0, -1.0, 0, buffers, [above], [[first, second, last], []], [Read(4, 0, 0, 0, 1)]
+    )
 
     def forward(x, labels):
         w = [t.double() for t in (w1, b1, w2, b2, w3, b3)]
@@ -103,8 +105,8 @@ def colors():
     parameters = [Read(2 + k, 0, 0, 0, levels) for k in range(3)]
     scale = 2 / (levels - 1)
     program = Program(
-        3, height, width, levels, width, scale, -1.0, 0, buffers, [], pixel, "categorical", parameters, classes,
-    )  # fmt: skip
+        ImageSpec(3, height, width, levels, classes), Categorical(3, levels), width, scale, -1.0, 0, buffers, [], pixel, parameters
+    )
 
     def forward(x, labels):
         h = elu(conv2d(pad(x, (1, 0, 1, 0)), w.double()) + b.double()[labels][:, :, None, None])
@@ -157,9 +159,8 @@ def scans():
         linear(8, levels, (0, height, 0, width), [Read(7, 0, 0, 0, 2 * f)], head_w, head_b),
     ]  # fmt: skip
     program = Program(
-        1, height, width, levels, grid, 2 / 3, -1.0, 0, buffers, from_right, [pixel, []], "categorical",
-        [Read(8, 0, 0, 0, levels)],
-    )  # fmt: skip
+        ImageSpec(1, height, width, levels), Categorical(1, levels), grid, 2 / 3, -1.0, 0, buffers, from_right, [pixel, []], [Read(8, 0, 0, 0, levels)]
+    )
 
     def forward(x, labels):
         n = len(x)
@@ -234,9 +235,8 @@ def strided():
         linear(6, 3 * size, whole, [Read(5, 0, 0, 0, 3 * f)], head_w, head_b),
     ]
     program = Program(
-        1, height, width, levels, width, 1 / 3, -1.0, 0, buffers, row, [pixel, []], "mixture",
-        [Read(6, 0, 0, 0, 3 * size)], classes,
-    )  # fmt: skip
+        ImageSpec(1, height, width, levels, classes), LogisticMixture(1, levels, size), width, 1 / 3, -1.0, 0, buffers, row, [pixel, []], [Read(6, 0, 0, 0, 3 * size)]
+    )
 
     def forward(x, labels):
         x = pad(x, (0, 0, 0, 1))  # to an even height
@@ -266,9 +266,8 @@ def mixed_colors():
     buffers = [Buffer(3, width, rows=2, left=1), Buffer(count, width)]
     head = linear(1, count, whole, [Read(0, -1, 0, 0, 3), Read(0, 0, -1, 0, 3)], w, b)
     program = Program(
-        3, height, width, levels, width, 2 / 15, -1.0, 0, buffers, [], [[head], []], "mixture",
-        [Read(1, 0, 0, 0, count)],
-    )  # fmt: skip
+        ImageSpec(3, height, width, levels), LogisticMixture(3, levels, size), width, 2 / 15, -1.0, 0, buffers, [], [[head], []], [Read(1, 0, 0, 0, count)]
+    )
 
     def forward(x, labels):
         above, left = pad(x, (0, 0, 1, 0))[:, :, :height], pad(x, (1, 0))[..., :width]
@@ -281,19 +280,23 @@ def mixed_colors():
 CASES = [masked(), colors(), scans(), strided(), mixed_colors()]
 
 
+def run(engine, program, n, **settings):
+    """What an engine, `eager` or `cpp`, makes of a request of `n` images."""
+    return engine.run(program, SampleRequest(n, **settings))
+
+
 def labels_of(program, n):
-    return torch.arange(n) % program.classes if program.classes else None
+    return torch.arange(n) % program.spec.classes if program.spec.classes else None
 
 
 def images_of(program, n, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shape = (n, program.channels, program.height, program.width)
-    return torch.randint(program.levels, shape, generator=generator, dtype=torch.uint8)
+    return torch.randint(program.spec.levels, (n, *program.spec.shape), generator=generator, dtype=torch.uint8)
 
 
 def known_of(program, n):
-    """A random half of the values; of a mixture whole pixels."""
-    mask = np.random.default_rng(0).random((n, program.channels, program.height, program.width)) < 0.5
-    if program.head == "mixture":
-        mask = np.repeat(mask[:, :1], program.channels, 1)
+    """A random half of the values; where the channels of a pixel are coupled, of the pixels."""
+    mask = np.random.default_rng(0).random((n, *program.spec.shape)) < 0.5
+    if program.likelihood.couples_channels:
+        mask = np.repeat(mask[:, :1], program.spec.channels, 1)
     return torch.from_numpy(mask)

@@ -12,7 +12,7 @@ from scipy import stats
 import genfast
 from genfast.models import build
 
-BACKENDS = ["reference", "torch", *(name for name in ("cpp",) if genfast.backends()["cpp"].available)]
+BACKENDS = ["full_forward", "torch", *(name for name in ("cpp",) if genfast.backends()["cpp"].available)]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 # Kind, config, and the standard deviation and seed of weights that make the values of an image depend on one another.

@@ -12,8 +12,8 @@ from genfast import metrics
 from genfast.models import build
 from genfast.tasks.chains.pixels import KINDS
 
-COUNTS = {"reference": 400, "torch": 400, "cpp": 3000}
-NOISES = [genfast.BitFlip(0.3), genfast.Gaussian(0.5)]
+COUNTS = {"full_forward": 400, "torch": 400, "cpp": 3000}
+NOISES = [genfast.BitFlipNoise(0.3), genfast.GaussianNoise(0.5)]
 LANES = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn colour", backend) for backend in BACKENDS[:-1]]
 
 
@@ -55,7 +55,7 @@ def test_a_draw_that_sees_the_past_alone_is_not_the_posterior():
 
 @pytest.mark.parametrize("name", ["pixelcnn colour", "pixelcnn++"])
 def test_mean_and_map_are_those_of_the_posterior(name):
-    model, noise, levels = tiny(name), genfast.Gaussian(0.4), 3
+    model, noise, levels = tiny(name), genfast.GaussianNoise(0.4), 3
     noisy = noisy_image(model, noise)
     p, every = posterior(model, noise, noisy), every_image(model)
     one_hot = torch.nn.functional.one_hot(every.long(), levels).double()
@@ -76,7 +76,7 @@ def test_mean_and_map_are_those_of_the_posterior(name):
 
 def test_an_image_depends_on_its_number_alone():
     for name in ("pixelcnn colour", "pixelcnn++"):
-        model, noise = tiny(name), genfast.BitFlip(0.2)
+        model, noise = tiny(name), genfast.BitFlipNoise(0.2)
         noisy = noise.corrupt(genfast.sample(model, 20, seed=3), 3, seed=5)
         options = {"steps": 6, "samples": 2, "seed": 2**64 - 1, "method": "mean"}
         whole = genfast.denoise(model, noisy, noise, first=7, **options)
@@ -98,7 +98,7 @@ def test_denoising_brings_images_closer_to_the_truth():
         optimizer.zero_grad()
         (-model.log_prob(truth[:4]).mean()).backward()
         optimizer.step()
-    for noise, low in ((genfast.BitFlip(0.15), 3), (genfast.Gaussian(0.3), 3)):
+    for noise, low in ((genfast.BitFlipNoise(0.15), 3), (genfast.GaussianNoise(0.3), 3)):
         noisy = noise.corrupt(truth, 4, seed=1)
         before = metrics.psnr(noise.picture(noisy, 4) * 3, truth, 4)
         for method in ("sample", "mean", "map"):
@@ -108,7 +108,7 @@ def test_denoising_brings_images_closer_to_the_truth():
 
 def test_bit_flips():
     images = torch.randint(5, (60, 2, 9, 11), dtype=torch.uint8)
-    noise = genfast.BitFlip(0.3)
+    noise = genfast.BitFlipNoise(0.3)
     noisy = noise.corrupt(images, 5, seed=2, first=3)
     assert noisy.dtype == torch.uint8 and noisy.max() == 4
     assert torch.equal(noise.corrupt(images[10:], 5, seed=2, first=13), noisy[10:])
@@ -124,7 +124,7 @@ def test_bit_flips():
 
 def test_gaussian_noise():
     images = torch.randint(5, (60, 2, 9, 11), dtype=torch.uint8)
-    noise = genfast.Gaussian(0.2)
+    noise = genfast.GaussianNoise(0.2)
     noisy = noise.corrupt(images, 5, seed=2)
     assert noisy.dtype == torch.float32
     residual = (noisy - images / 4).flatten() / 0.2
@@ -145,7 +145,7 @@ def test_psnr():
 
 
 def test_no_images_no_steps_and_progress():
-    model, noise, ticks = tiny("pixelrnn"), genfast.BitFlip(0.2), []
+    model, noise, ticks = tiny("pixelrnn"), genfast.BitFlipNoise(0.2), []
     none = genfast.denoise(model, torch.zeros(0, 1, 2, 2, dtype=torch.uint8), noise, samples=2)
     assert none.images.shape == (0, 1, 2, 2) and none.samples.shape == (2, 0, 1, 2, 2) and none.acceptance == {}
     noisy = torch.ones(6, 1, 2, 2, dtype=torch.uint8)
@@ -167,17 +167,17 @@ LEVELS = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
         ({"samples": 0}, ValueError, r"^denoise: samples must lie in 1 \.\. 64; got 0"),
         ({"noisy": LEVELS[0]}, ValueError, r"^denoise: noisy must have shape .* got \(1, 2, 2\)"),
         ({"noisy": [0]}, ValueError, "^denoise: noisy must have shape .* got list"),
-        ({"noisy": LEVELS + 3}, ValueError, r"^BitFlip: images must lie in 0\.\.2; got 3"),
-        ({"noisy": LEVELS.float()}, TypeError, r"^BitFlip: images must be levels, torch\.uint8 \[n, C, H, W\]; got"),
+        ({"noisy": LEVELS + 3}, ValueError, r"^BitFlipNoise: images must lie in 0\.\.2; got 3"),
+        ({"noisy": LEVELS.float()}, TypeError, r"^BitFlipNoise: images must be levels, torch\.uint8 \[n, C, H, W\]; got"),
         (
-            {"noise_model": genfast.Gaussian(1)},
+            {"noise_model": genfast.GaussianNoise(1)},
             TypeError,
-            r"^Gaussian: noisy must be a float tensor .* got torch\.uint8",
+            r"^GaussianNoise: noisy must be a float tensor .* got torch\.uint8",
         ),
         (
-            {"noise_model": genfast.Gaussian(1), "noisy": LEVELS / 0.0},
+            {"noise_model": genfast.GaussianNoise(1), "noisy": LEVELS / 0.0},
             ValueError,
-            "^Gaussian: noisy must be finite; got values that are not",
+            "^GaussianNoise: noisy must be finite; got values that are not",
         ),
         ({"labels": 1}, ValueError, "^denoise: labels must be None for an unconditional model"),
         ({"seed": 2**64}, ValueError, "^denoise: seed must lie in"),
@@ -186,15 +186,15 @@ LEVELS = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     ],
 )
 def test_bad_arguments_get_one_error(change, error, message):
-    arguments = {"noisy": LEVELS, "noise_model": genfast.BitFlip(0.1)} | change
+    arguments = {"noisy": LEVELS, "noise_model": genfast.BitFlipNoise(0.1)} | change
     with pytest.raises(error, match=message):
         genfast.denoise(tiny("pixelrnn"), arguments.pop("noisy"), arguments.pop("noise_model"), **arguments)
 
 
 def test_bad_noise():
     for p in (0, 1, -0.5, float("nan"), "x"):
-        with pytest.raises(ValueError, match="^BitFlip: p must lie between 0 and 1"):
-            genfast.BitFlip(p)
+        with pytest.raises(ValueError, match="^BitFlipNoise: p must lie between 0 and 1"):
+            genfast.BitFlipNoise(p)
     for sigma in (0, -1, float("inf"), float("nan"), None):
-        with pytest.raises(ValueError, match="^Gaussian: sigma must be positive and finite"):
-            genfast.Gaussian(sigma)
+        with pytest.raises(ValueError, match="^GaussianNoise: sigma must be positive and finite"):
+            genfast.GaussianNoise(sigma)

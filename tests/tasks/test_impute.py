@@ -22,9 +22,8 @@ from support.sampled import tiny as autoregressive
 
 import genfast
 from genfast import metrics, models, tasks
-from genfast.engine.latents import describe
 from genfast.models import build
-from genfast.tasks.chains.latents import PURPOSES, log_levels, step_seeds
+from genfast.tasks.chains.latents import PURPOSES, step_seeds
 
 N, STEPS = 1500, 60
 
@@ -73,7 +72,7 @@ def test_the_exact_conditional_distribution(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("noise", [genfast.BitFlip(0.3), genfast.Gaussian(0.5)], ids=str)
+@pytest.mark.parametrize("noise", [genfast.BitFlipNoise(0.3), genfast.GaussianNoise(0.5)], ids=str)
 def test_the_exact_posterior_of_noisy_images(kind, noise):
     model, levels = tiny(kind), tiny(kind).config.levels
     noisy = noise.corrupt(levels - 1 - likely(kind), levels, seed=4)  # what is seen and what is expected differ
@@ -89,7 +88,7 @@ def test_the_exact_posterior_of_noisy_images(kind, noise):
 
 @pytest.mark.parametrize("kind", ["bernoulli", "mixture", "coupled"])
 def test_means_and_maps_are_those_of_the_posterior(kind):
-    model, levels, noise = tiny(kind), tiny(kind).config.levels, genfast.Gaussian(0.4)
+    model, levels, noise = tiny(kind), tiny(kind).config.levels, genfast.GaussianNoise(0.4)
     noisy = noise.corrupt(levels - 1 - likely(kind), levels, seed=4).expand(3, -1, -1, -1)
     one_hot = torch.nn.functional.one_hot(every_image(model).long(), levels).double()
     marginals = (posterior(kind, noise, noisy[:1]).view(-1, 1, 1, 1, 1) * one_hot).sum(0)
@@ -121,7 +120,7 @@ def test_levels_are_those_of_the_likelihood(kind):
     """Every level of every value, from images that differ in that value alone."""
     model, truth = tiny(kind), likely(kind)[0]
     c, (parameters, _) = model.config, grid(kind)
-    found = log_levels(model, parameters, describe("test", model))
+    found = model.likelihood.log_levels(parameters)
     assert found.shape == (len(parameters), c.channels, c.height, c.width, c.levels)
     weight = torch.zeros_like(truth, dtype=torch.bool)
     weight.view(-1)[1] = True
@@ -138,7 +137,7 @@ def test_an_image_depends_on_its_number_alone(kind):
     images = every_image(model)[torch.arange(20) * 3]
     known = torch.rand(20, 1, *images.shape[2:]) < 0.5
     options = {"steps": 8, "seed": 2**64 - 1}
-    noise = genfast.BitFlip(0.2)
+    noise = genfast.BitFlipNoise(0.2)
     noisy = noise.corrupt(images, levels, seed=5)
     calls = [
         lambda part, **more: genfast.inpaint(model, images[part], known[part], **options, **more),
@@ -167,10 +166,10 @@ def test_nothing_missing_no_images_no_steps_and_progress():
     assert sum(ticks) == 4
     none = genfast.inpaint(model, images[:0], torch.ones(1, 1, 2, 3, dtype=torch.bool))
     assert none.images.shape == none.mean.shape == (0, 1, 2, 3) and none.acceptance == {}
-    none = genfast.denoise(model, images[:0], genfast.BitFlip(0.1), samples=3)
+    none = genfast.denoise(model, images[:0], genfast.BitFlipNoise(0.1), samples=3)
     assert none.images.shape == (0, 1, 2, 3) and none.samples.shape == (3, 0, 1, 2, 3)
     ticks.clear()
-    genfast.denoise(model, images, genfast.BitFlip(0.1), steps=5, samples=2, batch_size=3, progress=ticks.append)
+    genfast.denoise(model, images, genfast.BitFlipNoise(0.1), steps=5, samples=2, batch_size=3, progress=ticks.append)
     assert ticks == [1] * 20
     assert genfast.inpaint(model, images, torch.zeros(1, 1, 2, 3, dtype=torch.bool), steps=0).images.shape[0] == 6
 
@@ -179,11 +178,11 @@ def test_imputation_error():
     truth = torch.tensor([0, 3, 1, 2], dtype=torch.uint8).view(1, 1, 2, 2)
     mask = torch.tensor([True, False, False, True]).view(1, 1, 2, 2)
     images = torch.tensor([3, 3, 3, 0], dtype=torch.uint8).view(1, 1, 2, 2)
-    found = tasks.imputation_error(images, truth, mask, 4)
+    found = metrics.imputation_error(images, truth, mask, 4)
     assert found == {"wrong": 0.5, "psnr": pytest.approx(10 * math.log10(9 / 2))}
-    assert tasks.imputation_error(truth + 0.4, truth, mask, 4)["wrong"] == 0
+    assert metrics.imputation_error(truth + 0.4, truth, mask, 4)["wrong"] == 0
     with pytest.raises(ValueError, match="^imputation_error: mask must leave a value unknown; got none"):
-        tasks.imputation_error(images, truth, mask | True, 4)
+        metrics.imputation_error(images, truth, mask | True, 4)
 
 
 def test_a_trained_model_restores_stripes():
@@ -201,8 +200,8 @@ def test_a_trained_model_restores_stripes():
     known[:, :, 2:] = False
     for order in ("exact", "pseudo-gibbs"):
         found = genfast.inpaint(model, truth, known, order=order, steps=60)
-        assert tasks.imputation_error(found.images, truth, known, 2)["wrong"] < 0.15, order
-    for noise in (genfast.BitFlip(0.15), genfast.Gaussian(0.5)):
+        assert metrics.imputation_error(found.images, truth, known, 2)["wrong"] < 0.15, order
+    for noise in (genfast.BitFlipNoise(0.15), genfast.GaussianNoise(0.5)):
         noisy = noise.corrupt(truth, 2, seed=1)
         before = metrics.psnr(noise.picture(noisy, 2), truth, 2)
         for method in ("sample", "mean", "map"):
@@ -243,19 +242,19 @@ def test_bad_arguments_get_one_error(change, error, message):
         genfast.inpaint(model, **({"images": IMAGES, "mask": MASK} | change))
     if not change.keys() & {"order", "mask", "images"}:
         with pytest.raises(error, match=f"^denoise: {message}"):
-            genfast.denoise(model, IMAGES, genfast.BitFlip(0.1), **change)
+            genfast.denoise(model, IMAGES, genfast.BitFlipNoise(0.1), **change)
 
 
 def test_more_that_is_refused():
     model = TinyLatent(TinyConfig())
     with pytest.raises(ValueError, match="^denoise: method must be one of sample, mean, map; got 'best'"):
-        genfast.denoise(model, IMAGES, genfast.BitFlip(0.1), method="best")
+        genfast.denoise(model, IMAGES, genfast.BitFlipNoise(0.1), method="best")
     with pytest.raises(ValueError, match=r"^denoise: noisy must have shape .* got \(1, 2, 2\)"):
-        genfast.denoise(model, IMAGES[0], genfast.BitFlip(0.1))
-    with pytest.raises(TypeError, match="^Gaussian: noisy must be a float tensor"):
-        genfast.denoise(model, IMAGES, genfast.Gaussian(0.1))
+        genfast.denoise(model, IMAGES[0], genfast.BitFlipNoise(0.1))
+    with pytest.raises(TypeError, match="^GaussianNoise: noisy must be a float tensor"):
+        genfast.denoise(model, IMAGES, genfast.GaussianNoise(0.1))
     with pytest.raises(ValueError, match=r"^denoise: samples must lie in 1 \.\. 64; got 0"):
-        genfast.denoise(model, IMAGES, genfast.BitFlip(0.1), samples=0)
+        genfast.denoise(model, IMAGES, genfast.BitFlipNoise(0.1), samples=0)
     with pytest.raises(ValueError, match="^inpaint: method must be one of metropolis, pseudo-gibbs; got 'exact'"):
         tasks.impute(model, IMAGES, MASK, method="exact")
     with pytest.raises(ValueError, match="^inpaint: mask must be equal over the channels of a pixel"):
@@ -267,7 +266,7 @@ def test_more_that_is_refused():
     with pytest.raises(TypeError, match="^inpaint: model must be autoregressive.* or have Gaussian.* got VQVAE"):
         genfast.inpaint(codes, IMAGES, MASK)
     with pytest.raises(TypeError, match="^denoise: model must be autoregressive.* or have Gaussian.* got VQVAE"):
-        genfast.denoise(codes, IMAGES, genfast.BitFlip(0.1))
+        genfast.denoise(codes, IMAGES, genfast.BitFlipNoise(0.1))
     with pytest.raises(ValueError, match="^inpaint: order must be one of raster, exact; got 'pseudo-gibbs'"):
         images = torch.zeros(1, 1, 2, 3, dtype=torch.uint8)
         genfast.inpaint(autoregressive("pixelcnn binary"), images, images == 0, order="pseudo-gibbs")

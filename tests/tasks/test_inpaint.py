@@ -9,7 +9,7 @@ from genfast.models import build
 from genfast.tasks.chains.pixels import KINDS
 
 # Chains of a test.
-COUNTS = {"reference": 800, "torch": 800, "cpp": 6000}
+COUNTS = {"full_forward": 800, "torch": 800, "cpp": 6000}
 KNOWN = {2: {"before": [1]}, 4: {"before": [2, 3], "among": [1, 3], "around": [0, 3], "after": [0, 1]},
          6: {"before": [3, 4, 5], "among": [1, 4], "around": [0, 4, 5], "after": [0, 1, 2]}}  # fmt: skip
 

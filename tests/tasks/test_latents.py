@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation, Slerp
 from support.latents import TinyConfig, TinyLatent, every_image, label_of, tiny
 
 import genfast
-from genfast import tasks
-from genfast.engine.latents import is_latent
+from genfast import metrics, tasks
 from genfast.models import VQVAE, VQVAEConfig, build
+from genfast.tasks import is_latent
 
 
 def some_images(model, n, seed=0):
@@ -89,7 +89,7 @@ def test_interpolate_is_what_the_model_expects_of_the_path():
             found = tasks.interpolate(model, a, b, 4, kind=how, labels=label, batch_size=5)
             z = getattr(tasks, how)(*ends, torch.linspace(0, 1, 4)).flatten(0, 1)
             repeated = None if labels is None else labels.repeat_interleave(4)
-            expected = model.expected(model.decode(z, repeated)).unflatten(0, (3, 4)).detach()
+            expected = model.likelihood.expected(model.decode(z, repeated)).unflatten(0, (3, 4)).detach()
             torch.testing.assert_close(found, expected.float())
             from_latents = tasks.interpolate(model, *ends, 4, kind=how, labels=label)
             torch.testing.assert_close(from_latents, found)
@@ -120,7 +120,7 @@ def test_traverse_moves_one_latent_at_a_time_the_most_active_first():
     for k, which in enumerate(found.latents):
         z = mean[:2, None].repeat(1, 5, 1)
         z[:, :, which] = found.values
-        expected = model.expected(model.decode(z.flatten(0, 1))).detach().unflatten(0, (2, 5))
+        expected = model.likelihood.expected(model.decode(z.flatten(0, 1))).detach().unflatten(0, (2, 5))
         torch.testing.assert_close(found.images[:, k], expected)
     assert (found.images[:, -1].std(1) < 1e-6).all() and (found.images[:, 0].std(1) > 1e-3).any()
     fewer = tasks.traverse(model, images[:2], steps=5, span=2.0, reference=images, count=2)
@@ -207,18 +207,18 @@ def test_neighbours_vote():
     points = torch.tensor([[0.0], [1], [2], [10], [11], [12], [13]])
     labels = torch.tensor([0, 1, 1, 2, 3, 4, 2])
     queries, truth = torch.tensor([[0.0], [0.2], [12.6], [11.2]]), torch.tensor([0, 1, 2, 3])
-    assert tasks.neighbour_accuracy(points, labels, queries, truth, 1) == 0.75  # 0.2 is nearest to a 0
+    assert metrics.neighbour_accuracy(points, labels, queries, truth, 1) == 0.75  # 0.2 is nearest to a 0
     # The 3 nearest of 12.6 have labels 2, 4 and 3: of labels equally frequent the nearest wins.
-    assert tasks.neighbour_accuracy(points, labels, queries, truth, 3) == 0.75  # 0 is outvoted by two of 1
+    assert metrics.neighbour_accuracy(points, labels, queries, truth, 3) == 0.75  # 0 is outvoted by two of 1
 
 
 def test_a_linear_probe_reads_what_is_linear():
     z = torch.randn(400, 5)
     linear = (z[:, 0] - z[:, 1] > 0).long()
     parity = ((z[:, 0] > 0) ^ (z[:, 1] > 0)).long()
-    assert tasks.linear_probe(z[:300] * 1000, linear[:300], z[300:] * 1000, linear[300:]) > 0.95
-    assert tasks.linear_probe(z[:300], parity[:300], z[300:], parity[300:]) < 0.75
-    assert tasks.neighbour_accuracy(z[:300], linear[:300], z[300:], linear[300:], 5) > 0.75
+    assert metrics.linear_probe(z[:300] * 1000, linear[:300], z[300:] * 1000, linear[300:]) > 0.95
+    assert metrics.linear_probe(z[:300], parity[:300], z[300:], parity[300:]) < 0.75
+    assert metrics.neighbour_accuracy(z[:300], linear[:300], z[300:], linear[300:], 5) > 0.75
 
 
 # what is refused
@@ -254,12 +254,12 @@ IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
         (lambda m: tasks.embed(m, IMAGES, 0), ValueError, "embed: labels must be None for an unconditional model"),
         (lambda m: tasks.embed(m, IMAGES, batch_size=0), ValueError, "embed: batch_size must lie in 1"),
         (
-            lambda m: tasks.linear_probe(torch.zeros(2, 3), torch.zeros(3, dtype=int), torch.zeros(2, 3), IMAGES),
+            lambda m: metrics.linear_probe(torch.zeros(2, 3), torch.zeros(3, dtype=int), torch.zeros(2, 3), IMAGES),
             ValueError,
             r"linear_probe: training labels must be integers \[n\] with n=2, at least 1; got torch.int64 \(3,\)",
         ),
         (
-            lambda m: tasks.linear_probe(*[torch.zeros(2, 3), torch.zeros(2, dtype=int)] * 2),
+            lambda m: metrics.linear_probe(*[torch.zeros(2, 3), torch.zeros(2, dtype=int)] * 2),
             ValueError,
             "linear_probe: train_labels must be of two classes or more; got one",
         ),
@@ -292,7 +292,7 @@ def test_the_models_of_the_package(name, options):
     known[..., :2] = True
     filled = genfast.inpaint(model, images, known, steps=6, labels=labels)
     assert torch.equal(filled.images[..., :2], images[..., :2]) and filled.images.max() < model.config.levels
-    noise = genfast.Gaussian(0.3)
+    noise = genfast.GaussianNoise(0.3)
     noisy = noise.corrupt(images, model.config.levels)
     found = genfast.denoise(model, noisy, noise, method="mean", steps=6, labels=labels)
     assert found.images.shape == images.shape and set(found.acceptance) == {"posterior", "walk"}

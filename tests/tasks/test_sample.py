@@ -26,11 +26,12 @@ from torch.nn import functional as F
 import genfast
 from genfast.engine import engine as engines
 from genfast.engine.engine import Engine
+from genfast.likelihoods import Categorical
 from genfast.models import PixelCNN, PixelCNNConfig, build
 from genfast.nn import MaskedConv2d
 from genfast.testing import assert_matches
 
-COUNTS = {"reference": 4000, "torch": 4000, "cpp": 100_000}
+COUNTS = {"full_forward": 4000, "torch": 4000, "cpp": 100_000}
 needs_cpp = pytest.mark.skipif("cpp" not in BACKENDS, reason="needs the C++ core")
 
 
@@ -86,7 +87,7 @@ def test_known_values_are_kept_and_the_others_drawn_from_what_comes_before(name,
     c = model.config
     known = bits_known(c.height, c.width).expand(1, c.channels, -1, -1)
     truth = every[exact(model).argmax()][None]
-    terms = Engine(model, backend="reference").run(
+    terms = Engine(model, backend="full_forward").run(
         len(every), seed=0, given=every, known=torch.ones_like(every, dtype=torch.bool), labels=label,
         want=("log_probs",),
     ).log_probs  # fmt: skip
@@ -252,10 +253,10 @@ def test_explain_names_the_backend_and_the_reasons():
     assert str(explanation).startswith(f"sample: {BACKENDS[-1]}\n  not ")
     assert genfast.explain("sample", model, backend="torch").backend == "torch"
     doubled = genfast.explain(genfast.sample, copy.deepcopy(model).double())
-    assert doubled.backend == "reference" and "float64" in doubled.others["cpp"]
-    with pytest.raises(RuntimeError, match=r"got 'triton' \(.+\); can serve: .*reference"):
+    assert doubled.backend == "full_forward" and "float64" in doubled.others["cpp"]
+    with pytest.raises(RuntimeError, match=r"got 'triton' \(.+\); can serve: .*full_forward"):
         genfast.sample(model.double() if torch.cuda.is_available() else model, 1, backend="triton")
-    with pytest.raises(RuntimeError, match=r"got 'torch' \(computes in float32.*can serve: reference$"):
+    with pytest.raises(RuntimeError, match=r"got 'torch' \(computes in float32.*can serve: full_forward$"):
         genfast.sample(copy.deepcopy(model).double(), 1, backend="torch")
 
 
@@ -283,27 +284,37 @@ def test_what_cannot_be_run_pixel_by_pixel_is_named_and_still_sampled():
     torch.manual_seed(0)
     model = Pooled(PixelCNNConfig(height=3, width=2, levels=3, hidden=3, layers=1, head=4)).eval()
     explanation = genfast.explain(genfast.sample, model)
-    assert explanation.backend == "reference" and "sampl" in explanation.others["torch"]
+    assert explanation.backend == "full_forward" and "sampl" in explanation.others["torch"]
     images = genfast.sample(model, 3, seed=1)
-    assert torch.equal(images, genfast.sample(model, 3, seed=1, backend="reference"))
+    assert torch.equal(images, genfast.sample(model, 3, seed=1, backend="full_forward"))
     assert_matches(genfast.log_prob(model, images).float(), model.log_prob(images).detach(), atol=1e-5)
     with pytest.raises(RuntimeError, match="backend must be able to serve this model; got 'torch'"):
         genfast.sample(model, 3, backend="torch")
 
 
+class Ones(Categorical):
+    """Draws level 1 whatever the parameters are; no native engine knows it."""
+
+    case = None
+
+    def draw_levels(self, parameters, u, temperature, evidence=None):
+        return torch.ones(len(parameters), 1, dtype=torch.uint8)
+
+
 class Bright(PixelCNN):
     """Draws in a way of its own."""
 
-    def draw(self, logits, index, *, seed, first, temperature, element):
-        return torch.ones(len(logits), 1, 1, 1, dtype=torch.uint8)
+    @property
+    def likelihood(self):
+        return Ones(self.config.channels, self.config.levels)
 
 
-def test_a_model_with_its_own_draws_is_asked_for_them():
+def test_a_model_with_its_own_likelihood_is_drawn_by_it():
     model = Bright(PixelCNNConfig(height=2, width=2, levels=3, hidden=3, layers=1, head=4)).eval()
     assert (genfast.sample(model, 3) == 1).all()
     assert "Bright draws in its own way" in genfast.explain(genfast.sample, model).others["torch"]
-    with pytest.raises(ValueError, match="Bright draws in its own way; got evidence or log_probs"):
-        Engine(model).run(2, seed=0, want=("log_probs",))
+    drawn = Engine(model).run(2, seed=0, want=("log_probs",))
+    assert_matches(drawn.log_probs.flatten(1).sum(1).float(), model.log_prob(drawn.images).detach(), atol=1e-5)
 
 
 class Foreign(nn.Module):
@@ -367,7 +378,7 @@ WRONG = [
     ({"n": 1, "temperature": 0.0}, ValueError, "temperature must be positive and finite; got 0.0"),
     ({"n": 1, "temperature": "1"}, TypeError, "temperature must be a number; got str"),
     ({"n": 1, "batch_size": 0}, ValueError, "batch_size must lie in 1"),
-    ({"n": 1, "backend": "c"}, ValueError, "backend must be one of auto, cpp, triton, torch, reference; got 'c'"),
+    ({"n": 1, "backend": "c"}, ValueError, "backend must be one of auto, cpp, triton, torch, full_forward; got 'c'"),
     ({"n": 1, "labels": 0}, ValueError, "labels must be None for an unconditional model; got int"),
     ({"n": 1, "given": ZEROS}, ValueError, "given and mask must come together; got no mask"),
     ({"n": 1, "mask": NONE}, ValueError, "given and mask must come together; got no given"),
@@ -378,7 +389,7 @@ WRONG = [
     ({"n": 3, "given": ZEROS.expand(2, -1, -1, -1), "mask": NONE}, ValueError, r"n=3 or 1.*got \(2, 1, 4, 5\)"),
     ({"n": 1, "given": ZEROS, "mask": NONE.byte()}, TypeError, r"mask must be torch\.bool.*got torch\.uint8"),
     ({"n": 1, "given": ZEROS, "mask": NONE[0]}, ValueError, r"mask must have shape .*got \(1, 4, 5\)"),
-    ({"n": 1, "shape": (1, 4, 5)}, ValueError, "shape must be None for a pixelcnn"),
+    ({"n": 1, "shape": (1, 4, 5)}, ValueError, "shape must be None for a PixelCNN"),
 ]  # fmt: skip
 
 
@@ -386,7 +397,7 @@ WRONG = [
 def test_bad_arguments_get_one_error_before_any_work(arguments, error, message, monkeypatch):
     model = simple()
     monkeypatch.setattr(engines, "compile_program", None)
-    model.network = None
+    model.network = lambda x, labels: pytest.fail("the network was run")
     calls = [genfast.sample, genfast.stream]
     for call in calls:
         with pytest.raises(error, match=f"^(sample|stream): .*{message}"):

@@ -84,7 +84,7 @@ def test_other_settings_are_refused(tmp_path):
     model = tiny("pixelcnn binary")
     sample_shards(model, 30, tmp_path, shard=10)
     whole = files_of(tmp_path)
-    changes = ({"seed": 1}, {"first": 1}, {"temperature": 2.0}, {"shard": 15}, {"backend": "reference"})
+    changes = ({"seed": 1}, {"first": 1}, {"temperature": 2.0}, {"shard": 15}, {"backend": "full_forward"})
     for change in changes:
         with pytest.raises(ValueError, match=rf"expected the {next(iter(change))} of the samples that are there, "):
             sample_shards(model, 30, tmp_path, **({"shard": 10} | change))
@@ -165,7 +165,7 @@ def test_the_command_line(genfast, run, tmp_path):
     code, _, err = genfast(*command, "-n", 26, "--shard", 10, "--out", tmp_path / "f")
     assert code == 2 and "or another folder; got 26" in err and err.count("\n") == 1
     whole = np.concatenate([np.load(path)["images"] for path in sorted((tmp_path / "f").glob("*.npz"))])
-    for first, n, backend in ((0, 11, "auto"), (11, 14, "reference")):
+    for first, n, backend in ((0, 11, "auto"), (11, 14, "full_forward")):
         assert genfast(*command, "-n", n, "--first", first, "--backend", backend, "--out", tmp_path / "a.npz")[0] == 0
         assert np.array_equal(np.load(tmp_path / "a.npz")["images"], whole[first : first + n])
 
@@ -247,7 +247,8 @@ def test_a_bar_ends_at_its_total(genfast, run, images, tmp_path, monkeypatch, op
         totals.append(total)
         yield done.append
 
-    monkeypatch.setattr("genfast.cli.sampling.counter", counter)
+    monkeypatch.setattr("genfast.cli.sample.counter", counter)
+    monkeypatch.setattr("genfast.cli._engine.counter", counter)
     options = [*options, "--steps", 5, "-n", 5, "--data", images, "--split", "valid", "--out", tmp_path / "a.png"]
     assert genfast(options[0], run, *options[1:])[0] == 0
     assert totals == ([total] if total else []) and sum(done) == total

@@ -16,10 +16,12 @@ from genfast.cli import equilibrium as standing
 from genfast.cli import report
 from genfast.data import load
 from genfast.metrics import EquilibriumMonitor, mode_coverage
-from genfast.train import modes, quality, session
+from genfast.train import modes, quality
 from genfast.train.adversarial import fit_adversarial
 from genfast.train.config import AdversarialConfig
+from genfast.train.evaluate import _sample_quality
 from genfast.train.inputs import labels_in_shares
+from genfast.train.run_data import any_images
 from genfast.train.run_folder import clear_run
 
 TINY = ("--preset", "digits", "--steps", 6, "--features", 8, "--batch", 16, "--log-every", 2, "--device", "cpu")
@@ -229,6 +231,7 @@ def perfect(monkeypatch, module, data):
     monkeypatch.setattr(module, "draw", draw)
     for place in (standing, quality):
         monkeypatch.setattr(place, "run_classifier", lambda *_, **__: (Nearest(data), 1.0))
+    return draw
 
 
 def judged(monkeypatch, data, name, images):
@@ -252,15 +255,15 @@ def test_a_conditional_generator_is_asked_for_the_classes_in_their_shares(uneven
     """Of data with 97 images of one class and 3 of the other; a class as often as the other would be "collapsed"."""
     found = judged(monkeypatch, uneven, "projection-gan", 500)
     assert found.hit == 2 and found.kl < 1e-6
-    perfect(monkeypatch, session, uneven)
+    draw = perfect(monkeypatch, standing, uneven)
     model = models.build("projection-gan", channels=1, height=8, width=8, levels=uneven.levels, classes=2)
-    lines = list(session._sample_lines(model, uneven, uneven, ["classifier"], 0, "none"))
-    assert "classes: 2 of 2 in 1000 samples, KL of their histogram 0.0000" in lines, lines
-    assert any(line.startswith("asked for: 100.0 %") for line in lines)
+    classes = _sample_quality(model, uneven, uneven, ["classifier"], 0, "none", draw).classes
+    assert (classes.hit, classes.classes, classes.samples) == (2, 2, 1000) and classes.kl < 1e-4
+    assert classes.as_asked == 1
     monitor = EquilibriumMonitor()
     coverage = modes.ModeCoverage.__new__(modes.ModeCoverage)
     coverage.train, coverage.classifier = uneven, Nearest(uneven)
-    model.sample_images = lambda n, *, labels, **_: session.draw(model, n, seed=0, labels=labels)
+    model.sample_images = lambda n, *, labels, **_: draw(model, n, seed=0, labels=labels)
     coverage.look(model, monitor)
     assert monitor.record()["class_kl"] < 1e-3
 
@@ -286,12 +289,12 @@ def test_images_that_are_sorted_by_class_are_judged_as_any_others(by_class, monk
     assert by_class.labels[:1000].max() == 7
     found = judged(monkeypatch, by_class, "dcgan", 1000)
     assert found.hit == 10 and found.outside < 0.1
-    some = session.any_images(by_class, 200, seed=1)
+    some = any_images(by_class, 200, seed=1)
     assert len(some) == 200 and set(some.labels.tolist()) == set(range(10)) and some.name.endswith(", any 200")
     assert set(zip(map(bytes, some.images.flatten(1).numpy()), some.labels.tolist(), strict=True)) <= set(
         zip(map(bytes, by_class.images.flatten(1).numpy()), by_class.labels.tolist(), strict=True)
     )
-    assert session.any_images(by_class, None, seed=1) is by_class
+    assert any_images(by_class, None, seed=1) is by_class
 
 
 def test_evaluate_compares_samples_with_any_of_the_images(run, genfast, quick):

@@ -476,15 +476,14 @@ def test_a_missing_device_is_named(tmp_path):
 @pytest.mark.parametrize(("model", "name"), [(model, name) for model in PRESETS for name in PRESETS[model]])
 def test_presets_are_valid(model, name):
     recipe = PRESETS[model][name]
-    assert recipe.keys() <= {"data", "model", "train", "conditional"}
-    config_type(models.MODELS[model][0])(**recipe["train"])
+    config_type(models.MODELS[model][0])(**recipe.train)
     sizes = {"digits": (1, 8, 16), "mnist-binary": (1, 28, 2), "photos": (3, 32, 256)}
     sizes |= {"mnist": (1, 28, 256), "digit-outlines": (1, 32, 256), "photo-edges": (3, 64, 256)}
-    channels, side, levels = sizes.get(recipe["data"], (1, 4, 64))  # those of a vq-vae's codes
-    assert recipe["data"] in (*sizes, None)
+    channels, side, levels = sizes.get(recipe.data, (1, 4, 64))  # those of a vq-vae's codes
+    assert recipe.data in (*sizes, None)
     shape = {"channels": channels, "height": side, "width": side, "levels": levels}
-    classes = {"classes": 10} if recipe.get("conditional") else {}
-    models.MODELS[model][1](**recipe["model"], **shape, **classes)
+    classes = {"classes": 10} if recipe.conditional else {}
+    models.MODELS[model][1](**recipe.model, **shape, **classes)
 
 
 def test_presets_that_the_readme_names():

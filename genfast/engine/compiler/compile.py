@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,17 +18,18 @@ from genfast.engine.compiler.reader import Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, permuted
-from genfast.engine.full_forward import ORDERS, evaluating
+from genfast.engine.full_forward import check_foreign_spec, check_input_range, evaluating
 from genfast.engine.program import Program
-from genfast.models import Autoregressive
+from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
+from genfast.likelihoods import Likelihood, read_output
 
 
 def compile_program(model, *, shape=None, levels=None, input_range=None, head=None):
     """The pixel program of a model.
 
     Args:
-        model: a `genfast.models.Autoregressive`, which says all the rest itself; or any module whose forward takes
-            images, float [B, C, H, W], and returns the parameters of their conditionals.
+        model: an `Autoregressive` model, which states all the rest itself; or any module whose forward takes images,
+            float [B, C, H, W], and returns the parameters of their conditionals.
         shape: (C, H, W) of the images.
         levels: values of a channel, 2 to 256.
         input_range: (low, high): level 0 enters as low, the last level as high; (0, 1) if None.
@@ -42,77 +44,63 @@ def compile_program(model, *, shape=None, levels=None, input_range=None, head=No
         where a conditional depends on what is drawn later; ValueError for weights that are not finite, or arguments
         that do not fit.
     """
-    if isinstance(model, Autoregressive):
-        if (shape, levels, input_range, head) != (None,) * 4:
-            raise ValueError("compile_program: expected only the model, which knows shape, levels and head; got more")
-        settings = _own_settings(model)
-    else:
-        settings = _foreign_settings(shape, levels, input_range, head)
+    settings = _settings(model, shape, levels, input_range, head)
     _check_weights(model)
     graph, output = _read(model, settings)
-    draws = _outputs(graph, output, settings)
+    _outputs(graph, output, settings)
     simplify(graph)
     extents(graph)
+    draws = settings.likelihood.draws
     places = schedule(graph, draws)
     lowered = Lowering(graph, places, draws)
-    channels, height, width = settings["shape"]
-    low, high = settings["input_range"]
+    low, high = settings.input_range
     program = Program(
-        channels=channels,
-        height=height,
-        width=width,
-        levels=settings["levels"],
+        spec=settings.spec,
+        likelihood=settings.likelihood,
         columns=lowered.columns,
-        scale=(high - low) / (settings["levels"] - 1),
+        scale=(high - low) / (settings.spec.levels - 1),
         shift=low,
         image=lowered.buffer[graph.steps[0]],
         buffers=lowered.buffers,
         row=lowered.row,
         pixel=lowered.pixel,
-        head=settings["head"].partition("-")[0],
         parameters=lowered.parameters(),
-        classes=settings["classes"],
     )
     program.check()
-    if not isinstance(model, Autoregressive):
-        prove(program, model, settings["order"])
+    if settings.forward == "__call__":
+        prove(program, model, settings.order)
     return program
 
 
-def _own_settings(model):
-    c = model.config
-    head = "mixture" if model.draws == 1 and hasattr(c, "mixtures") else "categorical"
-    return {
-        "shape": (c.channels, c.height, c.width),
-        "levels": c.levels,
-        "input_range": (-1.0, 1.0),
-        "head": "bernoulli" if head == "categorical" and c.levels == 2 else head,
-        "classes": getattr(c, "classes", 0),
-        "forward": "network",
-    }
+@dataclass
+class Settings:
+    """What is known of a model before it is traced, and of its output afterwards.
+
+    Attributes:
+        spec: of the images.
+        input_range: (low, high), as which the lowest and the highest level enter.
+        forward: the name of the method that is traced.
+        head: how the output is to be read; None: as its shape says.
+        likelihood: of a model that states it, else that of the output.
+        order: (dims, features): how the dimensions of the output are permuted to [B, .., H, W], and which of its
+            features each parameter is.
+    """
+
+    spec: ImageSpec
+    input_range: tuple[float, float]
+    forward: str
+    head: str | None = None
+    likelihood: Likelihood | None = None
+    order: tuple[list[int], np.ndarray] | None = None
 
 
-def _foreign_settings(shape, levels, input_range, head):
-    if shape is None or levels is None:
-        raise ValueError(f"compile_program: shape=(C, H, W) and levels must be given; got {shape} and {levels}")
-    shape = tuple(shape)
-    if len(shape) != 3 or any(type(n) is not int or n < 1 for n in shape):
-        raise ValueError(f"compile_program: shape must be (C, H, W), each at least 1; got {shape}")
-    if type(levels) is not int or not 2 <= levels <= 256:
-        raise ValueError(f"compile_program: levels must be an int in 2 .. 256; got {levels!r}")
-    low, high = (0.0, 1.0) if input_range is None else map(float, input_range)
-    if not (np.isfinite([low, high]).all() and low != high):
-        raise ValueError(f"compile_program: input_range must be two different numbers; got {input_range}")
-    if head is not None and head not in ORDERS:
-        raise ValueError(f"compile_program: head must be one of {', '.join(ORDERS)}; got {head!r}")
-    return {
-        "shape": shape,
-        "levels": levels,
-        "input_range": (low, high),
-        "head": head,
-        "classes": 0,
-        "forward": "__call__",
-    }
+def _settings(model, shape, levels, input_range, head):
+    if not isinstance(model, Autoregressive):
+        spec = check_foreign_spec("compile_program", model, shape, levels)
+        return Settings(spec, check_input_range("compile_program", input_range), "__call__", head)
+    if (shape, levels, input_range, head) != (None,) * 4:
+        raise ValueError("compile_program: expected only the model, which knows shape, levels and head; got more")
+    return Settings(model.spec, (-1.0, 1.0), "network", likelihood=model.likelihood)
 
 
 def _check_weights(model):
@@ -144,15 +132,15 @@ class _Network(nn.Module):
 
 def _read(model, settings):
     """Graph of a model, and the value that it returns."""
-    classes = settings["classes"]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    x = torch.rand(classes or 2, *settings["shape"], device=device)
+    classes, shape = settings.spec.classes, settings.spec.shape
+    device = device_of(model)
+    x = torch.rand(classes or 2, *shape, device=device)
     arguments = (x, torch.arange(classes, device=device)) if classes else (x,)
-    if settings["forward"] == "network" and not classes:
+    if settings.forward == "network" and not classes:
         arguments = (x, None)
     with evaluating(model), torch.no_grad(), backends.capturing():
-        reader = Reader(settings["shape"], arguments)
-        traced, given = _trace(model, settings["forward"], arguments, reader.user)
+        reader = Reader(shape, arguments)
+        traced, given = _trace(model, settings.forward, arguments, reader.user)
         return reader.run(traced, given)
 
 
@@ -176,9 +164,8 @@ def _trace(model, forward, arguments, user):
 
 
 def _outputs(graph, output, settings):
-    """Set the outputs of a graph, one for each draw; returns how many."""
-    codes = _draws(output, settings)
-    for draw in codes:
+    """Set the outputs of a graph, one for each draw."""
+    for draw in _draws(output, settings):
         index, feature = graph.split(draw)
         if not (index == index[0]).all():
             # An exact copy: one product by one, the others by zero.
@@ -188,7 +175,6 @@ def _outputs(graph, output, settings):
             index, feature = graph.split(draw)
         graph.outputs.append(Operand(graph.view(index[0]), feature))
     prune(graph)
-    return len(codes)
 
 
 class _At:
@@ -197,46 +183,18 @@ class _At:
 
 
 def _draws(output, settings):
-    """Codes of the parameters of each draw."""
-    (channels, height, width), levels = settings["shape"], settings["levels"]
-    expected = f"[B, .., H, W] with H={height}, W={width}"
-    if {BATCH, ROW, COLUMN} - set(output.dims) or (output.size[ROW], output.size[COLUMN]) != (height, width):
+    """Codes of the parameters of each draw, a list of int64 arrays."""
+    spec = settings.spec
+    expected = f"[B, .., H, W] with H={spec.height}, W={spec.width}"
+    if {BATCH, ROW, COLUMN} - set(output.dims) or (output.size[ROW], output.size[COLUMN]) != (spec.height, spec.width):
         raise NotIncremental(f"sample: the model must return {expected}; got {output.shape}")
     space = [output.dims.index(name) for name in (ROW, COLUMN)]
     features = [i for i, name in enumerate(output.dims) if name == FEATURE]
     ordered = permuted(output, [output.dims.index(BATCH), *features, *space])
-    codes, sizes = ordered.codes.reshape(-1), [n for n in ordered.codes.shape if n > 1]
-    head = settings["head"] or _head(sizes, len(codes), channels, levels, output.shape)
-    settings["head"] = head
-    index = np.arange(len(codes))
-    if head == "categorical-levels-first":
-        index = index.reshape(levels, channels).T.reshape(-1)
-    settings["order"] = [output.dims.index(BATCH), *features, *space], index
-    count = {"bernoulli": channels, "mixture": len(codes)}.get(head, channels * levels)
-    if len(codes) != count or (head == "bernoulli" and levels != 2):
-        raise ValueError(f"compile_program: the output must fit head={head!r} and {levels} levels; got {output.shape}")
-    if head == "mixture":
-        per = {1: 3, 3: 10}.get(channels)
-        if per is None or len(codes) % per:
-            raise ValueError(f"compile_program: a mixture must have 3K or 10K features; got {output.shape}")
-        return [codes]
-    return list(codes[index].reshape(channels, -1))
-
-
-def _head(sizes, count, channels, levels, shape):
-    """The head that the sizes of the output tell."""
-    if levels == 2 and count == channels:
-        return "bernoulli"
-    if count == channels * levels:
-        if channels == 1 or (sizes == [channels, levels] and channels != levels):
-            return "categorical"
-        if sizes == [levels, channels] and channels != levels:
-            return "categorical-levels-first"
-        raise ValueError(
-            "compile_program: head must say how the output is ordered, 'categorical' for [C, L] or "
-            f"'categorical-levels-first' for [L, C]; got None with C={channels}, L={levels} and output {shape}"
-        )
-    raise ValueError(
-        f"compile_program: the output must hold a logit for each of {levels} levels and {channels} channels "
-        f"(for two levels, one for level 1); got {shape}"
-    )
+    codes, index = ordered.codes.reshape(-1), np.arange(ordered.codes.size)
+    if settings.likelihood is None:
+        reading = read_output("compile_program", ordered.codes.shape, spec.channels, spec.levels, settings.head)
+        settings.likelihood, index = reading.likelihood, reading.index
+    settings.order = [output.dims.index(BATCH), *features, *space], index
+    ends = np.cumsum(settings.likelihood.counts)
+    return np.split(codes[index], ends[:-1])

@@ -5,6 +5,7 @@ import torch
 from genfast.engine import eager
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 from genfast.engine.full_forward import evaluating
+from genfast.engine.request import SampleRequest
 
 TOLERANCE = 1e-4  # of the largest output
 IMAGES, PLACES = 2, 16
@@ -22,15 +23,15 @@ def prove(program, model, order):
 
 
 def _prove(program, model, order):
-    shape = program.channels, program.height, program.width
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, program.levels, (IMAGES, *shape), generator=generator, dtype=torch.uint8)
+    spec, generator = program.spec, torch.Generator().manual_seed(0)
+    images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=torch.uint8)
     expected = _forward(program, model, order, images)
     again = _forward(program, model, order, images)
     if not expected.isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
     known = torch.ones(images.shape, dtype=torch.bool)
-    got = eager.run(program, IMAGES, seed=0, given=images, known=known, want=("parameters",)).parameters
+    request = SampleRequest(IMAGES, given=images, known=known, want=("parameters",))
+    got = eager.run(program, request).parameters
     scale = float(expected.abs().max()) or 1.0
     error = max(float((got - output).abs().max()) for output in (expected, again)) / scale
     if not error <= TOLERANCE:
@@ -39,31 +40,31 @@ def _prove(program, model, order):
             f"difference of {error:.1e}: does forward depend on anything but its input and its weights?"
         )
     counts = [read.count for read in program.parameters]
-    _perturb(program, counts, lambda batch: _forward(program, model, order, batch), generator)
+    _perturb(spec, counts, lambda batch: _forward(program, model, order, batch), generator)
 
 
 def check_causal(network):
     """Raise NotCausal if an output of a `FullForward` moves with a value that is drawn later, on a random image."""
     generator = torch.Generator().manual_seed(0)
-    _perturb(network, network.counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
+    counts = network.likelihood.counts
+    _perturb(network.spec, counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
 
 
-def _perturb(images, counts, forward, generator):
+def _perturb(spec, counts, forward, generator):
     """Change an image from some value on: no output up to that value may move.
 
-    Args: images, what has channels, height, width, levels and draws; counts, of the parameters of each draw; forward,
-        of levels [B, C, H, W] to the parameters [B, P, H, W].
+    Args: spec, of the images; counts, of the parameters of each draw; forward, of levels [B, C, H, W] to the
+        parameters [B, P, H, W].
     """
-    channels, width, pixels = images.channels, images.width, images.height * images.width
-    shape = images.channels, images.height, images.width
+    channels, width, pixels = spec.channels, spec.width, spec.height * spec.width
     values = torch.randperm(pixels * channels, generator=generator)[:PLACES].tolist()
-    image = torch.randint(0, images.levels, shape, generator=generator, dtype=torch.uint8)
+    image = torch.randint(0, spec.levels, spec.shape, generator=generator, dtype=torch.uint8)
     unchanged = image.repeat(len(values), 1, 1, 1)
     changed = unchanged.clone()
     for one, value in zip(changed, values):
         flat = one.flatten(1).T.flatten()
-        other = torch.randint(1, images.levels, flat[value:].shape, generator=generator) + flat[value:]
-        flat[value:] = (other % images.levels).to(torch.uint8)
+        other = torch.randint(1, spec.levels, flat[value:].shape, generator=generator) + flat[value:]
+        flat[value:] = (other % spec.levels).to(torch.uint8)
         one.copy_(flat.view(pixels, channels).T.view_as(one))
     before, after = forward(unchanged), forward(changed)
     moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)

@@ -19,13 +19,17 @@ Without the decisions of 1, and without 2, it is pseudo-Gibbs (Rezende et al. 20
 limit is another distribution unless q is the exact posterior: it is how every chain begins.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from genfast import ops
-from genfast.random.philox import philox4x32, uniform
-from genfast.tasks.noise import FIRST
+from genfast.engine.protocols import LatentModel
+from genfast.random import philox4x32, uniform
+from genfast.random.streams import NOISE, SEED_IMAGE_HALF
 
 KINDS = ("posterior", "walk")
 # The walk's factors, from small to large, all equally likely on a logarithmic scale.
@@ -36,27 +40,26 @@ WARM_UP = 20
 PURPOSES = POSTERIOR, PROPOSAL, WALK, VALUES, CHOICES = range(5)
 # Steps whose seeds are made at once: one by one they would take longer than the images of a small model.
 AHEAD = 64
-_LOW = 0xFFFFFFFF
 
 
 class Known:
     """The evidence of values that are known exactly: `images` uint8 where `known`, both [n, C, H, W]."""
 
-    def __init__(self, model, network, images, known):
-        self.model, self.images, self.known = model, images, known
-        self.rounds = network.head == "gaussian"
+    def __init__(self, model: LatentModel, images: Tensor, known: Tensor) -> None:
+        self.likelihood, self.images, self.known = model.likelihood, images, known
+        self.rounds = model.likelihood.is_density
 
-    def start(self, seed, first):
+    def start(self, seed: int, first: int) -> Tensor | None:
         """Images to begin with: what is unknown, drawn from the model."""
         return None
 
-    def log_evidence(self, parameters, x):
+    def log_evidence(self, parameters: Tensor, x: Tensor) -> Tensor:
         """log G of each image: [n]."""
-        return -self.model.nll(self.images, parameters, self.known)
+        return -self.likelihood.nll(self.images, parameters, self.known)
 
-    def draw(self, parameters, x, seed, first):
+    def draw(self, parameters: Tensor, x: Tensor | None, seed: int, first: int) -> Tensor:
         """Images drawn from p(x | z) g(x)."""
-        return torch.where(self.known, self.images, self.model.draw(parameters, seed, first))
+        return torch.where(self.known, self.images, self.likelihood.draw(parameters, seed, first))
 
 
 class Noisy:
@@ -68,66 +71,44 @@ class Noisy:
 
     rounds = False
 
-    def __init__(self, model, network, evidence):
-        self.model, self.network, self.log_g = model, network, evidence
+    def __init__(self, model: LatentModel, evidence: Tensor) -> None:
+        self.likelihood, self.log_g = model.likelihood, evidence
 
-    def start(self, seed, first):
+    def start(self, seed: int, first: int) -> Tensor | None:
         """Images to begin with: the likeliest level of each value."""
         return self.log_g.argmax(-1).to(torch.uint8)
 
-    def log_evidence(self, parameters, x):
-        if self.network.coupled:
-            return -self.model.nll(x, parameters)
-        return (self._log_levels(parameters) + self.log_g).logsumexp(-1).double().flatten(1).sum(1)
+    def log_evidence(self, parameters: Tensor, x: Tensor) -> Tensor:
+        if self.likelihood.couples_channels:
+            return -self.likelihood.nll(x, parameters)
+        return (self.likelihood.log_levels(parameters) + self.log_g).logsumexp(-1).double().flatten(1).sum(1)
 
-    def draw(self, parameters, x, seed, first):
+    def draw(self, parameters: Tensor, x: Tensor | None, seed: int, first: int) -> Tensor:
         image = first + torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
         _, channels, height, width = x.shape
         place = torch.arange(channels * height * width, device=x.device).view(height, width, channels).permute(2, 0, 1)
-        if self.network.coupled:
-            proposed = self.model.draw(parameters, seed, first)
+        if self.likelihood.couples_channels:
+            proposed = self.likelihood.draw(parameters, seed, first)
             ratio = (self._g(proposed) - self._g(x)).sum(1, keepdim=True)
-            u = uniform(seed, image, place[:1], FIRST)
+            u = uniform(seed, image, place[:1], NOISE)
             return torch.where((u + 2**-25).log() < ratio, proposed, x)
         u = uniform(seed, image, place)
         beyond = self.levels(parameters).double().cumsum(-1) <= u[..., None]
-        return beyond.sum(-1).clamp(max=self.network.levels - 1).to(torch.uint8)
+        return beyond.sum(-1).clamp(max=self.likelihood.levels - 1).to(torch.uint8)
 
-    def levels(self, parameters):
+    def levels(self, parameters: Tensor) -> Tensor:
         """The probability of each level given z and what was observed: [n, C, H, W, L]."""
-        return (self._log_levels(parameters) + self.log_g).softmax(-1)
+        return (self.likelihood.log_levels(parameters) + self.log_g).softmax(-1)
 
     def _g(self, x):
         return self.log_g.gather(-1, x[..., None].long())[..., 0].double()
-
-    def _log_levels(self, parameters):
-        return log_levels(self.model, parameters, self.network)
-
-
-def log_levels(model, parameters, network):
-    """log p(x_i = l | z) of every value and level, float [n, C, H, W, L], of channels that are independent given z.
-
-    Each pixel is given to `model.nll` as an image of one pixel, with one level after the other.
-    """
-    n, _, height, width = parameters.shape
-    pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
-    found = []
-    for channel in range(network.channels):
-        x = torch.zeros(len(pixels), network.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
-        weight = torch.zeros_like(x, dtype=torch.bool)
-        weight[:, channel] = True
-        weight = weight if network.channels > 1 else None
-        for level in range(network.levels):
-            found.append(-model.nll(x.fill_(level), pixels, weight))
-    shape = network.channels, network.levels, n, height, width
-    return torch.stack(found).view(shape).permute(2, 0, 3, 4, 1)
 
 
 class LatentChains:
     """One chain for each image of a batch.
 
     Args:
-        model, network: the model, and its `Description`.
+        model: `LatentModel`.
         evidence: `Known` or `Noisy`.
         n: images.
         seed, first: of the random numbers; image b has those of (seed, first + b).
@@ -141,22 +122,33 @@ class LatentChains:
     """
 
     def __init__(
-        self, model, network, evidence, n, *, seed, first=0, labels=None, chain=0, exact=True, warm_up=WARM_UP
-    ):  # fmt: skip
-        self.model, self.evidence, self.labels = model, evidence, labels
+        self,
+        model: LatentModel,
+        evidence: Known | Noisy,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        labels: Tensor | None = None,
+        chain: int = 0,
+        exact: bool = True,
+        warm_up: int = WARM_UP,
+    ) -> None:
+        self.model, self.likelihood, self.evidence, self.labels = model, model.likelihood, evidence, labels
         self.seed, self.first, self.chain, self.exact, self.warm_up = seed, first, chain, exact, warm_up
-        self.indices = first + torch.arange(n, device=network.device)
+        weight = next(model.parameters())
+        self.indices = first + torch.arange(n, device=weight.device)
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
-        self.ahead = None
+        self.ahead: tuple[int, list[list[int]]] | None = None
         self.x = evidence.start(seed, first)
         if self.x is None:
-            prior = torch.zeros(n, network.latents, device=network.device, dtype=next(model.parameters()).dtype)
+            prior = torch.zeros(n, model.latent_size, device=weight.device, dtype=weight.dtype)
             parameters = model.decode(self._normal(prior, prior, 0, WALK), labels)
             self.x = evidence.draw(parameters, None, self._seed(0, PROPOSAL), first)
         self._move_to_posterior(0)
         self._draw(0)
 
-    def step(self, number):
+    def step(self, number: int) -> None:
         """One step of every chain; `number` is 1, 2, ..."""
         if not self.exact or number <= self.warm_up:
             self._move_to_posterior(number)
@@ -183,7 +175,9 @@ class LatentChains:
             mean, log_variance = self.model.encode(x, self.labels)
             gain = self.evidence.log_evidence(parameters, x) - self.evidence.log_evidence(self.parameters, self.x)
         else:
-            gain = self.model.nll(self.x, self.parameters).double() - self.model.nll(self.x, parameters).double()
+            gain = (
+                self.likelihood.nll(self.x, self.parameters).double() - self.likelihood.nll(self.x, parameters).double()
+            )
         back = ops.gaussian_nll(self.z, mean, log_variance).double()
         ratio = _log_prior(z) - _log_prior(self.z) + gain + there - back
         self._decide(0, z, parameters, ratio, decision)
@@ -218,13 +212,15 @@ class LatentChains:
         return self.ahead[1][number - begin][purpose]
 
 
-def step_seeds(seed, chain, begin, count):
+def step_seeds(seed: int, chain: int, begin: int, count: int) -> list[list[int]]:
     """The seeds of `count` steps from number `begin` on, one for each of `PURPOSES`: lists of ints of 64 bits.
 
     They are two words of Philox at a counter that no image has.
     """
     steps, purposes = begin + torch.arange(count)[:, None], chain * 8 + torch.tensor(PURPOSES)
-    low, high, _, _ = philox4x32((steps, purposes, _LOW, _LOW), (seed & _LOW, seed >> 32))
+    low, high, _, _ = philox4x32(
+        (steps, purposes, SEED_IMAGE_HALF, SEED_IMAGE_HALF), (seed & SEED_IMAGE_HALF, seed >> 32)
+    )
     pairs = zip(low.tolist(), high.tolist())
     return [[a | b << 32 for a, b in zip(*pair)] for pair in pairs]
 
@@ -233,6 +229,6 @@ def _log_prior(z):
     return -(z.double().square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
 
 
-def rates(accepted, proposed):
+def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
     """Acceptance by kind of proposal, of the kinds that were made: a dict of floats."""
     return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

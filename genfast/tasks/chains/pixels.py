@@ -14,17 +14,21 @@ A mixture of logistics has no sum over levels at hand: it proposes from p alone,
 place of Z_i(x'_<i) / Z_i(x_<i).
 """
 
-import torch
+from __future__ import annotations
 
-from genfast.random.philox import uniform
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from genfast.engine.engine import Engine
+from genfast.engine.request import SampleRequest
+from genfast.random import uniform
+from genfast.random.streams import CHAIN_ELEMENT, NUMBERS_OF_A_STEP, chain_draw
 
 KINDS = ("all", "window", "pixel")
 # How often a block is all unknown values, or those of a square window, or else of one pixel.
 SHARES = (0.1, 0.45)
-# Chains of one image, and steps of one chain, have numbers of their own: draw = chain * MOST_STEPS + step.
-MOST_CHAINS, MOST_STEPS = 64, 2**24
-# Elements that no pixel has, from this one on: what chooses a block (its kind, place, side, offset) and decides on it.
-ELEMENT, NUMBERS = 2**32 - 5, 5
 # Steps whose random numbers are made at once: those of one step alone would take longer than a small model's images.
 AHEAD = 32
 
@@ -34,30 +38,31 @@ class Chains:
 
     Args:
         engine: `Engine`.
-        given, known: uint8 and bool [n, C, H, W].
-        seed, first: of the random numbers; image b has those of (seed, first + b).
-        labels: int64 [n] or None.
-        evidence: float32 [n, C, H, W, L], log g, or None.
+        request: of the images: what is given and known, and the evidence log g or None; image b has the random numbers
+            of (seed, first + b).
         chain: which of several chains of an image.
 
     Attributes: images, uint8 [n, C, H, W], the present state; accepted and proposed, blocks of each of `KINDS`.
     """
 
-    def __init__(self, engine, given, known, *, seed, first=0, labels=None, evidence=None, chain=0):
-        self.engine, self.unknown, self.evidence = engine, ~known, evidence
-        self.seed, self.first, self.labels, self.chain = seed, first, labels, chain
-        self.indices = first + torch.arange(len(given), device=given.device)
-        self.by_prior = evidence is not None and engine.network.head == "mixture"
-        self.ahead = None
+    def __init__(self, engine: Engine, request: SampleRequest, chain: int = 0) -> None:
+        self.engine, self.request, self.chain = engine, request, chain
+        given, known, self.evidence = request.given, request.known, request.evidence
+        self.unknown = ~known
+        self.indices = request.first + torch.arange(request.n, device=given.device)
+        self.by_prior = self.evidence is not None and not engine.network.likelihood.takes_evidence
+        if self.by_prior:
+            self.request = replace(request, evidence=None)
+        self.ahead: tuple[int, Tensor] | None = None
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
         if self.by_prior:
             # A draw from the prior alone would begin far from what was observed.
-            given = torch.where(known, given, evidence.argmax(-1).to(torch.uint8))
+            given = torch.where(known, given, self.evidence.argmax(-1).to(torch.uint8))
             known = torch.ones_like(known)
         self.images, self.log_probs, self.weights = self._propose(given, known, 0)
-        self.moving = self._before_known() if evidence is None else self.unknown.flatten(1).any(1)
+        self.moving = self._before_known() if self.evidence is None else self.unknown.flatten(1).any(1)
 
-    def step(self, number):
+    def step(self, number: int) -> None:
         """Propose a block for every image, and take it or not; `number` is 1, 2, ..."""
         *choice, decision = self._uniforms(number)
         block, kind = self._block(*choice)
@@ -74,25 +79,22 @@ class Chains:
 
     def _propose(self, given, known, number):
         """Images, and the maps [n, draws, H, W] of log p and of what stands inside a block."""
-        evidence = None if self.by_prior else self.evidence
-        want = ("log_probs",) if evidence is None else ("log_probs", "log_evidence")
-        drawn = self.engine._run(
-            len(given), seed=self.seed, first=self.first, labels=self.labels, given=given, known=known,
-            evidence=evidence, draw=self.chain * MOST_STEPS + number, want=want,
-        )  # fmt: skip
+        want = ("log_probs",) if self.request.evidence is None else ("log_probs", "log_evidence")
+        draw = chain_draw(self.chain, number)
+        drawn = self.engine.execute(replace(self.request, given=given, known=known, draw=draw, want=want))
         # Two levels of probability zero are equally likely, which -inf - -inf is not.
         log_probs = drawn.log_probs.nan_to_num(neginf=-1e30)
         if self.by_prior:
             weights = self.evidence.gather(-1, drawn.images[..., None].long())[..., 0].double().sum(1, keepdim=True)
         else:
-            weights = torch.zeros_like(log_probs) if evidence is None else drawn.log_evidence
+            weights = torch.zeros_like(log_probs) if self.evidence is None else drawn.log_evidence
         return drawn.images, log_probs, weights
 
     def _before_known(self):
         """Which images have an unknown value before a known one: the others are drawn exactly by one proposal."""
         unknown = self.unknown.permute(0, 2, 3, 1).flatten(1)
-        if self.engine.network.head == "mixture":
-            unknown = unknown[:, :: self.unknown.shape[1]]
+        likelihood = self.engine.network.likelihood
+        unknown = unknown[:, :: likelihood.channels // likelihood.draws]
         return (unknown[:, :-1] & ~unknown[:, 1:]).any(1)
 
     def _block(self, u, place, size, shift):
@@ -113,15 +115,15 @@ class Chains:
         return self.unknown & window[:, None], kind
 
     def _uniforms(self, number):
-        """The random numbers of a step beside those of the engine: float64 [NUMBERS, n]."""
+        """The random numbers of a step beside those of the engine: float64 [5, n]."""
         begin = number - number % AHEAD
         if self.ahead is None or self.ahead[0] != begin:
-            steps = self.chain * MOST_STEPS + begin + torch.arange(AHEAD, device=self.indices.device)
-            elements = ELEMENT + torch.arange(NUMBERS, device=self.indices.device)
-            self.ahead = begin, uniform(self.seed, self.indices, elements[:, None], steps[:, None, None])
+            steps = chain_draw(self.chain, begin) + torch.arange(AHEAD, device=self.indices.device)
+            elements = CHAIN_ELEMENT + torch.arange(NUMBERS_OF_A_STEP, device=self.indices.device)
+            self.ahead = begin, uniform(self.request.seed, self.indices, elements[:, None], steps[:, None, None])
         return self.ahead[1][number - begin]
 
 
-def rates(accepted, proposed):
+def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
     """Acceptance by kind of block, of the kinds that were proposed: a dict of floats."""
     return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

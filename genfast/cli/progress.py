@@ -1,7 +1,16 @@
 """Progress bars: on a terminal, and nothing elsewhere."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genfast.tasks import stream
 
 try:
     from tqdm import tqdm
@@ -12,7 +21,7 @@ except ImportError:
 SHOWN = {"train": "train_nats", "valid": "valid_nats", "D": "discriminator_loss", "G": "generator_loss"}
 
 
-def track(parts, unit):
+def track(parts: list[Any], unit: str) -> Iterable[Any]:
     """The same parts, one by one, with a bar that counts them."""
     if tqdm is None or len(parts) < 2:
         return parts
@@ -20,7 +29,7 @@ def track(parts, unit):
 
 
 @contextmanager
-def counter(total, unit):
+def counter(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     """A function that moves a bar of `total` units by how many it is given."""
     if tqdm is None:
         yield lambda count: None
@@ -30,7 +39,7 @@ def counter(total, unit):
 
 
 @contextmanager
-def progress_bar(total, done=0):
+def progress_bar(total: int, done: int = 0) -> Iterator[Callable[[dict[str, Any]], None] | None]:
     """A function of a run's records that moves a bar of its steps."""
     if tqdm is None:
         yield None
@@ -46,3 +55,13 @@ def progress_bar(total, done=0):
             bar.set_postfix(shown)
 
         yield progress
+
+
+def draw(model: nn.Module, count: int, *, batch_size: int | None = None, **settings: Any) -> Tensor:
+    """The images of `genfast.sample(model, count, ...)`, on the CPU, while a progress bar counts them."""
+    parts = []
+    with counter(count, "image") as progress:
+        for part in stream(model, count, batch_size=batch_size, **settings):
+            parts.append(part.cpu())
+            progress(len(part))
+    return torch.cat(parts)

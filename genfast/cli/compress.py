@@ -1,0 +1,54 @@
+"""`genfast compress`: images to a small file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from genfast import metrics
+from genfast.cli._codes import open_code_model
+from genfast.cli._command import command
+from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, warn
+from genfast.data.folder import read_images
+from genfast.io import writable_folder, write_bytes
+from genfast.metrics.rate_distortion import table
+from genfast.tasks import compress
+from genfast.train.inputs import check
+from genfast.train.run_data import data_of, held_out_data
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    text = "image files of one size, any size; without them, held-out images of the data"
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the compressed file, of all images")
+    add_data(parser)
+    add_split(parser)
+    parser.add_argument("-n", type=positive_int, help="held-out images, the first ones (all)")
+    add_device(parser)
+
+
+@command("compress", "images to a small file by a vq-vae's codes, beside JPEG", options)
+def run(args: argparse.Namespace) -> None:
+    path = Path(args.out)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
+    writable_folder(path.parent)
+    model = open_code_model(args)
+    levels, images = model.spec.levels, _images(args, model)
+    data = compress(model, images)
+    write_bytes(path, data)
+    print(f"{path}: {len(images)} images of {images.shape[3]}x{images.shape[2]}, {levels} levels, {len(data)} bytes")
+    for line in table(metrics.rate_distortion(model, images)):
+        print(line)
+
+
+def _images(args, model):
+    """The images of the files, or the first held-out ones: uint8 [N, C, H, W]."""
+    if args.images:
+        if args.data or args.split or args.n:
+            raise ValueError("compress: expected image files, or options of held-out images; got both")
+        return read_images(args.images, model.spec.channels, model.spec.levels)
+    data = held_out_data(data_of(args.target, data_options(args)), args.split, warn)
+    check(model, data)
+    return data.images[: args.n]

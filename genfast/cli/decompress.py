@@ -1,0 +1,50 @@
+"""`genfast decompress`: images from a compressed file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from genfast.cli._codes import open_code_model
+from genfast.cli._command import command
+from genfast.cli.options import add_device, add_target
+from genfast.data.grid import brightness, png, writer
+from genfast.io import writable_folder, write_bytes
+from genfast.tasks import decompress
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    parser.add_argument("file", metavar="FILE", help="what genfast compress wrote, by the same model")
+    text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
+    parser.add_argument("--out", required=True, metavar="OUT", help=text)
+    add_device(parser)
+
+
+@command("decompress", "images from such a file", options)
+def run(args: argparse.Namespace) -> None:
+    path = Path(args.out)
+    is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
+    write = None if is_folder else writer(path)
+    model = open_code_model(args)
+    try:
+        images = decompress(model, Path(args.file).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{args.file}: {error}") from None
+    levels = model.spec.levels
+    if is_folder:
+        writable_folder(path)
+        for index, image in enumerate(_pictures(images, levels)):
+            write_bytes(path / f"image-{index:05d}.png", png(image))
+    elif len(images) == 1 and path.suffix.lower() == ".png":
+        write_bytes(path, png(_pictures(images, levels)[0]))
+    else:
+        write(images, levels)
+    print(f"{path}: {len(images)} images of {images.shape[3]}x{images.shape[2]}")
+
+
+def _pictures(images, levels):
+    """Arrays [H, W, C] of 0..255."""
+    return [np.ascontiguousarray(image) for image in brightness(images, levels).numpy().transpose(0, 2, 3, 1)]

@@ -1,0 +1,77 @@
+"""`genfast evaluate`: likelihood of held-out images, or quality of samples, beside yardsticks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from genfast import metrics
+from genfast.cli._command import command
+from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, warn
+from genfast.cli.progress import draw, track
+from genfast.train.evaluate import Evaluation, evaluate
+from genfast.train.quality import SampleQuality
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    add_data(parser)
+    add_split(parser)
+    add = parser.add_argument
+    add("--batch", type=positive_int, default=250, help="images per batch (250)")
+    add_device(parser)
+    add("--images", type=positive_int, help="only so many images: the first, of a GAN any (all)", metavar="N")
+    text = "importance samples of each image, for models with latents (5000)"
+    add("--samples", type=positive_int, default=5000, help=text)
+    add("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")
+    text = "of a GAN's samples: classifier, pixels, or REAL.npz GENERATED.npz (a classifier, where there are labels)"
+    add("--features", nargs="+", metavar="FEATURES", help=text)
+
+
+@command("evaluate", "likelihood of held-out images, beside yardsticks", options)
+def run(args: argparse.Namespace) -> None:
+    settings = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
+    where = args.target, data_options(args), args.split, args.batch, args.device
+    for line in lines(evaluate(*where, draw=draw, track=track, tell=warn, **settings)):
+        print(line)
+
+
+def lines(found: Evaluation) -> Iterator[str]:
+    """An evaluation as lines of text."""
+    yield f"{found.data}: {found.images} images"
+    if found.translation:
+        yield f"{'':<20} {'mean error, %':>13} {'PSNR, dB':>9}"
+        for name, (error, decibels) in found.translation.items():
+            yield f"{name:<20} {error:13.2f} {decibels:9.2f}"
+    if found.samples:
+        yield from _sample_lines(found.samples)
+    if found.nats:
+        yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
+        for name, nats in found.nats.items():
+            yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, found.dims):9.4f}"
+    if found.latents is not None:
+        used = f"{found.active_latents} of {found.latents} latents active"
+        yield f"model: log-likelihood by {found.importance_samples} importance samples; {used}"
+    if found.codebook_use:
+        uses = (f"{100 * share:.0f} % of {found.codes} codes in use, perplexity {p:.1f}" for share, p in
+                found.codebook_use)  # fmt: skip
+        yield f"model: a lower bound, by each image's own codes; {', '.join(uses)}"
+
+
+def _sample_lines(quality: SampleQuality) -> Iterator[str]:
+    if quality.features == "pixels":
+        yield "features: pixels"
+    if quality.accuracy is not None:
+        right = f"{100 * quality.accuracy:.1f} % of the held-out images"
+        yield f"features: of a classifier that names the class of {right}"
+    columns = quality.columns
+    yield f"{'':<20}" + "".join(f"{name:>17}" for name in columns)
+    for row in next(iter(columns.values())):
+        yield f"{row:<20}" + "".join(f"{column[row]:17.4f}" for column in columns.values())
+    if (c := quality.classes) is None:
+        return
+    yield f"classes: {c.hit} of {c.classes} in {c.samples} samples, KL of their histogram {c.kl:.4f}"
+    yield f"inception score by this classifier: {c.inception_score:.3f} of at most {c.classes}"
+    if c.as_asked is not None:
+        share = f"{100 * c.as_asked:.1f} % of the samples"
+        yield f"asked for: {share} are taken for the class that they were asked to be of"

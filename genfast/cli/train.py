@@ -1,0 +1,103 @@
+"""`genfast train MODEL`: train a model on images."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from genfast.cli._command import Parser, add_common, command
+from genfast.cli.options import add_data, data_options, positive, positive_int, warn
+from genfast.cli.progress import progress_bar
+from genfast.io import writable_folder
+from genfast.models import MODELS
+from genfast.train.config import config_type
+from genfast.train.presets import PRESETS
+from genfast.train.start import start
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    choices = parser.add_subparsers(metavar="MODEL", required=True, parser_class=Parser)
+    for name, (model, config) in MODELS.items():
+        subparser = choices.add_parser(name, help=f"train a {name}", description=f"Train a {name} on images.")
+        add_common(subparser, run)
+        subparser.set_defaults(model=name, preset=None, conditional=None)
+        add = subparser.add_argument
+        add("--out", required=True, metavar="RUN", help="folder of the run; made if it is not there")
+        presets = PRESETS.get(name, {})
+        if presets:
+            text = f"a recipe: {', '.join(presets)}; options given beside it win"
+            add("--preset", choices=presets, metavar="NAME", help=text)
+        add_data(subparser)
+        if config.may_be_conditional():
+            default = config.is_always_conditional()
+            on = [recipe.name for recipe in presets.values() if _or(recipe.conditional, default)]
+            text = "train on the labels of the data as well" + (f" (on for {', '.join(on)})" if on else "")
+            add("--conditional", action=argparse.BooleanOptionalAction, help=text)
+        add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
+        add("--overwrite", action="store_true", help="replace the run that is in --out")
+        add("--init-from", metavar="RUN", help="start from the weights of this run or model")
+        add("--minutes", type=positive, help="stop after so long, ready for --resume")
+        add("--threads", type=positive_int, help="threads of the CPU (default: torch's choice)")
+        _config_options(subparser.add_argument_group("training"), config_type(model))
+        _config_options(subparser.add_argument_group("model"), config)
+
+
+@command("train", "train a model on images", options)
+def run(args: argparse.Namespace) -> int:
+    out = writable_folder(args.out)
+    model, config = MODELS[args.model]
+    result = start(
+        out,
+        model=args.model,
+        preset=args.preset,
+        conditional=args.conditional,
+        model_options=_given(args, config),
+        train_options=_given(args, config_type(model)),
+        data_options=data_options(args),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        init_from=args.init_from,
+        minutes=args.minutes,
+        threads=args.threads,
+        bar=progress_bar,
+        tell=warn,
+    )
+    if result.reason == "finished":
+        print(f"{out}: {result.steps} steps; {result}")
+        return 0
+    again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
+    print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)
+    return 130 if result.reason == "interrupted" else 0
+
+
+def _or(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
+
+
+def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The fields of a config that the user gave."""
+    names = [field.name for field in fields(config) if not field.metadata["from_data"]]
+    return {name: getattr(args, name) for name in names if name in args}
+
+
+def _config_options(group: argparse._ArgumentGroup, config: type) -> None:
+    """An option for each field of a config, with the help and the choices that stand beside it."""
+    hints = get_type_hints(config)
+    for field in fields(config):
+        if field.metadata["from_data"]:
+            continue
+        kind, choices = hints[field.name], field.metadata["choices"]
+        how: dict[str, Any] = {"type": kind, "metavar": getattr(kind, "__name__", "X").upper()}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif choices or get_origin(kind) is Literal:
+            how = {"choices": choices or get_args(kind)}
+        elif get_args(kind):
+            how = {"type": get_args(kind)[0], "nargs": len(get_args(kind)), "metavar": "X"}
+        default = field.default if field.default is not MISSING else ""
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{field.metadata['help']} ({shown})".replace("%", "%%")
+        group.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **how)

@@ -1,0 +1,125 @@
+"""What is asked of an engine: built and checked once, where the user calls; nothing below checks it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genfast.engine.arguments import check_count, check_int, check_known, check_labels
+from genfast.engine.protocols import ImageSpec
+from genfast.likelihoods import Likelihood
+from genfast.random import uniform
+
+WANTED = ("log_probs", "log_evidence", "parameters")
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Images to draw, or to complete, or to score.
+
+    Attributes:
+        n: images.
+        seed, first, draw: value `element` of image b is drawn by `uniform(seed, first + b, element, draw)`, where
+            element = (row * W + column) * C + channel; a mixture takes the numbers 2 draw and 2 draw + 1.
+        temperature: divides the logits; a mixture's scales are multiplied by it.
+        labels: int64 [n], of a conditional model.
+        given, known: uint8 and bool [n, C, H, W]: where known, the level is not drawn but the one given.
+        evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level: level l is drawn with
+            weight p(l) exp(evidence[l]). None for a likelihood that takes none.
+        want: of `WANTED`, what is returned beside the images.
+    """
+
+    n: int
+    seed: int = 0
+    first: int = 0
+    temperature: float = 1.0
+    labels: Tensor | None = None
+    given: Tensor | None = None
+    known: Tensor | None = None
+    evidence: Tensor | None = None
+    draw: int = 0
+    want: tuple[str, ...] = ()
+
+    def part(self, start: int, end: int) -> SampleRequest:
+        """The request of images start .. end - 1 of this one."""
+        return replace(
+            self, n=end - start, first=self.first + start, **self._tensors(lambda tensor: tensor[start:end])
+        )  # fmt: skip
+
+    def repeated(self, start: int, end: int) -> SampleRequest:
+        """The request of images start .. end - 1 of an endless row of images, all as the only one of this request."""
+        n = end - start
+        expanded = self._tensors(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
+        return replace(self, n=n, first=self.first + start, **expanded)
+
+    def to(self, device: torch.device) -> SampleRequest:
+        """The request with its tensors on a device."""
+        return replace(self, **self._tensors(lambda tensor: tensor.to(device)))
+
+    def _tensors(self, change: Any) -> dict[str, Any]:
+        tensors = {name: getattr(self, name) for name in ("labels", "given", "known", "evidence")}
+        return {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
+
+
+def check_request(
+    call: str,
+    spec: ImageSpec,
+    likelihood: Likelihood | None,
+    device: torch.device,
+    n: int,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    temperature: float = 1.0,
+    labels: int | Tensor | None = None,
+    given: Tensor | None = None,
+    known: Tensor | None = None,
+    evidence: Tensor | None = None,
+    draw: int = 0,
+    want: Sequence[str] = (),
+) -> SampleRequest:
+    """The request of checked arguments: labels of one int expanded, values that are not known set to 0.
+
+    Raises: TypeError or ValueError for an argument that does not fit the images `spec` and their likelihood.
+    """
+    n, first, seed = check_count(call, n, first, seed, temperature)
+    check_int(call, "draw", draw, 0)
+    labels = check_labels(call, labels, spec, n, device)
+    given, known = check_known(call, given, known, spec, likelihood, n)
+    if unknown := sorted(set(want) - set(WANTED)):
+        raise ValueError(f"{call}: want must be of {', '.join(WANTED)}; got {unknown[0]!r}")
+    if evidence is None and "log_evidence" in want:
+        raise ValueError(f"{call}: evidence must be given where log_evidence is wanted; got None")
+    if evidence is not None:
+        if likelihood is None or not likelihood.takes_evidence:
+            raise ValueError(f"{call}: evidence must be None for a mixture of logistics; got a value")
+        check_evidence(call, evidence, spec, n)
+    return SampleRequest(n, seed, first, temperature, labels, given, known, evidence, draw, tuple(want))
+
+
+def check_evidence(call: str, evidence: Tensor, spec: ImageSpec, n: int) -> None:
+    """Raise TypeError or ValueError for evidence that is not float32 [n, C, H, W, L] with a possible level for each."""
+    if not isinstance(evidence, Tensor) or evidence.dtype != torch.float32:
+        got = evidence.dtype if isinstance(evidence, Tensor) else type(evidence).__name__
+        raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {got}")
+    expected = (n, *spec.shape, spec.levels)
+    if evidence.shape != expected:
+        raise ValueError(f"{call}: evidence must have shape {expected}; got {tuple(evidence.shape)}")
+    if evidence.numel() and (evidence.isnan().any() or not evidence.amax(-1).isfinite().all()):
+        raise ValueError(f"{call}: evidence must be finite for a level of each value and below inf for all; got others")
+
+
+def row_uniforms(
+    spec: ImageSpec, likelihood: Likelihood, request: SampleRequest, row: int, device: torch.device
+) -> Tensor:
+    """The random numbers of row `row` of the images of a request, float64 [numbers of a draw, n, W, C]."""
+    image = request.first + torch.arange(request.n, device=device)[:, None, None]
+    places = torch.arange(spec.width * spec.channels, device=device).view(spec.width, spec.channels)
+    element = row * spec.width * spec.channels + places
+    first = likelihood.numbers * request.draw
+    draws = range(first, first + likelihood.numbers)
+    return torch.stack([uniform(request.seed, image, element, number) for number in draws])

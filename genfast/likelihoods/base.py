@@ -1,0 +1,171 @@
+"""What every likelihood says: `p(x | parameters)` of the values of a pixel, and how they are drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+# name -> class; filled by `register_likelihood`.
+LIKELIHOODS: dict[str, type[Likelihood]] = {}
+
+
+def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
+    """Class decorator: `likelihood(cls.name, ...)` makes it, and every option that names a likelihood knows it."""
+    LIKELIHOODS[cls.name] = cls
+    return cls
+
+
+@dataclass(frozen=True)
+class Likelihood(ABC):
+    """`p(x | parameters)` of images x, uint8 [B, C, H, W] with levels 0 .. L-1, given parameters [B, P, H, W].
+
+    A pixel is drawn in `draws` draws, one after the other; each has `P / draws` of the parameters, in order. An
+    autoregressive model computes the parameters of a draw from the draws before it.
+
+    Attributes:
+        channels, levels: C and L.
+        name: of the likelihood, in options and files.
+        case: its number in csrc/engine/pixel_program.h and kernels/pixel_program.py; None: only torch draws it.
+        numbers: random numbers that a draw takes.
+        decodes: whether a decoder of a `VAE` may have it.
+        is_density: whether it is a density, whose draws are rounded to levels.
+        expected_is_exact: whether `expected` is the mean of the levels.
+        takes_evidence: whether levels may be weighted by what was observed of them, see `draw_levels`.
+        output_orders: how a model of somebody else may order its output: name -> function (C, L, number of
+            parameters) -> the index of each parameter, or None where it is the order of the output itself.
+    Raises: ValueError for images that it cannot be of.
+    """
+
+    channels: int
+    levels: int
+
+    name: ClassVar[str]
+    case: ClassVar[int | None] = None
+    numbers: ClassVar[int] = 1
+    decodes: ClassVar[bool] = True
+    is_density: ClassVar[bool] = False
+    expected_is_exact: ClassVar[bool] = False
+    takes_evidence: ClassVar[bool] = True
+    output_orders: ClassVar[dict[str, Callable[[int, int], Sequence[int]] | None]] = {}
+
+    @classmethod
+    def of(cls, channels: int, levels: int, mixtures: int) -> Likelihood:
+        """The likelihood of such images; `mixtures` is for those that mix."""
+        return cls(channels, levels)
+
+    @classmethod
+    def of_output(cls, channels: int, levels: int, count: int) -> Likelihood | None:
+        """The likelihood that `count` outputs of a pixel can be the parameters of; None if there is none."""
+        fits = cls._fits(channels, levels) and cls(channels, levels).parameters == count
+        return cls(channels, levels) if fits else None
+
+    @classmethod
+    def _fits(cls, channels: int, levels: int) -> bool:
+        return True
+
+    @classmethod
+    def expected_outputs(cls, channels: int, levels: int) -> str:
+        """How many outputs a pixel must have, for an error."""
+        return str(cls(channels, levels).parameters) if cls._fits(channels, levels) else "other"
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """P, how many parameters a pixel has."""
+
+    @property
+    def couples_channels(self) -> bool:
+        """Whether the channels of a pixel depend on one another given its parameters."""
+        return False
+
+    @property
+    def draws(self) -> int:
+        """How many draws make a pixel: one for each channel, or one for all where one draw makes them all."""
+        return self.channels
+
+    @property
+    def components(self) -> int:
+        """K, of a mixture."""
+        return 1
+
+    @property
+    def counts(self) -> list[int]:
+        """The parameters of each draw."""
+        return [self.parameters // self.draws] * self.draws
+
+    def drawn_channels(self, draw: int) -> slice:
+        """The channels that a draw makes."""
+        return slice(draw, draw + 1) if self.draws > 1 or self.channels == 1 else slice(0, self.channels)
+
+    def per_channel(self, parameters: Tensor) -> Tensor:
+        """[B, P, H, W] as [B, C, P / C, H, W], where every channel has parameters of its own; else as it is."""
+        return parameters.unflatten(1, (self.channels, -1))
+
+    @abstractmethod
+    def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood in nats per image, [B], in float32 or wider.
+
+        `weight`: [B, C, H, W] as `bernoulli_nll` takes it; where the channels of a pixel are coupled, one weight for
+        all of them (ValueError else). A density is one per level: that of the scaled level times its distance to the
+        next, 2 / (L - 1), so that it compares with the others.
+        """
+
+    @abstractmethod
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The mean as levels, float [B, C, H, W], 0 to L - 1."""
+
+    @abstractmethod
+    def draw(self, parameters: Tensor, seed: int, first: int = 0, temperature: float = 1.0) -> Tensor:
+        """Images uint8 [B, C, H, W] of the parameters of all pixels: image i depends on (seed, first + i) alone."""
+
+    @abstractmethod
+    def draw_levels(self, parameters: Tensor, u: Tensor, temperature: float, evidence: Tensor | None = None) -> Tensor:
+        """Levels of one draw of a pixel, computed in float64: uint8 [n, channels of the draw].
+
+        Args:
+            parameters: [n, P / draws].
+            u: float64 [numbers, n, channels of the draw].
+            evidence: [n, L] or None: level l has the weight p_T(l) * exp(evidence[l]).
+        """
+
+    @abstractmethod
+    def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
+        """log p, float64 [n, W], of the values uint8 [n, W, channels of a draw] by its parameters [n, W, P / draws]."""
+
+    def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        """The log-probabilities of all levels of one draw, float64 [..., L], where `takes_evidence`."""
+        raise NotImplementedError(f"{self.name}: expected a likelihood whose levels can be listed")
+
+    def log_evidence(self, parameters: Tensor, temperature: float, evidence: Tensor) -> Tensor:
+        """log of the sum over the levels of p_T(l) exp(evidence[l]), of `evidence` [n, W, L]: [n, W]."""
+        return (self.log_probabilities(parameters, temperature) + evidence).logsumexp(-1)
+
+    def log_levels(self, parameters: Tensor) -> Tensor:
+        """log p(x_i = l | parameters) of every value and level, float [B, C, H, W, L], of channels that are not
+        coupled: each pixel as an image of one pixel, with one level after the other."""
+        n, _, height, width = parameters.shape
+        pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
+        of_each = []
+        for channel in range(self.channels):
+            x = torch.zeros(len(pixels), self.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
+            weight = torch.zeros_like(x, dtype=torch.bool)
+            weight[:, channel] = True
+            weight = weight if self.channels > 1 else None
+            for level in range(self.levels):
+                of_each.append(-self.nll(x.fill_(level), pixels, weight))
+        shape = self.channels, self.levels, n, height, width
+        return torch.stack(of_each).view(shape).permute(2, 0, 3, 4, 1)
+
+    def scaled(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Levels as numbers in [-1, 1]."""
+        return x.to(dtype) * (2 / (self.levels - 1)) - 1
+
+
+def wide(parameters: Tensor) -> Tensor:
+    """Parameters in float32 at least: sums over an image would overflow half types."""
+    return parameters.to(torch.promote_types(parameters.dtype, torch.float32))

@@ -1,0 +1,61 @@
+"""How much of the labels vectors tell: by their neighbours, and by a linear classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genfast.engine.arguments import INTEGERS, check_int
+from genfast.tasks.embed import neighbours
+
+
+def neighbour_accuracy(points: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 5) -> float:
+    """Share of queries whose label is that of most of their k nearest points; of labels equally frequent, the one whose
+    point is nearest.
+
+    Args: points, queries: float [m, Z], [n, Z]; labels, query_labels: integers [m], [n]; k: at most m.
+    Returns: a float in [0, 1].
+    """
+    labels, query_labels = _labelled("neighbour_accuracy", points, labels, queries, query_labels)
+    check_int("neighbour_accuracy", "k", k, 1, len(points) + 1)
+    votes = labels[neighbours(queries, points, k)[1].cpu()]
+    counts = (votes[:, :, None] == votes[:, None, :]).sum(2)
+    chosen = votes.gather(1, counts.argmax(1, keepdim=True))[:, 0]  # argmax takes the first, which is the nearest
+    return float((chosen == query_labels).double().mean())
+
+
+def linear_probe(train_z: Tensor, train_labels: Tensor, test_z: Tensor, test_labels: Tensor) -> float:
+    """How much of the labels a linear classifier reads from vectors: its accuracy on the test vectors.
+
+    Logistic regression on standardised vectors, by scikit-learn.
+
+    Args: train_z, test_z: float [m, Z], [n, Z]; train_labels, test_labels: integers [m], [n].
+    Returns: a float in [0, 1].
+    Raises: ImportError without scikit-learn; ValueError for shapes that do not fit, or training labels of one class.
+    Example: `genfast.metrics.linear_probe(genfast.embed(vae, train), y, genfast.embed(vae, test), y_test)`
+    """
+    train_labels, test_labels = _labelled("linear_probe", train_z, train_labels, test_z, test_labels)
+    if len(train_labels.unique()) < 2:
+        raise ValueError("linear_probe: train_labels must be of two classes or more; got one")
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise ImportError("linear_probe: expected the package scikit-learn; pip install scikit-learn") from None
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    probe.fit(np.asarray(train_z, dtype=np.float64), np.asarray(train_labels))
+    return float(probe.score(np.asarray(test_z, dtype=np.float64), np.asarray(test_labels)))
+
+
+def _labelled(call: str, points: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor) -> list[Tensor]:
+    """The labels as int64 tensors on the CPU, one for each vector."""
+    checked = []
+    for name, vectors, given in (("training", points, labels), ("test", queries, query_labels)):
+        given = torch.as_tensor(given)
+        if given.dtype not in INTEGERS or given.shape != (len(vectors),) or not len(vectors):
+            got = f"{given.dtype} {tuple(given.shape)}"
+            raise ValueError(f"{call}: {name} labels must be integers [n] with n={len(vectors)}, at least 1; got {got}")
+        checked.append(given.cpu().long())
+    return checked

@@ -1,0 +1,162 @@
+"""What a trained model is worth on held-out data, beside yardsticks that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genfast import metrics
+from genfast.data import ImageData, PairData
+from genfast.engine.arguments import check_count
+from genfast.engine.protocols import CodeModel, LatentModel, Translator, device_of
+from genfast.tasks import sample
+from genfast.train.config import is_adversarial
+from genfast.train.inputs import batches, check, inputs, labels_in_shares
+from genfast.train.loop import pick_device
+from genfast.train.quality import SampleQuality, sample_quality
+from genfast.train.run_data import Tell, any_images, data_of, first_images, held_out_data, load_data, silent
+from genfast.train.run_folder import open_model
+from genfast.train.trainer import mean_nats
+
+Track = Callable[[list[Any], str], Iterable[Any]]
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` returns; what does not apply to a model is empty or None.
+
+    Attributes:
+        data, images: name of the held-out data, and how many images.
+        dims: values of an image.
+        nats: mean nats per image of the model, of its bounds, and of yardsticks, by name.
+        importance_samples: that the likelihood of a model with latents was estimated by.
+        active_latents, latents: of such a model.
+        codebook_use: (share of the codes in use, perplexity) of each codebook; codes: of one codebook.
+        translation: (mean error in per cent, PSNR in dB) of a translation and of its yardsticks, by name.
+        samples: of a model without a likelihood.
+    """
+
+    data: str
+    images: int
+    dims: int
+    nats: dict[str, float] = field(default_factory=dict)
+    importance_samples: int | None = None
+    active_latents: int | None = None
+    latents: int | None = None
+    codebook_use: list[tuple[float, float]] = field(default_factory=list)
+    codes: int | None = None
+    translation: dict[str, tuple[float, float]] = field(default_factory=dict)
+    samples: SampleQuality | None = None
+
+
+def evaluate(
+    target: str | Path,
+    data_options: dict[str, Any],
+    split: str | None,
+    batch: int,
+    device: str = "cpu",
+    *,
+    samples: int = 5000,
+    seed: int = 0,
+    images: int | None = None,
+    features: list[str] | None = None,
+    draw: Callable[..., Tensor] = sample,
+    track: Track = lambda parts, unit: parts,
+    tell: Tell = silent,
+) -> Evaluation:
+    """The model's likelihood of held-out images, or the quality of its samples, beside what simpler models make.
+
+    Args:
+        target: run folder, model folder or name of shipped weights.
+        data_options, split: of the held-out data; without `data` those of the run.
+        batch, device: images at a time, and where.
+        samples, seed: of the importance-sampled likelihood of a model with latents.
+        images: how many, the first of the held-out ones, but any of them where samples are compared with them; None:
+            all.
+        features: of the samples of a model without a likelihood, as `sample_quality`.
+        draw: what draws samples, as `genfast.sample`.
+        track: passes on parts, one by one, of that unit.
+        tell: called with what is worth a line.
+    """
+    check_count("evaluate", 0, 0, seed)
+    model = open_model(target).to(pick_device(device))
+    source = data_of(target, data_options)
+    held_out = held_out_data(source, split, tell)
+    by_samples = is_adversarial(model) and not isinstance(model, Translator)
+    held_out = any_images(held_out, images, seed) if by_samples else first_images(held_out, images)
+    check(model, held_out)
+    training = load_data(source, "train", tell)
+    found = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
+    if isinstance(model, Translator):
+        found.translation = metrics.translation_errors(model, training, held_out, seed=seed)
+        return found
+    if by_samples:
+        found.samples = _sample_quality(model, training, held_out, features, seed, target, draw)
+        return found
+    found.nats = nll_table(model, training, held_out, batch, samples=samples, seed=seed, track=track)
+    if isinstance(model, LatentModel):
+        parts = batches(inputs(model, held_out), batch)
+        found.importance_samples, found.latents = samples, model.latent_size
+        found.active_latents = int(metrics.active_units(model, parts).sum())
+    if isinstance(model, CodeModel):
+        found.codes, found.codebook_use = model.code_count, _codes_in_use(model, held_out, batch)
+    return found
+
+
+def _sample_quality(
+    model: nn.Module,
+    training: ImageData,
+    held_out: ImageData,
+    features: list[str] | None,
+    seed: int,
+    target: str | Path,
+    draw: Callable[..., Tensor],
+) -> SampleQuality:
+    def asked(count: int) -> Tensor | None:
+        return labels_in_shares(model, training, count, seed)
+
+    def drawn(count: int) -> Tensor:
+        return draw(model, count, seed=seed, labels=asked(count)).cpu()
+
+    folder = target if (Path(target) / "metrics.jsonl").is_file() else None
+    options = {"features": features, "asked": asked if model.spec.classes else None, "device": device_of(model)}
+    return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder)
+
+
+@torch.no_grad()
+def _codes_in_use(model: CodeModel, data: ImageData, batch: int) -> list[tuple[float, float]]:
+    """How much of each codebook these images use."""
+    codes = torch.cat([model.encode(images) for images, *_ in batches(inputs(model, data), batch)])
+    of_each = codes.unflatten(2, (-1, model.codes_per_place)).unbind(3)
+    return [metrics.codebook_use(part, model.code_count) for part in of_each]
+
+
+def nll_table(
+    model: nn.Module,
+    training: ImageData,
+    held_out: ImageData | PairData,
+    batch: int = 250,
+    *,
+    samples: int = 5000,
+    seed: int = 0,
+    track: Track = lambda parts, unit: parts,
+) -> dict[str, float]:
+    """Nats per image of the held-out images under the model, and under what knows less.
+
+    Of a model with Gaussian latents: by importance samples, and its bounds.
+    """
+    images, levels, parts = held_out.images, held_out.levels, batches(inputs(model, held_out), batch)
+    if isinstance(model, LatentModel):
+        rows = metrics.latent_nll(model, track(parts, "batch"), samples=samples, seed=seed)
+    else:
+        rows = {"model": mean_nats(model, track(parts, "batch"))}
+    return rows | {
+        "independent pixels": metrics.independent_pixel_nll(training.images, images, levels),
+        "gzip": metrics.gzip_nats(images, levels),
+        "PNG": metrics.png_nats(images, levels),
+    }

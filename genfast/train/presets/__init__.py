@@ -1,0 +1,8 @@
+"""Recipes by model and name: `genfast train pixelrnn --preset mnist`. A file a model, whose recipes register themselves."""
+
+from genfast._registry import import_modules
+from genfast.train.presets._registry import PRESETS, Recipe, preset, register_recipes
+
+import_modules(__name__, __path__)
+
+__all__ = ["PRESETS", "Recipe", "preset", "register_recipes"]

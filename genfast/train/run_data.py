@@ -1,0 +1,84 @@
+"""The data that a run's settings name, and parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genfast.data import ImageData, PairData, load
+from genfast.train.codes import code_data, is_codes
+from genfast.train.presets import PRESETS
+from genfast.train.run_folder import load_run, shipped
+
+# What is worth a line to the user, such as files that were skipped.
+Tell = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Tells nobody."""
+
+
+def load_data(source: dict[str, Any], split: str, tell: Tell = silent) -> ImageData | PairData:
+    """One split of the data that a run's settings name."""
+    if not source.get("data"):
+        raise ValueError("data: expected --data digits, photos, mnist, mnist-binary, FOLDER or another; got none")
+    if is_codes(source):
+        return code_data(source, split, load_data)
+    options = {
+        "strict": bool(source.get("strict")),
+        "size": source.get("size"),
+        "levels": source.get("levels"),
+    }
+    data = load(source["data"], root=source.get("data_root"), split=split, **options)
+    if data.skipped:
+        tell(f"{data.name}: {data.skipped} broken files skipped")
+    return data
+
+
+def data_of(target: str | Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The data named in the options, else that of the run or of the preset whose weights these are."""
+    if options["data"]:
+        return options
+    given = {k: v for k, v in options.items() if v}
+    model, name = shipped(target)
+    if name in PRESETS.get(model, {}) and not Path(target).exists():
+        return {"data": PRESETS[model][name].data} | given
+    try:
+        return load_run(target)["data"] | given
+    except (FileNotFoundError, ValueError):
+        return options
+
+
+def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent) -> ImageData | PairData:
+    """The split of that name, or the test split, or the validation split where there is no test."""
+    if split:
+        return load_data(source, split, tell)
+    try:
+        return load_data(source, "test", tell)
+    except LookupError as error:
+        tell(f"{error}; valid is used instead")
+        return load_data(source, "valid", tell)
+
+
+def first_images(data: ImageData | PairData, count: int | None) -> ImageData | PairData:
+    """The first `count` images of data, or all for None."""
+    if count is None or count >= len(data):
+        return data
+    if isinstance(data, PairData):
+        parts = {"source": data.source[:count], "target": data.target[:count]}
+        return replace(data, **parts, name=f"{data.name}, the first {count}")
+    labels = None if data.labels is None else data.labels[:count]
+    return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
+
+
+def any_images(data: ImageData, count: int | None, seed: int) -> ImageData:
+    """`count` images of data by the seed, or all for None: of all classes, even of a file that is sorted by them."""
+    if count is None or count >= len(data):
+        return data
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    labels = None if data.labels is None else data.labels[rows]
+    return replace(data, images=data.images[rows], labels=labels, name=f"{data.name}, any {count}")
