@@ -167,6 +167,11 @@ class Trainable(Protocol):
         """What training minimises, [B] nats."""
         ...
 
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A model that is evaluated by a bound of its own; one that is a `Density` alone is evaluated by that."""
+
     def bound(self, x: Tensor, labels: Tensor | None = None, *, seed: int = 0, first: int = 0) -> Tensor:
         """What evaluation reports, [B] nats: the log-likelihood or a bound on it, the same at every call."""
         ...

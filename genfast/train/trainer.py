@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genfast.engine.protocols import Trainable
+from genfast.engine.protocols import Bounded
 from genfast.train.config import TrainConfig
 from genfast.train.diagnosis import first_non_finite, loss_of
 from genfast.train.inputs import batches
@@ -56,7 +56,7 @@ def mean_nats(model, batches):
     total, count = 0.0, 0
     for batch in batches:
         batch = batch if isinstance(batch, tuple) else (batch,)
-        nats = model.bound(*batch, first=count) if isinstance(model, Trainable) else model.log_prob(*batch)
+        nats = model.bound(*batch, first=count) if isinstance(model, Bounded) else model.log_prob(*batch)
         total -= nats.double().sum().item()
         count += len(nats)
     model.train(was_training)

@@ -197,7 +197,7 @@ def test_an_order_that_the_model_has_not_is_refused_before_any_work(genfast, pix
     def work(*arguments, **options):
         raise AssertionError("an engine was built, or data were read")
 
-    for name in ("cli.sampling.Engine", "cli.held_out.held_out_data"):
+    for name in ("cli._engine.Engine", "cli._held_out.held_out_data"):
         monkeypatch.setattr(f"genfast.{name}", work)
     monkeypatch.setattr(sys.modules["genfast.tasks.inpaint"], "Engine", work)
     command = ["inpaint", pixelcnn, "--data", data, "--mask", "lower", "--out", tmp_path / "a.png"]

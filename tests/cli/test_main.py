@@ -222,7 +222,7 @@ WRONG = [
     (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/file/r"], "Not a directory"),
     (
         ["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/r", "--lr", "-1"],
-        "lr: expected a number above 0; got -1.0",
+        "lr must be a finite number above 0; got -1.0",
     ),
     (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/r", "--steps", "x"], "--steps: invalid int value: 'x'"),
     (

@@ -331,8 +331,8 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, whole, monkeypatch):
 
 def test_settings_are_checked():
     for changes, text in (
-        ({"decay": 1.5}, "decay: expected a number from 0 to 1; got 1.5"),
-        ({"grid_every": 0.0}, "grid_every: expected a number above 0; got 0.0"),
+        ({"decay": 1.5}, r"decay must be a number in \[0, 1\]; got 1.5"),
+        ({"grid_every": 0.0}, "grid_every must be a finite number above 0; got 0.0"),
         ({"historical": -1.0}, "historical: expected a number of at least 0; got -1.0"),
         ({"discriminator_lr": -1.0}, "discriminator_lr: expected"),
     ):

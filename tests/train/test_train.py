@@ -435,15 +435,15 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps: expected a whole number of at least 1; got 0"),
-        ({"lr": 0.0}, "lr: expected a number above 0; got 0.0"),
-        ({"lr": math.nan}, "lr: expected a number above 0; got nan"),
-        ({"ema": 1.0}, "ema: expected a number from 0 to below 1; got 1.0"),
-        ({"betas": (0.9,)}, "betas: expected two numbers; got 1"),
-        ({"betas": (0.9, 1.5)}, "betas: expected numbers from 0 to below 1; got 1.5"),
-        ({"seed": -1}, "seed: expected a whole number from 0 to 2..32 - 1; got -1"),
-        ({"clip": -1.0}, "clip: expected a number of at least 0; got -1.0"),
-        ({"batch": -3}, "batch: expected a whole number of at least 1; got -3"),
+        ({"steps": 0}, "TrainConfig: steps must be at least 1; got 0"),
+        ({"lr": 0.0}, "TrainConfig: lr must be a finite number above 0; got 0.0"),
+        ({"lr": math.nan}, "TrainConfig: lr must be a finite number above 0; got nan"),
+        ({"ema": 1.0}, r"TrainConfig: ema must be a number in \[0, 1\); got 1.0"),
+        ({"betas": (0.9,)}, "TrainConfig: betas must be 2 numbers; got"),
+        ({"betas": (0.9, 1.5)}, r"TrainConfig: betas must be a number in \[0, 1\); got 1.5"),
+        ({"seed": -1}, "TrainConfig: seed must be at least 0; got -1"),
+        ({"clip": -1.0}, "TrainConfig: clip must be a finite number of at least 0; got -1.0"),
+        ({"batch": -3}, "TrainConfig: batch must be at least 1; got -3"),
     ],
 )
 def test_wrong_settings_name_both(changes, message):
