@@ -103,8 +103,8 @@ def test_without_the_native_module(op, no_cpp):
     assert "not compiled" in genfast.explain(op, *inputs.values()).others["cpp"]
     with pytest.raises(RuntimeError, match="can serve: reference .*cpp: not compiled"):
         getattr(genfast.ops, op)(**inputs, backend="cpp")
-    with pytest.raises(RuntimeError, match="set_level: the backend must be available; got not compiled"):
-        genfast.set_level("plain")
+    with pytest.raises(RuntimeError, match="set_isa: the backend must be available; got not compiled"):
+        genfast.set_isa("plain")
 
 
 def test_a_raw_op_without_the_native_module(no_cpp):
@@ -137,18 +137,18 @@ def test_a_kernel_error_is_no_fallback(monkeypatch):
         genfast.diagonal_lstm(**sample("diagonal_lstm"))
 
 
-def test_backends_and_levels():
+def test_backends_and_isas():
     found = genfast.backends()
     assert list(found) == ["reference", "cpp", "triton"] and found["reference"].available
     assert all(backend.reason and str(backend).startswith(name) for name, backend in found.items())
-    levels = found["cpp"].levels
-    assert levels[0] == "plain" and found["cpp"].level == levels[-1]
-    for level in levels:
-        genfast.set_level(level)
-        assert genfast.backends()["cpp"].level == level
-    with pytest.raises(ValueError, match="set_level: expected one of plain.*; got sse9"):
-        genfast.set_level("sse9")
-    assert genfast.backends()["cpp"].level == levels[-1]
+    isas = found["cpp"].isas
+    assert isas and found["cpp"].isa == isas[-1]
+    for isa in isas:
+        genfast.set_isa(isa)
+        assert genfast.backends()["cpp"].isa == isa
+    with pytest.raises(ValueError, match=f"set_isa: expected one of {isas[0]}.*; got sse9"):
+        genfast.set_isa("sse9")
+    assert genfast.backends()["cpp"].isa == isas[-1]
 
 
 def test_explain_reads_well():

@@ -1,0 +1,305 @@
+#include "ops/bias_act.h"
+
+#include "core/blocks.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+// Outputs from here on are written past the cache: they are not in it any more when the next layer reads them.
+constexpr int64_t kStreamBytes = int64_t{1} << 22;
+// Rows of single elements that are summed in the arithmetic type before they are added in double.
+constexpr int64_t kRowsOfSum = 128;
+
+template <class T>
+GENFAST_INLINE Vector<T> sigmoid(Vector<T> x) {
+  const Vector<T> one = broadcast(T(1));
+  return one / (one + exponential<T>(-clamp(x, Exponential<T>::kSigmoidLimit)));
+}
+
+// Each activation: its value, and its derivative given the value.
+struct Linear {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return x;
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T>, Vector<T>, Vector<T>) {
+    return broadcast(T(1));
+  }
+};
+struct Relu {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return x <= broadcast(T(0)) ? broadcast(T(0)) : x;
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T> x, Vector<T>, Vector<T>) {
+    return x <= broadcast(T(0)) ? broadcast(T(0)) : broadcast(T(1));
+  }
+};
+struct LeakyRelu {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T> slope) {
+    return x > broadcast(T(0)) ? x : x * slope;
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T> x, Vector<T>, Vector<T> slope) {
+    return x > broadcast(T(0)) ? broadcast(T(1)) : slope;
+  }
+};
+struct Tanh {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return tanh<T>(x);
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T>, Vector<T> y, Vector<T>) {
+    return broadcast(T(1)) - y * y;
+  }
+};
+struct Sigmoid {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return sigmoid<T>(x);
+  }
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T>, Vector<T> y, Vector<T>) {
+    return y * (broadcast(T(1)) - y);
+  }
+};
+struct Swish {
+  template <class T>
+  static GENFAST_INLINE Vector<T> value(Vector<T> x, Vector<T>) {
+    return x * sigmoid<T>(x);
+  }
+  // s + x s (1 - s) with s = sigmoid(x)
+  template <class T>
+  static GENFAST_INLINE Vector<T> derivative(Vector<T> x, Vector<T> y, Vector<T>) {
+    const Vector<T> s = sigmoid<T>(x);
+    return s + y * (broadcast(T(1)) - s);
+  }
+};
+
+// body(activation) of the number that stands in ACTIVATIONS of the reference.
+template <class Body>
+int by_activation(int64_t activation, const Body& body) {
+  switch (activation) {
+    case 0: return body(Linear());
+    case 1: return body(Relu());
+    case 2: return body(LeakyRelu());
+    case 3: return body(Tanh());
+    case 4: return body(Sigmoid());
+    case 5: return body(Swish());
+  }
+  return kNoKernel;
+}
+
+// Rows of a common bias; without pixels, rows of all channels.
+template <class S>
+struct Layout {
+  const S* bias;
+  int64_t channels, rows, size;
+  bool apart;  // whether every element of a row has a bias of its own
+
+  Layout(const void* bias, int64_t batch, int64_t channels, int64_t size)
+      : bias(static_cast<const S*>(bias)),
+        channels(channels),
+        rows(size == 1 ? batch : batch * channels),
+        size(size == 1 ? channels : size),
+        apart(size == 1) {}
+  int64_t count() const { return rows * blocks(size); }
+  int64_t grain() const { return grain_of_blocks(size); }
+  int64_t bytes() const { return rows * size * static_cast<int64_t>(sizeof(S)); }
+  // body(row, first element, last) of the blocks [begin, end).
+  template <class Body>
+  GENFAST_INLINE void each(int64_t begin, int64_t end, Body body) const {
+    const int64_t in_row = blocks(size);
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t first = index % in_row * kBlock;
+      body(index / in_row, first, first + kBlock < size ? first + kBlock : size);
+    }
+  }
+  GENFAST_INLINE Vector<Arithmetic<S>> shared_bias(int64_t row) const {
+    using T = Arithmetic<S>;
+    return broadcast(bias && !apart ? to_arithmetic(bias[row % channels]) : T(0));
+  }
+  GENFAST_INLINE Vector<Arithmetic<S>> bias_at(Vector<Arithmetic<S>> shared, int64_t i, int64_t last) const {
+    return bias && apart ? load(bias + i, last - i) : shared;
+  }
+};
+
+template <class S, class Activation>
+struct Forward {
+  using T = Arithmetic<S>;
+  const BiasActForward& a;
+  Layout<S> layout;
+  Vector<T> slope, gain, limit;
+  bool streams;
+};
+
+template <class S, class Activation>
+void forward_blocks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const Forward<S, Activation>& job = *static_cast<const Forward<S, Activation>*>(context);
+  const Layout<S>& layout = job.layout;
+  const Vector<T> slope = job.slope, gain = job.gain, limit = job.limit;
+  layout.each(begin, end, [&](int64_t row, int64_t first, int64_t last) {
+    const S* x = static_cast<const S*>(job.a.x) + row * layout.size;
+    S* to = static_cast<S*>(job.a.y) + row * layout.size;
+    const Vector<T> shared = layout.shared_bias(row);
+    for (int64_t i = first; i < last; i += kLanes<T>) {
+      Vector<T> y =
+          Activation::template value<T>(load(x + i, last - i) + layout.bias_at(shared, i, last), slope) * gain;
+      y = y > limit ? limit : y;
+      y = y < -limit ? -limit : y;
+      if (job.streams)
+        stream(to + i, y, last - i);
+      else
+        store(to + i, y, last - i);
+    }
+  });
+  if (job.streams) finish_streams();
+}
+
+template <class S, class Activation>
+struct Backward {
+  using T = Arithmetic<S>;
+  const BiasActBackward& a;
+  Layout<S> layout;
+  Vector<T> slope, gain, limit;
+  bool streams;
+  double* sums;  // [rows][blocks], or [kPartialSums][C] where every element has a bias of its own; null if not wanted
+  int status;
+
+  // The gradient of the elements from i on of a row.
+  GENFAST_INLINE Vector<T> of(const S* grad_y, const S* x, Vector<T> shared, int64_t i, int64_t last) const {
+    const Vector<T> z = load(x + i, last - i) + layout.bias_at(shared, i, last);
+    const Vector<T> y = Activation::template value<T>(z, slope), scaled = y * gain;
+    const Vector<T> g = load(grad_y + i, last - i) * (Activation::template derivative<T>(z, y, slope) * gain);
+    return (scaled > limit) | (scaled < -limit) ? broadcast(T(0)) : g;
+  }
+  GENFAST_INLINE void write(S* to, Vector<T> g, int64_t n) const {
+    if (streams)
+      stream(to, g, n);
+    else
+      store(to, g, n);
+  }
+};
+
+template <class S, class Activation>
+void backward_blocks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const Backward<S, Activation>& job = *static_cast<const Backward<S, Activation>*>(context);
+  const Layout<S>& layout = job.layout;
+  layout.each(begin, end, [&](int64_t row, int64_t first, int64_t last) {
+    const int64_t at = row * layout.size;
+    const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
+    S* to = static_cast<S*>(job.a.grad_x) + at;
+    const Vector<T> shared = layout.shared_bias(row);
+    LaneSum<T> sum;
+    for (int64_t i = first; i < last; i += kLanes<T>) {
+      const Vector<T> g = job.of(grad_y, x, shared, i, last);
+      job.write(to + i, g, last - i);
+      // The lanes beyond the last hold 0, as the incoming gradient does there.
+      sum.add(i % kSumLanes / kLanes<T>, g);
+    }
+    if (job.sums) job.sums[row * blocks(layout.size) + first / kBlock] = static_cast<double>(sum.total());
+  });
+  if (job.streams) finish_streams();
+}
+
+// Parts of rows where every element has a bias of its own: the sums are over the rows.
+template <class S, class Activation>
+void backward_parts(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  Backward<S, Activation>& job = *static_cast<Backward<S, Activation>*>(context);
+  const Layout<S>& layout = job.layout;
+  const int64_t channels = layout.channels, rows = (layout.rows + kPartialSums - 1) / kPartialSums;
+  Scratch memory(Scratch::bytes<T>(whole_lanes(channels)));
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  T* sums = memory.take<T>(whole_lanes(channels));
+  for (int64_t part = begin; part < end; ++part) {
+    double* total = job.sums + part * channels;
+    for (int64_t c = 0; c < channels; ++c) total[c] = 0;
+    const int64_t stop = (part + 1) * rows < layout.rows ? (part + 1) * rows : layout.rows;
+    for (int64_t row = part * rows; row < stop; row += kRowsOfSum) {
+      for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
+      for (int64_t r = row; r < (row + kRowsOfSum < stop ? row + kRowsOfSum : stop); ++r) {
+        const int64_t at = r * channels;
+        const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
+        S* to = static_cast<S*>(job.a.grad_x) + at;
+        for (int64_t c = 0; c < channels; c += kLanes<T>) {
+          const Vector<T> g = job.of(grad_y, x, broadcast(T(0)), c, channels);
+          job.write(to + c, g, channels - c);
+          store(sums + c, load(sums + c, channels - c) + g, channels - c);
+        }
+      }
+      for (int64_t c = 0; c < channels; ++c) total[c] += static_cast<double>(sums[c]);
+    }
+  }
+  if (job.streams) finish_streams();
+}
+
+template <class S>
+int forward(const BiasActForward& a) {
+  using T = Arithmetic<S>;
+  return by_activation(a.activation, [&](auto activation) {
+    using Job = Forward<S, decltype(activation)>;
+    const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
+    Job job{
+        a, layout, broadcast(T(a.slope)), broadcast(T(a.gain)), broadcast(T(a.limit)), layout.bytes() >= kStreamBytes};
+    use_huge_pages(a.y, layout.bytes());
+    parallel_for(layout.count(), forward_blocks<S, decltype(activation)>, &job, layout.grain());
+    return kOk;
+  });
+}
+
+template <class S>
+int backward(const BiasActBackward& a) {
+  using T = Arithmetic<S>;
+  return by_activation(a.activation, [&](auto activation) {
+    using Job = Backward<S, decltype(activation)>;
+    const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
+    const int64_t sums = layout.apart ? kPartialSums * a.channels : layout.count();
+    Scratch memory(a.grad_bias ? Scratch::bytes<double>(sums) : 0);
+    if (memory.failed()) return static_cast<int>(kNoMemory);
+    Job job{a,
+            layout,
+            broadcast(T(a.slope)),
+            broadcast(T(a.gain)),
+            broadcast(T(a.limit)),
+            layout.bytes() >= kStreamBytes,
+            a.grad_bias ? memory.take<double>(sums) : nullptr,
+            kOk};
+    use_huge_pages(a.grad_x, layout.bytes());
+    if (a.grad_bias && layout.apart) {
+      const int64_t rows = (layout.rows + kPartialSums - 1) / kPartialSums;
+      parallel_for(kPartialSums, backward_parts<S, decltype(activation)>, &job, grain_of(rows * layout.size));
+    } else {
+      parallel_for(layout.count(), backward_blocks<S, decltype(activation)>, &job, layout.grain());
+    }
+    if (!a.grad_bias || job.status != kOk) return job.status;
+    const int64_t in_row = layout.apart ? 1 : blocks(a.size), parts = layout.apart ? kPartialSums : a.batch;
+    for (int64_t c = 0; c < a.channels; ++c) {
+      double total = 0;
+      for (int64_t part = 0; part < parts; ++part)
+        for (int64_t i = 0; i < in_row; ++i) total += job.sums[(part * a.channels + c) * in_row + i];
+      assign(static_cast<S*>(a.grad_bias)[c], static_cast<T>(total));
+    }
+    return static_cast<int>(kOk);
+  });
+}
+
+}  // namespace
+
+int bias_act_forward(const BiasActForward& a) {
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
+}
+
+int bias_act_backward(const BiasActBackward& a) {
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast

@@ -1,0 +1,87 @@
+#include "ops/gated_activation.h"
+
+#include "core/vector.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+constexpr int64_t kPiece = 4096;  // elements of one piece of work, or one row if that is more
+
+GENFAST_INLINE int64_t rows_of_piece(int64_t size) { return size < kPiece ? kPiece / size : 1; }
+GENFAST_INLINE int64_t pieces_of_row(int64_t size) { return (size + kPiece - 1) / kPiece; }
+
+// Calls body(row, first, last) for elements [first, last) of rows: many short rows, or pieces of a long one.
+template <class Body>
+GENFAST_INLINE void each_piece(int64_t begin, int64_t end, int64_t rows, int64_t size, Body body) {
+  const int64_t together = rows_of_piece(size), apart = pieces_of_row(size);
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t start = index / apart * together, first = index % apart * kPiece;
+    const int64_t stop = start + together < rows ? start + together : rows;
+    const int64_t last = first + kPiece < size ? first + kPiece : size;
+    for (int64_t row = start; row < stop; ++row) body(row, first, last);
+  }
+}
+GENFAST_INLINE int64_t pieces(int64_t rows, int64_t size) {
+  if (!size) return 0;
+  return (rows + rows_of_piece(size) - 1) / rows_of_piece(size) * pieces_of_row(size);
+}
+
+template <class S>
+void forward_pieces(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const GatedActivationForward& a = *static_cast<const GatedActivationForward*>(context);
+  each_piece(begin, end, a.rows, a.size, [&](int64_t row, int64_t first, int64_t last) {
+    const S* x = static_cast<const S*>(a.x) + 2 * row * a.size;
+    S* y = static_cast<S*>(a.y) + row * a.size;
+    for (int64_t i = first; i < last; i += kLanes<T>) {
+      const Gate<T> gate(load(x + i, last - i), load(x + a.size + i, last - i));
+      store(y + i, gate.tanh * gate.sigmoid, last - i);
+    }
+  });
+}
+
+template <class S>
+void backward_pieces(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const GatedActivationBackward& a = *static_cast<const GatedActivationBackward*>(context);
+  const Vector<T> one = broadcast(T(1));
+  each_piece(begin, end, a.rows, a.size, [&](int64_t row, int64_t first, int64_t last) {
+    const S* x = static_cast<const S*>(a.x) + 2 * row * a.size;
+    const S* grad_y = static_cast<const S*>(a.grad_y) + row * a.size;
+    S* grad_x = static_cast<S*>(a.grad_x) + 2 * row * a.size;
+    for (int64_t i = first; i < last; i += kLanes<T>) {
+      const Gate<T> gate(load(x + i, last - i), load(x + a.size + i, last - i));
+      const Vector<T> weighted = load(grad_y + i, last - i) * gate.sigmoid;
+      store(grad_x + i, weighted * (one - gate.tanh * gate.tanh), last - i);
+      store(grad_x + a.size + i, weighted * (gate.tanh * (one - gate.sigmoid)), last - i);
+    }
+  });
+}
+
+template <class S>
+int forward(GatedActivationForward a) {
+  use_huge_pages(a.y, a.rows * a.size * static_cast<int64_t>(sizeof(S)));
+  parallel_for(pieces(a.rows, a.size), forward_pieces<S>, &a);
+  return kOk;
+}
+
+template <class S>
+int backward(GatedActivationBackward a) {
+  use_huge_pages(a.grad_x, 2 * a.rows * a.size * static_cast<int64_t>(sizeof(S)));
+  parallel_for(pieces(a.rows, a.size), backward_pieces<S>, &a);
+  return kOk;
+}
+
+}  // namespace
+
+int gated_activation_forward(const GatedActivationForward& a) {
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
+}
+
+int gated_activation_backward(const GatedActivationBackward& a) {
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast

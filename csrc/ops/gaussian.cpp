@@ -1,0 +1,105 @@
+#include "ops/gaussian.h"
+
+#include "core/blocks.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+constexpr double kLogTwoPi = 1.8378770664093454836;
+
+struct Forward {
+  const GaussianNllForward& a;
+  double* sums;  // of the blocks
+};
+
+template <class S>
+void forward_blocks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const Forward& job = *static_cast<const Forward*>(context);
+  const GaussianNllForward& a = job.a;
+  const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
+  const Vector<T> half = broadcast(T(0.5)), constant = broadcast(static_cast<T>(kLogTwoPi));
+  T weight[kBlock], nats[kBlock];
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
+    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
+    const S *x = static_cast<const S*>(a.x) + at, *mean = static_cast<const S*>(a.mean) + at;
+    const S* log_variance = static_cast<const S*>(a.log_variance) + at;
+    weights.read(at, count, weight);
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vector<T> lv = held<T>(load(log_variance + i, count - i));
+      const Vector<T> d = load(x + i, count - i) - load(mean + i, count - i);
+      const Vector<T> n = half * fma(d * d, exponential<T>(-lv), constant + lv);
+      store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
+    }
+    job.sums[index] = sum_of_terms(nats, count);
+  }
+}
+
+template <class S>
+void backward_blocks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const GaussianNllBackward& a = *static_cast<const GaussianNllBackward*>(context);
+  const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
+  const Vector<T> zero = broadcast(T(0)), half = broadcast(T(0.5));
+  T weight[kBlock];
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
+    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
+    const Vector<T> grad = broadcast(static_cast<const T*>(a.grad_nll)[image]);
+    weights.read(at, count, weight);
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const int64_t n = count - i;
+      const Vector<T> lv = load(static_cast<const S*>(a.log_variance) + at + i, n);
+      const Vector<T> d =
+          load(static_cast<const S*>(a.x) + at + i, n) - load(static_cast<const S*>(a.mean) + at + i, n);
+      const Vector<T> scaled = d * exponential<T>(-held<T>(lv));
+      Vector<T> of_x = grad * scaled, of_variance = half * (grad - grad * d * scaled);
+      of_variance = is_held<T>(lv) ? zero : of_variance;
+      if (weights.at) {
+        const Vector<T> w = load(weight + i);
+        of_x = weights.template times<T>(w, of_x), of_variance = weights.template times<T>(w, of_variance);
+      }
+      if (a.grad_x) stream(static_cast<S*>(a.grad_x) + at + i, of_x, n);
+      stream(static_cast<S*>(a.grad_mean) + at + i, -of_x, n);
+      stream(static_cast<S*>(a.grad_log_variance) + at + i, of_variance, n);
+    }
+  }
+  finish_streams();
+}
+
+template <class S>
+int forward(const GaussianNllForward& a) {
+  const int64_t pieces = blocks(a.size);
+  Scratch memory(Scratch::bytes<double>(a.batch * pieces));
+  if (memory.failed()) return kNoMemory;
+  Forward job{a, memory.take<double>(a.batch * pieces)};
+  parallel_for(a.batch * pieces, forward_blocks<S>, &job, grain_of_blocks(a.size));
+  add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
+  return kOk;
+}
+
+template <class S>
+int backward(const GaussianNllBackward& a) {
+  GaussianNllBackward job = a;
+  const int64_t bytes = a.batch * a.size * static_cast<int64_t>(sizeof(S));
+  use_huge_pages(a.grad_x, bytes);
+  use_huge_pages(a.grad_mean, bytes);
+  use_huge_pages(a.grad_log_variance, bytes);
+  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &job, grain_of_blocks(a.size));
+  return kOk;
+}
+
+}  // namespace
+
+int gaussian_nll_forward(const GaussianNllForward& a) {
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
+}
+
+int gaussian_nll_backward(const GaussianNllBackward& a) {
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast

@@ -1,0 +1,98 @@
+#include "ops/importance_bound.h"
+
+#include "core/lane_sum.h"
+#include "core/vector.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+// The largest log-weight of an image and the sum of e^(log-weight - largest). Where all are -inf the largest reads as
+// 0.
+template <class T>
+struct Normaliser {
+  T largest, sum;
+
+  template <class S>
+  Normaliser(const S* log_weights, int64_t samples) {
+    const T nothing = -static_cast<T>(__builtin_inf());
+    Vector<T> most = broadcast(nothing);
+    for (int64_t s = 0; s < samples; s += kLanes<T>) {
+      const Vector<T> x = first_or(load(log_weights + s, samples - s), samples - s, nothing);
+      most = (x > most) | (x != x) ? x : most;  // a NaN replaces what is there, and only a NaN replaces it
+    }
+    largest = nothing;
+    for (int64_t i = 0; i < kLanes<T>; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
+    if (largest == nothing) largest = 0;
+    LaneSum<T> total;
+    for (int64_t s = 0; s < samples; s += kSumLanes)
+      for (int64_t part = 0; part < LaneSum<T>::kParts; ++part)
+        total.add(part, weights(log_weights, s + part * kLanes<T>, samples));
+    sum = total.total();
+  }
+
+  // e^(log-weight - largest) from sample s on; 0 past the last.
+  template <class S>
+  GENFAST_INLINE Vector<T> weights(const S* log_weights, int64_t s, int64_t samples) const {
+    const int64_t n = samples - s;
+    if (n <= 0) return broadcast(T(0));
+    const Vector<T> x = decay<T>(load(log_weights + s, n) - broadcast(largest));
+    return n < kLanes<T> ? first_or(x, n, T(0)) : x;
+  }
+
+ private:
+  // The first n lanes of x, and `other` in the rest.
+  static GENFAST_INLINE Vector<T> first_or(Vector<T> x, int64_t n, T other) {
+    static constexpr T kNumbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(kNumbers) < broadcast(static_cast<T>(n)) ? x : broadcast(other);
+  }
+};
+
+template <class S>
+void forward_images(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const ImportanceBoundForward& a = *static_cast<const ImportanceBoundForward*>(context);
+  for (int64_t b = begin; b < end; ++b) {
+    const Normaliser<T> n(static_cast<const S*>(a.log_weights) + b * a.samples, a.samples);
+    const Vector<T> mean = broadcast(n.sum / static_cast<T>(a.samples));
+    const T infinity = static_cast<T>(__builtin_inf());
+    static_cast<T*>(a.bound)[b] = n.largest == infinity ? infinity
+                                  : n.sum == 0          ? -infinity
+                                                        : n.largest + logarithm<T>(mean)[0];
+  }
+}
+
+template <class S>
+void backward_images(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const ImportanceBoundBackward& a = *static_cast<const ImportanceBoundBackward*>(context);
+  for (int64_t b = begin; b < end; ++b) {
+    const S* log_weights = static_cast<const S*>(a.log_weights) + b * a.samples;
+    const Normaliser<T> n(log_weights, a.samples);
+    const Vector<T> scale = broadcast(static_cast<const T*>(a.grad_bound)[b] / n.sum);
+    for (int64_t s = 0; s < a.samples; s += kLanes<T>)
+      store(static_cast<S*>(a.grad_log_weights) + b * a.samples + s, scale * n.weights(log_weights, s, a.samples),
+            a.samples - s);
+  }
+}
+
+}  // namespace
+
+int importance_bound_forward(const ImportanceBoundForward& a) {
+  return by_type(a.type, [&](auto s) {
+    ImportanceBoundForward job = a;
+    parallel_for(a.batch, forward_images<decltype(s)>, &job, grain_of(a.samples));
+    return int{kOk};
+  });
+}
+
+int importance_bound_backward(const ImportanceBoundBackward& a) {
+  return by_type(a.type, [&](auto s) {
+    ImportanceBoundBackward job = a;
+    parallel_for(a.batch, backward_images<decltype(s)>, &job, grain_of(a.samples));
+    return int{kOk};
+  });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast

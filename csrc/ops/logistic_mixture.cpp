@@ -1,0 +1,166 @@
+#include "ops/logistic_mixture.h"
+
+#include "core/philox.h"
+#include "engine/mixture_tile.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+// Pixels of one piece of work. The sum of an image is the sum of its chunks, whatever the number of threads.
+constexpr int64_t kChunk = 256;
+
+template <class A>
+struct Job {
+  const A& a;
+  int64_t chunks;
+  double* sums;  // [B, chunks]
+  int status;
+};
+
+// The first pixel of a chunk and where its image lies.
+struct Chunk {
+  int64_t image, first, end;
+  Chunk(int64_t item, int64_t chunks, int64_t pixels)
+      : image(item / chunks), first(item % chunks * kChunk), end(first + kChunk < pixels ? first + kChunk : pixels) {}
+};
+
+template <class S, int C>
+void forward_chunks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  using J = Job<LogisticMixtureNllForward>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureNllForward& a = job.a;
+  const Mixture<T, C> mixture(a.components, a.levels);
+  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  MixtureTile<T, C> tile(mixture, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    double sum = 0;
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
+      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
+      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
+      T lanes[kLanes<T>];
+      store(lanes, tile.nll());
+      for (int64_t i = 0; i < n; ++i) sum += lanes[i];
+    }
+    job.sums[item] = sum;
+  }
+}
+
+template <class S, int C>
+void backward_chunks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  using J = Job<LogisticMixtureNllBackward>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureNllBackward& a = job.a;
+  const Mixture<T, C> mixture(a.components, a.levels);
+  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  MixtureTile<T, C> tile(mixture, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    const T grad = to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]);
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
+      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
+      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
+      tile.gradient(grad);
+      write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
+    }
+  }
+}
+
+template <class S, int C>
+int forward(const LogisticMixtureNllForward& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  Scratch memory(Scratch::bytes<double>(a.batch * chunks));
+  if (memory.failed()) return kNoMemory;
+  Job<LogisticMixtureNllForward> job{a, chunks, memory.take<double>(a.batch * chunks), kOk};
+  parallel_for(a.batch * chunks, forward_chunks<S, C>, &job);
+  for (int64_t b = 0; b < a.batch; ++b) {
+    double sum = 0;
+    for (int64_t i = 0; i < chunks; ++i) sum += job.sums[b * chunks + i];
+    assign(static_cast<S*>(a.nll)[b], static_cast<Arithmetic<S>>(sum));
+  }
+  return job.status;
+}
+
+template <class S, int C>
+int backward(const LogisticMixtureNllBackward& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk, rows = a.components * (C == 1 ? 3 : 10);
+  use_huge_pages(a.grad_params, a.batch * a.pixels * rows * static_cast<int64_t>(sizeof(S)));
+  Job<LogisticMixtureNllBackward> job{a, chunks, nullptr, kOk};
+  parallel_for(a.batch * chunks, backward_chunks<S, C>, &job);
+  return job.status;
+}
+
+template <class S, int C>
+void sample_chunks(int64_t begin, int64_t end, void* context) {
+  using J = Job<LogisticMixtureSample>;
+  J& job = *static_cast<J*>(context);
+  const LogisticMixtureSample& a = job.a;
+  const Mixture<double, C> mixture(a.components, a.levels);
+  const Plane params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  MixtureDraw<C> draw(mixture, a.temperature, memory);
+  double component_u[kChunk], logistic_u[kChunk * C];
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    uint8_t* to = static_cast<uint8_t*>(a.draw) + chunk.image * C * a.pixels;
+    const uint32_t element = static_cast<uint32_t>(a.first_element + chunk.first * C);
+    const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
+    // As many as whole vectors of pixels read.
+    const int64_t count = (chunk.end - chunk.first + kLanes<double> - 1) / kLanes<double> * kLanes<double>;
+    uniforms(seed, image, element, C, 0, count, component_u);
+    uniforms(seed, image, element, 1, 1, count * C, logistic_u);
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<double>) {
+      const int64_t n = chunk.end - pixel < kLanes<double> ? chunk.end - pixel : kLanes<double>;
+      const int64_t done = pixel - chunk.first;
+      draw.levels(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, component_u + done,
+                  logistic_u + done * C);
+      for (int64_t c = 0; c < C; ++c)
+        for (int64_t i = 0; i < n; ++i)
+          to[c * a.pixels + pixel + i] = static_cast<uint8_t>(draw.level[c * kLanes<double> + i]);
+    }
+  }
+}
+
+template <class S, int C>
+int sample(const LogisticMixtureSample& a) {
+  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  Job<LogisticMixtureSample> job{a, chunks, nullptr, kOk};
+  parallel_for(a.batch * chunks, sample_chunks<S, C>, &job);
+  return job.status;
+}
+
+}  // namespace
+
+int logistic_mixture_nll_forward(const LogisticMixtureNllForward& a) {
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? forward<S, 1>(a) : forward<S, 3>(a);
+  });
+}
+
+int logistic_mixture_nll_backward(const LogisticMixtureNllBackward& a) {
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? backward<S, 1>(a) : backward<S, 3>(a);
+  });
+}
+
+int logistic_mixture_sample(const LogisticMixtureSample& a) {
+  return by_type(a.type, [&](auto s) {
+    using S = decltype(s);
+    return a.channels == 1 ? sample<S, 1>(a) : sample<S, 3>(a);
+  });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast

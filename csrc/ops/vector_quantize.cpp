@@ -1,0 +1,245 @@
+#include "ops/vector_quantize.h"
+
+#include "core/lane_sum.h"
+#include "core/pairwise.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+namespace {
+
+constexpr int64_t kRowBlock = 64;  // rows of one piece where they are independent
+
+// The running maximum of a chunk of rows: of every lane, and the number of the first vector that reached it.
+template <class T>
+struct Largest {
+  using Integer = typename VectorOf<T>::integer;
+  struct Row {
+    Vector<T> score;
+    Integer vector;
+  };
+  Row* rows;
+
+  void clear(int64_t count) {
+    for (int64_t r = 0; r < count; ++r) rows[r] = {broadcast(-static_cast<T>(__builtin_inff())), Integer{}};
+  }
+
+  template <int V>
+  GENFAST_INLINE void take(int64_t first, int64_t height, int64_t column, const T* sums) {
+    using Number = decltype(Integer{}[0] + 0);
+    const Integer number = Integer{} + static_cast<Number>(column / kLanes<T>);
+    for (int64_t r = 0; r < height; ++r) {
+      Row& row = rows[first + r];
+      Vector<T> score = row.score;
+      Integer vector = row.vector;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        const Vector<T> x = load(sums + (r * V + v) * kLanes<T>);
+        vector = x > score ? number + static_cast<Number>(v) : vector;
+        score = x > score ? x : score;
+      }
+      row = {score, vector};
+    }
+  }
+
+  // The first column of the largest score; column 0 where none passes -infinity.
+  int64_t column(int64_t r) const {
+    T best = -static_cast<T>(__builtin_inff());
+    int64_t found = 0;
+    for (int64_t i = 0; i < kLanes<T>; ++i) {
+      const int64_t at = rows[r].vector[i] * kLanes<T> + i;
+      const T score = rows[r].score[i];
+      if (score > best || (score == best && at < found)) best = score, found = at;
+    }
+    return found;
+  }
+};
+
+// Copies a code and gives its squared distance to x.
+template <class S>
+Arithmetic<S> choose(const S* x, const S* code, int64_t depth, S* to) {
+  using T = Arithmetic<S>;
+  LaneSum<T> sum;
+  for (int64_t d = 0; d < depth; d += kSumLanes) {
+#pragma GCC unroll 4
+    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
+      const int64_t at = d + part * kLanes<T>, left = depth - at;
+      if (left <= 0) break;
+      const Vector<T> e = load(code + at, left), error = load(x + at, left) - e;
+      store(to + at, e, left);
+      sum.add(part, error * error);
+    }
+  }
+  return sum.total();
+}
+
+template <class S>
+struct Forward {
+  const VectorQuantizeForward& a;
+  Chunks<S> chunks;
+  const Columns<Arithmetic<S>>& codebook;
+  double* squares;  // [N]
+  int status;
+};
+
+template <class S>
+void forward_chunks(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  Forward<S>& job = *static_cast<Forward<S>*>(context);
+  const VectorQuantizeForward& a = job.a;
+  using Row = typename Largest<T>::Row;
+  Scratch memory(job.chunks.bytes() + Scratch::bytes<Row>(job.chunks.size));
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  T* room = job.chunks.room(memory);
+  Largest<T> largest{memory.take<Row>(job.chunks.size)};
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t first = job.chunks.first(chunk), height = job.chunks.height(chunk);
+    const T* x = job.chunks.read(static_cast<const S*>(a.x), chunk, room);
+    largest.clear(height);
+    walk(job.codebook, x, height, largest);
+    for (int64_t r = 0; r < height; ++r) {
+      const int64_t code = largest.column(r), n = first + r;
+      static_cast<int64_t*>(a.codes)[n] = code;
+      job.squares[n] =
+          choose(static_cast<const S*>(a.x) + n * a.depth, static_cast<const S*>(a.codebook) + code * a.depth, a.depth,
+                 static_cast<S*>(a.quantized) + n * a.depth);
+    }
+  }
+}
+
+template <class S>
+int forward(const VectorQuantizeForward& a) {
+  using T = Arithmetic<S>;
+  Scratch memory(Columns<T>::bytes(a.count, a.depth) + Scratch::bytes<double>(a.rows));
+  if (memory.failed()) return kNoMemory;
+  Columns<T> codebook(a.count, a.depth, memory);
+  pack(static_cast<const S*>(a.codebook), true, codebook);
+  Forward<S> job{a, {a.rows, codebook}, codebook, memory.take<double>(a.rows), kOk};
+  use_huge_pages(a.quantized, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
+  parallel_for(job.chunks.count(), forward_chunks<S>, &job);
+  double sum = 0;
+  if (job.status == kOk)
+    for (int64_t n = 0; n < a.rows; ++n) sum += job.squares[n];
+  const double mean = a.rows ? sum / (static_cast<double>(a.rows) * static_cast<double>(a.depth)) : 0;
+  *static_cast<T*>(a.loss) = static_cast<T>((a.commitment + a.codebook_weight) * mean);
+  return job.status;
+}
+
+// What an incoming gradient of the loss makes of a difference x - e.
+template <class T>
+T difference_weight(const VectorQuantizeBackward& a, double weight) {
+  if (!a.grad_loss || !a.rows) return 0;
+  const double mean = 2 * weight / (static_cast<double>(a.rows) * static_cast<double>(a.depth));
+  return static_cast<T>(static_cast<double>(*static_cast<const T*>(a.grad_loss)) * mean);
+}
+
+template <class S>
+void backward_rows(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const VectorQuantizeBackward& a = *static_cast<const VectorQuantizeBackward*>(context);
+  const Vector<T> weight = broadcast(difference_weight<T>(a, a.commitment));
+  for (int64_t n = begin * kRowBlock; n < min(end * kRowBlock, a.rows); ++n) {
+    const uint64_t code = static_cast<uint64_t>(static_cast<const int64_t*>(a.codes)[n]);
+    const S* e = static_cast<const S*>(a.codebook) + (code < static_cast<uint64_t>(a.count) ? code : 0) * a.depth;
+    const S* x = static_cast<const S*>(a.x) + n * a.depth;
+    const S* from = a.grad_quantized ? static_cast<const S*>(a.grad_quantized) + n * a.depth : nullptr;
+    for (int64_t d = 0; d < a.depth; d += kLanes<T>) {
+      const int64_t left = a.depth - d;
+      const Vector<T> straight = from ? load(from + d, left) : broadcast(T(0));
+      const Vector<T> grad = fma(weight, load(x + d, left) - load(e + d, left), straight);
+      store(static_cast<S*>(a.grad_x) + n * a.depth + d, grad, left);
+    }
+  }
+}
+
+// sums[k] = sum over the rows n of code k, n ascending, of x[n], less `origin[k]` where there is one. A thread owns a
+// range of dimensions, so that the order is that of the rows.
+template <class S>
+struct Scatter {
+  const S *x, *origin;
+  const int64_t* codes;
+  Arithmetic<S>* sums;
+  int64_t rows, depth, count;
+};
+
+template <class S>
+void scatter_dimensions(int64_t begin, int64_t end, void* context) {
+  using T = Arithmetic<S>;
+  const Scatter<S>& a = *static_cast<const Scatter<S>*>(context);
+  const int64_t first = begin * kSumLanes, last = min(end * kSumLanes, a.depth);
+  for (int64_t k = 0; k < a.count; ++k)
+    for (int64_t d = first; d < last; ++d) a.sums[k * a.depth + d] = 0;
+  for (int64_t n = 0; n < a.rows; ++n) {
+    const int64_t k = a.codes[n];
+    if (static_cast<uint64_t>(k) >= static_cast<uint64_t>(a.count)) continue;
+    T* sums = a.sums + k * a.depth;
+    for (int64_t d = first; d < last; d += kLanes<T>) {
+      const int64_t left = last - d;
+      Vector<T> x = load(a.x + n * a.depth + d, left);
+      if (a.origin) x -= load(a.origin + k * a.depth + d, left);
+      store(sums + d, load(sums + d, left) + x, left);
+    }
+  }
+}
+
+template <class S>
+void scatter(const Scatter<S>& a) {
+  parallel_for((a.depth + kSumLanes - 1) / kSumLanes, scatter_dimensions<S>, const_cast<Scatter<S>*>(&a),
+               grain_of(a.rows * kSumLanes));
+}
+
+template <class S>
+int backward(const VectorQuantizeBackward& a) {
+  using T = Arithmetic<S>;
+  VectorQuantizeBackward job = a;
+  use_huge_pages(a.grad_x, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
+  parallel_for((a.rows + kRowBlock - 1) / kRowBlock, backward_rows<S>, &job);
+  if (!a.grad_codebook) return kOk;
+  const int64_t size = a.count * a.depth;
+  Scratch memory(Scratch::bytes<T>(size));
+  if (memory.failed()) return kNoMemory;
+  T* sums = memory.take<T>(size);
+  const T weight = difference_weight<T>(a, a.codebook_weight);
+  S* grad = static_cast<S*>(a.grad_codebook);
+  if (weight != T(0)) {
+    // Sums of differences, where count e - sum x would cancel.
+    scatter<S>({static_cast<const S*>(a.x), static_cast<const S*>(a.codebook), static_cast<const int64_t*>(a.codes),
+                sums, a.rows, a.depth, a.count});
+    for (int64_t i = 0; i < size; ++i) assign(grad[i], -weight * sums[i]);
+  } else {
+    for (int64_t i = 0; i < size; ++i) assign(grad[i], T(0));
+  }
+  return kOk;
+}
+
+template <class S>
+int statistics(const CodebookStatistics& a) {
+  using T = Arithmetic<S>;
+  const int64_t* codes = static_cast<const int64_t*>(a.codes);
+  T* counts = static_cast<T*>(a.counts);
+  Scratch memory(Scratch::bytes<int64_t>(a.count));
+  if (memory.failed()) return kNoMemory;
+  int64_t* whole = memory.take<int64_t>(a.count);  // float32 stops counting at 2^24
+  for (int64_t k = 0; k < a.count; ++k) whole[k] = 0;
+  for (int64_t n = 0; n < a.rows; ++n)
+    if (static_cast<uint64_t>(codes[n]) < static_cast<uint64_t>(a.count)) ++whole[codes[n]];
+  for (int64_t k = 0; k < a.count; ++k) counts[k] = static_cast<T>(whole[k]);
+  scatter<S>({static_cast<const S*>(a.x), nullptr, codes, static_cast<T*>(a.sums), a.rows, a.depth, a.count});
+  return kOk;
+}
+
+}  // namespace
+
+int vector_quantize_forward(const VectorQuantizeForward& a) {
+  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
+}
+
+int vector_quantize_backward(const VectorQuantizeBackward& a) {
+  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
+}
+
+int codebook_statistics(const CodebookStatistics& a) {
+  return by_type(a.type, [&](auto s) { return statistics<decltype(s)>(a); });
+}
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast
