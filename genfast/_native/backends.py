@@ -98,6 +98,13 @@ def set_isa(name):
     cpp.set_isa(name)
 
 
+def check_signature(entry, names):
+    """Compare by name what Python passes to `entry` of the C++ module with what that reads: a swap would be silent."""
+    expected = cpp.signatures().get(entry, []) if cpp else names
+    if list(expected) != list(names):
+        raise ImportError(f"{entry}: expected ({', '.join(expected)}) as in csrc; got ({', '.join(names)})")
+
+
 def serves(op, by_backend):
     """Declare the dtypes of each native backend of `op`."""
     _DTYPES[op] = by_backend

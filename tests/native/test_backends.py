@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,6 +150,34 @@ def test_backends_and_isas():
     with pytest.raises(ValueError, match=f"set_isa: expected one of {isas[0]}.*; got sse9"):
         genfast.set_isa("sse9")
     assert genfast.backends()["cpp"].isa == isas[-1]
+
+
+@pytest.mark.parametrize(
+    "file, names, entry",
+    [
+        ("ops/minibatch_stddev.py", ("height", "width"), "minibatch_stddev_forward"),
+        ("ops/spectral_norm.py", ("u", "v"), "spectral_norm_forward"),
+        ("engine/cpp.py", ("seed", "first_index"), "pixel_program"),
+    ],
+)
+def test_swapped_names_are_caught_at_import(file, names, entry):
+    """What crosses the border to C++ has an order and no names there: a swap would be silent."""
+    path = Path(genfast.__file__).parent / file
+    source, (a, b) = path.read_text(), names
+    swapped = source.replace(f'"{a}", "{b}"', f'"{b}", "{a}"')
+    with pytest.raises(ImportError, match=rf"{entry}: expected \(.*\b{a}, {b}\b.*\) as in csrc; got \(.*\b{b}, {a}\b"):
+        exec(compile(swapped, path, "exec"), {"__name__": "swapped"})
+
+
+def test_every_entry_of_cpp_is_one_that_python_checks():
+    listed = set(backends.cpp.signatures()) - {"pixel_program"}
+    assert listed == {name for op in backends._DTYPES for name in (op, f"{op}_forward", f"{op}_backward")} & listed
+    with pytest.raises(TypeError, match="gated_activation_forward: expected a dtype and 4 numbers; got 2 arguments"):
+        backends.cpp.gated_activation_forward("float32", 0)
+    with pytest.raises(ValueError, match="dtype must be float32, float64 or bfloat16; got float16"):
+        backends.cpp.gated_activation_forward("float16", 0, 0, 0, 0)
+    with pytest.raises(TypeError, match="integer"):
+        backends.cpp.gated_activation_forward("float32", 0, 0, 1.5, 0)
 
 
 def test_explain_reads_well():
