@@ -1,8 +1,7 @@
-// What the likelihoods that sum over an image share: blocks of elements in the arithmetic type, and log-variances.
+// What the likelihoods that sum over an image share: blocks of elements in the arithmetic type.
 #pragma once
 
 #include "core/lane_sum.h"
-#include "core/vector.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -11,10 +10,25 @@ namespace {
 constexpr int64_t kBlock = 1024;  // elements of one piece of work
 
 // A multiple of every vector too.
-GENFAST_INLINE int64_t whole_lanes(int64_t count) { return (count + kSumLanes - 1) / kSumLanes * kSumLanes; }
-GENFAST_INLINE int64_t blocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
+GENFAST_INLINE int64_t whole_lanes(int64_t count) { return round_up(count, kSumLanes); }
+GENFAST_INLINE int64_t blocks(int64_t size) { return pieces_of(size, kBlock); }
+GENFAST_INLINE int64_t grain_of_blocks(int64_t size) { return grain_of(min(size, kBlock)); }
 
-GENFAST_INLINE int64_t grain_of_blocks(int64_t size) { return grain_of(size < kBlock ? size : kBlock); }
+// Elements first .. last - 1 of a row of `size`; element `first` is number `at` of all.
+struct Block {
+  int64_t index, row, first, last, at;
+
+  int64_t count() const { return last - first; }
+};
+
+// Calls body(block) for the blocks [begin, end) of rows.
+template <class Body>
+GENFAST_INLINE void for_each_block(int64_t begin, int64_t end, int64_t size, const Body& body) {
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t row = index / blocks(size), first = index % blocks(size) * kBlock;
+    body(Block{index, row, first, min(first + kBlock, size), row * size + first});
+  }
+}
 
 GENFAST_INLINE int to_arithmetic(uint8_t x) { return x; }
 
@@ -38,12 +52,12 @@ GENFAST_INLINE T sum_of_terms(const T* terms, int64_t count) {
 }
 
 // to[b] = the sums of the blocks of image b, in order.
-template <class T>
-GENFAST_INLINE void add_blocks(const double* sums, int64_t batch, int64_t count, T* to) {
+template <class S>
+void add_blocks(const double* sums, int64_t batch, int64_t count, S* to) {
   for (int64_t b = 0; b < batch; ++b) {
     double total = 0;
     for (int64_t i = 0; i < count; ++i) total += sums[b * count + i];
-    to[b] = static_cast<T>(total);
+    assign(to[b], static_cast<Arithmetic<S>>(total));
   }
 }
 
@@ -67,18 +81,6 @@ struct Weights {
     return weight > broadcast(T(0)) ? weight * x : broadcast(T(0));
   }
 };
-
-// A log-variance held to [-30, 20], and whether that changed it. A NaN passes.
-template <class T>
-GENFAST_INLINE Vector<T> held(Vector<T> log_variance) {
-  const Vector<T> lowest = broadcast(T(-30)), highest = broadcast(T(20));
-  log_variance = log_variance > highest ? highest : log_variance;
-  return log_variance < lowest ? lowest : log_variance;
-}
-template <class T>
-GENFAST_INLINE auto is_held(Vector<T> log_variance) {
-  return (log_variance < broadcast(T(-30))) | (log_variance > broadcast(T(20)));
-}
 
 }  // namespace
 }  // namespace GENFAST_ISA

@@ -2,13 +2,21 @@
 // halves.
 #pragma once
 
-#include "core/vector.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
 constexpr int64_t kSumLanes = 16;
+
+template <class E>
+GENFAST_INLINE E sum_of_lanes(E* lanes) {
+#pragma GCC unroll 4
+  for (int64_t half = kSumLanes / 2; half; half /= 2)
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
 
 template <class T>
 class LaneSum {
@@ -24,23 +32,12 @@ class LaneSum {
   GENFAST_INLINE T total() const {
     T lanes[kSumLanes];
     for (int64_t i = 0; i < kParts; ++i) store(lanes + i * kLanes<T>, parts_[i]);
-#pragma GCC unroll 4
-    for (int64_t half = kSumLanes / 2; half; half /= 2)
-      for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+    return sum_of_lanes(lanes);
   }
 
  private:
   Vector<T> parts_[kParts];
 };
-
-// e^x for x <= 0, and 0 where that is no normal number; a NaN stays a NaN.
-template <class T>
-GENFAST_INLINE Vector<T> decay(Vector<T> x) {
-  const Vector<T> least = broadcast(-Exponential<T>::kLimit);
-  Vector<T> e = exponential<T>(x < least ? least : x);
-  return x < least ? broadcast(T(0)) : e;
-}
 
 }  // namespace
 }  // namespace GENFAST_ISA

@@ -4,7 +4,7 @@
 // multiply-add a term, in the lane of its output. Tiling therefore never changes a result.
 #pragma once
 
-#include "core/vector.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -47,11 +47,8 @@ template <>
 constexpr int64_t kPairing<bfloat16> = 2;
 template <class S>
 GENFAST_INLINE int64_t padded_depth(int64_t k) {
-  return (k + kPairing<S> - 1) / kPairing<S> * kPairing<S>;
+  return round_up(k, kPairing<S>);
 }
-GENFAST_INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-GENFAST_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class T, int R, int V>
 GENFAST_INLINE void multiply_add(Vector<T> (&sum)[R][V], const T* const (&a)[R], int64_t k, const T* b) {

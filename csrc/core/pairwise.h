@@ -119,7 +119,7 @@ void pack_panels(int64_t begin, int64_t end, void* context) {
       if (job.norms)
         start = c < count ? static_cast<T>(-0.5 * squared_norm(job.y + (first + c) * to.depth,
                                                                to.centred ? to.centre : nullptr, to.depth))
-                          : -static_cast<T>(__builtin_inff());
+                          : -kInfinity<T>;
     }
   }
 }
@@ -129,11 +129,11 @@ template <class S>
 void pack(const S* y, bool norms, Columns<Arithmetic<S>>& to) {
   Packing<S> job{y, to, norms};
   if (norms && to.count) {
-    parallel_for((to.depth + kSumLanes - 1) / kSumLanes, find_centre<S>, &job, grain_of(to.count * kSumLanes));
+    parallel_for(pieces_of(to.depth, kSumLanes), find_centre<S>, &job, grain_of(to.count * kSumLanes));
     for (int64_t k = 0; k < to.depth; ++k) to.centred |= to.centre[k] != 0;
   }
   constexpr int64_t width = kWide * kLanes<Arithmetic<S>>;
-  parallel_for((to.count + width - 1) / width, pack_panels<S>, &job, grain_of(width * to.depth));
+  parallel_for(pieces_of(to.count, width), pack_panels<S>, &job, grain_of(width * to.depth));
 }
 
 // consumer.take<V>(row, height, column, sums [height][V][lanes]) for every tile of a panel, rows ascending.
@@ -165,6 +165,23 @@ void walk(const Columns<T>& y, const T* x, int64_t rows, Consumer& consumer) {
   }
 }
 
+// Of a row and a column as they came, for distances from the differences: in these nothing cancels.
+template <class S>
+Arithmetic<S> squared_distance(const S* x, const S* y, int64_t depth) {
+  using T = Arithmetic<S>;
+  LaneSum<T> sum;
+  for (int64_t d = 0; d < depth; d += kSumLanes) {
+#pragma GCC unroll 4
+    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
+      const int64_t at = d + part * kLanes<T>, left = depth - at;
+      if (left <= 0) break;
+      const Vector<T> difference = load(x + at, left) - load(y + at, left);
+      sum.add(part, difference * difference);
+    }
+  }
+  return sum.total();
+}
+
 // Rows are taken in chunks that fit the second cache, fewer where there would be less than a few for each thread.
 template <class S>
 struct Chunks {
@@ -179,7 +196,7 @@ struct Chunks {
             min(kMostChunk, max(1, kChunkBytes / (depth * static_cast<int64_t>(sizeof(T))) / kChunkStep) * kChunkStep),
             round_up(max(1, rows / 16), kChunkStep))),
         centre(y.centred ? y.centre : nullptr) {}
-  int64_t count() const { return (rows + size - 1) / size; }
+  int64_t count() const { return pieces_of(rows, size); }
   bool in_place() const { return sizeof(S) == sizeof(T) && !centre; }
   int64_t bytes() const { return in_place() ? 0 : Scratch::bytes<T>(size * depth); }
   int64_t first(int64_t chunk) const { return chunk * size; }

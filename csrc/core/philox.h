@@ -8,7 +8,7 @@ namespace GENFAST_ISA {
 namespace {
 
 // Word 0 of the block of counter (draw, element, low half of image, high half of image) under the key `seed`.
-inline __attribute__((always_inline)) uint32_t philox(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
+GENFAST_INLINE uint32_t philox(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
   uint32_t a = draw, b = element, c = static_cast<uint32_t>(image), d = static_cast<uint32_t>(image >> 32);
   uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
 #pragma GCC unroll 10
@@ -65,7 +65,7 @@ struct PhiloxLanes {
 };
 
 // In [0, 1), a multiple of 2^-24: exact in float too.
-inline __attribute__((always_inline)) double uniform(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
+GENFAST_INLINE double uniform(uint64_t seed, uint64_t image, uint32_t element, uint32_t draw) {
   return static_cast<double>(philox(seed, image, element, draw) >> 8) * 0x1p-24;
 }
 

@@ -66,6 +66,12 @@ int by_type(Type type, const Body& body) {
   return kNoKernel;
 }
 
+// The entry of a kernel whose function is a template over the storage type.
+#define GENFAST_KERNEL(entry, Arguments, function)                            \
+  int entry(const Arguments& a) {                                             \
+    return by_type(a.type, [&](auto s) { return function<decltype(s)>(a); }); \
+  }
+
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return _mm512_fmadd_ps(a, b, c); }
 GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) {

@@ -1,8 +1,7 @@
 // Bernoulli and categorical conditionals at one vector of pixels: likelihoods and draws.
 #pragma once
 
-#include "core/lane_sum.h"
-#include "core/vector.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -10,11 +9,6 @@ namespace {
 
 constexpr int64_t kMostLevels = 256;
 constexpr int64_t kDrawTile = 16;  // pixels that are drawn together: columns [L][kDrawTile]
-
-template <class T>
-GENFAST_INLINE Vector<T> magnitude(Vector<T> x) {
-  return x < broadcast(T(0)) ? -x : x;
-}
 
 // log(1 + e) for e in [0, 1]: what rounding took from 1 + e is added to its logarithm.
 template <class T>
@@ -42,11 +36,7 @@ GENFAST_INLINE Vector<double> bernoulli_level(Vector<double> logits, Vector<doub
 
 // The first level whose cumulative sum passes u times the whole, for a vector of pixels.
 GENFAST_INLINE Vector<double> categorical_level(double* columns, int64_t levels, double temperature, Vector<double> u) {
-  Vector<double> largest = load(columns);
-  for (int64_t l = 1; l < levels; ++l) {
-    Vector<double> v = load(columns + l * kDrawTile);
-    largest = v > largest ? v : largest;
-  }
+  const Vector<double> largest = largest_of(columns, levels, kDrawTile);
   const Vector<double> divisor = broadcast(temperature), one = broadcast(1.), zero = broadcast(0.);
   Vector<double> sum = zero;
   for (int64_t l = 0; l < levels; ++l) {

@@ -4,8 +4,7 @@
 // times the pixel scaled to [-1, 1]; its bin ends at the position +- 1.
 #pragma once
 
-#include "core/lane_sum.h"
-#include "core/vector.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -214,23 +213,15 @@ class MixtureTile {
 
   // The largest shift, and the sum of the components' masses without its exponential.
   GENFAST_INLINE Vector<T> total(Vector<T>* sum) const {
-    const Vector<T> best = largest(shifts_);
+    const Vector<T> best = largest_of(shifts_, m_.components, kLanes<T>);
     *sum = broadcast(T(0));
     for (int64_t k = 0; k < m_.components; ++k) *sum = fma(decay<T>(row(shifts_, k) - best), row(ratios_, k), *sum);
     return best;
   }
   GENFAST_INLINE Vector<T> total_weight(Vector<T>* sum) const {
-    const Vector<T> best = largest(params);
+    const Vector<T> best = largest_of(params, m_.components, kLanes<T>);
     *sum = broadcast(T(0));
     for (int64_t k = 0; k < m_.components; ++k) *sum += decay<T>(row(params, k) - best);
-    return best;
-  }
-  GENFAST_INLINE Vector<T> largest(const T* rows) const {
-    Vector<T> best = row(rows, 0);
-    for (int64_t k = 1; k < m_.components; ++k) {
-      const Vector<T> next = row(rows, k);
-      best = next > best ? next : best;
-    }
     return best;
   }
 };
@@ -293,11 +284,8 @@ class MixtureDraw {
   template <class S>
   void choose(const S* params, const Plane& plane, int64_t n, Vector<double> u, int64_t* component) {
     read_tile(params, plane, m_.components, n, sums_);
-    Vector<double> best = load(sums_), sum = broadcast(0.);
-    for (int64_t k = 1; k < m_.components; ++k) {
-      const Vector<double> next = load(sums_ + k * kPixels);
-      best = next > best ? next : best;
-    }
+    const Vector<double> best = largest_of(sums_, m_.components, kPixels);
+    Vector<double> sum = broadcast(0.);
     for (int64_t k = 0; k < m_.components; ++k) {
       sum += decay<double>((load(sums_ + k * kPixels) - best) * coldness_);
       store(sums_ + k * kPixels, sum);

@@ -31,7 +31,7 @@ class Draws {
     if (p_.parameters) keep(parameters, first, count, place, k);
     for (int64_t n = 0; n < count; n += kDrawTile) {
       const float* at = parameters + n * p_.image_size;
-      const int64_t images = count - n < kDrawTile ? count - n : kDrawTile;
+      const int64_t images = min(count - n, kDrawTile);
       if (p_.head == program::kMixture)
         p_.channels == 1 ? mixture<1>(at, first + n, images, place) : mixture<3>(at, first + n, images, place);
       else if (p_.head == program::kBernoulli && !p_.evidence)
@@ -157,11 +157,8 @@ class Draws {
   }
 
   Vector<double> log_sum(const double* columns) const {
-    Vector<double> largest = load(columns), sum = broadcast(0.);
-    for (int64_t l = 1; l < p_.levels; ++l) {
-      const Vector<double> v = load(columns + l * kDrawTile);
-      largest = v > largest ? v : largest;
-    }
+    const Vector<double> largest = largest_of(columns, p_.levels, kDrawTile);
+    Vector<double> sum = broadcast(0.);
     for (int64_t l = 0; l < p_.levels; ++l) sum += decay<double>(load(columns + l * kDrawTile) - largest);
     return largest + logarithm<double>(sum);
   }
@@ -181,22 +178,17 @@ class Draws {
   double level_of(const float* logits, double u) {
     constexpr int64_t lanes = kLanes<float>;
     constexpr double kDoubt = 8e-6;  // over the error of 256 exponentials and their sums, relative to the whole
-    const int64_t groups = (p_.levels + kGroup - 1) / kGroup;
+    const int64_t groups = pieces_of(p_.levels, kGroup);
     const float* from = logits;
     if (p_.levels % kGroup) {
       memcpy(weights_, logits, static_cast<size_t>(p_.levels) * sizeof *logits);
-      for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -__builtin_inff();
+      for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -kInfinity<float>;
       from = weights_;
     }
     Vector<float> tops[kGroup / lanes];
-    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = load(from + v * lanes);
-    for (int64_t l = kGroup; l < groups * kGroup; l += kGroup)
-      for (int64_t v = 0; v < kGroup / lanes; ++v) {
-        const Vector<float> x = load(from + l + v * lanes);
-        tops[v] = x > tops[v] ? x : tops[v];
-      }
+    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = largest_of(from + v * lanes, groups, kGroup);
     for (int64_t half = kGroup / lanes / 2; half; half /= 2)
-      for (int64_t v = 0; v < half; ++v) tops[v] = tops[v + half] > tops[v] ? tops[v + half] : tops[v];
+      for (int64_t v = 0; v < half; ++v) tops[v] = larger<float>(tops[v + half], tops[v]);
     float top[lanes];
     store(top, tops[0]);
     for (int64_t half = lanes / 2; half; half /= 2)
@@ -246,7 +238,7 @@ class Draws {
     MixtureTile<double, C> tile(mixture, memory_);
     const bool known = all_known(first, images, 0, place);
     for (int64_t n = 0; n < images; n += lanes, at += lanes * p_.image_size) {
-      const int64_t count = images - n < lanes ? images - n : lanes;
+      const int64_t count = min(images - n, lanes);
       double levels[C][kDrawTile] = {};
       if (!known) {
         double component_u[kDrawTile] = {}, u[kDrawTile] = {}, logistic_u[kDrawTile * C];

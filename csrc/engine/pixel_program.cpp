@@ -55,16 +55,12 @@ GENFAST_INLINE Vector<float> elu(Vector<float> x) {
   Vector<float> power, p = reduced_expm1<float>(clamp(x, Exponential<float>::kLimit), power);
   return x > zero ? x : fma(power, p, power - broadcast(1.f));
 }
-GENFAST_INLINE Vector<float> sigmoid(Vector<float> x) {
-  const Vector<float> one = broadcast(1.f);
-  return one / (one + exponential<float>(-clamp(x, Exponential<float>::kSigmoidLimit)));
-}
 GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
   switch (activation) {
     case program::kOfRelu: return relu(x);
     case program::kOfElu: return elu(x);
     case program::kOfTanh: return tanh<float>(x);
-    case program::kOfSigmoid: return sigmoid(x);
+    case program::kOfSigmoid: return sigmoid<float>(x);
   }
   return x;
 }
@@ -216,9 +212,7 @@ class Tile {
   Draws draws_;
   int64_t first_ = 0, count_ = 0;
 
-  static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
-  static int64_t chains_size(const Instruction& it) { return (it.count + kPanel - 1) / kPanel * kPanel * kChains; }
+  static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
 
   // What the rows above give is known for the whole row at its start: its weights need not be read for every pixel.
   // Floats that it takes; `at` may be null.
@@ -351,7 +345,7 @@ class Tile {
     if (kPart == Part::kAbove) set_chains(job, n, step * count_ * chains_size(it), chains_size(it));
     const int64_t together = max(1, kTogether / columns);
     for (int64_t b = 0; b < count_; b += together) {
-      job.groups = count_ - b < together ? count_ - b : together;
+      job.groups = min(count_ - b, together);
       for (int64_t g = 0; g < job.groups; ++g)
         for (int64_t c = 0; c < columns; ++c) row_biases_[g * columns + c] = biases_[n * p_.tile + b + g];
       linear<kPart>(job, first, constants_ + it.weight, it.depth);
@@ -386,7 +380,7 @@ class Tile {
       case program::kRelu: return map(it, j, [](auto a, auto) { return relu(a); });
       case program::kElu: return map(it, j, [](auto a, auto) { return elu(a); });
       case program::kTanh: return map(it, j, [](auto a, auto) { return tanh<float>(a); });
-      case program::kSigmoid: return map(it, j, [](auto a, auto) { return sigmoid(a); });
+      case program::kSigmoid: return map(it, j, [](auto a, auto) { return sigmoid<float>(a); });
       case program::kAdd: return map(it, j, [](auto a, auto b) { return a + b; });
       case program::kMul: return map(it, j, [](auto a, auto b) { return a * b; });
       case program::kGate:
@@ -479,8 +473,7 @@ void tiles(int64_t begin, int64_t end, void* context) {
   Scratch memory(Tile::scratch(p));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   Tile tile(p, memory);
-  for (int64_t n = begin; n < end; ++n)
-    tile.run(n * p.tile, p.batch - n * p.tile < p.tile ? p.batch - n * p.tile : p.tile);
+  for (int64_t n = begin; n < end; ++n) tile.run(n * p.tile, min(p.batch - n * p.tile, p.tile));
 }
 
 }  // namespace
@@ -488,7 +481,7 @@ void tiles(int64_t begin, int64_t end, void* context) {
 int pixel_program(const PixelProgram& p) {
   if (p.type != Type::kFloat32) return kNoKernel;
   Job job{p, kOk};
-  parallel_for((p.batch + p.tile - 1) / p.tile, tiles, &job);
+  parallel_for(pieces_of(p.batch, p.tile), tiles, &job);
   return job.status;
 }
 

@@ -76,14 +76,15 @@ struct Reduction {
 template <class T>
 void reduce(const Reduction<T>& r) {
   constexpr int64_t chunk = 1024;
-  parallel_for((r.size + chunk - 1) / chunk,
-               [](int64_t begin, int64_t end, void* context) {
-                 const Reduction<T>& r = *static_cast<Reduction<T>*>(context);
-                 for (int64_t part = 1; part < r.parts; ++part)
-                   for (int64_t e = begin * chunk; e < min(end * chunk, r.size); e += kLanes<T>)
-                     store(r.sums + e, load(r.sums + e) + load(r.sums + part * r.stride + e));
-               },
-               const_cast<Reduction<T>*>(&r));
+  parallel_for(
+      pieces_of(r.size, chunk),
+      [](int64_t begin, int64_t end, void* context) {
+        const Reduction<T>& r = *static_cast<Reduction<T>*>(context);
+        for (int64_t part = 1; part < r.parts; ++part)
+          for (int64_t e = begin * chunk; e < min(end * chunk, r.size); e += kLanes<T>)
+            store(r.sums + e, load(r.sums + e) + load(r.sums + part * r.stride + e));
+      },
+      const_cast<Reduction<T>*>(&r));
 }
 
 // What h0 [C] receives: the gate gradients of the pixels that read it, through the weights they read it by.

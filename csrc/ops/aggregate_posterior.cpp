@@ -6,13 +6,11 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
-constexpr double kLowest = -30, kHighest = 20;  // of a log-variance
 constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 constexpr int64_t kTogether = 4;  // latents whose densities are added in one pass
 
 // Lanes hold points or Gaussians; rows of both are padded to whole vectors of every isa.
-GENFAST_INLINE int64_t padded(int64_t n) { return (n + kSumLanes - 1) / kSumLanes * kSumLanes; }
-GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+GENFAST_INLINE int64_t padded(int64_t n) { return round_up(n, kSumLanes); }
 
 // to [columns][padded(rows)] = from [rows][columns] transposed, then `fill`.
 template <class T, class S>
@@ -51,19 +49,16 @@ struct Tables {
       for (int64_t j = 0; j < padded(count); j += kLanes<double>) {
         double lanes[kLanes<double>];
         const int64_t at = l * padded(count) + j;
-        for (int64_t i = 0; i < kLanes<double>; ++i) {
-          const double value = peak[at + i];
-          lanes[i] = value < kLowest ? kLowest : value > kHighest ? kHighest : value;
-          peak[at + i] =
-              j + i < count ? static_cast<T>(-0.5 * lanes[i] - kHalfLogTwoPi) : -static_cast<T>(__builtin_inff());
-        }
+        for (int64_t i = 0; i < kLanes<double>; ++i) lanes[i] = peak[at + i];
+        store(lanes, held<double>(load(lanes)));
+        for (int64_t i = 0; i < kLanes<double>; ++i)
+          peak[at + i] = j + i < count ? static_cast<T>(-0.5 * lanes[i] - kHalfLogTwoPi) : -kInfinity<T>;
         store(lanes, exponential<double>(broadcast(-0.5) * load(lanes)) * broadcast(0.70710678118654752440));
         for (int64_t i = 0; i < kLanes<double>; ++i) scale[at + i] = static_cast<T>(lanes[i]);
       }
     }
   }
 
-  // A vector of points and one Gaussian, or one point and a vector of them.
   GENFAST_INLINE Vector<T> point(int64_t l, int64_t i) const { return load(z + l * padded(points) + i); }
 };
 
@@ -84,7 +79,7 @@ struct Gaussians {
 // What is subtracted before an exponential: the largest term, or 0 where all are -infinity.
 template <class T>
 GENFAST_INLINE Vector<T> shift(Vector<T> largest) {
-  return largest == broadcast(-static_cast<T>(__builtin_inff())) ? broadcast(T(0)) : largest;
+  return largest == broadcast(-kInfinity<T>) ? broadcast(T(0)) : largest;
 }
 
 // log sum of exponentials of terms [count][lanes], count ascending.
@@ -94,11 +89,6 @@ GENFAST_INLINE Vector<T> log_sum_exp(const T* terms, int64_t count, Vector<T> la
   Vector<T> sum = broadcast(T(0));
   for (int64_t j = 0; j < count; ++j) sum += decay<T>(load(terms + j * kLanes<T>) - least);
   return largest + logarithm<T>(sum);
-}
-
-template <class T>
-GENFAST_INLINE Vector<T> larger(Vector<T> a, Vector<T> b) {
-  return a > b ? a : b;
 }
 
 template <class S>
@@ -114,7 +104,7 @@ void forward_points(int64_t begin, int64_t end, void* context) {
   Forward<S>& job = *static_cast<Forward<S>*>(context);
   const Tables<T>& t = job.tables;
   const int64_t lanes = kLanes<T>, room = t.count * lanes;
-  const Vector<T> none = broadcast(-static_cast<T>(__builtin_inff()));
+  const Vector<T> none = broadcast(-kInfinity<T>);
   Scratch memory(2 * Scratch::bytes<T>(room));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   T *joint = memory.take<T>(room), *terms = memory.take<T>(room);
@@ -135,8 +125,7 @@ void forward_points(int64_t begin, int64_t end, void* context) {
       store(total, log_sum_exp(terms, t.count, largest));
       for (int64_t r = 0; r < min(lanes, t.points - i); ++r) marginals[(i + r) * t.latents + l] = total[r];
     }
-    Vector<T> largest = none;
-    for (int64_t j = 0; j < t.count; ++j) largest = larger<T>(load(joint + j * lanes), largest);
+    const Vector<T> largest = t.count ? largest_of(joint, t.count, lanes) : none;
     store(static_cast<T*>(job.a.joint) + i, log_sum_exp(joint, t.count, largest), t.points - i);
   }
 }
@@ -149,7 +138,7 @@ int forward(const AggregatePosteriorForward& a) {
   Tables<T> tables(a.points, a.count, a.latents, memory);
   tables.fill(static_cast<const S*>(a.z), static_cast<const S*>(a.mean), static_cast<const S*>(a.log_variance));
   Forward<S> job{a, tables, kOk};
-  parallel_for((a.points + kLanes<T> - 1) / kLanes<T>, forward_points<S>, &job);
+  parallel_for(pieces_of(a.points, kLanes<T>), forward_points<S>, &job);
   return job.status;
 }
 
@@ -196,50 +185,37 @@ GENFAST_INLINE Vector<T> share(Vector<T> gradient, Vector<T> term, Vector<T> tot
   return gradient * decay<T>(term - total);
 }
 
-// weights [M][lanes] of a vector of points from `i` on: what the gradient of `joint` makes of each Gaussian.
-template <class S, class T>
-void weights_of_points(const Backward<S>& job, int64_t i, T* weights) {
+// Of a row: a vector from `at` on where its elements are lanes, else element `i` in all of them.
+template <bool kLanesOfIt, class T>
+GENFAST_INLINE Vector<T> lanes_or_one(const T* row, int64_t at, int64_t i) {
+  if constexpr (kLanesOfIt) return load(row + at);
+  return broadcast(row[i]);
+}
+
+// What the gradient of `joint` makes of each pair of a vector from `at` on, of points (then [M][lanes]) or of Gaussians
+// ([N][lanes]), and one of the others.
+template <bool kPoints, class S, class T>
+void weights_of(const Backward<S>& job, int64_t at, T* weights) {
   const Tables<T>& t = job.tables;
-  const int64_t lanes = kLanes<T>;
-  for (int64_t e = 0; e < t.count * lanes; ++e) weights[e] = 0;
+  const int64_t lanes = kLanes<T>, others = kPoints ? t.count : t.points;
+  for (int64_t e = 0; e < others * lanes; ++e) weights[e] = 0;
   if (!job.a.grad_joint) return;
-  const Vector<T> total = load(job.joint + i), gradient = load(job.grad_joint + i);
   for (int64_t first = 0; first < t.latents; first += kTogether) {
-    const int64_t together = min(kTogether, t.latents - first);
-    for (int64_t j = 0; j < t.count; ++j) {
+    const int64_t last = min(first + kTogether, t.latents);
+    for (int64_t j = 0; j < others; ++j) {
       Vector<T> sum = load(weights + j * lanes);
-      for (int64_t l = first; l < first + together; ++l) {
-        const Gaussians<T> of = Gaussians<T>::one(t, l * padded(t.count) + j);
-        sum += of.log_density(of.distance(t.point(l, i)));
+      for (int64_t l = first; l < last; ++l) {
+        const int64_t row = l * padded(t.count);
+        const Gaussians<T> of = kPoints ? Gaussians<T>::one(t, row + j) : Gaussians<T>::vector(t, row + at);
+        sum += of.log_density(of.distance(lanes_or_one<kPoints>(t.z + l * padded(t.points), at, j)));
       }
       store(weights + j * lanes, sum);
     }
   }
-  for (int64_t j = 0; j < t.count; ++j)
+  for (int64_t j = 0; j < others; ++j) {
+    const Vector<T> total = lanes_or_one<kPoints>(job.joint, at, j);
+    const Vector<T> gradient = lanes_or_one<kPoints>(job.grad_joint, at, j);
     store(weights + j * lanes, share<T>(gradient, load(weights + j * lanes), total));
-}
-
-// The same, [N][lanes], for a vector of Gaussians from `j` on.
-template <class S, class T>
-void weights_of_gaussians(const Backward<S>& job, int64_t j, T* weights) {
-  const Tables<T>& t = job.tables;
-  const int64_t lanes = kLanes<T>;
-  for (int64_t e = 0; e < t.points * lanes; ++e) weights[e] = 0;
-  if (!job.a.grad_joint) return;
-  for (int64_t first = 0; first < t.latents; first += kTogether) {
-    const int64_t together = min(kTogether, t.latents - first);
-    for (int64_t i = 0; i < t.points; ++i) {
-      Vector<T> sum = load(weights + i * lanes);
-      for (int64_t l = first; l < first + together; ++l) {
-        const Gaussians<T> of = Gaussians<T>::vector(t, l * padded(t.count) + j);
-        sum += of.log_density(of.distance(broadcast(t.z[l * padded(t.points) + i])));
-      }
-      store(weights + i * lanes, sum);
-    }
-  }
-  for (int64_t i = 0; i < t.points; ++i) {
-    const Vector<T> total = broadcast(job.joint[i]), gradient = broadcast(job.grad_joint[i]);
-    store(weights + i * lanes, share<T>(gradient, load(weights + i * lanes), total));
   }
 }
 
@@ -260,7 +236,7 @@ void backward_points(int64_t begin, int64_t end, void* context) {
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   T* weights = memory.take<T>(t.count * lanes);
   for (int64_t i = begin * lanes; i < min(end * lanes, t.points); i += lanes) {
-    weights_of_points(job, i, weights);
+    weights_of<true>(job, i, weights);
     for (int64_t l = 0; l < t.latents; ++l) {
       const int64_t row = l * padded(t.points) + i;
       const Vector<T> z = t.point(l, i);
@@ -291,7 +267,7 @@ void backward_gaussians(int64_t begin, int64_t end, void* context) {
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   T* weights = memory.take<T>(t.points * lanes);
   for (int64_t j = begin * lanes; j < min(end * lanes, t.count); j += lanes) {
-    weights_of_gaussians(job, j, weights);
+    weights_of<false>(job, j, weights);
     for (int64_t l = 0; l < t.latents; ++l) {
       const Gaussians<T> of = Gaussians<T>::vector(t, l * padded(t.count) + j);
       const int64_t row = l * padded(t.points);
@@ -308,7 +284,7 @@ void backward_gaussians(int64_t begin, int64_t end, void* context) {
       T inside[kLanes<T>] = {};
       for (int64_t r = 0; r < min(lanes, t.count - j); ++r) {
         const T value = to_arithmetic(static_cast<const S*>(job.a.log_variance)[(j + r) * t.latents + l]);
-        inside[r] = value >= T(kLowest) && value <= T(kHighest);
+        inside[r] = value >= T(kLeastLogVariance) && value <= T(kMostLogVariance);
       }
       const int64_t at = j * t.latents + l;
       write_lanes<S, T>((of.scale + of.scale) * first, t.count - j, t.latents, static_cast<S*>(job.a.grad_mean) + at);
@@ -326,20 +302,15 @@ int backward(const AggregatePosteriorBackward& a) {
   Tables<T> tables(a.points, a.count, a.latents, memory);
   tables.fill(static_cast<const S*>(a.z), static_cast<const S*>(a.mean), static_cast<const S*>(a.log_variance));
   Backward<S> job(a, tables, memory);
-  parallel_for((a.points + kLanes<T> - 1) / kLanes<T>, backward_points<S>, &job);
-  parallel_for((a.count + kLanes<T> - 1) / kLanes<T>, backward_gaussians<S>, &job);
+  parallel_for(pieces_of(a.points, kLanes<T>), backward_points<S>, &job);
+  parallel_for(pieces_of(a.count, kLanes<T>), backward_gaussians<S>, &job);
   return job.status;
 }
 
 }  // namespace
 
-int aggregate_posterior_forward(const AggregatePosteriorForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int aggregate_posterior_backward(const AggregatePosteriorBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(aggregate_posterior_forward, AggregatePosteriorForward, forward)
+GENFAST_KERNEL(aggregate_posterior_backward, AggregatePosteriorBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

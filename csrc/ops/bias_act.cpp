@@ -11,12 +11,6 @@ constexpr int64_t kStreamBytes = int64_t{1} << 22;
 // Rows of single elements that are summed in the arithmetic type before they are added in double.
 constexpr int64_t kRowsOfSum = 128;
 
-template <class T>
-GENFAST_INLINE Vector<T> sigmoid(Vector<T> x) {
-  const Vector<T> one = broadcast(T(1));
-  return one / (one + exponential<T>(-clamp(x, Exponential<T>::kSigmoidLimit)));
-}
-
 // Each activation: its value, and its derivative given the value.
 struct Linear {
   template <class T>
@@ -111,15 +105,6 @@ struct Layout {
   int64_t count() const { return rows * blocks(size); }
   int64_t grain() const { return grain_of_blocks(size); }
   int64_t bytes() const { return rows * size * static_cast<int64_t>(sizeof(S)); }
-  // body(row, first element, last) of the blocks [begin, end).
-  template <class Body>
-  GENFAST_INLINE void each(int64_t begin, int64_t end, Body body) const {
-    const int64_t in_row = blocks(size);
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t first = index % in_row * kBlock;
-      body(index / in_row, first, first + kBlock < size ? first + kBlock : size);
-    }
-  }
   GENFAST_INLINE Vector<Arithmetic<S>> shared_bias(int64_t row) const {
     using T = Arithmetic<S>;
     return broadcast(bias && !apart ? to_arithmetic(bias[row % channels]) : T(0));
@@ -128,6 +113,14 @@ struct Layout {
     return bias && apart ? load(bias + i, last - i) : shared;
   }
 };
+
+template <class S>
+GENFAST_INLINE void write(S* to, Vector<Arithmetic<S>> x, int64_t n, bool streams) {
+  if (streams)
+    stream(to, x, n);
+  else
+    store(to, x, n);
+}
 
 template <class S, class Activation>
 struct Forward {
@@ -144,19 +137,17 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
   const Forward<S, Activation>& job = *static_cast<const Forward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
   const Vector<T> slope = job.slope, gain = job.gain, limit = job.limit;
-  layout.each(begin, end, [&](int64_t row, int64_t first, int64_t last) {
-    const S* x = static_cast<const S*>(job.a.x) + row * layout.size;
-    S* to = static_cast<S*>(job.a.y) + row * layout.size;
-    const Vector<T> shared = layout.shared_bias(row);
-    for (int64_t i = first; i < last; i += kLanes<T>) {
+  for_each_block(begin, end, layout.size, [&](const Block& block) {
+    const int64_t at = block.row * layout.size, last = block.last;
+    const S* x = static_cast<const S*>(job.a.x) + at;
+    S* to = static_cast<S*>(job.a.y) + at;
+    const Vector<T> shared = layout.shared_bias(block.row);
+    for (int64_t i = block.first; i < last; i += kLanes<T>) {
       Vector<T> y =
           Activation::template value<T>(load(x + i, last - i) + layout.bias_at(shared, i, last), slope) * gain;
       y = y > limit ? limit : y;
       y = y < -limit ? -limit : y;
-      if (job.streams)
-        stream(to + i, y, last - i);
-      else
-        store(to + i, y, last - i);
+      write(to + i, y, last - i, job.streams);
     }
   });
   if (job.streams) finish_streams();
@@ -179,12 +170,6 @@ struct Backward {
     const Vector<T> g = load(grad_y + i, last - i) * (Activation::template derivative<T>(z, y, slope) * gain);
     return (scaled > limit) | (scaled < -limit) ? broadcast(T(0)) : g;
   }
-  GENFAST_INLINE void write(S* to, Vector<T> g, int64_t n) const {
-    if (streams)
-      stream(to, g, n);
-    else
-      store(to, g, n);
-  }
 };
 
 template <class S, class Activation>
@@ -192,19 +177,19 @@ void backward_blocks(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
   const Backward<S, Activation>& job = *static_cast<const Backward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
-  layout.each(begin, end, [&](int64_t row, int64_t first, int64_t last) {
-    const int64_t at = row * layout.size;
+  for_each_block(begin, end, layout.size, [&](const Block& block) {
+    const int64_t at = block.row * layout.size, last = block.last;
     const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
     S* to = static_cast<S*>(job.a.grad_x) + at;
-    const Vector<T> shared = layout.shared_bias(row);
+    const Vector<T> shared = layout.shared_bias(block.row);
     LaneSum<T> sum;
-    for (int64_t i = first; i < last; i += kLanes<T>) {
+    for (int64_t i = block.first; i < last; i += kLanes<T>) {
       const Vector<T> g = job.of(grad_y, x, shared, i, last);
-      job.write(to + i, g, last - i);
+      write(to + i, g, last - i, job.streams);
       // The lanes beyond the last hold 0, as the incoming gradient does there.
       sum.add(i % kSumLanes / kLanes<T>, g);
     }
-    if (job.sums) job.sums[row * blocks(layout.size) + first / kBlock] = static_cast<double>(sum.total());
+    if (job.sums) job.sums[block.index] = static_cast<double>(sum.total());
   });
   if (job.streams) finish_streams();
 }
@@ -215,23 +200,23 @@ void backward_parts(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
   Backward<S, Activation>& job = *static_cast<Backward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
-  const int64_t channels = layout.channels, rows = (layout.rows + kPartialSums - 1) / kPartialSums;
+  const int64_t channels = layout.channels, rows = pieces_of(layout.rows, kPartialSums);
   Scratch memory(Scratch::bytes<T>(whole_lanes(channels)));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   T* sums = memory.take<T>(whole_lanes(channels));
   for (int64_t part = begin; part < end; ++part) {
     double* total = job.sums + part * channels;
     for (int64_t c = 0; c < channels; ++c) total[c] = 0;
-    const int64_t stop = (part + 1) * rows < layout.rows ? (part + 1) * rows : layout.rows;
+    const int64_t stop = min((part + 1) * rows, layout.rows);
     for (int64_t row = part * rows; row < stop; row += kRowsOfSum) {
       for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
-      for (int64_t r = row; r < (row + kRowsOfSum < stop ? row + kRowsOfSum : stop); ++r) {
+      for (int64_t r = row; r < min(row + kRowsOfSum, stop); ++r) {
         const int64_t at = r * channels;
         const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
         S* to = static_cast<S*>(job.a.grad_x) + at;
         for (int64_t c = 0; c < channels; c += kLanes<T>) {
           const Vector<T> g = job.of(grad_y, x, broadcast(T(0)), c, channels);
-          job.write(to + c, g, channels - c);
+          write(to + c, g, channels - c, job.streams);
           store(sums + c, load(sums + c, channels - c) + g, channels - c);
         }
       }
@@ -274,7 +259,7 @@ int backward(const BiasActBackward& a) {
             kOk};
     use_huge_pages(a.grad_x, layout.bytes());
     if (a.grad_bias && layout.apart) {
-      const int64_t rows = (layout.rows + kPartialSums - 1) / kPartialSums;
+      const int64_t rows = pieces_of(layout.rows, kPartialSums);
       parallel_for(kPartialSums, backward_parts<S, decltype(activation)>, &job, grain_of(rows * layout.size));
     } else {
       parallel_for(layout.count(), backward_blocks<S, decltype(activation)>, &job, layout.grain());
@@ -293,13 +278,8 @@ int backward(const BiasActBackward& a) {
 
 }  // namespace
 
-int bias_act_forward(const BiasActForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int bias_act_backward(const BiasActBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(bias_act_forward, BiasActForward, forward)
+GENFAST_KERNEL(bias_act_backward, BiasActBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

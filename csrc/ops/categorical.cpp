@@ -1,5 +1,6 @@
 #include "ops/categorical.h"
 
+#include "core/blocks.h"
 #include "core/philox.h"
 #include "engine/conditionals.h"
 
@@ -8,8 +9,6 @@ namespace GENFAST_ISA {
 namespace {
 
 constexpr int64_t kTile = 64;  // pixels of one piece of the likelihood
-
-GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Tiles of pixels that lie one step apart in memory: along N where the levels are last (M = 1), else along M.
 struct Tiles {
@@ -25,7 +24,7 @@ struct Tiles {
         level_step(inner),
         pixel_step(inner == 1 ? levels : 1),
         size(size) {}
-  int64_t of_run() const { return (length + size - 1) / size; }
+  int64_t of_run() const { return pieces_of(length, size); }
   int64_t of_image() const { return runs * of_run(); }
   int64_t count() const { return batch * of_image(); }
 };
@@ -60,13 +59,8 @@ void fill(const Tiles& all, const S* at, int64_t count, int64_t width, T* column
 template <class T>
 GENFAST_INLINE T exponentials_of_row(T* row, int64_t padded, T& largest) {
   constexpr int64_t lanes = kLanes<T>;
-  Vector<T> m = load(row);
-  for (int64_t l = lanes; l < padded; l += lanes) {
-    Vector<T> v = load(row + l);
-    m = v > m ? v : m;
-  }
   T all[lanes];
-  store(all, m);
+  store(all, largest_of(row, padded / lanes, lanes));
   largest = all[0];
   for (int64_t i = 1; i < lanes; ++i) largest = all[i] > largest ? all[i] : largest;
   const Vector<T> top = broadcast(largest);
@@ -86,11 +80,7 @@ GENFAST_INLINE T exponentials_of_row(T* row, int64_t padded, T& largest) {
 // The same for a vector of pixels, with the same order of summation.
 template <class T>
 GENFAST_INLINE Vector<T> exponentials_of_columns(T* columns, int64_t levels, Vector<T>& largest) {
-  largest = load(columns);
-  for (int64_t l = 1; l < levels; ++l) {
-    Vector<T> v = load(columns + l * kTile);
-    largest = v > largest ? v : largest;
-  }
+  largest = largest_of(columns, levels, kTile);
   Vector<T> sum[kSumLanes];
   for (int64_t i = 0; i < kSumLanes; ++i) sum[i] = broadcast(T(0));
   for (int64_t l = 0; l < levels; ++l) {
@@ -98,9 +88,7 @@ GENFAST_INLINE Vector<T> exponentials_of_columns(T* columns, int64_t levels, Vec
     store(columns + l * kTile, e);
     sum[l % kSumLanes] += e;
   }
-  for (int64_t half = kSumLanes / 2; half; half /= 2)
-    for (int64_t i = 0; i < half; ++i) sum[i] += sum[i + half];
-  return sum[0];
+  return sum_of_lanes(sum);
 }
 
 // What a thread works in: exp(logit - largest) of one pixel or of a tile, and the sum and largest of each pixel.
@@ -116,7 +104,7 @@ GENFAST_INLINE bool by_rows(const Tiles& all) { return all.pixel_step > 1 && all
 template <class S, class T>
 GENFAST_INLINE void fill_row(const S* at, int64_t levels, int64_t padded, T* row) {
   for (int64_t l = 0; l < levels; ++l) row[l] = to_arithmetic(at[l]);
-  for (int64_t l = levels; l < padded; ++l) row[l] = -__builtin_inff();
+  for (int64_t l = levels; l < padded; ++l) row[l] = -kInfinity<T>;
 }
 
 template <class S, class T>
@@ -129,23 +117,23 @@ void softmax_of_columns(const Tiles& all, const S* at, int64_t count, Softmax<T>
   }
 }
 
-template <class S>
-struct Forward {
-  const CategoricalNllForward& a;
+template <class A>
+struct Job {
+  const A& a;
   Tiles all;
-  double* sums;  // of the tiles
+  double* sums;  // of the tiles, in the forward pass
   int status;
 };
 
 template <class S>
 void forward_tiles(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
-  Forward<S>& job = *static_cast<Forward<S>*>(context);
+  Job<CategoricalNllForward>& job = *static_cast<Job<CategoricalNllForward>*>(context);
   const Tiles& all = job.all;
   Scratch memory(sizeof(Softmax<T>));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   Softmax<T>& softmax = *memory.take<Softmax<T>>(1);
-  const int64_t padded = (all.levels + kSumLanes - 1) / kSumLanes * kSumLanes;
+  const int64_t padded = round_up(all.levels, kSumLanes);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile(all, index);
     const S* logits = static_cast<const S*>(job.a.logits) + tile.logits;
@@ -177,22 +165,15 @@ void forward_tiles(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-struct Backward {
-  const CategoricalNllBackward& a;
-  Tiles all;
-  int status;
-};
-
-template <class S>
 void backward_tiles(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
-  Backward<S>& job = *static_cast<Backward<S>*>(context);
+  Job<CategoricalNllBackward>& job = *static_cast<Job<CategoricalNllBackward>*>(context);
   const Tiles& all = job.all;
   Scratch memory(sizeof(Softmax<T>));
   if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
   Softmax<T>& softmax = *memory.take<Softmax<T>>(1);
   T* values = softmax.values;
-  const int64_t padded = (all.levels + kSumLanes - 1) / kSumLanes * kSumLanes;
+  const int64_t padded = round_up(all.levels, kSumLanes);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile(all, index);
     const S* logits = static_cast<const S*>(job.a.logits) + tile.logits;
@@ -237,15 +218,8 @@ void backward_tiles(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-struct Draw {
-  const CategoricalSample& a;
-  Tiles all;
-  int status;
-};
-
-template <class S>
 void draw_tiles(int64_t begin, int64_t end, void* context) {
-  Draw<S>& job = *static_cast<Draw<S>*>(context);
+  Job<CategoricalSample>& job = *static_cast<Job<CategoricalSample>*>(context);
   const Tiles& all = job.all;
   const CategoricalSample& a = job.a;
   Scratch memory(Scratch::bytes<double>(kMostLevels * kDrawTile));
@@ -270,19 +244,15 @@ int forward(const CategoricalNllForward& a) {
   const Tiles all(a.batch, a.places, a.levels, a.inner, kTile);
   Scratch memory(Scratch::bytes<double>(all.count()));
   if (memory.failed()) return kNoMemory;
-  Forward<S> job{a, all, memory.take<double>(all.count()), kOk};
+  Job<CategoricalNllForward> job{a, all, memory.take<double>(all.count()), kOk};
   parallel_for(all.count(), forward_tiles<S>, &job);
-  for (int64_t b = 0; b < a.batch; ++b) {
-    double total = 0;
-    for (int64_t i = 0; i < all.of_image(); ++i) total += job.sums[b * all.of_image() + i];
-    assign(static_cast<S*>(a.nll)[b], static_cast<Arithmetic<S>>(total));
-  }
+  add_blocks(job.sums, a.batch, all.of_image(), static_cast<S*>(a.nll));
   return job.status;
 }
 
 template <class S>
 int backward(const CategoricalNllBackward& a) {
-  Backward<S> job{a, {a.batch, a.places, a.levels, a.inner, kTile}, kOk};
+  Job<CategoricalNllBackward> job{a, {a.batch, a.places, a.levels, a.inner, kTile}, nullptr, kOk};
   use_huge_pages(a.grad_logits, a.batch * a.places * a.levels * a.inner * static_cast<int64_t>(sizeof(S)));
   parallel_for(job.all.count(), backward_tiles<S>, &job);
   return job.status;
@@ -290,24 +260,16 @@ int backward(const CategoricalNllBackward& a) {
 
 template <class S>
 int sample(const CategoricalSample& a) {
-  Draw<S> job{a, {a.batch, a.places, a.levels, a.inner, kDrawTile}, kOk};
+  Job<CategoricalSample> job{a, {a.batch, a.places, a.levels, a.inner, kDrawTile}, nullptr, kOk};
   parallel_for(job.all.count(), draw_tiles<S>, &job);
   return job.status;
 }
 
 }  // namespace
 
-int categorical_nll_forward(const CategoricalNllForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int categorical_nll_backward(const CategoricalNllBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
-
-int categorical_sample(const CategoricalSample& a) {
-  return by_type(a.type, [&](auto s) { return sample<decltype(s)>(a); });
-}
+GENFAST_KERNEL(categorical_nll_forward, CategoricalNllForward, forward)
+GENFAST_KERNEL(categorical_nll_backward, CategoricalNllBackward, backward)
+GENFAST_KERNEL(categorical_sample, CategoricalSample, sample)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

@@ -219,21 +219,11 @@ int backward(const DiagonalBlockBackward& a) {
 }  // namespace
 
 int diagonal_block_forward(const DiagonalBlockForward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return forward<float>(a);
-    case Type::kFloat64: return forward<double>(a);
-    case Type::kBfloat16: break;
-  }
-  return kNoKernel;
+  return a.type == Type::kFloat32 ? forward<float>(a) : a.type == Type::kFloat64 ? forward<double>(a) : kNoKernel;
 }
 
 int diagonal_block_backward(const DiagonalBlockBackward& a) {
-  switch (a.type) {
-    case Type::kFloat32: return backward<float>(a);
-    case Type::kFloat64: return backward<double>(a);
-    case Type::kBfloat16: break;
-  }
-  return kNoKernel;
+  return a.type == Type::kFloat32 ? backward<float>(a) : a.type == Type::kFloat64 ? backward<double>(a) : kNoKernel;
 }
 
 }  // namespace GENFAST_ISA

@@ -1,6 +1,6 @@
 #include "ops/gated_activation.h"
 
-#include "core/vector.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -9,22 +9,19 @@ namespace {
 constexpr int64_t kPiece = 4096;  // elements of one piece of work, or one row if that is more
 
 GENFAST_INLINE int64_t rows_of_piece(int64_t size) { return size < kPiece ? kPiece / size : 1; }
-GENFAST_INLINE int64_t pieces_of_row(int64_t size) { return (size + kPiece - 1) / kPiece; }
 
 // Calls body(row, first, last) for elements [first, last) of rows: many short rows, or pieces of a long one.
 template <class Body>
 GENFAST_INLINE void each_piece(int64_t begin, int64_t end, int64_t rows, int64_t size, Body body) {
-  const int64_t together = rows_of_piece(size), apart = pieces_of_row(size);
+  const int64_t together = rows_of_piece(size), apart = pieces_of(size, kPiece);
   for (int64_t index = begin; index < end; ++index) {
     const int64_t start = index / apart * together, first = index % apart * kPiece;
-    const int64_t stop = start + together < rows ? start + together : rows;
-    const int64_t last = first + kPiece < size ? first + kPiece : size;
-    for (int64_t row = start; row < stop; ++row) body(row, first, last);
+    for (int64_t row = start; row < min(start + together, rows); ++row) body(row, first, min(first + kPiece, size));
   }
 }
 GENFAST_INLINE int64_t pieces(int64_t rows, int64_t size) {
   if (!size) return 0;
-  return (rows + rows_of_piece(size) - 1) / rows_of_piece(size) * pieces_of_row(size);
+  return pieces_of(rows, rows_of_piece(size)) * pieces_of(size, kPiece);
 }
 
 template <class S>
@@ -75,13 +72,8 @@ int backward(GatedActivationBackward a) {
 
 }  // namespace
 
-int gated_activation_forward(const GatedActivationForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int gated_activation_backward(const GatedActivationBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(gated_activation_forward, GatedActivationForward, forward)
+GENFAST_KERNEL(gated_activation_backward, GatedActivationBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

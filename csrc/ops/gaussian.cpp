@@ -21,9 +21,8 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   const Vector<T> half = broadcast(T(0.5)), constant = broadcast(static_cast<T>(kLogTwoPi));
   T weight[kBlock], nats[kBlock];
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
-    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
+  for_each_block(begin, end, a.size, [&](const Block& block) {
+    const int64_t count = block.count(), at = block.at;
     const S *x = static_cast<const S*>(a.x) + at, *mean = static_cast<const S*>(a.mean) + at;
     const S* log_variance = static_cast<const S*>(a.log_variance) + at;
     weights.read(at, count, weight);
@@ -33,8 +32,8 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
       const Vector<T> n = half * fma(d * d, exponential<T>(-lv), constant + lv);
       store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
     }
-    job.sums[index] = sum_of_terms(nats, count);
-  }
+    job.sums[block.index] = sum_of_terms(nats, count);
+  });
 }
 
 template <class S>
@@ -44,10 +43,9 @@ void backward_blocks(int64_t begin, int64_t end, void* context) {
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   const Vector<T> zero = broadcast(T(0)), half = broadcast(T(0.5));
   T weight[kBlock];
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t image = index / blocks(a.size), first = index % blocks(a.size) * kBlock;
-    const int64_t count = a.size - first < kBlock ? a.size - first : kBlock, at = image * a.size + first;
-    const Vector<T> grad = broadcast(static_cast<const T*>(a.grad_nll)[image]);
+  for_each_block(begin, end, a.size, [&](const Block& block) {
+    const int64_t count = block.count(), at = block.at;
+    const Vector<T> grad = broadcast(static_cast<const T*>(a.grad_nll)[block.row]);
     weights.read(at, count, weight);
     for (int64_t i = 0; i < count; i += kLanes<T>) {
       const int64_t n = count - i;
@@ -65,7 +63,7 @@ void backward_blocks(int64_t begin, int64_t end, void* context) {
       stream(static_cast<S*>(a.grad_mean) + at + i, -of_x, n);
       stream(static_cast<S*>(a.grad_log_variance) + at + i, of_variance, n);
     }
-  }
+  });
   finish_streams();
 }
 
@@ -81,25 +79,19 @@ int forward(const GaussianNllForward& a) {
 }
 
 template <class S>
-int backward(const GaussianNllBackward& a) {
-  GaussianNllBackward job = a;
+int backward(GaussianNllBackward a) {
   const int64_t bytes = a.batch * a.size * static_cast<int64_t>(sizeof(S));
   use_huge_pages(a.grad_x, bytes);
   use_huge_pages(a.grad_mean, bytes);
   use_huge_pages(a.grad_log_variance, bytes);
-  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &job, grain_of_blocks(a.size));
+  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &a, grain_of_blocks(a.size));
   return kOk;
 }
 
 }  // namespace
 
-int gaussian_nll_forward(const GaussianNllForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int gaussian_nll_backward(const GaussianNllBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(gaussian_nll_forward, GaussianNllForward, forward)
+GENFAST_KERNEL(gaussian_nll_backward, GaussianNllBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

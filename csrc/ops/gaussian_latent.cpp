@@ -21,7 +21,7 @@ struct Cut {
         whole(of.size <= kPiece),
         images(whole && of.size ? kPiece / of.size : 1),
         blocks_of_image(whole ? 1 : blocks(of.size)),
-        pieces(whole ? (of.batch + images - 1) / images : of.batch * blocks_of_image) {}
+        pieces(whole ? pieces_of(of.batch, images) : of.batch * blocks_of_image) {}
 
   // A normal number costs about four elements of other work.
   int64_t grain() const { return grain_of((whole ? images * a.size : kPiece) * 4 * a.samples); }
@@ -38,9 +38,9 @@ struct Piece {
   void read(const Cut<Arguments>& cut, int64_t number) {
     const Arguments& a = cut.a;
     index = number, image = cut.whole ? index * cut.images : index / cut.blocks_of_image;
-    rows = cut.whole && a.batch - image > cut.images ? cut.images : cut.whole ? a.batch - image : 1;
+    rows = cut.whole ? min(cut.images, a.batch - image) : 1;
     first = cut.whole ? 0 : index % cut.blocks_of_image * kPiece;
-    width = a.size - first < kPiece ? a.size - first : kPiece;
+    width = min(a.size - first, kPiece);
     at = image * a.size + first, count = rows * width;
     read_block(static_cast<const S*>(a.mean) + at, count, mean);
     read_block(static_cast<const S*>(a.log_variance) + at, count, log_variance);
@@ -58,7 +58,7 @@ struct Piece {
         static_cast<uint32_t>(first / 4)};
     const int64_t draws = rows * a.samples, together = width ? kPiece / width : draws;
     for (int64_t r = 0; r < draws; r += together) {
-      rows_of_noise.first_row = r, rows_of_noise.rows = draws - r < together ? draws - r : together;
+      rows_of_noise.first_row = r, rows_of_noise.rows = min(draws - r, together);
       normals<T>(rows_of_noise, noise);
       const int64_t z = (image * a.samples + r) * a.size + first;
       if (a.samples == 1) {  // rows of latents and of draws are the same
@@ -179,19 +179,17 @@ int forward(const GaussianLatentForward& a) {
   return kOk;
 }
 
+template <class S>
+int backward(const GaussianLatentBackward& a) {
+  Cut<GaussianLatentBackward> cut(a);
+  parallel_for(cut.pieces, backward_pieces<S>, &cut, cut.grain());
+  return kOk;
+}
+
 }  // namespace
 
-int gaussian_latent_forward(const GaussianLatentForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int gaussian_latent_backward(const GaussianLatentBackward& a) {
-  return by_type(a.type, [&](auto s) {
-    Cut<GaussianLatentBackward> cut(a);
-    parallel_for(cut.pieces, backward_pieces<decltype(s)>, &cut, cut.grain());
-    return int{kOk};
-  });
-}
+GENFAST_KERNEL(gaussian_latent_forward, GaussianLatentForward, forward)
+GENFAST_KERNEL(gaussian_latent_backward, GaussianLatentBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

@@ -1,7 +1,6 @@
 #include "ops/importance_bound.h"
 
 #include "core/lane_sum.h"
-#include "core/vector.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -15,7 +14,7 @@ struct Normaliser {
 
   template <class S>
   Normaliser(const S* log_weights, int64_t samples) {
-    const T nothing = -static_cast<T>(__builtin_inf());
+    const T nothing = -kInfinity<T>;
     Vector<T> most = broadcast(nothing);
     for (int64_t s = 0; s < samples; s += kLanes<T>) {
       const Vector<T> x = first_or(load(log_weights + s, samples - s), samples - s, nothing);
@@ -55,10 +54,9 @@ void forward_images(int64_t begin, int64_t end, void* context) {
   for (int64_t b = begin; b < end; ++b) {
     const Normaliser<T> n(static_cast<const S*>(a.log_weights) + b * a.samples, a.samples);
     const Vector<T> mean = broadcast(n.sum / static_cast<T>(a.samples));
-    const T infinity = static_cast<T>(__builtin_inf());
-    static_cast<T*>(a.bound)[b] = n.largest == infinity ? infinity
-                                  : n.sum == 0          ? -infinity
-                                                        : n.largest + logarithm<T>(mean)[0];
+    static_cast<T*>(a.bound)[b] = n.largest == kInfinity<T> ? kInfinity<T>
+                                  : n.sum == 0              ? -kInfinity<T>
+                                                            : n.largest + logarithm<T>(mean)[0];
   }
 }
 
@@ -76,23 +74,22 @@ void backward_images(int64_t begin, int64_t end, void* context) {
   }
 }
 
+template <class S>
+int forward(ImportanceBoundForward a) {
+  parallel_for(a.batch, forward_images<S>, &a, grain_of(a.samples));
+  return kOk;
+}
+
+template <class S>
+int backward(ImportanceBoundBackward a) {
+  parallel_for(a.batch, backward_images<S>, &a, grain_of(a.samples));
+  return kOk;
+}
+
 }  // namespace
 
-int importance_bound_forward(const ImportanceBoundForward& a) {
-  return by_type(a.type, [&](auto s) {
-    ImportanceBoundForward job = a;
-    parallel_for(a.batch, forward_images<decltype(s)>, &job, grain_of(a.samples));
-    return int{kOk};
-  });
-}
-
-int importance_bound_backward(const ImportanceBoundBackward& a) {
-  return by_type(a.type, [&](auto s) {
-    ImportanceBoundBackward job = a;
-    parallel_for(a.batch, backward_images<decltype(s)>, &job, grain_of(a.samples));
-    return int{kOk};
-  });
-}
+GENFAST_KERNEL(importance_bound_forward, ImportanceBoundForward, forward)
+GENFAST_KERNEL(importance_bound_backward, ImportanceBoundBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

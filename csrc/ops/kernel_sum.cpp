@@ -1,6 +1,5 @@
 #include "ops/kernel_sum.h"
 
-#include "core/lane_sum.h"
 #include "core/pairwise.h"
 
 namespace genfast {
@@ -109,12 +108,8 @@ void sum_chunks(int64_t begin, int64_t end, void* context) {
     for (int64_t i = 0; i < height * kSumLanes; ++i) sums.lanes[i] = 0;
     for (int64_t r = 0; r < height; ++r) sums.kernel.start_row(r, x + r * a.depth, a.depth);
     walk(job.y, x, height, sums);
-    for (int64_t r = 0; r < height; ++r) {
-      double* lanes = sums.lanes + r * kSumLanes;
-      for (int64_t half = kSumLanes / 2; half; half /= 2)
-        for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-      static_cast<double*>(a.total)[job.chunks.first(chunk) + r] = lanes[0];
-    }
+    for (int64_t r = 0; r < height; ++r)
+      static_cast<double*>(a.total)[job.chunks.first(chunk) + r] = sum_of_lanes(sums.lanes + r * kSumLanes);
   }
 }
 
@@ -139,9 +134,7 @@ int sum(const KernelSum& a) {
 
 }  // namespace
 
-int kernel_sum(const KernelSum& a) {
-  return by_type(a.type, [&](auto s) { return sum<decltype(s)>(a); });
-}
+GENFAST_KERNEL(kernel_sum, KernelSum, sum)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

@@ -1,5 +1,6 @@
 #include "ops/logistic_mixture.h"
 
+#include "core/blocks.h"
 #include "core/philox.h"
 #include "engine/mixture_tile.h"
 
@@ -14,85 +15,74 @@ template <class A>
 struct Job {
   const A& a;
   int64_t chunks;
-  double* sums;  // [B, chunks]
+  double* sums;  // [B, chunks], in the forward pass
   int status;
 };
 
 // The first pixel of a chunk and where its image lies.
 struct Chunk {
-  int64_t image, first, end;
+  int64_t item, image, first, end;
   Chunk(int64_t item, int64_t chunks, int64_t pixels)
-      : image(item / chunks), first(item % chunks * kChunk), end(first + kChunk < pixels ? first + kChunk : pixels) {}
+      : item(item), image(item / chunks), first(item % chunks * kChunk), end(min(first + kChunk, pixels)) {}
 };
+
+// Calls body(tile, chunk, params, pixel, n) for vectors of n pixels whose x and parameters the tile has read.
+template <class S, int C, class A, class Body>
+GENFAST_INLINE void for_each_vector(Job<A>& job, int64_t begin, int64_t end, const Body& body) {
+  using T = Arithmetic<S>;
+  const A& a = job.a;
+  const Mixture<T, C> mixture(a.components, a.levels);
+  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
+  Scratch memory(mixture.scratch());
+  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  MixtureTile<T, C> tile(mixture, memory);
+  for (int64_t item = begin; item < end; ++item) {
+    const Chunk chunk(item, job.chunks, a.pixels);
+    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
+      const int64_t n = min(chunk.end - pixel, kLanes<T>);
+      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
+      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
+      body(tile, chunk, params, pixel, n);
+    }
+  }
+}
 
 template <class S, int C>
 void forward_chunks(int64_t begin, int64_t end, void* context) {
   using T = Arithmetic<S>;
-  using J = Job<LogisticMixtureNllForward>;
-  J& job = *static_cast<J*>(context);
-  const LogisticMixtureNllForward& a = job.a;
-  const Mixture<T, C> mixture(a.components, a.levels);
-  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
-  Scratch memory(mixture.scratch());
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  MixtureTile<T, C> tile(mixture, memory);
-  for (int64_t item = begin; item < end; ++item) {
-    const Chunk chunk(item, job.chunks, a.pixels);
-    double sum = 0;
-    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
-      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
-      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
-      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
-      T lanes[kLanes<T>];
-      store(lanes, tile.nll());
-      for (int64_t i = 0; i < n; ++i) sum += lanes[i];
-    }
-    job.sums[item] = sum;
-  }
+  Job<LogisticMixtureNllForward>& job = *static_cast<Job<LogisticMixtureNllForward>*>(context);
+  for (int64_t item = begin; item < end; ++item) job.sums[item] = 0;
+  for_each_vector<S, C>(job, begin, end, [&](auto& tile, const Chunk& chunk, const Plane&, int64_t, int64_t n) {
+    T lanes[kLanes<T>];
+    store(lanes, tile.nll());
+    for (int64_t i = 0; i < n; ++i) job.sums[chunk.item] += lanes[i];
+  });
 }
 
 template <class S, int C>
 void backward_chunks(int64_t begin, int64_t end, void* context) {
-  using T = Arithmetic<S>;
-  using J = Job<LogisticMixtureNllBackward>;
-  J& job = *static_cast<J*>(context);
-  const LogisticMixtureNllBackward& a = job.a;
-  const Mixture<T, C> mixture(a.components, a.levels);
-  const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
-  Scratch memory(mixture.scratch());
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  MixtureTile<T, C> tile(mixture, memory);
-  for (int64_t item = begin; item < end; ++item) {
-    const Chunk chunk(item, job.chunks, a.pixels);
-    const T grad = to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]);
-    for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
-      const int64_t n = chunk.end - pixel < kLanes<T> ? chunk.end - pixel : kLanes<T>;
-      tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
-      read_tile(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, params.rows, n, tile.params);
-      tile.gradient(grad);
-      write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
-    }
-  }
+  Job<LogisticMixtureNllBackward>& job = *static_cast<Job<LogisticMixtureNllBackward>*>(context);
+  for_each_vector<S, C>(
+      job, begin, end, [&](auto& tile, const Chunk& chunk, const Plane& params, int64_t pixel, int64_t n) {
+        tile.gradient(to_arithmetic(static_cast<const S*>(job.a.grad_nll)[chunk.image]));
+        write_tile(tile.gradients, params, n, params.at(static_cast<S*>(job.a.grad_params), chunk.image, pixel));
+      });
 }
 
 template <class S, int C>
 int forward(const LogisticMixtureNllForward& a) {
-  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  const int64_t chunks = pieces_of(a.pixels, kChunk);
   Scratch memory(Scratch::bytes<double>(a.batch * chunks));
   if (memory.failed()) return kNoMemory;
   Job<LogisticMixtureNllForward> job{a, chunks, memory.take<double>(a.batch * chunks), kOk};
   parallel_for(a.batch * chunks, forward_chunks<S, C>, &job);
-  for (int64_t b = 0; b < a.batch; ++b) {
-    double sum = 0;
-    for (int64_t i = 0; i < chunks; ++i) sum += job.sums[b * chunks + i];
-    assign(static_cast<S*>(a.nll)[b], static_cast<Arithmetic<S>>(sum));
-  }
+  add_blocks(job.sums, a.batch, chunks, static_cast<S*>(a.nll));
   return job.status;
 }
 
 template <class S, int C>
 int backward(const LogisticMixtureNllBackward& a) {
-  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk, rows = a.components * (C == 1 ? 3 : 10);
+  const int64_t chunks = pieces_of(a.pixels, kChunk), rows = a.components * (C == 1 ? 3 : 10);
   use_huge_pages(a.grad_params, a.batch * a.pixels * rows * static_cast<int64_t>(sizeof(S)));
   Job<LogisticMixtureNllBackward> job{a, chunks, nullptr, kOk};
   parallel_for(a.batch * chunks, backward_chunks<S, C>, &job);
@@ -101,8 +91,7 @@ int backward(const LogisticMixtureNllBackward& a) {
 
 template <class S, int C>
 void sample_chunks(int64_t begin, int64_t end, void* context) {
-  using J = Job<LogisticMixtureSample>;
-  J& job = *static_cast<J*>(context);
+  Job<LogisticMixtureSample>& job = *static_cast<Job<LogisticMixtureSample>*>(context);
   const LogisticMixtureSample& a = job.a;
   const Mixture<double, C> mixture(a.components, a.levels);
   const Plane params{mixture.rows(), a.pixels, a.params_innermost != 0};
@@ -116,11 +105,11 @@ void sample_chunks(int64_t begin, int64_t end, void* context) {
     const uint32_t element = static_cast<uint32_t>(a.first_element + chunk.first * C);
     const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
     // As many as whole vectors of pixels read.
-    const int64_t count = (chunk.end - chunk.first + kLanes<double> - 1) / kLanes<double> * kLanes<double>;
+    const int64_t count = round_up(chunk.end - chunk.first, kLanes<double>);
     uniforms(seed, image, element, C, 0, count, component_u);
     uniforms(seed, image, element, 1, 1, count * C, logistic_u);
     for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<double>) {
-      const int64_t n = chunk.end - pixel < kLanes<double> ? chunk.end - pixel : kLanes<double>;
+      const int64_t n = min(chunk.end - pixel, kLanes<double>);
       const int64_t done = pixel - chunk.first;
       draw.levels(params.at(static_cast<const S*>(a.params), chunk.image, pixel), params, n, component_u + done,
                   logistic_u + done * C);
@@ -133,34 +122,31 @@ void sample_chunks(int64_t begin, int64_t end, void* context) {
 
 template <class S, int C>
 int sample(const LogisticMixtureSample& a) {
-  const int64_t chunks = (a.pixels + kChunk - 1) / kChunk;
+  const int64_t chunks = pieces_of(a.pixels, kChunk);
   Job<LogisticMixtureSample> job{a, chunks, nullptr, kOk};
   parallel_for(a.batch * chunks, sample_chunks<S, C>, &job);
   return job.status;
 }
 
+// One channel or three.
+template <class S>
+int forward(const LogisticMixtureNllForward& a) {
+  return a.channels == 1 ? forward<S, 1>(a) : forward<S, 3>(a);
+}
+template <class S>
+int backward(const LogisticMixtureNllBackward& a) {
+  return a.channels == 1 ? backward<S, 1>(a) : backward<S, 3>(a);
+}
+template <class S>
+int sample(const LogisticMixtureSample& a) {
+  return a.channels == 1 ? sample<S, 1>(a) : sample<S, 3>(a);
+}
+
 }  // namespace
 
-int logistic_mixture_nll_forward(const LogisticMixtureNllForward& a) {
-  return by_type(a.type, [&](auto s) {
-    using S = decltype(s);
-    return a.channels == 1 ? forward<S, 1>(a) : forward<S, 3>(a);
-  });
-}
-
-int logistic_mixture_nll_backward(const LogisticMixtureNllBackward& a) {
-  return by_type(a.type, [&](auto s) {
-    using S = decltype(s);
-    return a.channels == 1 ? backward<S, 1>(a) : backward<S, 3>(a);
-  });
-}
-
-int logistic_mixture_sample(const LogisticMixtureSample& a) {
-  return by_type(a.type, [&](auto s) {
-    using S = decltype(s);
-    return a.channels == 1 ? sample<S, 1>(a) : sample<S, 3>(a);
-  });
-}
+GENFAST_KERNEL(logistic_mixture_nll_forward, LogisticMixtureNllForward, forward)
+GENFAST_KERNEL(logistic_mixture_nll_backward, LogisticMixtureNllBackward, backward)
+GENFAST_KERNEL(logistic_mixture_sample, LogisticMixtureSample, sample)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

@@ -19,13 +19,10 @@ struct Panels {
   T* packed;  // [panels][M][C][16]; zeros beyond the last projection
   T* grads;   // [panels][M][16], zeros from `rows` on, or null
 
-  int64_t panels() const { return (kernels + kPanel - 1) / kPanel; }
+  int64_t panels() const { return pieces_of(kernels, kPanel); }
   T* row(int64_t panel, int64_t j) const { return packed + (panel * count + j) * dim * kPanel; }
   T* grad(int64_t panel, int64_t j) const { return grads + (panel * count + j) * kPanel; }
-  int64_t width(int64_t panel) const {
-    const int64_t left = kernels - panel * kPanel;
-    return left < kPanel ? left : kPanel;
-  }
+  int64_t width(int64_t panel) const { return min(kernels - panel * kPanel, kPanel); }
 };
 
 template <class S>
@@ -52,20 +49,6 @@ void pack_rows(int64_t begin, int64_t end, void* context) {
     }
 }
 
-template <class T>
-GENFAST_INLINE typename VectorOf<T>::integer bits_of(Vector<T> x) {
-  typename VectorOf<T>::integer bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-template <class T>
-GENFAST_INLINE Vector<T> magnitude(Vector<T> x) {
-  const auto bits = bits_of<T>(x) & ~bits_of<T>(broadcast(T(-0.0)));
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 // w with the sign of x, 0 where x is 0.
 template <class T>
 GENFAST_INLINE Vector<T> signed_like(Vector<T> w, Vector<T> x) {
@@ -74,8 +57,6 @@ GENFAST_INLINE Vector<T> signed_like(Vector<T> w, Vector<T> x) {
   memcpy(&w, &bits, sizeof w);
   return w;
 }
-
-GENFAST_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // The sums of rows [i, i + kRows) and the parts that these have in those of the rows behind them, of one vector.
 template <class T, int kRows>
@@ -233,7 +214,7 @@ Panels<Arithmetic<S>> pack(Scratch& memory, bool backward, const void* projected
 
 template <class T>
 int64_t bytes_of(int64_t count, int64_t kernels, int64_t dim) {
-  const int64_t padded = (kernels + kPanel - 1) / kPanel * kPanel;
+  const int64_t padded = round_up(kernels, kPanel);
   return Scratch::bytes<T>(padded * count * dim) + Scratch::bytes<T>(padded * count);
 }
 
@@ -261,13 +242,8 @@ int backward(const MinibatchDiscriminationBackward& a) {
 
 }  // namespace
 
-int minibatch_discrimination_forward(const MinibatchDiscriminationForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int minibatch_discrimination_backward(const MinibatchDiscriminationBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(minibatch_discrimination_forward, MinibatchDiscriminationForward, forward)
+GENFAST_KERNEL(minibatch_discrimination_backward, MinibatchDiscriminationBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

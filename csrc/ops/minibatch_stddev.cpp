@@ -22,16 +22,15 @@ struct Groups {
   int64_t in_span() const { return blocks(span); }
   int64_t count() const { return members * maps * in_span(); }
   int64_t made() const { return size + maps * pixels; }  // elements of an image with its maps
-  int64_t grain() const { return grain_of(group * (span < kBlock ? span : kBlock)); }
+  int64_t grain() const { return grain_of(group * min(span, kBlock)); }
 
   // body(group m, map, first element of the image, last) of the blocks [begin, end).
   template <class Body>
   GENFAST_INLINE void each(int64_t begin, int64_t end, Body body) const {
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t which = index / in_span(), first = index % in_span() * kBlock, map = which % maps;
-      const int64_t last = first + kBlock < span ? first + kBlock : span;
-      body(which / maps, map, map * span + first, map * span + last);
-    }
+    for_each_block(begin, end, span, [&](const Block& block) {
+      const int64_t map = block.row % maps;
+      body(block.row / maps, map, map * span + block.first, map * span + block.last);
+    });
   }
 };
 
@@ -162,13 +161,8 @@ int backward(const MinibatchStddevBackward& a) {
 
 }  // namespace
 
-int minibatch_stddev_forward(const MinibatchStddevForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int minibatch_stddev_backward(const MinibatchStddevBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
+GENFAST_KERNEL(minibatch_stddev_forward, MinibatchStddevForward, forward)
+GENFAST_KERNEL(minibatch_stddev_backward, MinibatchStddevBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

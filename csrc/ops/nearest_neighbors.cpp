@@ -1,6 +1,5 @@
 #include "ops/nearest_neighbors.h"
 
-#include "core/lane_sum.h"
 #include "core/pairwise.h"
 
 namespace genfast {
@@ -56,7 +55,7 @@ struct Lists {
     int64_t* numbers = indices + row * k;
     const int64_t at = column < k ? column : k - 1;
     if (column < k)
-      score = score == score ? score : -static_cast<T>(__builtin_inff());
+      score = score == score ? score : -kInfinity<T>;
     else if (!(score > list[at]))
       return;
     // Without branches: which half it is, is a coin.
@@ -71,22 +70,6 @@ struct Lists {
     list[low] = score, numbers[low] = column;
   }
 };
-
-template <class S>
-Arithmetic<S> squared_distance(const S* x, const S* y, int64_t depth) {
-  using T = Arithmetic<S>;
-  LaneSum<T> sum;
-  for (int64_t d = 0; d < depth; d += kSumLanes) {
-#pragma GCC unroll 4
-    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
-      const int64_t at = d + part * kLanes<T>, left = depth - at;
-      if (left <= 0) break;
-      const Vector<T> difference = load(x + at, left) - load(y + at, left);
-      sum.add(part, difference * difference);
-    }
-  }
-  return sum.total();
-}
 
 template <class S>
 struct Search {
@@ -142,9 +125,7 @@ int search(const NearestNeighbors& a) {
 
 }  // namespace
 
-int nearest_neighbors(const NearestNeighbors& a) {
-  return by_type(a.type, [&](auto s) { return search<decltype(s)>(a); });
-}
+GENFAST_KERNEL(nearest_neighbors, NearestNeighbors, search)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

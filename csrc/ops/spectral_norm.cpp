@@ -11,9 +11,6 @@ constexpr int64_t kManyLayers = 16;    // so many are work for all threads, each
 constexpr int64_t kSmall = 16 * 1024;  // elements: of a layer that is not worth to be split, and of a piece of work
 constexpr int64_t kWidth = 512;        // columns of a piece of work
 
-GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-GENFAST_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // A layer is split into rows, or columns, where there are too few layers for the threads. What an element is summed of
 // and in which order is the same either way.
 struct Shape {
@@ -31,7 +28,7 @@ void each_piece(const Shape& shape, int64_t count, int64_t size, const Body& bod
   struct Context {
     const Body& body;
     int64_t count, size, pieces;
-  } context{body, count, size, (count + size - 1) / size};
+  } context{body, count, size, pieces_of(count, size)};
   const auto run = [](int64_t begin, int64_t end, void* at) {
     const Context& c = *static_cast<const Context*>(at);
     for (int64_t index = begin; index < end; ++index) {
@@ -40,6 +37,22 @@ void each_piece(const Shape& shape, int64_t count, int64_t size, const Body& bod
     }
   };
   parallel_for(shape.layers * context.pieces, run, &context, grain_of(shape.size() / context.pieces));
+}
+
+// Of every layer: multiply(layer, first, last) its rows, finish(layer), write(layer, first, last) its rows.
+template <class Multiply, class Finish, class Write>
+void sweep_twice(const Shape& shape, const Multiply& multiply, const Finish& finish, const Write& write) {
+  if (shape.whole()) {
+    each_piece(shape, shape.rows, shape.rows, [&](int64_t layer, int64_t first, int64_t last) {
+      multiply(layer, first, last);
+      finish(layer);
+      write(layer, first, last);
+    });
+    return;
+  }
+  each_piece(shape, shape.rows, shape.height(), multiply);
+  for (int64_t layer = 0; layer < shape.layers; ++layer) finish(layer);
+  each_piece(shape, shape.rows, shape.height(), write);
 }
 
 // Rows of products that are summed together: the sum of one waits for its own additions.
@@ -178,17 +191,7 @@ int forward(const SpectralNormForward& a) {
     }
   };
   use_huge_pages(a.y, s.layers * s.size() * static_cast<int64_t>(sizeof(S)));
-  if (s.whole()) {
-    each_piece(s, s.rows, s.rows, [&](int64_t layer, int64_t first, int64_t last) {
-      multiply(layer, first, last);
-      finish(layer);
-      write(layer, first, last);
-    });
-    return kOk;
-  }
-  each_piece(s, s.rows, s.height(), multiply);
-  for (int64_t layer = 0; layer < s.layers; ++layer) finish(layer);
-  each_piece(s, s.rows, s.height(), write);
+  sweep_twice(s, multiply, finish, write);
   return kOk;
 }
 
@@ -252,38 +255,24 @@ int backward(const SpectralNormBackward& a) {
   T *terms = memory.take<T>(s.layers * s.rows), *slope = memory.take<T>(s.layers);
   const Backward<S> job{a, s, terms, slope};
   use_huge_pages(a.grad_weight, s.layers * s.size() * static_cast<int64_t>(sizeof(S)));
-  const auto multiply = [&](int64_t layer, int64_t first, int64_t last) { job.multiply(layer, first, last); };
-  const auto write = [&](int64_t layer, int64_t first, int64_t last) { job.write(layer, first, last); };
-  const auto write_columns = [&](int64_t layer, int64_t first, int64_t last) { job.write_columns(layer, first, last); };
-  if (s.whole()) {
-    each_piece(s, s.rows, s.rows, [&](int64_t layer, int64_t first, int64_t last) {
-      multiply(layer, first, last);
-      job.finish(layer);
-      write(layer, first, last);
-      if (a.grad_v) write_columns(layer, 0, s.columns);
-    });
-    return kOk;
-  }
-  each_piece(s, s.rows, s.height(), multiply);
-  for (int64_t layer = 0; layer < s.layers; ++layer) job.finish(layer);
-  each_piece(s, s.rows, s.height(), write);
-  if (a.grad_v) each_piece(s, s.columns, s.width(), write_columns);
+  sweep_twice(
+      s, [&](int64_t layer, int64_t first, int64_t last) { job.multiply(layer, first, last); },
+      [&](int64_t layer) { job.finish(layer); },
+      [&](int64_t layer, int64_t first, int64_t last) {
+        job.write(layer, first, last);
+        if (a.grad_v && s.whole()) job.write_columns(layer, 0, s.columns);
+      });
+  if (a.grad_v && !s.whole())
+    each_piece(s, s.columns, s.width(),
+               [&](int64_t layer, int64_t first, int64_t last) { job.write_columns(layer, first, last); });
   return kOk;
 }
 
 }  // namespace
 
-int spectral_norm_forward(const SpectralNormForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int spectral_norm_backward(const SpectralNormBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
-
-int power_iteration(const PowerIteration& a) {
-  return by_type(a.type, [&](auto s) { return iterate<decltype(s)>(a); });
-}
+GENFAST_KERNEL(spectral_norm_forward, SpectralNormForward, forward)
+GENFAST_KERNEL(spectral_norm_backward, SpectralNormBackward, backward)
+GENFAST_KERNEL(power_iteration, PowerIteration, iterate)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

@@ -1,6 +1,7 @@
 #include "ops/upfirdn2d.h"
 
 #include "core/interleave.h"
+#include "core/math.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -13,8 +14,6 @@ constexpr int kTogether = 4;           // vectors that share the taps
 // Rows that are prepared at once: a load across two vectors that were stored just before waits for both.
 constexpr int64_t kAhead = 8;
 
-GENFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-GENFAST_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 GENFAST_INLINE int64_t floor_of(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 GENFAST_INLINE int64_t rest_of(int64_t a, int64_t b) { return a - floor_of(a, b) * b; }
 GENFAST_INLINE int64_t ceil_of(int64_t a, int64_t b) { return -floor_of(-a, b); }
@@ -72,8 +71,8 @@ struct Classes {
       }
     }
     begins[count] = total;
-    const int64_t width = (axis.out + classes - 1) / classes, most = max(kColumns / classes / kMostLanes, 1);
-    block = min(most, (width + kMostLanes - 1) / kMostLanes) * kMostLanes;
+    const int64_t width = pieces_of(axis.out, classes), most = max(kColumns / classes / kMostLanes, 1);
+    block = min(most, pieces_of(width, kMostLanes)) * kMostLanes;
     length = block + highest - lowest;
     for (int64_t c = 0; c < count; ++c)
       for (int64_t n = begins[c]; n < begins[c + 1]; ++n) {
@@ -113,19 +112,17 @@ struct Map {
   int64_t band;                 // output rows of a piece
   int status;
 
-  int64_t bands() const { return (v.out + band - 1) / band; }
+  int64_t bands() const { return pieces_of(v.out, band); }
   int64_t blocks() const { return ceil_of(h.out, classes.block * classes.classes); }
   int64_t total() const { return classes.begins[classes.count]; }
   int64_t row_size() const { return max(classes.parts, 1) * classes.length; }
-  int64_t block_size() const {
-    return min(classes.block * classes.classes, (h.out + kMostLanes - 1) / kMostLanes * kMostLanes);
-  }
+  int64_t block_size() const { return min(classes.block * classes.classes, round_up(h.out, kMostLanes)); }
 };
 
 // to [length] = row[start + step (first + i)], 0 beyond the row.
 template <class S, class T>
 void take_part(const S* row, int64_t width, int64_t start, int64_t step, int64_t first, int64_t length, T* to) {
-  const int64_t count = step == 1 ? width : width > start ? (width - start + step - 1) / step : 0;
+  const int64_t count = step == 1 ? width : width > start ? pieces_of(width - start, step) : 0;
   const int64_t begin = min(max(-first, 0), length), end = max(begin, min(count - first, length));
   for (int64_t i = 0; i < begin; ++i) to[i] = 0;
   const S* from = row + start + step * first;
@@ -407,20 +404,20 @@ Axis horizontal_of(const A& a) {
   return {a.width, a.out_width, a.taps_h, a.up_h, a.down_h, a.left};
 }
 
+template <class S>
+int forward(const Upfirdn2dForward& a) {
+  return filter<S>(a.x, a.filter, a.y, a.planes, vertical_of(a), horizontal_of(a), !a.taps_v, false);
+}
+template <class S>
+int backward(const Upfirdn2dBackward& a) {
+  const Axis v = vertical_of(a).transposed(), h = horizontal_of(a).transposed();
+  return filter<S>(a.grad_y, a.filter, a.grad_x, a.planes, v, h, !a.taps_v, true);
+}
+
 }  // namespace
 
-int upfirdn2d_forward(const Upfirdn2dForward& a) {
-  return by_type(a.type, [&](auto s) {
-    return filter<decltype(s)>(a.x, a.filter, a.y, a.planes, vertical_of(a), horizontal_of(a), !a.taps_v, false);
-  });
-}
-
-int upfirdn2d_backward(const Upfirdn2dBackward& a) {
-  return by_type(a.type, [&](auto s) {
-    return filter<decltype(s)>(a.grad_y, a.filter, a.grad_x, a.planes, vertical_of(a).transposed(),
-                               horizontal_of(a).transposed(), !a.taps_v, true);
-  });
-}
+GENFAST_KERNEL(upfirdn2d_forward, Upfirdn2dForward, forward)
+GENFAST_KERNEL(upfirdn2d_backward, Upfirdn2dBackward, backward)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast

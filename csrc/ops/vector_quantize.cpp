@@ -1,6 +1,5 @@
 #include "ops/vector_quantize.h"
 
-#include "core/lane_sum.h"
 #include "core/pairwise.h"
 
 namespace genfast {
@@ -20,7 +19,7 @@ struct Largest {
   Row* rows;
 
   void clear(int64_t count) {
-    for (int64_t r = 0; r < count; ++r) rows[r] = {broadcast(-static_cast<T>(__builtin_inff())), Integer{}};
+    for (int64_t r = 0; r < count; ++r) rows[r] = {broadcast(-kInfinity<T>), Integer{}};
   }
 
   template <int V>
@@ -43,7 +42,7 @@ struct Largest {
 
   // The first column of the largest score; column 0 where none passes -infinity.
   int64_t column(int64_t r) const {
-    T best = -static_cast<T>(__builtin_inff());
+    T best = -kInfinity<T>;
     int64_t found = 0;
     for (int64_t i = 0; i < kLanes<T>; ++i) {
       const int64_t at = rows[r].vector[i] * kLanes<T> + i;
@@ -53,24 +52,6 @@ struct Largest {
     return found;
   }
 };
-
-// Copies a code and gives its squared distance to x.
-template <class S>
-Arithmetic<S> choose(const S* x, const S* code, int64_t depth, S* to) {
-  using T = Arithmetic<S>;
-  LaneSum<T> sum;
-  for (int64_t d = 0; d < depth; d += kSumLanes) {
-#pragma GCC unroll 4
-    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
-      const int64_t at = d + part * kLanes<T>, left = depth - at;
-      if (left <= 0) break;
-      const Vector<T> e = load(code + at, left), error = load(x + at, left) - e;
-      store(to + at, e, left);
-      sum.add(part, error * error);
-    }
-  }
-  return sum.total();
-}
 
 template <class S>
 struct Forward {
@@ -99,9 +80,9 @@ void forward_chunks(int64_t begin, int64_t end, void* context) {
     for (int64_t r = 0; r < height; ++r) {
       const int64_t code = largest.column(r), n = first + r;
       static_cast<int64_t*>(a.codes)[n] = code;
-      job.squares[n] =
-          choose(static_cast<const S*>(a.x) + n * a.depth, static_cast<const S*>(a.codebook) + code * a.depth, a.depth,
-                 static_cast<S*>(a.quantized) + n * a.depth);
+      const S *row = static_cast<const S*>(a.x) + n * a.depth, *e = static_cast<const S*>(a.codebook) + code * a.depth;
+      memcpy(static_cast<S*>(a.quantized) + n * a.depth, e, static_cast<size_t>(a.depth) * sizeof(S));
+      job.squares[n] = squared_distance(row, e, a.depth);
     }
   }
 }
@@ -183,31 +164,27 @@ void scatter_dimensions(int64_t begin, int64_t end, void* context) {
 
 template <class S>
 void scatter(const Scatter<S>& a) {
-  parallel_for((a.depth + kSumLanes - 1) / kSumLanes, scatter_dimensions<S>, const_cast<Scatter<S>*>(&a),
+  parallel_for(pieces_of(a.depth, kSumLanes), scatter_dimensions<S>, const_cast<Scatter<S>*>(&a),
                grain_of(a.rows * kSumLanes));
 }
 
 template <class S>
-int backward(const VectorQuantizeBackward& a) {
+int backward(VectorQuantizeBackward a) {
   using T = Arithmetic<S>;
-  VectorQuantizeBackward job = a;
   use_huge_pages(a.grad_x, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
-  parallel_for((a.rows + kRowBlock - 1) / kRowBlock, backward_rows<S>, &job);
+  parallel_for(pieces_of(a.rows, kRowBlock), backward_rows<S>, &a);
   if (!a.grad_codebook) return kOk;
   const int64_t size = a.count * a.depth;
   Scratch memory(Scratch::bytes<T>(size));
   if (memory.failed()) return kNoMemory;
   T* sums = memory.take<T>(size);
   const T weight = difference_weight<T>(a, a.codebook_weight);
-  S* grad = static_cast<S*>(a.grad_codebook);
-  if (weight != T(0)) {
-    // Sums of differences, where count e - sum x would cancel.
+  // Sums of differences, where count e - sum x would cancel.
+  if (weight != T(0))
     scatter<S>({static_cast<const S*>(a.x), static_cast<const S*>(a.codebook), static_cast<const int64_t*>(a.codes),
                 sums, a.rows, a.depth, a.count});
-    for (int64_t i = 0; i < size; ++i) assign(grad[i], -weight * sums[i]);
-  } else {
-    for (int64_t i = 0; i < size; ++i) assign(grad[i], T(0));
-  }
+  for (int64_t i = 0; i < size; ++i)
+    assign(static_cast<S*>(a.grad_codebook)[i], weight != T(0) ? -weight * sums[i] : T(0));
   return kOk;
 }
 
@@ -229,17 +206,9 @@ int statistics(const CodebookStatistics& a) {
 
 }  // namespace
 
-int vector_quantize_forward(const VectorQuantizeForward& a) {
-  return by_type(a.type, [&](auto s) { return forward<decltype(s)>(a); });
-}
-
-int vector_quantize_backward(const VectorQuantizeBackward& a) {
-  return by_type(a.type, [&](auto s) { return backward<decltype(s)>(a); });
-}
-
-int codebook_statistics(const CodebookStatistics& a) {
-  return by_type(a.type, [&](auto s) { return statistics<decltype(s)>(a); });
-}
+GENFAST_KERNEL(vector_quantize_forward, VectorQuantizeForward, forward)
+GENFAST_KERNEL(vector_quantize_backward, VectorQuantizeBackward, backward)
+GENFAST_KERNEL(codebook_statistics, CodebookStatistics, statistics)
 
 }  // namespace GENFAST_ISA
 }  // namespace genfast
