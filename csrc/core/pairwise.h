@@ -48,13 +48,6 @@ GENFAST_INLINE double squared_norm(const S* x, const Arithmetic<S>* centre, int6
   return sum;
 }
 
-template <class S>
-struct Packing {
-  const S* y;  // [count][depth]
-  const Columns<Arithmetic<S>>& to;
-  bool norms;
-};
-
 // The mean where it is at least two standard deviations from 0, else 0: near the origin no bit changes, and one huge
 // row, or one that is no number, moves nobody. It is rounded to a power of two not above the deviation, so that
 // differences of whole numbers stay exact, and equal distances equal.
@@ -72,22 +65,21 @@ inline double centre_of(double mean, double variance) {
 
 // Coordinates [16 begin, 16 end) of the centre; the sums are of differences from the first row, rows ascending.
 template <class S>
-void find_centre(int64_t begin, int64_t end, void* context) {
-  const Packing<S>& job = *static_cast<const Packing<S>*>(context);
-  const int64_t depth = job.to.depth, count = job.to.count;
+void find_centre(const S* y, const Columns<Arithmetic<S>>& to, int64_t begin, int64_t end) {
+  const int64_t depth = to.depth, count = to.count;
   for (int64_t first = begin * kSumLanes; first < min(end * kSumLanes, depth); first += kSumLanes) {
     const int64_t width = min(kSumLanes, depth - first);
     double origin[kSumLanes], sums[kSumLanes], squares[kSumLanes];
-    for (int64_t i = 0; i < width; ++i) origin[i] = to_arithmetic(job.y[first + i]), sums[i] = squares[i] = 0;
+    for (int64_t i = 0; i < width; ++i) origin[i] = to_arithmetic(y[first + i]), sums[i] = squares[i] = 0;
     for (int64_t m = 1; m < count; ++m)
       for (int64_t i = 0; i < width; ++i) {
-        const double difference = static_cast<double>(to_arithmetic(job.y[m * depth + first + i])) - origin[i];
+        const double difference = static_cast<double>(to_arithmetic(y[m * depth + first + i])) - origin[i];
         sums[i] += difference, squares[i] += difference * difference;
       }
     for (int64_t i = 0; i < width; ++i) {
       const double mean = sums[i] / static_cast<double>(count);
       const double variance = (squares[i] - mean * sums[i]) / static_cast<double>(count);
-      job.to.centre[first + i] = static_cast<Arithmetic<S>>(centre_of(origin[i] + mean, variance < 0 ? 0 : variance));
+      to.centre[first + i] = static_cast<Arithmetic<S>>(centre_of(origin[i] + mean, variance < 0 ? 0 : variance));
     }
   }
 }
@@ -104,20 +96,18 @@ void subtract(int64_t depth, int64_t count, const T* centre, T* packed) {
 }
 
 template <class S>
-void pack_panels(int64_t begin, int64_t end, void* context) {
+void pack_panels(const S* y, bool norms, const Columns<Arithmetic<S>>& to, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
   constexpr int64_t width = kWide * kLanes<T>;
-  const Packing<S>& job = *static_cast<const Packing<S>*>(context);
-  const Columns<T>& to = job.to;
   for (int64_t first = begin * width; first < min(end * width, to.count); first += width) {
     const int64_t count = min(width, to.count - first);
-    pack_columns<T>(to.depth, count, job.y + first * to.depth, 1, to.depth, to.packed + first * to.depth);
+    pack_columns<T>(to.depth, count, y + first * to.depth, 1, to.depth, to.packed + first * to.depth);
     if (to.centred) subtract(to.depth, count, to.centre, to.packed + first * to.depth);
     for (int64_t c = 0; c < width; ++c) {
       T& start = to.start[first + c];
       start = 0;
-      if (job.norms)
-        start = c < count ? static_cast<T>(-0.5 * squared_norm(job.y + (first + c) * to.depth,
+      if (norms)
+        start = c < count ? static_cast<T>(-0.5 * squared_norm(y + (first + c) * to.depth,
                                                                to.centred ? to.centre : nullptr, to.depth))
                           : -kInfinity<T>;
     }
@@ -127,13 +117,16 @@ void pack_panels(int64_t begin, int64_t end, void* context) {
 // With norms the columns are centred.
 template <class S>
 void pack(const S* y, bool norms, Columns<Arithmetic<S>>& to) {
-  Packing<S> job{y, to, norms};
   if (norms && to.count) {
-    parallel_for(pieces_of(to.depth, kSumLanes), find_centre<S>, &job, grain_of(to.count * kSumLanes));
+    parallel(
+        pieces_of(to.depth, kSumLanes), [&](int64_t begin, int64_t end) { find_centre(y, to, begin, end); },
+        grain_of(to.count * kSumLanes));
     for (int64_t k = 0; k < to.depth; ++k) to.centred |= to.centre[k] != 0;
   }
   constexpr int64_t width = kWide * kLanes<Arithmetic<S>>;
-  parallel_for(pieces_of(to.count, width), pack_panels<S>, &job, grain_of(width * to.depth));
+  parallel(
+      pieces_of(to.count, width), [&](int64_t begin, int64_t end) { pack_panels(y, norms, to, begin, end); },
+      grain_of(width * to.depth));
 }
 
 // consumer.take<V>(row, height, column, sums [height][V][lanes]) for every tile of a panel, rows ascending.

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-#include "core/common.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

@@ -462,27 +462,17 @@ class Tile {
   }
 };
 
-struct Job {
-  const PixelProgram& program;
-  int status;
-};
-
-void tiles(int64_t begin, int64_t end, void* context) {
-  Job& job = *static_cast<Job*>(context);
-  const PixelProgram& p = job.program;
-  Scratch memory(Tile::scratch(p));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  Tile tile(p, memory);
-  for (int64_t n = begin; n < end; ++n) tile.run(n * p.tile, min(p.batch - n * p.tile, p.tile));
-}
-
 }  // namespace
 
 int pixel_program(const PixelProgram& p) {
   if (p.type != Type::kFloat32) return kNoKernel;
-  Job job{p, kOk};
-  parallel_for(pieces_of(p.batch, p.tile), tiles, &job);
-  return job.status;
+  return parallel(pieces_of(p.batch, p.tile), [&](int64_t begin, int64_t end) {
+    Scratch memory(Tile::scratch(p));
+    if (memory.failed()) return kNoMemory;
+    Tile tile(p, memory);
+    for (int64_t n = begin; n < end; ++n) tile.run(n * p.tile, min(p.batch - n * p.tile, p.tile));
+    return kOk;
+  });
 }
 
 }  // namespace GENFAST_ISA

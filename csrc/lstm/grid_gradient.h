@@ -69,22 +69,13 @@ void add_weight_gradient(const Walk& walk, Map<const S> input, Map<const S> hidd
 
 // Adds `parts` partial sums, `stride` elements apart, into the first.
 template <class T>
-struct Reduction {
-  T* sums;
-  int64_t parts, stride, size;
-};
-template <class T>
-void reduce(const Reduction<T>& r) {
+void reduce(T* sums, int64_t parts, int64_t stride, int64_t size) {
   constexpr int64_t chunk = 1024;
-  parallel_for(
-      pieces_of(r.size, chunk),
-      [](int64_t begin, int64_t end, void* context) {
-        const Reduction<T>& r = *static_cast<Reduction<T>*>(context);
-        for (int64_t part = 1; part < r.parts; ++part)
-          for (int64_t e = begin * chunk; e < min(end * chunk, r.size); e += kLanes<T>)
-            store(r.sums + e, load(r.sums + e) + load(r.sums + part * r.stride + e));
-      },
-      const_cast<Reduction<T>*>(&r));
+  parallel(pieces_of(size, chunk), [&](int64_t begin, int64_t end) {
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t e = begin * chunk; e < min(end * chunk, size); e += kLanes<T>)
+        store(sums + e, load(sums + e) + load(sums + part * stride + e));
+  });
 }
 
 // What h0 [C] receives: the gate gradients of the pixels that read it, through the weights they read it by.

@@ -8,26 +8,15 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
-template <class S>
-struct ForwardJob {
-  const ScanForward& a;
-  GridShape shape;
-  const Operand<S>* weight;
-  int status;
-};
-
 template <class S, class Walk>
-void forward_images(int64_t begin, int64_t end, void* context) {
-  ForwardJob<S>& job = *static_cast<ForwardJob<S>*>(context);
-  const ScanForward& a = job.a;
-  const GridShape& s = job.shape;
+int forward_images(const ScanForward& a, const GridShape& s, const Operand<S>* weight, int64_t begin, int64_t end) {
   Scratch memory(forward_scratch<S>(Walk(s, 0)));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t b = item / a.directions, d = item % a.directions;
     Scratch::Frame frame(memory);
     forward_scan<S, Walk>({{s, d},
-                           job.weight + d * forward_room<S>(s),
+                           weight + d * forward_room<S>(s),
                            nullptr,
                            static_cast<const S*>(a.h0) + d * s.hidden,
                            static_cast<const S*>(a.c0) + d * s.hidden,
@@ -38,37 +27,27 @@ void forward_images(int64_t begin, int64_t end, void* context) {
                            saved_of<Arithmetic<S>>(a.saved_cells, b, a.directions, d, s, s.hidden)},
                           memory);
   }
+  return kOk;
 }
 
-template <class S>
-struct BackwardJob {
-  const ScanBackward& a;
-  GridShape shape;
-  const Operand<S>* weight;
-  Arithmetic<S>* sums;  // [parts][D] of WeightGradient
-  int64_t parts;
-  int status;
-};
-
+// `all_sums` are [parts][D] of WeightGradient.
 template <class S, class Walk>
-void backward_images(int64_t begin, int64_t end, void* context) {
+int backward_images(const ScanBackward& a, const GridShape& s, const Operand<S>* weight, Arithmetic<S>* all_sums,
+                    int64_t parts, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  BackwardJob<S>& job = *static_cast<BackwardJob<S>*>(context);
-  const ScanBackward& a = job.a;
-  const GridShape& s = job.shape;
   const int64_t size = WeightGradient<T>::size(s);
   Scratch memory(backward_scratch<S>(Walk(s, 0)) + weight_gradient_scratch<S>(s));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t part = item / a.directions, d = item % a.directions;
-    T* sums = job.sums + item * size;
+    T* sums = all_sums + item * size;
     memset(sums, 0, static_cast<size_t>(size) * sizeof *sums);
     const WeightGradient<T> gradient(s, sums);
-    for (int64_t b = part * a.batch / job.parts; b < (part + 1) * a.batch / job.parts; ++b) {
+    for (int64_t b = part * a.batch / parts; b < (part + 1) * a.batch / parts; ++b) {
       Scratch::Frame frame(memory);
       const Walk walk(s, d);
       const Map<S> grad_gates = map_of<S>(a.grad_gates, b, a.directions, d, s, s.gates());
-      backward_scan<S, Walk>({walk, job.weight + d * backward_room<S>(s), static_cast<const S*>(a.c0) + d * s.hidden,
+      backward_scan<S, Walk>({walk, weight + d * backward_room<S>(s), static_cast<const S*>(a.c0) + d * s.hidden,
                               map_of<const S>(a.grad_hidden, b, a.directions, d, s, s.hidden), 0,
                               saved_of<const S>(a.saved_gates, b, a.directions, d, s, s.gates()),
                               saved_of<const T>(a.saved_cells, b, a.directions, d, s, s.hidden), grad_gates},
@@ -78,6 +57,7 @@ void backward_images(int64_t begin, int64_t end, void* context) {
                              memory);
     }
   }
+  return kOk;
 }
 
 template <class S, class Walk>
@@ -94,9 +74,8 @@ int forward(const ScanForward& a) {
     for (int64_t tap = 0; tap < s.taps; ++tap)
       pack_forward<S>(s, static_cast<const S*>(a.weight) + (s.taps * d + tap) * s.hidden * s.gates(), s.gates(),
                       s.hidden, tap * padded_depth<S>(s.hidden), weight + d * forward_room<S>(s));
-  ForwardJob<S> job{a, s, weight, kOk};
-  if (s.pixels()) parallel_for(a.batch * a.directions, forward_images<S, Walk>, &job);
-  return job.status;
+  return parallel(s.pixels() ? a.batch * a.directions : 0,
+                  [&](int64_t begin, int64_t end) { return forward_images<S, Walk>(a, s, weight, begin, end); });
 }
 
 template <class S, class Walk>
@@ -112,16 +91,18 @@ int backward(const ScanBackward& a) {
   for (int64_t d = 0; d < a.directions; ++d)
     pack_backward<S>(s, static_cast<const S*>(a.weight) + s.taps * d * s.hidden * s.gates(),
                      weight + d * backward_room<S>(s));
-  BackwardJob<S> job{a, s, weight, memory.take<T>(sums_size), parts, kOk};
+  T* sums = memory.take<T>(sums_size);
   if (parts && s.pixels()) {
-    parallel_for(parts * a.directions, backward_images<S, Walk>, &job);
-    if (job.status != kOk) return job.status;
-    reduce<T>({job.sums, parts, a.directions * size, a.directions * size});
+    const int status = parallel(parts * a.directions, [&](int64_t begin, int64_t end) {
+      return backward_images<S, Walk>(a, s, weight, sums, parts, begin, end);
+    });
+    if (status != kOk) return status;
+    reduce(sums, parts, a.directions * size, a.directions * size);
   } else {
-    memset(job.sums, 0, static_cast<size_t>(sums_size) * sizeof *job.sums);
+    memset(sums, 0, static_cast<size_t>(sums_size) * sizeof *sums);
   }
   for (int64_t d = 0; d < a.directions; ++d) {
-    const WeightGradient<T> sum(s, job.sums + d * size);
+    const WeightGradient<T> sum(s, sums + d * size);
     const int64_t elements = s.taps * s.hidden * s.gates();
     write(static_cast<S*>(a.grad_weight) + d * elements, sum.weight, elements);
     write(static_cast<S*>(a.grad_c0) + d * s.hidden, sum.c0, s.hidden);

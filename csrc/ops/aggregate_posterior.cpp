@@ -92,23 +92,14 @@ GENFAST_INLINE Vector<T> log_sum_exp(const T* terms, int64_t count, Vector<T> la
 }
 
 template <class S>
-struct Forward {
-  const AggregatePosteriorForward& a;
-  const Tables<Arithmetic<S>>& tables;
-  int status;
-};
-
-template <class S>
-void forward_points(int64_t begin, int64_t end, void* context) {
+int forward_points(const AggregatePosteriorForward& a, const Tables<Arithmetic<S>>& t, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Forward<S>& job = *static_cast<Forward<S>*>(context);
-  const Tables<T>& t = job.tables;
   const int64_t lanes = kLanes<T>, room = t.count * lanes;
   const Vector<T> none = broadcast(-kInfinity<T>);
   Scratch memory(2 * Scratch::bytes<T>(room));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T *joint = memory.take<T>(room), *terms = memory.take<T>(room);
-  T* marginals = static_cast<T*>(job.a.marginals);
+  T* marginals = static_cast<T*>(a.marginals);
   for (int64_t i = begin * lanes; i < min(end * lanes, t.points); i += lanes) {
     for (int64_t e = 0; e < room; ++e) joint[e] = 0;
     for (int64_t l = 0; l < t.latents; ++l) {
@@ -126,8 +117,9 @@ void forward_points(int64_t begin, int64_t end, void* context) {
       for (int64_t r = 0; r < min(lanes, t.points - i); ++r) marginals[(i + r) * t.latents + l] = total[r];
     }
     const Vector<T> largest = t.count ? largest_of(joint, t.count, lanes) : none;
-    store(static_cast<T*>(job.a.joint) + i, log_sum_exp(joint, t.count, largest), t.points - i);
+    store(static_cast<T*>(a.joint) + i, log_sum_exp(joint, t.count, largest), t.points - i);
   }
+  return kOk;
 }
 
 template <class S>
@@ -137,9 +129,8 @@ int forward(const AggregatePosteriorForward& a) {
   if (memory.failed()) return kNoMemory;
   Tables<T> tables(a.points, a.count, a.latents, memory);
   tables.fill(static_cast<const S*>(a.z), static_cast<const S*>(a.mean), static_cast<const S*>(a.log_variance));
-  Forward<S> job{a, tables, kOk};
-  parallel_for(pieces_of(a.points, kLanes<T>), forward_points<S>, &job);
-  return job.status;
+  return parallel(pieces_of(a.points, kLanes<T>),
+                  [&](int64_t begin, int64_t end) { return forward_points<S>(a, tables, begin, end); });
 }
 
 // Incoming gradients and the outputs that they belong to, as rows of points: [padded(N)] and [Z][padded(N)].
@@ -149,7 +140,6 @@ struct Backward {
   const AggregatePosteriorBackward& a;
   const Tables<T>& tables;
   T *joint, *grad_joint, *marginals, *grad_marginals;
-  int status;
 
   static int64_t bytes(const AggregatePosteriorBackward& a) {
     return 2 * Scratch::bytes<T>(padded(a.points)) + 2 * Scratch::bytes<T>(a.latents * padded(a.points));
@@ -160,8 +150,7 @@ struct Backward {
         joint(memory.take<T>(padded(a.points))),
         grad_joint(memory.take<T>(padded(a.points))),
         marginals(memory.take<T>(a.latents * padded(a.points))),
-        grad_marginals(memory.take<T>(a.latents * padded(a.points))),
-        status(kOk) {
+        grad_marginals(memory.take<T>(a.latents * padded(a.points))) {
     if (a.grad_joint) {
       copy(static_cast<const T*>(a.joint), 1, joint);
       transpose(static_cast<const T*>(a.grad_joint), a.points, 1, T(0), grad_joint);
@@ -227,13 +216,12 @@ void write_lanes(Vector<T> values, int64_t count, int64_t step, S* to) {
 }
 
 template <class S>
-void backward_points(int64_t begin, int64_t end, void* context) {
+int backward_points(const Backward<S>& job, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Backward<S>& job = *static_cast<Backward<S>*>(context);
   const Tables<T>& t = job.tables;
   const int64_t lanes = kLanes<T>;
   Scratch memory(Scratch::bytes<T>(t.count * lanes));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T* weights = memory.take<T>(t.count * lanes);
   for (int64_t i = begin * lanes; i < min(end * lanes, t.points); i += lanes) {
     weights_of<true>(job, i, weights);
@@ -255,16 +243,16 @@ void backward_points(int64_t begin, int64_t end, void* context) {
                         static_cast<S*>(job.a.grad_z) + i * t.latents + l);
     }
   }
+  return kOk;
 }
 
 template <class S>
-void backward_gaussians(int64_t begin, int64_t end, void* context) {
+int backward_gaussians(const Backward<S>& job, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Backward<S>& job = *static_cast<Backward<S>*>(context);
   const Tables<T>& t = job.tables;
   const int64_t lanes = kLanes<T>;
   Scratch memory(Scratch::bytes<T>(t.points * lanes));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T* weights = memory.take<T>(t.points * lanes);
   for (int64_t j = begin * lanes; j < min(end * lanes, t.count); j += lanes) {
     weights_of<false>(job, j, weights);
@@ -292,6 +280,7 @@ void backward_gaussians(int64_t begin, int64_t end, void* context) {
                         static_cast<S*>(job.a.grad_log_variance) + at);
     }
   }
+  return kOk;
 }
 
 template <class S>
@@ -301,10 +290,12 @@ int backward(const AggregatePosteriorBackward& a) {
   if (memory.failed()) return kNoMemory;
   Tables<T> tables(a.points, a.count, a.latents, memory);
   tables.fill(static_cast<const S*>(a.z), static_cast<const S*>(a.mean), static_cast<const S*>(a.log_variance));
-  Backward<S> job(a, tables, memory);
-  parallel_for(pieces_of(a.points, kLanes<T>), backward_points<S>, &job);
-  parallel_for(pieces_of(a.count, kLanes<T>), backward_gaussians<S>, &job);
-  return job.status;
+  const Backward<S> job(a, tables, memory);
+  const int status = parallel(pieces_of(a.points, kLanes<T>),
+                              [&](int64_t begin, int64_t end) { return backward_points(job, begin, end); });
+  if (status != kOk) return status;
+  return parallel(pieces_of(a.count, kLanes<T>),
+                  [&](int64_t begin, int64_t end) { return backward_gaussians(job, begin, end); });
 }
 
 }  // namespace

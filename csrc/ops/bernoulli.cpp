@@ -9,16 +9,8 @@ namespace GENFAST_ISA {
 namespace {
 
 template <class S, class X>
-struct Forward {
-  const BernoulliNllForward& a;
-  double* sums;  // of the blocks
-};
-
-template <class S, class X>
-void forward_blocks(int64_t begin, int64_t end, void* context) {
+void forward_blocks(const BernoulliNllForward& a, double* sums, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Forward<S, X>& job = *static_cast<const Forward<S, X>*>(context);
-  const BernoulliNllForward& a = job.a;
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   T x[kBlock], weight[kBlock], nats[kBlock];
   for_each_block(begin, end, a.size, [&](const Block& block) {
@@ -30,14 +22,13 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
       const Vector<T> n = bernoulli_nats<T>(load(x + i), load(logits + i, count - i));
       store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
     }
-    job.sums[block.index] = sum_of_terms(nats, count);
+    sums[block.index] = sum_of_terms(nats, count);
   });
 }
 
 template <class S, class X>
-void backward_blocks(int64_t begin, int64_t end, void* context) {
+void backward_blocks(const BernoulliNllBackward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const BernoulliNllBackward& a = *static_cast<const BernoulliNllBackward*>(context);
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   T x[kBlock], weight[kBlock];
   for_each_block(begin, end, a.size, [&](const Block& block) {
@@ -57,8 +48,7 @@ void backward_blocks(int64_t begin, int64_t end, void* context) {
 
 // Level 1 if u passes the probability of level 0: the inverse of a categorical distribution with logits (0, l).
 template <class S>
-void draw_blocks(int64_t begin, int64_t end, void* context) {
-  const BernoulliSample& a = *static_cast<const BernoulliSample*>(context);
+void draw_blocks(const BernoulliSample& a, int64_t begin, int64_t end) {
   double logits[kBlock], u[kBlock];
   for_each_block(begin, end, a.inner, [&](const Block& block) {
     const int64_t image = block.row / a.places, place = block.row % a.places, count = block.count(), at = block.at;
@@ -77,9 +67,11 @@ int forward(const BernoulliNllForward& a) {
   const int64_t pieces = blocks(a.size);
   Scratch memory(Scratch::bytes<double>(a.batch * pieces));
   if (memory.failed()) return kNoMemory;
-  Forward<S, X> job{a, memory.take<double>(a.batch * pieces)};
-  parallel_for(a.batch * pieces, forward_blocks<S, X>, &job, grain_of_blocks(a.size));
-  add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
+  double* sums = memory.take<double>(a.batch * pieces);
+  parallel(
+      a.batch * pieces, [&](int64_t begin, int64_t end) { forward_blocks<S, X>(a, sums, begin, end); },
+      grain_of_blocks(a.size));
+  add_blocks(sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
   return kOk;
 }
 
@@ -89,19 +81,19 @@ int forward(const BernoulliNllForward& a) {
 }
 
 template <class S>
-int backward(BernoulliNllBackward a) {
+int backward(const BernoulliNllBackward& a) {
   use_huge_pages(a.grad_logits, a.batch * a.size * static_cast<int64_t>(sizeof(S)));
-  parallel_for(a.batch * blocks(a.size), a.x_is_bytes ? backward_blocks<S, uint8_t> : backward_blocks<S, S>, &a,
-               grain_of_blocks(a.size));
-  return kOk;
+  const auto run = a.x_is_bytes ? backward_blocks<S, uint8_t> : backward_blocks<S, S>;
+  return parallel(
+      a.batch * blocks(a.size), [&](int64_t begin, int64_t end) { run(a, begin, end); }, grain_of_blocks(a.size));
 }
 
 template <class S>
 int sample(BernoulliSample a) {
   // Places one after the other in memory, whichever dimension they are: element first_element + i.
   if (a.inner == 1) a.inner = a.places, a.places = 1;
-  parallel_for(a.batch * a.places * blocks(a.inner), draw_blocks<S>, &a);
-  return kOk;
+  return parallel(a.batch * a.places * blocks(a.inner),
+                  [&](int64_t begin, int64_t end) { draw_blocks<S>(a, begin, end); });
 }
 
 }  // namespace

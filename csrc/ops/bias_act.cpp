@@ -114,109 +114,103 @@ struct Layout {
   }
 };
 
-template <class S>
-GENFAST_INLINE void write(S* to, Vector<Arithmetic<S>> x, int64_t n, bool streams) {
-  if (streams)
-    stream(to, x, n);
-  else
-    store(to, x, n);
-}
-
 template <class S, class Activation>
-struct Forward {
+struct Job {
   using T = Arithmetic<S>;
-  const BiasActForward& a;
   Layout<S> layout;
   Vector<T> slope, gain, limit;
   bool streams;
+
+  template <class A>
+  explicit Job(const A& a)
+      : layout(a.bias, a.batch, a.channels, a.size),
+        slope(broadcast(T(a.slope))),
+        gain(broadcast(T(a.gain))),
+        limit(broadcast(T(a.limit))),
+        streams(layout.bytes() >= kStreamBytes) {}
+
+  // The gradient of the elements from i on of a row.
+  GENFAST_INLINE Vector<T> gradient(const S* grad_y, const S* x, Vector<T> shared, int64_t i, int64_t last) const {
+    const Vector<T> z = load(x + i, last - i) + layout.bias_at(shared, i, last);
+    const Vector<T> y = Activation::template value<T>(z, slope), scaled = y * gain;
+    const Vector<T> g = load(grad_y + i, last - i) * (Activation::template derivative<T>(z, y, slope) * gain);
+    return (scaled > limit) | (scaled < -limit) ? broadcast(T(0)) : g;
+  }
+  GENFAST_INLINE void write(S* to, Vector<T> x, int64_t n) const {
+    if (streams)
+      stream(to, x, n);
+    else
+      store(to, x, n);
+  }
 };
 
 template <class S, class Activation>
-void forward_blocks(int64_t begin, int64_t end, void* context) {
+void forward_blocks(const Job<S, Activation>& job, const BiasActForward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Forward<S, Activation>& job = *static_cast<const Forward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
   const Vector<T> slope = job.slope, gain = job.gain, limit = job.limit;
   for_each_block(begin, end, layout.size, [&](const Block& block) {
     const int64_t at = block.row * layout.size, last = block.last;
-    const S* x = static_cast<const S*>(job.a.x) + at;
-    S* to = static_cast<S*>(job.a.y) + at;
+    const S* x = static_cast<const S*>(a.x) + at;
+    S* to = static_cast<S*>(a.y) + at;
     const Vector<T> shared = layout.shared_bias(block.row);
     for (int64_t i = block.first; i < last; i += kLanes<T>) {
       Vector<T> y =
           Activation::template value<T>(load(x + i, last - i) + layout.bias_at(shared, i, last), slope) * gain;
       y = y > limit ? limit : y;
       y = y < -limit ? -limit : y;
-      write(to + i, y, last - i, job.streams);
+      job.write(to + i, y, last - i);
     }
   });
   if (job.streams) finish_streams();
 }
 
+// `sums` are [rows][blocks], or null where they are not wanted.
 template <class S, class Activation>
-struct Backward {
+void backward_blocks(const Job<S, Activation>& job, const BiasActBackward& a, double* sums, int64_t begin,
+                     int64_t end) {
   using T = Arithmetic<S>;
-  const BiasActBackward& a;
-  Layout<S> layout;
-  Vector<T> slope, gain, limit;
-  bool streams;
-  double* sums;  // [rows][blocks], or [kPartialSums][C] where every element has a bias of its own; null if not wanted
-  int status;
-
-  // The gradient of the elements from i on of a row.
-  GENFAST_INLINE Vector<T> of(const S* grad_y, const S* x, Vector<T> shared, int64_t i, int64_t last) const {
-    const Vector<T> z = load(x + i, last - i) + layout.bias_at(shared, i, last);
-    const Vector<T> y = Activation::template value<T>(z, slope), scaled = y * gain;
-    const Vector<T> g = load(grad_y + i, last - i) * (Activation::template derivative<T>(z, y, slope) * gain);
-    return (scaled > limit) | (scaled < -limit) ? broadcast(T(0)) : g;
-  }
-};
-
-template <class S, class Activation>
-void backward_blocks(int64_t begin, int64_t end, void* context) {
-  using T = Arithmetic<S>;
-  const Backward<S, Activation>& job = *static_cast<const Backward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
   for_each_block(begin, end, layout.size, [&](const Block& block) {
     const int64_t at = block.row * layout.size, last = block.last;
-    const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
-    S* to = static_cast<S*>(job.a.grad_x) + at;
+    const S *grad_y = static_cast<const S*>(a.grad_y) + at, *x = static_cast<const S*>(a.x) + at;
+    S* to = static_cast<S*>(a.grad_x) + at;
     const Vector<T> shared = layout.shared_bias(block.row);
     LaneSum<T> sum;
     for (int64_t i = block.first; i < last; i += kLanes<T>) {
-      const Vector<T> g = job.of(grad_y, x, shared, i, last);
-      write(to + i, g, last - i, job.streams);
+      const Vector<T> g = job.gradient(grad_y, x, shared, i, last);
+      job.write(to + i, g, last - i);
       // The lanes beyond the last hold 0, as the incoming gradient does there.
       sum.add(i % kSumLanes / kLanes<T>, g);
     }
-    if (job.sums) job.sums[block.index] = static_cast<double>(sum.total());
+    if (sums) sums[block.index] = static_cast<double>(sum.total());
   });
   if (job.streams) finish_streams();
 }
 
-// Parts of rows where every element has a bias of its own: the sums are over the rows.
+// Parts of rows where every element has a bias of its own: the sums, [kPartialSums][C], are over the rows.
 template <class S, class Activation>
-void backward_parts(int64_t begin, int64_t end, void* context) {
+int backward_parts(const Job<S, Activation>& job, const BiasActBackward& a, double* all_sums, int64_t begin,
+                   int64_t end) {
   using T = Arithmetic<S>;
-  Backward<S, Activation>& job = *static_cast<Backward<S, Activation>*>(context);
   const Layout<S>& layout = job.layout;
   const int64_t channels = layout.channels, rows = pieces_of(layout.rows, kPartialSums);
   Scratch memory(Scratch::bytes<T>(whole_lanes(channels)));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T* sums = memory.take<T>(whole_lanes(channels));
   for (int64_t part = begin; part < end; ++part) {
-    double* total = job.sums + part * channels;
+    double* total = all_sums + part * channels;
     for (int64_t c = 0; c < channels; ++c) total[c] = 0;
     const int64_t stop = min((part + 1) * rows, layout.rows);
     for (int64_t row = part * rows; row < stop; row += kRowsOfSum) {
       for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
       for (int64_t r = row; r < min(row + kRowsOfSum, stop); ++r) {
         const int64_t at = r * channels;
-        const S *grad_y = static_cast<const S*>(job.a.grad_y) + at, *x = static_cast<const S*>(job.a.x) + at;
-        S* to = static_cast<S*>(job.a.grad_x) + at;
+        const S *grad_y = static_cast<const S*>(a.grad_y) + at, *x = static_cast<const S*>(a.x) + at;
+        S* to = static_cast<S*>(a.grad_x) + at;
         for (int64_t c = 0; c < channels; c += kLanes<T>) {
-          const Vector<T> g = job.of(grad_y, x, broadcast(T(0)), c, channels);
-          write(to + c, g, channels - c, job.streams);
+          const Vector<T> g = job.gradient(grad_y, x, broadcast(T(0)), c, channels);
+          job.write(to + c, g, channels - c);
           store(sums + c, load(sums + c, channels - c) + g, channels - c);
         }
       }
@@ -224,53 +218,45 @@ void backward_parts(int64_t begin, int64_t end, void* context) {
     }
   }
   if (job.streams) finish_streams();
+  return kOk;
 }
 
 template <class S>
 int forward(const BiasActForward& a) {
-  using T = Arithmetic<S>;
   return by_activation(a.activation, [&](auto activation) {
-    using Job = Forward<S, decltype(activation)>;
-    const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
-    Job job{
-        a, layout, broadcast(T(a.slope)), broadcast(T(a.gain)), broadcast(T(a.limit)), layout.bytes() >= kStreamBytes};
-    use_huge_pages(a.y, layout.bytes());
-    parallel_for(layout.count(), forward_blocks<S, decltype(activation)>, &job, layout.grain());
-    return kOk;
+    const Job<S, decltype(activation)> job(a);
+    use_huge_pages(a.y, job.layout.bytes());
+    return parallel(
+        job.layout.count(), [&](int64_t begin, int64_t end) { forward_blocks(job, a, begin, end); },
+        job.layout.grain());
   });
 }
 
 template <class S>
 int backward(const BiasActBackward& a) {
-  using T = Arithmetic<S>;
   return by_activation(a.activation, [&](auto activation) {
-    using Job = Backward<S, decltype(activation)>;
-    const Layout<S> layout(a.bias, a.batch, a.channels, a.size);
-    const int64_t sums = layout.apart ? kPartialSums * a.channels : layout.count();
-    Scratch memory(a.grad_bias ? Scratch::bytes<double>(sums) : 0);
+    const Job<S, decltype(activation)> job(a);
+    const Layout<S>& layout = job.layout;
+    const int64_t count = layout.apart ? kPartialSums * a.channels : layout.count();
+    Scratch memory(a.grad_bias ? Scratch::bytes<double>(count) : 0);
     if (memory.failed()) return static_cast<int>(kNoMemory);
-    Job job{a,
-            layout,
-            broadcast(T(a.slope)),
-            broadcast(T(a.gain)),
-            broadcast(T(a.limit)),
-            layout.bytes() >= kStreamBytes,
-            a.grad_bias ? memory.take<double>(sums) : nullptr,
-            kOk};
+    double* sums = a.grad_bias ? memory.take<double>(count) : nullptr;
     use_huge_pages(a.grad_x, layout.bytes());
-    if (a.grad_bias && layout.apart) {
-      const int64_t rows = pieces_of(layout.rows, kPartialSums);
-      parallel_for(kPartialSums, backward_parts<S, decltype(activation)>, &job, grain_of(rows * layout.size));
-    } else {
-      parallel_for(layout.count(), backward_blocks<S, decltype(activation)>, &job, layout.grain());
-    }
-    if (!a.grad_bias || job.status != kOk) return job.status;
+    const int status =
+        sums && layout.apart
+            ? parallel(
+                  kPartialSums, [&](int64_t begin, int64_t end) { return backward_parts(job, a, sums, begin, end); },
+                  grain_of(pieces_of(layout.rows, kPartialSums) * layout.size))
+            : parallel(
+                  layout.count(), [&](int64_t begin, int64_t end) { backward_blocks(job, a, sums, begin, end); },
+                  layout.grain());
+    if (!sums || status != kOk) return status;
     const int64_t in_row = layout.apart ? 1 : blocks(a.size), parts = layout.apart ? kPartialSums : a.batch;
     for (int64_t c = 0; c < a.channels; ++c) {
       double total = 0;
       for (int64_t part = 0; part < parts; ++part)
-        for (int64_t i = 0; i < in_row; ++i) total += job.sums[(part * a.channels + c) * in_row + i];
-      assign(static_cast<S*>(a.grad_bias)[c], static_cast<T>(total));
+        for (int64_t i = 0; i < in_row; ++i) total += sums[(part * a.channels + c) * in_row + i];
+      assign(static_cast<S*>(a.grad_bias)[c], static_cast<Arithmetic<S>>(total));
     }
     return static_cast<int>(kOk);
   });

@@ -117,27 +117,17 @@ void softmax_of_columns(const Tiles& all, const S* at, int64_t count, Softmax<T>
   }
 }
 
-template <class A>
-struct Job {
-  const A& a;
-  Tiles all;
-  double* sums;  // of the tiles, in the forward pass
-  int status;
-};
-
 template <class S>
-void forward_tiles(int64_t begin, int64_t end, void* context) {
+int forward_tiles(const CategoricalNllForward& a, const Tiles& all, double* sums, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Job<CategoricalNllForward>& job = *static_cast<Job<CategoricalNllForward>*>(context);
-  const Tiles& all = job.all;
   Scratch memory(sizeof(Softmax<T>));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   Softmax<T>& softmax = *memory.take<Softmax<T>>(1);
   const int64_t padded = round_up(all.levels, kSumLanes);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile(all, index);
-    const S* logits = static_cast<const S*>(job.a.logits) + tile.logits;
-    const uint8_t* x = static_cast<const uint8_t*>(job.a.x) + tile.pixel;
+    const S* logits = static_cast<const S*>(a.logits) + tile.logits;
+    const uint8_t* x = static_cast<const uint8_t*>(a.x) + tile.pixel;
     if (by_rows(all)) {
       for (int64_t p = 0; p < tile.count; ++p) {
         fill_row(logits + p * all.pixel_step, all.levels, padded, softmax.values);
@@ -160,26 +150,25 @@ void forward_tiles(int64_t begin, int64_t end, void* context) {
       store(nll + p, load(nll + p) + logarithm<T>(load(softmax.sum + p)));
     double total = 0;
     for (int64_t p = 0; p < tile.count; ++p) total += nll[p];
-    job.sums[index] = total;
+    sums[index] = total;
   }
+  return kOk;
 }
 
 template <class S>
-void backward_tiles(int64_t begin, int64_t end, void* context) {
+int backward_tiles(const CategoricalNllBackward& a, const Tiles& all, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Job<CategoricalNllBackward>& job = *static_cast<Job<CategoricalNllBackward>*>(context);
-  const Tiles& all = job.all;
   Scratch memory(sizeof(Softmax<T>));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   Softmax<T>& softmax = *memory.take<Softmax<T>>(1);
   T* values = softmax.values;
   const int64_t padded = round_up(all.levels, kSumLanes);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile(all, index);
-    const S* logits = static_cast<const S*>(job.a.logits) + tile.logits;
-    S* grad = static_cast<S*>(job.a.grad_logits) + tile.logits;
-    const uint8_t* x = static_cast<const uint8_t*>(job.a.x) + tile.pixel;
-    const T weight = to_arithmetic(static_cast<const S*>(job.a.grad_nll)[tile.image]);
+    const S* logits = static_cast<const S*>(a.logits) + tile.logits;
+    S* grad = static_cast<S*>(a.grad_logits) + tile.logits;
+    const uint8_t* x = static_cast<const uint8_t*>(a.x) + tile.pixel;
+    const T weight = to_arithmetic(static_cast<const S*>(a.grad_nll)[tile.image]);
     if (by_rows(all)) {
       for (int64_t p = 0; p < tile.count; ++p) {
         T largest;
@@ -215,15 +204,13 @@ void backward_tiles(int64_t begin, int64_t end, void* context) {
       for (int64_t p = 0; p < tile.count; ++p)
         for (int64_t l = 0; l < all.levels; ++l) assign(grad[p * all.pixel_step + l], values[l * kTile + p]);
   }
+  return kOk;
 }
 
 template <class S>
-void draw_tiles(int64_t begin, int64_t end, void* context) {
-  Job<CategoricalSample>& job = *static_cast<Job<CategoricalSample>*>(context);
-  const Tiles& all = job.all;
-  const CategoricalSample& a = job.a;
+int draw_tiles(const CategoricalSample& a, const Tiles& all, int64_t begin, int64_t end) {
   Scratch memory(Scratch::bytes<double>(kMostLevels * kDrawTile));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   double* columns = memory.take<double>(kMostLevels * kDrawTile);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile(all, index);
@@ -237,6 +224,7 @@ void draw_tiles(int64_t begin, int64_t end, void* context) {
     for (int64_t p = 0; p < tile.count; ++p)
       static_cast<uint8_t*>(a.draw)[tile.pixel + p] = static_cast<uint8_t>(level[p]);
   }
+  return kOk;
 }
 
 template <class S>
@@ -244,25 +232,24 @@ int forward(const CategoricalNllForward& a) {
   const Tiles all(a.batch, a.places, a.levels, a.inner, kTile);
   Scratch memory(Scratch::bytes<double>(all.count()));
   if (memory.failed()) return kNoMemory;
-  Job<CategoricalNllForward> job{a, all, memory.take<double>(all.count()), kOk};
-  parallel_for(all.count(), forward_tiles<S>, &job);
-  add_blocks(job.sums, a.batch, all.of_image(), static_cast<S*>(a.nll));
-  return job.status;
+  double* sums = memory.take<double>(all.count());
+  const int status =
+      parallel(all.count(), [&](int64_t begin, int64_t end) { return forward_tiles<S>(a, all, sums, begin, end); });
+  add_blocks(sums, a.batch, all.of_image(), static_cast<S*>(a.nll));
+  return status;
 }
 
 template <class S>
 int backward(const CategoricalNllBackward& a) {
-  Job<CategoricalNllBackward> job{a, {a.batch, a.places, a.levels, a.inner, kTile}, nullptr, kOk};
+  const Tiles all(a.batch, a.places, a.levels, a.inner, kTile);
   use_huge_pages(a.grad_logits, a.batch * a.places * a.levels * a.inner * static_cast<int64_t>(sizeof(S)));
-  parallel_for(job.all.count(), backward_tiles<S>, &job);
-  return job.status;
+  return parallel(all.count(), [&](int64_t begin, int64_t end) { return backward_tiles<S>(a, all, begin, end); });
 }
 
 template <class S>
 int sample(const CategoricalSample& a) {
-  Job<CategoricalSample> job{a, {a.batch, a.places, a.levels, a.inner, kDrawTile}, nullptr, kOk};
-  parallel_for(job.all.count(), draw_tiles<S>, &job);
-  return job.status;
+  const Tiles all(a.batch, a.places, a.levels, a.inner, kDrawTile);
+  return parallel(all.count(), [&](int64_t begin, int64_t end) { return draw_tiles<S>(a, all, begin, end); });
 }
 
 }  // namespace

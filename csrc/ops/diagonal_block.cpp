@@ -27,21 +27,11 @@ void add_directions(const GridShape& s, const S* hidden, S* sum) {
 }
 
 template <class S>
-struct Forward {
-  const DiagonalBlockForward& a;
-  GridShape shape;
-  const S *weight, *output_weight;  // packed
-  int status;
-};
-
-template <class S>
-void forward_images(int64_t begin, int64_t end, void* context) {
-  Forward<S>& job = *static_cast<Forward<S>*>(context);
-  const DiagonalBlockForward& a = job.a;
-  const GridShape& s = job.shape;
+int forward_images(const DiagonalBlockForward& a, const GridShape& s, const S* weight, const S* output_weight,
+                   int64_t begin, int64_t end) {
   Scratch memory(forward_scratch<S>(DiagonalWalk(s, 0)) + Scratch::bytes<S>(2 * s.pixels() * s.hidden) +
                  Scratch::bytes<S>(s.pixels() * s.hidden));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   for (int64_t b = begin; b < end; ++b) {
     Scratch::Frame frame(memory);
     const S* x = static_cast<const S*>(a.x) + b * s.pixels() * s.inputs;
@@ -50,7 +40,7 @@ void forward_images(int64_t begin, int64_t end, void* context) {
     for (int64_t d = 0; d < 2; ++d) {
       Scratch::Frame scan(memory);
       forward_scan<S, DiagonalWalk>({{s, d},
-                                     job.weight + d * forward_room<S>(s),
+                                     weight + d * forward_room<S>(s),
                                      static_cast<const S*>(a.input_bias) + d * s.gates(),
                                      static_cast<const S*>(a.h0) + d * s.hidden,
                                      static_cast<const S*>(a.c0) + d * s.hidden,
@@ -64,9 +54,10 @@ void forward_images(int64_t begin, int64_t end, void* context) {
     S* sum = memory.take<S>(s.pixels() * s.hidden);
     add_directions(s, hidden, sum);
     S* y = static_cast<S*>(a.y) + b * s.pixels() * s.inputs;
-    multiply<S>({s.pixels(), s.inputs, s.hidden, sum, s.hidden, 1, job.output_weight, x,
+    multiply<S>({s.pixels(), s.inputs, s.hidden, sum, s.hidden, 1, output_weight, x,
                  static_cast<const S*>(a.output_bias), y, s.inputs});
   }
+  return kOk;
 }
 
 // Partial sums of one part: the two directions' WeightGradients, then output weight [C, F] and bias [F].
@@ -83,7 +74,6 @@ struct Backward {
       *output_weight;  // packed for the reverse scan, for grad_x and for the grad of the sum
   S* sums;
   int64_t parts;
-  int status;
 };
 
 template <class S>
@@ -139,16 +129,16 @@ int64_t backward_image_scratch(const GridShape& s) {
 }
 
 template <class S>
-void backward_images(int64_t begin, int64_t end, void* context) {
-  Backward<S>& job = *static_cast<Backward<S>*>(context);
+int backward_images(const Backward<S>& job, int64_t begin, int64_t end) {
   Scratch memory(backward_image_scratch<S>(job.shape));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   for (int64_t part = begin; part < end; ++part) {
     S* sums = job.sums + part * part_size<S>(job.shape);
     memset(sums, 0, static_cast<size_t>(part_size<S>(job.shape)) * sizeof *sums);
     for (int64_t b = part * job.a.batch / job.parts; b < (part + 1) * job.a.batch / job.parts; ++b)
       backward_image(job, b, sums, memory);
   }
+  return kOk;
 }
 
 template <class S>
@@ -169,9 +159,8 @@ int forward(const DiagonalBlockForward& a) {
                     s.inputs, to);
   }
   pack_columns(s.hidden, s.inputs, static_cast<const S*>(a.output_weight), s.inputs, 1, output_weight);
-  Forward<S> job{a, s, weight, output_weight, kOk};
-  if (s.pixels()) parallel_for(a.batch, forward_images<S>, &job);
-  return job.status;
+  return parallel(s.pixels() ? a.batch : 0,
+                  [&](int64_t begin, int64_t end) { return forward_images(a, s, weight, output_weight, begin, end); });
 }
 
 template <class S>
@@ -192,11 +181,11 @@ int backward(const DiagonalBlockBackward& a) {
                  input_weight + d * input_room);
   }
   pack_columns(s.inputs, s.hidden, static_cast<const S*>(a.output_weight), 1, s.inputs, output_weight);
-  Backward<S> job{a, s, weight, input_weight, output_weight, sums, parts, kOk};
+  const Backward<S> job{a, s, weight, input_weight, output_weight, sums, parts};
   if (parts && s.pixels()) {
-    parallel_for(parts, backward_images<S>, &job);
-    if (job.status != kOk) return job.status;
-    reduce<S>({sums, parts, size, size});
+    const int status = parallel(parts, [&](int64_t begin, int64_t end) { return backward_images(job, begin, end); });
+    if (status != kOk) return status;
+    reduce(sums, parts, size, size);
   } else {
     memset(sums, 0, static_cast<size_t>(size) * sizeof *sums);
   }

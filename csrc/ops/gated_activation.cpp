@@ -25,9 +25,8 @@ GENFAST_INLINE int64_t pieces(int64_t rows, int64_t size) {
 }
 
 template <class S>
-void forward_pieces(int64_t begin, int64_t end, void* context) {
+void forward_pieces(const GatedActivationForward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const GatedActivationForward& a = *static_cast<const GatedActivationForward*>(context);
   each_piece(begin, end, a.rows, a.size, [&](int64_t row, int64_t first, int64_t last) {
     const S* x = static_cast<const S*>(a.x) + 2 * row * a.size;
     S* y = static_cast<S*>(a.y) + row * a.size;
@@ -39,9 +38,8 @@ void forward_pieces(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-void backward_pieces(int64_t begin, int64_t end, void* context) {
+void backward_pieces(const GatedActivationBackward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const GatedActivationBackward& a = *static_cast<const GatedActivationBackward*>(context);
   const Vector<T> one = broadcast(T(1));
   each_piece(begin, end, a.rows, a.size, [&](int64_t row, int64_t first, int64_t last) {
     const S* x = static_cast<const S*>(a.x) + 2 * row * a.size;
@@ -57,17 +55,15 @@ void backward_pieces(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-int forward(GatedActivationForward a) {
+int forward(const GatedActivationForward& a) {
   use_huge_pages(a.y, a.rows * a.size * static_cast<int64_t>(sizeof(S)));
-  parallel_for(pieces(a.rows, a.size), forward_pieces<S>, &a);
-  return kOk;
+  return parallel(pieces(a.rows, a.size), [&](int64_t begin, int64_t end) { forward_pieces<S>(a, begin, end); });
 }
 
 template <class S>
-int backward(GatedActivationBackward a) {
+int backward(const GatedActivationBackward& a) {
   use_huge_pages(a.grad_x, 2 * a.rows * a.size * static_cast<int64_t>(sizeof(S)));
-  parallel_for(pieces(a.rows, a.size), backward_pieces<S>, &a);
-  return kOk;
+  return parallel(pieces(a.rows, a.size), [&](int64_t begin, int64_t end) { backward_pieces<S>(a, begin, end); });
 }
 
 }  // namespace

@@ -8,16 +8,9 @@ namespace {
 
 constexpr double kLogTwoPi = 1.8378770664093454836;
 
-struct Forward {
-  const GaussianNllForward& a;
-  double* sums;  // of the blocks
-};
-
 template <class S>
-void forward_blocks(int64_t begin, int64_t end, void* context) {
+void forward_blocks(const GaussianNllForward& a, double* sums, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Forward& job = *static_cast<const Forward*>(context);
-  const GaussianNllForward& a = job.a;
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   const Vector<T> half = broadcast(T(0.5)), constant = broadcast(static_cast<T>(kLogTwoPi));
   T weight[kBlock], nats[kBlock];
@@ -32,14 +25,13 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
       const Vector<T> n = half * fma(d * d, exponential<T>(-lv), constant + lv);
       store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
     }
-    job.sums[block.index] = sum_of_terms(nats, count);
+    sums[block.index] = sum_of_terms(nats, count);
   });
 }
 
 template <class S>
-void backward_blocks(int64_t begin, int64_t end, void* context) {
+void backward_blocks(const GaussianNllBackward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const GaussianNllBackward& a = *static_cast<const GaussianNllBackward*>(context);
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
   const Vector<T> zero = broadcast(T(0)), half = broadcast(T(0.5));
   T weight[kBlock];
@@ -72,20 +64,23 @@ int forward(const GaussianNllForward& a) {
   const int64_t pieces = blocks(a.size);
   Scratch memory(Scratch::bytes<double>(a.batch * pieces));
   if (memory.failed()) return kNoMemory;
-  Forward job{a, memory.take<double>(a.batch * pieces)};
-  parallel_for(a.batch * pieces, forward_blocks<S>, &job, grain_of_blocks(a.size));
-  add_blocks(job.sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
+  double* sums = memory.take<double>(a.batch * pieces);
+  parallel(
+      a.batch * pieces, [&](int64_t begin, int64_t end) { forward_blocks<S>(a, sums, begin, end); },
+      grain_of_blocks(a.size));
+  add_blocks(sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
   return kOk;
 }
 
 template <class S>
-int backward(GaussianNllBackward a) {
+int backward(const GaussianNllBackward& a) {
   const int64_t bytes = a.batch * a.size * static_cast<int64_t>(sizeof(S));
   use_huge_pages(a.grad_x, bytes);
   use_huge_pages(a.grad_mean, bytes);
   use_huge_pages(a.grad_log_variance, bytes);
-  parallel_for(a.batch * blocks(a.size), backward_blocks<S>, &a, grain_of_blocks(a.size));
-  return kOk;
+  return parallel(
+      a.batch * blocks(a.size), [&](int64_t begin, int64_t end) { backward_blocks<S>(a, begin, end); },
+      grain_of_blocks(a.size));
 }
 
 }  // namespace

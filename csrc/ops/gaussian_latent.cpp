@@ -89,20 +89,14 @@ struct Divergence {
   GENFAST_INLINE Vector<T> nats() const { return broadcast(T(0.5)) * (excess - ratio + distance()); }
 };
 
-struct Forward {
-  const Cut<GaussianLatentForward>& cut;
-  double* sums;  // of the blocks of images
-};
-
 template <class S>
-void forward_pieces(int64_t begin, int64_t end, void* context) {
+void forward_pieces(const Cut<GaussianLatentForward>& cut, double* sums, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Forward& job = *static_cast<const Forward*>(context);
-  const GaussianLatentForward& a = job.cut.a;
+  const GaussianLatentForward& a = cut.a;
   Piece<T> piece;
   T nats[kPiece];
   for (int64_t index = begin; index < end; ++index) {
-    piece.template read<S>(job.cut, index);
+    piece.template read<S>(cut, index);
     for (int64_t i = 0; i < piece.count; i += kLanes<T>) {
       store(nats + i, Divergence<T>(piece, i, !a.prior_mean).nats());
       store(piece.log_variance + i, exponential<T>(broadcast(T(0.5)) * held<T>(load(piece.log_variance + i))));
@@ -111,8 +105,8 @@ void forward_pieces(int64_t begin, int64_t end, void* context) {
       T* kl = static_cast<T*>(a.kl) + piece.at;
       for (int64_t i = 0; i < piece.count; ++i) kl[i] = nats[i];
     } else {
-      const int64_t to = job.cut.whole ? piece.image : index;
-      for (int64_t r = 0; r < piece.rows; ++r) job.sums[to + r] = sum_of_terms(nats + r * piece.width, piece.width);
+      const int64_t to = cut.whole ? piece.image : index;
+      for (int64_t r = 0; r < piece.rows; ++r) sums[to + r] = sum_of_terms(nats + r * piece.width, piece.width);
     }
     piece.draw(a, [&](int64_t z, int64_t latent, int64_t noise, int64_t n) {
       S* to = static_cast<S*>(a.z) + z;
@@ -126,9 +120,8 @@ void forward_pieces(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-void backward_pieces(int64_t begin, int64_t end, void* context) {
+void backward_pieces(const Cut<GaussianLatentBackward>& cut, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Cut<GaussianLatentBackward>& cut = *static_cast<const Cut<GaussianLatentBackward>*>(context);
   const GaussianLatentBackward& a = cut.a;
   const Vector<T> zero = broadcast(T(0)), half = broadcast(T(0.5));
   Piece<T> piece;
@@ -173,17 +166,16 @@ int forward(const GaussianLatentForward& a) {
   const Cut<GaussianLatentForward> cut(a);
   Scratch memory(Scratch::bytes<double>(a.batch * cut.blocks_of_image));
   if (memory.failed()) return kNoMemory;
-  Forward job{cut, memory.take<double>(a.batch * cut.blocks_of_image)};
-  parallel_for(cut.pieces, forward_pieces<S>, &job, cut.grain());
-  if (!a.per_latent) add_blocks(job.sums, a.batch, cut.blocks_of_image, static_cast<Arithmetic<S>*>(a.kl));
+  double* sums = memory.take<double>(a.batch * cut.blocks_of_image);
+  parallel(cut.pieces, [&](int64_t begin, int64_t end) { forward_pieces<S>(cut, sums, begin, end); }, cut.grain());
+  if (!a.per_latent) add_blocks(sums, a.batch, cut.blocks_of_image, static_cast<Arithmetic<S>*>(a.kl));
   return kOk;
 }
 
 template <class S>
 int backward(const GaussianLatentBackward& a) {
-  Cut<GaussianLatentBackward> cut(a);
-  parallel_for(cut.pieces, backward_pieces<S>, &cut, cut.grain());
-  return kOk;
+  const Cut<GaussianLatentBackward> cut(a);
+  return parallel(cut.pieces, [&](int64_t begin, int64_t end) { backward_pieces<S>(cut, begin, end); }, cut.grain());
 }
 
 }  // namespace

@@ -48,9 +48,8 @@ struct Normaliser {
 };
 
 template <class S>
-void forward_images(int64_t begin, int64_t end, void* context) {
+void forward_images(const ImportanceBoundForward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const ImportanceBoundForward& a = *static_cast<const ImportanceBoundForward*>(context);
   for (int64_t b = begin; b < end; ++b) {
     const Normaliser<T> n(static_cast<const S*>(a.log_weights) + b * a.samples, a.samples);
     const Vector<T> mean = broadcast(n.sum / static_cast<T>(a.samples));
@@ -61,9 +60,8 @@ void forward_images(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-void backward_images(int64_t begin, int64_t end, void* context) {
+void backward_images(const ImportanceBoundBackward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const ImportanceBoundBackward& a = *static_cast<const ImportanceBoundBackward*>(context);
   for (int64_t b = begin; b < end; ++b) {
     const S* log_weights = static_cast<const S*>(a.log_weights) + b * a.samples;
     const Normaliser<T> n(log_weights, a.samples);
@@ -75,15 +73,13 @@ void backward_images(int64_t begin, int64_t end, void* context) {
 }
 
 template <class S>
-int forward(ImportanceBoundForward a) {
-  parallel_for(a.batch, forward_images<S>, &a, grain_of(a.samples));
-  return kOk;
+int forward(const ImportanceBoundForward& a) {
+  return parallel(a.batch, [&](int64_t begin, int64_t end) { forward_images<S>(a, begin, end); }, grain_of(a.samples));
 }
 
 template <class S>
-int backward(ImportanceBoundBackward a) {
-  parallel_for(a.batch, backward_images<S>, &a, grain_of(a.samples));
-  return kOk;
+int backward(const ImportanceBoundBackward& a) {
+  return parallel(a.batch, [&](int64_t begin, int64_t end) { backward_images<S>(a, begin, end); }, grain_of(a.samples));
 }
 
 }  // namespace

@@ -83,34 +83,25 @@ struct Sums {
 };
 
 template <class S, class Kernel>
-struct Job {
-  const KernelSum& a;
-  Chunks<S> chunks;
-  const Columns<Arithmetic<S>>& y;
-  Kernel kernel;
-  int status;
-};
-
-template <class S, class Kernel>
-void sum_chunks(int64_t begin, int64_t end, void* context) {
+int sum_chunks(const KernelSum& a, const Chunks<S>& chunks, const Columns<Arithmetic<S>>& y, const Kernel& kernel,
+               int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Job<S, Kernel>& job = *static_cast<Job<S, Kernel>*>(context);
-  const KernelSum& a = job.a;
-  const int64_t size = job.chunks.size;
-  Scratch memory(job.chunks.bytes() + Scratch::bytes<double>(size * kSumLanes) + Scratch::bytes<T>(size));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  T* room = job.chunks.room(memory);
-  Sums<T, Kernel> sums{job.kernel, a.count, memory.take<double>(size * kSumLanes)};
+  const int64_t size = chunks.size;
+  Scratch memory(chunks.bytes() + Scratch::bytes<double>(size * kSumLanes) + Scratch::bytes<T>(size));
+  if (memory.failed()) return kNoMemory;
+  T* room = chunks.room(memory);
+  Sums<T, Kernel> sums{kernel, a.count, memory.take<double>(size * kSumLanes)};
   sums.kernel.keep_norms(memory.take<T>(size));
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t height = job.chunks.height(chunk);
-    const T* x = job.chunks.read(static_cast<const S*>(a.x), chunk, room);
+    const int64_t height = chunks.height(chunk);
+    const T* x = chunks.read(static_cast<const S*>(a.x), chunk, room);
     for (int64_t i = 0; i < height * kSumLanes; ++i) sums.lanes[i] = 0;
     for (int64_t r = 0; r < height; ++r) sums.kernel.start_row(r, x + r * a.depth, a.depth);
-    walk(job.y, x, height, sums);
+    walk(y, x, height, sums);
     for (int64_t r = 0; r < height; ++r)
-      static_cast<double*>(a.total)[job.chunks.first(chunk) + r] = sum_of_lanes(sums.lanes + r * kSumLanes);
+      static_cast<double*>(a.total)[chunks.first(chunk) + r] = sum_of_lanes(sums.lanes + r * kSumLanes);
   }
+  return kOk;
 }
 
 template <class S, class Kernel>
@@ -120,9 +111,9 @@ int sum(const KernelSum& a, bool norms, Kernel kernel) {
   if (memory.failed()) return kNoMemory;
   Columns<T> y(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.y), norms, y);
-  Job<S, Kernel> job{a, {a.rows, y}, y, kernel, kOk};
-  parallel_for(job.chunks.count(), sum_chunks<S, Kernel>, &job);
-  return job.status;
+  const Chunks<S> chunks(a.rows, y);
+  return parallel(chunks.count(),
+                  [&](int64_t begin, int64_t end) { return sum_chunks(a, chunks, y, kernel, begin, end); });
 }
 
 template <class S>

@@ -10,34 +10,29 @@ namespace {
 
 // Pixels of one piece of work. The sum of an image is the sum of its chunks, whatever the number of threads.
 constexpr int64_t kChunk = 256;
-
-template <class A>
-struct Job {
-  const A& a;
-  int64_t chunks;
-  double* sums;  // [B, chunks], in the forward pass
-  int status;
-};
+GENFAST_INLINE int64_t chunks_of(int64_t pixels) { return pieces_of(pixels, kChunk); }
 
 // The first pixel of a chunk and where its image lies.
 struct Chunk {
   int64_t item, image, first, end;
-  Chunk(int64_t item, int64_t chunks, int64_t pixels)
-      : item(item), image(item / chunks), first(item % chunks * kChunk), end(min(first + kChunk, pixels)) {}
+  Chunk(int64_t item, int64_t pixels)
+      : item(item),
+        image(item / chunks_of(pixels)),
+        first(item % chunks_of(pixels) * kChunk),
+        end(min(first + kChunk, pixels)) {}
 };
 
 // Calls body(tile, chunk, params, pixel, n) for vectors of n pixels whose x and parameters the tile has read.
 template <class S, int C, class A, class Body>
-GENFAST_INLINE void for_each_vector(Job<A>& job, int64_t begin, int64_t end, const Body& body) {
+GENFAST_INLINE int for_each_vector(const A& a, int64_t begin, int64_t end, const Body& body) {
   using T = Arithmetic<S>;
-  const A& a = job.a;
   const Mixture<T, C> mixture(a.components, a.levels);
   const Plane x{C, a.pixels, a.x_innermost != 0}, params{mixture.rows(), a.pixels, a.params_innermost != 0};
   Scratch memory(mixture.scratch());
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   MixtureTile<T, C> tile(mixture, memory);
   for (int64_t item = begin; item < end; ++item) {
-    const Chunk chunk(item, job.chunks, a.pixels);
+    const Chunk chunk(item, a.pixels);
     for (int64_t pixel = chunk.first; pixel < chunk.end; pixel += kLanes<T>) {
       const int64_t n = min(chunk.end - pixel, kLanes<T>);
       tile.load_x(x.at(static_cast<const uint8_t*>(a.x), chunk.image, pixel), x, n);
@@ -45,62 +40,50 @@ GENFAST_INLINE void for_each_vector(Job<A>& job, int64_t begin, int64_t end, con
       body(tile, chunk, params, pixel, n);
     }
   }
-}
-
-template <class S, int C>
-void forward_chunks(int64_t begin, int64_t end, void* context) {
-  using T = Arithmetic<S>;
-  Job<LogisticMixtureNllForward>& job = *static_cast<Job<LogisticMixtureNllForward>*>(context);
-  for (int64_t item = begin; item < end; ++item) job.sums[item] = 0;
-  for_each_vector<S, C>(job, begin, end, [&](auto& tile, const Chunk& chunk, const Plane&, int64_t, int64_t n) {
-    T lanes[kLanes<T>];
-    store(lanes, tile.nll());
-    for (int64_t i = 0; i < n; ++i) job.sums[chunk.item] += lanes[i];
-  });
-}
-
-template <class S, int C>
-void backward_chunks(int64_t begin, int64_t end, void* context) {
-  Job<LogisticMixtureNllBackward>& job = *static_cast<Job<LogisticMixtureNllBackward>*>(context);
-  for_each_vector<S, C>(
-      job, begin, end, [&](auto& tile, const Chunk& chunk, const Plane& params, int64_t pixel, int64_t n) {
-        tile.gradient(to_arithmetic(static_cast<const S*>(job.a.grad_nll)[chunk.image]));
-        write_tile(tile.gradients, params, n, params.at(static_cast<S*>(job.a.grad_params), chunk.image, pixel));
-      });
+  return kOk;
 }
 
 template <class S, int C>
 int forward(const LogisticMixtureNllForward& a) {
-  const int64_t chunks = pieces_of(a.pixels, kChunk);
+  using T = Arithmetic<S>;
+  const int64_t chunks = chunks_of(a.pixels);
   Scratch memory(Scratch::bytes<double>(a.batch * chunks));
   if (memory.failed()) return kNoMemory;
-  Job<LogisticMixtureNllForward> job{a, chunks, memory.take<double>(a.batch * chunks), kOk};
-  parallel_for(a.batch * chunks, forward_chunks<S, C>, &job);
-  add_blocks(job.sums, a.batch, chunks, static_cast<S*>(a.nll));
-  return job.status;
+  double* sums = memory.take<double>(a.batch * chunks);
+  for (int64_t i = 0; i < a.batch * chunks; ++i) sums[i] = 0;
+  const auto add = [&](auto& tile, const Chunk& chunk, const Plane&, int64_t, int64_t n) {
+    T lanes[kLanes<T>];
+    store(lanes, tile.nll());
+    for (int64_t i = 0; i < n; ++i) sums[chunk.item] += lanes[i];
+  };
+  const int status =
+      parallel(a.batch * chunks, [&](int64_t begin, int64_t end) { return for_each_vector<S, C>(a, begin, end, add); });
+  add_blocks(sums, a.batch, chunks, static_cast<S*>(a.nll));
+  return status;
 }
 
 template <class S, int C>
 int backward(const LogisticMixtureNllBackward& a) {
-  const int64_t chunks = pieces_of(a.pixels, kChunk), rows = a.components * (C == 1 ? 3 : 10);
+  const int64_t rows = a.components * (C == 1 ? 3 : 10);
   use_huge_pages(a.grad_params, a.batch * a.pixels * rows * static_cast<int64_t>(sizeof(S)));
-  Job<LogisticMixtureNllBackward> job{a, chunks, nullptr, kOk};
-  parallel_for(a.batch * chunks, backward_chunks<S, C>, &job);
-  return job.status;
+  const auto write = [&](auto& tile, const Chunk& chunk, const Plane& params, int64_t pixel, int64_t n) {
+    tile.gradient(to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]));
+    write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
+  };
+  return parallel(a.batch * chunks_of(a.pixels),
+                  [&](int64_t begin, int64_t end) { return for_each_vector<S, C>(a, begin, end, write); });
 }
 
 template <class S, int C>
-void sample_chunks(int64_t begin, int64_t end, void* context) {
-  Job<LogisticMixtureSample>& job = *static_cast<Job<LogisticMixtureSample>*>(context);
-  const LogisticMixtureSample& a = job.a;
+int sample_chunks(const LogisticMixtureSample& a, int64_t begin, int64_t end) {
   const Mixture<double, C> mixture(a.components, a.levels);
   const Plane params{mixture.rows(), a.pixels, a.params_innermost != 0};
   Scratch memory(mixture.scratch());
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   MixtureDraw<C> draw(mixture, a.temperature, memory);
   double component_u[kChunk], logistic_u[kChunk * C];
   for (int64_t item = begin; item < end; ++item) {
-    const Chunk chunk(item, job.chunks, a.pixels);
+    const Chunk chunk(item, a.pixels);
     uint8_t* to = static_cast<uint8_t*>(a.draw) + chunk.image * C * a.pixels;
     const uint32_t element = static_cast<uint32_t>(a.first_element + chunk.first * C);
     const uint64_t seed = static_cast<uint64_t>(a.seed), image = static_cast<uint64_t>(a.first_index + chunk.image);
@@ -118,14 +101,13 @@ void sample_chunks(int64_t begin, int64_t end, void* context) {
           to[c * a.pixels + pixel + i] = static_cast<uint8_t>(draw.level[c * kLanes<double> + i]);
     }
   }
+  return kOk;
 }
 
 template <class S, int C>
 int sample(const LogisticMixtureSample& a) {
-  const int64_t chunks = pieces_of(a.pixels, kChunk);
-  Job<LogisticMixtureSample> job{a, chunks, nullptr, kOk};
-  parallel_for(a.batch * chunks, sample_chunks<S, C>, &job);
-  return job.status;
+  return parallel(a.batch * chunks_of(a.pixels),
+                  [&](int64_t begin, int64_t end) { return sample_chunks<S, C>(a, begin, end); });
 }
 
 // One channel or three.

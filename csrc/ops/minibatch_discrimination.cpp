@@ -26,26 +26,18 @@ struct Panels {
 };
 
 template <class S>
-struct Packing {
-  const S *projected, *grad_y;
-  const Panels<Arithmetic<S>>& to;
-};
-
-template <class S>
-void pack_rows(int64_t begin, int64_t end, void* context) {
+void pack_rows(const S* projected, const S* grad_y, const Panels<Arithmetic<S>>& to, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Packing<S>& job = *static_cast<const Packing<S>*>(context);
-  const Panels<T>& to = job.to;
   for (int64_t j = begin; j < end; ++j)
     for (int64_t panel = 0; panel < to.panels(); ++panel) {
       const int64_t width = to.width(panel), first = j * to.kernels + panel * kPanel;
       T* row = to.row(panel, j);
       for (int64_t c = 0; c < to.dim; ++c)
         for (int64_t b = 0; b < kPanel; ++b)
-          row[c * kPanel + b] = b < width ? to_arithmetic(job.projected[(first + b) * to.dim + c]) : T(0);
+          row[c * kPanel + b] = b < width ? to_arithmetic(projected[(first + b) * to.dim + c]) : T(0);
       if (!to.grads) continue;
       for (int64_t b = 0; b < kPanel; ++b)
-        to.grad(panel, j)[b] = b < width && j < to.rows ? to_arithmetic(job.grad_y[first + b]) : T(0);
+        to.grad(panel, j)[b] = b < width && j < to.rows ? to_arithmetic(grad_y[first + b]) : T(0);
     }
 }
 
@@ -87,20 +79,12 @@ GENFAST_INLINE void sum_tile(const Panels<T>& p, const T* panel, int64_t i, T* t
   for (int r = 0; r < kRows; ++r) store(totals + (i + r) * kPanel, sums[r]);
 }
 
-template <class S, class Arguments>
-struct Job {
-  const Arguments& a;
-  Panels<Arithmetic<S>> panels;
-  int status;
-};
-
 template <class S>
-void forward_panels(int64_t begin, int64_t end, void* context) {
+int forward_panels(const MinibatchDiscriminationForward& a, const Panels<Arithmetic<S>>& p, int64_t begin,
+                   int64_t end) {
   using T = Arithmetic<S>;
-  Job<S, MinibatchDiscriminationForward>& job = *static_cast<Job<S, MinibatchDiscriminationForward>*>(context);
-  const Panels<T>& p = job.panels;
   Scratch memory(Scratch::bytes<T>(p.rows * kPanel));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T* totals = memory.take<T>(p.rows * kPanel);
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t i = 0; i < p.rows * kPanel; ++i) totals[i] = 0;
@@ -112,8 +96,9 @@ void forward_panels(int64_t begin, int64_t end, void* context) {
     }
     for (int64_t i = 0; i < p.rows; ++i)
       for (int64_t b = 0; b < p.width(panel); ++b)
-        assign(static_cast<S*>(job.a.y)[i * p.kernels + panel * kPanel + b], totals[i * kPanel + b]);
+        assign(static_cast<S*>(a.y)[i * p.kernels + panel * kPanel + b], totals[i * kPanel + b]);
   }
+  return kOk;
 }
 
 // The gradient -(g_i + g_j) exp(-distance) sign(x_i - x_j) of rows [i, i + kRows), and its negative of the rows behind
@@ -179,13 +164,12 @@ void gradient_of(const Panels<T>& p, const T* panel, const T* grads, T* sums) {
 }
 
 template <class S>
-void backward_panels(int64_t begin, int64_t end, void* context) {
+int backward_panels(const MinibatchDiscriminationBackward& a, const Panels<Arithmetic<S>>& p, int64_t begin,
+                    int64_t end) {
   using T = Arithmetic<S>;
-  Job<S, MinibatchDiscriminationBackward>& job = *static_cast<Job<S, MinibatchDiscriminationBackward>*>(context);
-  const Panels<T>& p = job.panels;
   const int64_t size = p.count * p.dim * kPanel;
   Scratch memory(Scratch::bytes<T>(size));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   T* sums = memory.take<T>(size);
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t i = 0; i < size; ++i) sums[i] = 0;
@@ -193,10 +177,11 @@ void backward_panels(int64_t begin, int64_t end, void* context) {
       gradient_of(p, p.row(panel, 0) + lane, p.grad(panel, 0) + lane, sums + lane);
     for (int64_t i = 0; i < p.count; ++i)
       for (int64_t b = 0; b < p.width(panel); ++b) {
-        S* to = static_cast<S*>(job.a.grad_projected) + (i * p.kernels + panel * kPanel + b) * p.dim;
+        S* to = static_cast<S*>(a.grad_projected) + (i * p.kernels + panel * kPanel + b) * p.dim;
         for (int64_t c = 0; c < p.dim; ++c) assign(to[c], sums[(i * p.dim + c) * kPanel + b]);
       }
   }
+  return kOk;
 }
 
 // The rows packed in `memory`, with the incoming gradients if `backward`.
@@ -207,8 +192,10 @@ Panels<Arithmetic<S>> pack(Scratch& memory, bool backward, const void* projected
   Panels<T> panels{count, kernels, dim, rows, nullptr, nullptr};
   panels.packed = memory.take<T>(panels.panels() * count * dim * kPanel);
   if (backward) panels.grads = memory.take<T>(panels.panels() * count * kPanel);
-  Packing<S> job{static_cast<const S*>(projected), static_cast<const S*>(grad_y), panels};
-  parallel_for(count, pack_rows<S>, &job, grain_of(kernels * dim));
+  const auto pack = [&](int64_t begin, int64_t end) {
+    pack_rows(static_cast<const S*>(projected), static_cast<const S*>(grad_y), panels, begin, end);
+  };
+  parallel(count, pack, grain_of(kernels * dim));
   return panels;
 }
 
@@ -223,10 +210,10 @@ int forward(const MinibatchDiscriminationForward& a) {
   if (!a.rows) return kOk;
   Scratch memory(bytes_of<Arithmetic<S>>(a.count, a.kernels, a.dim));
   if (memory.failed()) return kNoMemory;
-  Job<S, MinibatchDiscriminationForward> job{
-      a, pack<S>(memory, false, a.projected, nullptr, a.count, a.kernels, a.dim, a.rows), kOk};
-  parallel_for(job.panels.panels(), forward_panels<S>, &job, grain_of(a.rows * a.count * a.dim));
-  return job.status;
+  const auto panels = pack<S>(memory, false, a.projected, nullptr, a.count, a.kernels, a.dim, a.rows);
+  return parallel(
+      panels.panels(), [&](int64_t begin, int64_t end) { return forward_panels<S>(a, panels, begin, end); },
+      grain_of(a.rows * a.count * a.dim));
 }
 
 template <class S>
@@ -234,10 +221,10 @@ int backward(const MinibatchDiscriminationBackward& a) {
   if (!a.count) return kOk;
   Scratch memory(bytes_of<Arithmetic<S>>(a.count, a.kernels, a.dim));
   if (memory.failed()) return kNoMemory;
-  Job<S, MinibatchDiscriminationBackward> job{
-      a, pack<S>(memory, true, a.projected, a.grad_y, a.count, a.kernels, a.dim, a.rows), kOk};
-  parallel_for(job.panels.panels(), backward_panels<S>, &job, grain_of(a.rows * a.count * a.dim));
-  return job.status;
+  const auto panels = pack<S>(memory, true, a.projected, a.grad_y, a.count, a.kernels, a.dim, a.rows);
+  return parallel(
+      panels.panels(), [&](int64_t begin, int64_t end) { return backward_panels<S>(a, panels, begin, end); },
+      grain_of(a.rows * a.count * a.dim));
 }
 
 }  // namespace

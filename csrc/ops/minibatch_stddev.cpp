@@ -54,21 +54,13 @@ struct Moments {
   }
 };
 
+// `sums` are [members][maps][blocks].
 template <class S>
-struct Forward {
-  const MinibatchStddevForward& a;
-  Groups groups;
-  double* sums;  // [members][maps][blocks]
-};
-
-template <class S>
-void forward_blocks(int64_t begin, int64_t end, void* context) {
+void forward_blocks(const MinibatchStddevForward& a, const Groups& g, double* sums, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Forward<S>& job = *static_cast<const Forward<S>*>(context);
-  const Groups& g = job.groups;
   int64_t index = begin;
   g.each(begin, end, [&](int64_t m, int64_t, int64_t first, int64_t last) {
-    const S* x = static_cast<const S*>(job.a.x) + m * g.size;
+    const S* x = static_cast<const S*>(a.x) + m * g.size;
     LaneSum<T> sum;
     for (int64_t i = first; i < last; i += kLanes<T>) {
       const Moments<S> moments(g, x + i, last - i);
@@ -77,11 +69,11 @@ void forward_blocks(int64_t begin, int64_t end, void* context) {
       store(lanes, moments.deviation, last - i);
       sum.add((i - first) % kSumLanes / kLanes<T>, load(lanes));
     }
-    job.sums[index++] = static_cast<double>(sum.total());
+    sums[index++] = static_cast<double>(sum.total());
     for (int64_t k = 0; k < g.group; ++k) {
       const int64_t image = k * g.members + m;
-      memcpy(static_cast<S*>(job.a.y) + image * g.made() + first,
-             static_cast<const S*>(job.a.x) + image * g.size + first, static_cast<size_t>(last - first) * sizeof(S));
+      memcpy(static_cast<S*>(a.y) + image * g.made() + first, static_cast<const S*>(a.x) + image * g.size + first,
+             static_cast<size_t>(last - first) * sizeof(S));
     }
   });
 }
@@ -92,12 +84,12 @@ int forward(const MinibatchStddevForward& a) {
   const Groups g(a.batch, a.channels, a.height * a.width, a.group, a.maps);
   Scratch memory(Scratch::bytes<double>(g.count()));
   if (memory.failed()) return kNoMemory;
-  Forward<S> job{a, g, memory.take<double>(g.count())};
+  double* sums = memory.take<double>(g.count());
   use_huge_pages(a.y, a.batch * g.made() * static_cast<int64_t>(sizeof(S)));
-  parallel_for(g.count(), forward_blocks<S>, &job, g.grain());
+  parallel(g.count(), [&](int64_t begin, int64_t end) { forward_blocks<S>(a, g, sums, begin, end); }, g.grain());
   for (int64_t which = 0; which < g.members * g.maps; ++which) {
     double total = 0;
-    for (int64_t i = 0; i < g.in_span(); ++i) total += job.sums[which * g.in_span() + i];
+    for (int64_t i = 0; i < g.in_span(); ++i) total += sums[which * g.in_span() + i];
     S statistic;
     assign(statistic, static_cast<T>(total / static_cast<double>(g.span)));
     for (int64_t k = 0; k < g.group; ++k) {
@@ -109,30 +101,22 @@ int forward(const MinibatchStddevForward& a) {
   return kOk;
 }
 
+// `weights` of each group and map: the sum of its incoming gradients over the elements of the mean.
 template <class S>
-struct Backward {
-  const MinibatchStddevBackward& a;
-  Groups groups;
-  Arithmetic<S>* weights;  // of each group and map: the sum of its incoming gradients over the elements of the mean
-};
-
-template <class S>
-void backward_blocks(int64_t begin, int64_t end, void* context) {
+void backward_blocks(const MinibatchStddevBackward& a, const Groups& g, const Arithmetic<S>* weights, int64_t begin,
+                     int64_t end) {
   using T = Arithmetic<S>;
-  const Backward<S>& job = *static_cast<const Backward<S>*>(context);
-  const Groups& g = job.groups;
   g.each(begin, end, [&](int64_t m, int64_t map, int64_t first, int64_t last) {
-    const S* x = static_cast<const S*>(job.a.x) + m * g.size;
-    const Vector<T> weight = broadcast(job.weights[m * g.maps + map]);
+    const S* x = static_cast<const S*>(a.x) + m * g.size;
+    const Vector<T> weight = broadcast(weights[m * g.maps + map]);
     for (int64_t i = first; i < last; i += kLanes<T>) {
       const Moments<S> moments(g, x + i, last - i);
       const Vector<T> scale = weight / moments.deviation;
       for (int64_t k = 0; k < g.group; ++k) {
         const int64_t image = k * g.members + m;
-        const S* grad_y = static_cast<const S*>(job.a.grad_y) + image * g.made() + i;
+        const S* grad_y = static_cast<const S*>(a.grad_y) + image * g.made() + i;
         const Vector<T> difference = load(x + k * g.members * g.size + i, last - i) - moments.mean;
-        store(static_cast<S*>(job.a.grad_x) + image * g.size + i, fma(difference, scale, load(grad_y, last - i)),
-              last - i);
+        store(static_cast<S*>(a.grad_x) + image * g.size + i, fma(difference, scale, load(grad_y, last - i)), last - i);
       }
     }
   });
@@ -144,7 +128,7 @@ int backward(const MinibatchStddevBackward& a) {
   const Groups g(a.batch, a.channels, a.height * a.width, a.group, a.maps);
   Scratch memory(Scratch::bytes<T>(g.members * g.maps));
   if (memory.failed()) return kNoMemory;
-  Backward<S> job{a, g, memory.take<T>(g.members * g.maps)};
+  T* weights = memory.take<T>(g.members * g.maps);
   for (int64_t which = 0; which < g.members * g.maps; ++which) {
     double total = 0;
     for (int64_t k = 0; k < g.group; ++k) {
@@ -152,11 +136,11 @@ int backward(const MinibatchStddevBackward& a) {
       const S* map = static_cast<const S*>(a.grad_y) + image * g.made() + g.size + which % g.maps * g.pixels;
       for (int64_t i = 0; i < g.pixels; ++i) total += static_cast<double>(to_arithmetic(map[i]));
     }
-    job.weights[which] = static_cast<T>(total / static_cast<double>(g.span * g.group));
+    weights[which] = static_cast<T>(total / static_cast<double>(g.span * g.group));
   }
   use_huge_pages(a.grad_x, a.batch * g.size * static_cast<int64_t>(sizeof(S)));
-  parallel_for(g.count(), backward_blocks<S>, &job, g.grain());
-  return kOk;
+  return parallel(
+      g.count(), [&](int64_t begin, int64_t end) { backward_blocks<S>(a, g, weights, begin, end); }, g.grain());
 }
 
 }  // namespace

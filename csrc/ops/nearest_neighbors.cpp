@@ -72,28 +72,19 @@ struct Lists {
 };
 
 template <class S>
-struct Search {
-  const NearestNeighbors& a;
-  Chunks<S> chunks;
-  const Columns<Arithmetic<S>>& y;
-  int status;
-};
-
-template <class S>
-void search_chunks(int64_t begin, int64_t end, void* context) {
+int search_chunks(const NearestNeighbors& a, const Chunks<S>& chunks, const Columns<Arithmetic<S>>& y, int64_t begin,
+                  int64_t end) {
   using T = Arithmetic<S>;
-  Search<S>& job = *static_cast<Search<S>*>(context);
-  const NearestNeighbors& a = job.a;
-  const int64_t room = job.chunks.size * a.k;
-  Scratch memory(job.chunks.bytes() + Scratch::bytes<T>(room) + Scratch::bytes<int64_t>(room));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  T* converted = job.chunks.room(memory);
+  const int64_t room = chunks.size * a.k;
+  Scratch memory(chunks.bytes() + Scratch::bytes<T>(room) + Scratch::bytes<int64_t>(room));
+  if (memory.failed()) return kNoMemory;
+  T* converted = chunks.room(memory);
   Lists<T> lists{a.k, a.count, memory.take<T>(room), memory.take<int64_t>(room)};
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t height = job.chunks.height(chunk), first = job.chunks.first(chunk);
-    const T* x = job.chunks.read(static_cast<const S*>(a.x), chunk, converted);
+    const int64_t height = chunks.height(chunk), first = chunks.first(chunk);
+    const T* x = chunks.read(static_cast<const S*>(a.x), chunk, converted);
     for (int64_t i = 0; i < height * a.k; ++i) lists.scores[i] = 0;
-    walk(job.y, x, height, lists);
+    walk(y, x, height, lists);
     // Distances from the differences, in which nothing cancels: nearly in order already.
     for (int64_t r = 0; r < height; ++r) {
       T* squares = static_cast<T*>(a.squared_distances) + (first + r) * a.k;
@@ -109,6 +100,7 @@ void search_chunks(int64_t begin, int64_t end, void* context) {
       }
     }
   }
+  return kOk;
 }
 
 template <class S>
@@ -118,9 +110,8 @@ int search(const NearestNeighbors& a) {
   if (memory.failed()) return kNoMemory;
   Columns<T> y(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.y), true, y);
-  Search<S> job{a, {a.rows, y}, y, kOk};
-  parallel_for(job.chunks.count(), search_chunks<S>, &job);
-  return job.status;
+  const Chunks<S> chunks(a.rows, y);
+  return parallel(chunks.count(), [&](int64_t begin, int64_t end) { return search_chunks(a, chunks, y, begin, end); });
 }
 
 }  // namespace

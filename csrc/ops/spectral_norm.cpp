@@ -22,21 +22,17 @@ struct Shape {
   int64_t width() const { return whole() ? columns : kWidth; }
 };
 
-// Runs body(layer, first, last) for pieces of `count` rows, or columns, of all layers.
+// Runs body(layer, first, last) for pieces of `size` of the `count` rows, or columns, of all layers.
 template <class Body>
 void each_piece(const Shape& shape, int64_t count, int64_t size, const Body& body) {
-  struct Context {
-    const Body& body;
-    int64_t count, size, pieces;
-  } context{body, count, size, pieces_of(count, size)};
-  const auto run = [](int64_t begin, int64_t end, void* at) {
-    const Context& c = *static_cast<const Context*>(at);
+  const int64_t pieces = pieces_of(count, size);
+  const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
-      const int64_t first = index % c.pieces * c.size;
-      c.body(index / c.pieces, first, min(first + c.size, c.count));
+      const int64_t first = index % pieces * size;
+      body(index / pieces, first, min(first + size, count));
     }
   };
-  parallel_for(shape.layers * context.pieces, run, &context, grain_of(shape.size() / context.pieces));
+  parallel(shape.layers * pieces, run, grain_of(shape.size() / pieces));
 }
 
 // Of every layer: multiply(layer, first, last) its rows, finish(layer), write(layer, first, last) its rows.
@@ -120,6 +116,21 @@ void normalize(T* u, int64_t rows, T* v, int64_t columns) {
   divide<T>(v, length(v, columns), columns, v);
 }
 
+// Of one layer. A few rows at a time are read from memory once, for both products.
+template <class S, class T>
+void iterate_whole(const Shape& s, const S* weight, T* u, T* v, int64_t iterations, T* sum) {
+  for (int64_t step = 0; step < iterations; ++step) {
+    for (int64_t c = 0; c < s.columns; ++c) sum[c] = 0;
+    for (int64_t r = 0; r < s.rows; r += 4) {
+      const int64_t rows = min(4, s.rows - r);
+      products<T>(weight + r * s.columns, s.columns, v, 0, rows, s.columns, u + r);
+      add_rows<T>(weight + r * s.columns, s.columns, u + r, rows, s.columns, sum);
+    }
+    for (int64_t c = 0; c < s.columns; ++c) v[c] = sum[c];
+    normalize(u, s.rows, v, s.columns);
+  }
+}
+
 template <class S>
 int iterate(const PowerIteration& a) {
   using T = Arithmetic<S>;
@@ -129,27 +140,18 @@ int iterate(const PowerIteration& a) {
   if (!s.layers) return kOk;
   for (int64_t i = 0; i < s.layers * s.rows; ++i) u[i] = to_arithmetic(static_cast<const S*>(a.u)[i]);
   for (int64_t i = 0; i < s.layers * s.columns; ++i) v[i] = to_arithmetic(static_cast<const S*>(a.v)[i]);
-  int status = kOk;
-  if (s.whole()) {
-    each_piece(s, 1, 1, [&](int64_t layer, int64_t, int64_t) {
-      Scratch memory(Scratch::bytes<T>(s.columns));
-      if (memory.failed()) return __atomic_store_n(&status, kNoMemory, __ATOMIC_RELAXED);
-      T *sum = memory.take<T>(s.columns), *left = u + layer * s.rows, *right = v + layer * s.columns;
-      for (int64_t step = 0; step < a.iterations; ++step) {
-        for (int64_t c = 0; c < s.columns; ++c) sum[c] = 0;
-        // A few rows at a time are read from memory once, for both products.
-        for (int64_t r = 0; r < s.rows; r += 4) {
-          const S* from = weight + layer * s.size() + r * s.columns;
-          const int64_t rows = min(4, s.rows - r);
-          products<T>(from, s.columns, right, 0, rows, s.columns, left + r);
-          add_rows<T>(from, s.columns, left + r, rows, s.columns, sum);
-        }
-        for (int64_t c = 0; c < s.columns; ++c) right[c] = sum[c];
-        normalize(left, s.rows, right, s.columns);
-      }
-    });
-    return status;
-  }
+  if (s.whole())
+    return parallel(
+        s.layers,
+        [&](int64_t begin, int64_t end) {
+          Scratch memory(Scratch::bytes<T>(s.columns));
+          if (memory.failed()) return kNoMemory;
+          T* sum = memory.take<T>(s.columns);
+          for (int64_t layer = begin; layer < end; ++layer)
+            iterate_whole(s, weight + layer * s.size(), u + layer * s.rows, v + layer * s.columns, a.iterations, sum);
+          return kOk;
+        },
+        grain_of(s.size()));
   for (int64_t step = 0; step < a.iterations; ++step) {
     each_piece(s, s.rows, s.height(), [&](int64_t layer, int64_t first, int64_t last) {
       products<T>(weight + layer * s.size() + first * s.columns, s.columns, v + layer * s.columns, 0, last - first,

@@ -102,7 +102,6 @@ struct Map {
   using T = Arithmetic<S>;
   const S* x;
   S* y;
-  int64_t planes;
   Axis v, h;
   const Classes& classes;
   bool separable;
@@ -110,7 +109,6 @@ struct Map {
   const T* vertical;            // [KH], of a filter that is separable
   int64_t ring, prepared_ring;  // powers of two: rows that are kept filtered (if separable), and prepared
   int64_t band;                 // output rows of a piece
-  int status;
 
   int64_t bands() const { return pieces_of(v.out, band); }
   int64_t blocks() const { return ceil_of(h.out, classes.block * classes.classes); }
@@ -338,13 +336,12 @@ void filter_band(const Map<S>& map, const S* x, int64_t begin, int64_t end, int6
 }
 
 template <class S>
-void filter_pieces(int64_t begin, int64_t end, void* context) {
+int filter_pieces(const Map<S>& map, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Map<S>& map = *static_cast<Map<S>*>(context);
   const int64_t reads = (map.v.taps - 1) / map.v.up + 1;
   const int64_t kept = map.ring * map.block_size(), prepared_size = map.prepared_ring * map.row_size();
   Scratch memory(Scratch::bytes<Line<T>>(reads) + Scratch::bytes<T>(prepared_size) + Scratch::bytes<T>(kept));
-  if (memory.failed()) return __atomic_store_n(&map.status, kNoMemory, __ATOMIC_RELAXED);
+  if (memory.failed()) return kNoMemory;
   Line<T>* lines = memory.take<Line<T>>(reads);
   T *prepared = memory.take<T>(prepared_size), *ring = memory.take<T>(kept);
   for (int64_t index = begin; index < end; ++index) {
@@ -354,6 +351,7 @@ void filter_pieces(int64_t begin, int64_t end, void* context) {
     for (int64_t block = 0; block < map.blocks(); ++block)
       filter_band(map, x, first, min(first + map.band, map.v.out), block * map.classes.block, lines, prepared, ring, y);
   }
+  return kOk;
 }
 
 // One dimension of taps is used along both axes. The transposed map reads them backwards.
@@ -378,21 +376,11 @@ int filter(const void* x, const void* taps, void* y, int64_t planes, Axis v, Axi
   const int64_t reads = (v.taps - 1) / v.up + 1;
   const int64_t ring = separable ? power_of_two(reads) : 0, prepared = power_of_two(kAhead + (separable ? 0 : reads));
   use_huge_pages(y, planes * v.out * h.out * static_cast<int64_t>(sizeof(S)));
-  Map<S> map{static_cast<const S*>(x),
-             static_cast<S*>(y),
-             planes,
-             v,
-             h,
-             classes,
-             separable,
-             sorted,
-             vertical,
-             ring,
-             prepared,
-             band,
-             kOk};
-  parallel_for(planes * map.bands(), filter_pieces<S>, &map, grain_of(band * h.out));
-  return map.status;
+  const Map<S> map{
+      static_cast<const S*>(x), static_cast<S*>(y), v, h, classes, separable, sorted, vertical, ring, prepared, band};
+  return parallel(
+      planes * map.bands(), [&](int64_t begin, int64_t end) { return filter_pieces(map, begin, end); },
+      grain_of(band * h.out));
 }
 
 template <class A>

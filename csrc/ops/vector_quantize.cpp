@@ -53,38 +53,30 @@ struct Largest {
   }
 };
 
+// `squares` [N] are the distances.
 template <class S>
-struct Forward {
-  const VectorQuantizeForward& a;
-  Chunks<S> chunks;
-  const Columns<Arithmetic<S>>& codebook;
-  double* squares;  // [N]
-  int status;
-};
-
-template <class S>
-void forward_chunks(int64_t begin, int64_t end, void* context) {
+int forward_chunks(const VectorQuantizeForward& a, const Chunks<S>& chunks, const Columns<Arithmetic<S>>& codebook,
+                   double* squares, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  Forward<S>& job = *static_cast<Forward<S>*>(context);
-  const VectorQuantizeForward& a = job.a;
   using Row = typename Largest<T>::Row;
-  Scratch memory(job.chunks.bytes() + Scratch::bytes<Row>(job.chunks.size));
-  if (memory.failed()) return __atomic_store_n(&job.status, kNoMemory, __ATOMIC_RELAXED);
-  T* room = job.chunks.room(memory);
-  Largest<T> largest{memory.take<Row>(job.chunks.size)};
+  Scratch memory(chunks.bytes() + Scratch::bytes<Row>(chunks.size));
+  if (memory.failed()) return kNoMemory;
+  T* room = chunks.room(memory);
+  Largest<T> largest{memory.take<Row>(chunks.size)};
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t first = job.chunks.first(chunk), height = job.chunks.height(chunk);
-    const T* x = job.chunks.read(static_cast<const S*>(a.x), chunk, room);
+    const int64_t first = chunks.first(chunk), height = chunks.height(chunk);
+    const T* x = chunks.read(static_cast<const S*>(a.x), chunk, room);
     largest.clear(height);
-    walk(job.codebook, x, height, largest);
+    walk(codebook, x, height, largest);
     for (int64_t r = 0; r < height; ++r) {
       const int64_t code = largest.column(r), n = first + r;
       static_cast<int64_t*>(a.codes)[n] = code;
       const S *row = static_cast<const S*>(a.x) + n * a.depth, *e = static_cast<const S*>(a.codebook) + code * a.depth;
       memcpy(static_cast<S*>(a.quantized) + n * a.depth, e, static_cast<size_t>(a.depth) * sizeof(S));
-      job.squares[n] = squared_distance(row, e, a.depth);
+      squares[n] = squared_distance(row, e, a.depth);
     }
   }
+  return kOk;
 }
 
 template <class S>
@@ -94,15 +86,18 @@ int forward(const VectorQuantizeForward& a) {
   if (memory.failed()) return kNoMemory;
   Columns<T> codebook(a.count, a.depth, memory);
   pack(static_cast<const S*>(a.codebook), true, codebook);
-  Forward<S> job{a, {a.rows, codebook}, codebook, memory.take<double>(a.rows), kOk};
+  const Chunks<S> chunks(a.rows, codebook);
+  double* squares = memory.take<double>(a.rows);
   use_huge_pages(a.quantized, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
-  parallel_for(job.chunks.count(), forward_chunks<S>, &job);
+  const int status = parallel(chunks.count(), [&](int64_t begin, int64_t end) {
+    return forward_chunks(a, chunks, codebook, squares, begin, end);
+  });
+  if (status != kOk) return status;
   double sum = 0;
-  if (job.status == kOk)
-    for (int64_t n = 0; n < a.rows; ++n) sum += job.squares[n];
+  for (int64_t n = 0; n < a.rows; ++n) sum += squares[n];
   const double mean = a.rows ? sum / (static_cast<double>(a.rows) * static_cast<double>(a.depth)) : 0;
   *static_cast<T*>(a.loss) = static_cast<T>((a.commitment + a.codebook_weight) * mean);
-  return job.status;
+  return kOk;
 }
 
 // What an incoming gradient of the loss makes of a difference x - e.
@@ -114,9 +109,8 @@ T difference_weight(const VectorQuantizeBackward& a, double weight) {
 }
 
 template <class S>
-void backward_rows(int64_t begin, int64_t end, void* context) {
+void backward_rows(const VectorQuantizeBackward& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const VectorQuantizeBackward& a = *static_cast<const VectorQuantizeBackward*>(context);
   const Vector<T> weight = broadcast(difference_weight<T>(a, a.commitment));
   for (int64_t n = begin * kRowBlock; n < min(end * kRowBlock, a.rows); ++n) {
     const uint64_t code = static_cast<uint64_t>(static_cast<const int64_t*>(a.codes)[n]);
@@ -143,9 +137,8 @@ struct Scatter {
 };
 
 template <class S>
-void scatter_dimensions(int64_t begin, int64_t end, void* context) {
+void scatter_dimensions(const Scatter<S>& a, int64_t begin, int64_t end) {
   using T = Arithmetic<S>;
-  const Scatter<S>& a = *static_cast<const Scatter<S>*>(context);
   const int64_t first = begin * kSumLanes, last = min(end * kSumLanes, a.depth);
   for (int64_t k = 0; k < a.count; ++k)
     for (int64_t d = first; d < last; ++d) a.sums[k * a.depth + d] = 0;
@@ -164,15 +157,16 @@ void scatter_dimensions(int64_t begin, int64_t end, void* context) {
 
 template <class S>
 void scatter(const Scatter<S>& a) {
-  parallel_for(pieces_of(a.depth, kSumLanes), scatter_dimensions<S>, const_cast<Scatter<S>*>(&a),
-               grain_of(a.rows * kSumLanes));
+  parallel(
+      pieces_of(a.depth, kSumLanes), [&](int64_t begin, int64_t end) { scatter_dimensions(a, begin, end); },
+      grain_of(a.rows * kSumLanes));
 }
 
 template <class S>
-int backward(VectorQuantizeBackward a) {
+int backward(const VectorQuantizeBackward& a) {
   using T = Arithmetic<S>;
   use_huge_pages(a.grad_x, a.rows * a.depth * static_cast<int64_t>(sizeof(S)));
-  parallel_for(pieces_of(a.rows, kRowBlock), backward_rows<S>, &a);
+  parallel(pieces_of(a.rows, kRowBlock), [&](int64_t begin, int64_t end) { backward_rows<S>(a, begin, end); });
   if (!a.grad_codebook) return kOk;
   const int64_t size = a.count * a.depth;
   Scratch memory(Scratch::bytes<T>(size));
