@@ -10,6 +10,7 @@
 
 #include "core/lane_sum.h"
 #include "core/matmul.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

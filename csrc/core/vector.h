@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-#include "core/parallel.h"
+#include "core/common.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

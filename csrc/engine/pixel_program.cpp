@@ -1,5 +1,6 @@
 #include "engine/pixel_program.h"
 
+#include "core/parallel.h"
 #include "engine/pixel_draw.h"
 
 namespace genfast {

@@ -1,6 +1,7 @@
 // Gradients of the weights of a grid LSTM: one product an image, summed in an order that no thread count changes.
 #pragma once
 
+#include "core/parallel.h"
 #include "lstm/grid_lstm.h"
 
 namespace genfast {

@@ -1,6 +1,7 @@
 // The scans of the grid LSTM family over a batch: any walk, any element type.
 #pragma once
 
+#include "core/parallel.h"
 #include "lstm/grid_arguments.h"
 #include "lstm/grid_gradient.h"
 

@@ -1,6 +1,7 @@
 #include "ops/categorical.h"
 
 #include "core/blocks.h"
+#include "core/parallel.h"
 #include "core/philox.h"
 #include "engine/conditionals.h"
 

@@ -1,5 +1,6 @@
 #include "ops/diagonal_block.h"
 
+#include "core/parallel.h"
 #include "lstm/grid_gradient.h"
 
 namespace genfast {

@@ -1,6 +1,7 @@
 #include "ops/gated_activation.h"
 
 #include "core/math.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

@@ -1,6 +1,7 @@
 #include "ops/gaussian.h"
 
 #include "core/blocks.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

@@ -2,6 +2,7 @@
 
 #include "core/blocks.h"
 #include "core/normal.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

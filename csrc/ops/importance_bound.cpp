@@ -1,6 +1,7 @@
 #include "ops/importance_bound.h"
 
 #include "core/lane_sum.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

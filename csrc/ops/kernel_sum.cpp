@@ -1,6 +1,7 @@
 #include "ops/kernel_sum.h"
 
 #include "core/pairwise.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

@@ -1,6 +1,7 @@
 #include "ops/logistic_mixture.h"
 
 #include "core/blocks.h"
+#include "core/parallel.h"
 #include "core/philox.h"
 #include "engine/mixture_tile.h"
 

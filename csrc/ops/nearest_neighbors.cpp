@@ -1,6 +1,7 @@
 #include "ops/nearest_neighbors.h"
 
 #include "core/pairwise.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

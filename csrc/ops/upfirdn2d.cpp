@@ -2,6 +2,7 @@
 
 #include "core/interleave.h"
 #include "core/math.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

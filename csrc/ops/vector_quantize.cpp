@@ -1,6 +1,7 @@
 #include "ops/vector_quantize.h"
 
 #include "core/pairwise.h"
+#include "core/parallel.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
