@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_THREADS ?= 2
+# While C++ is written: ISA=native compiles for this machine alone. WERROR=ON makes warnings of the compiler errors.
+ISA ?=
+WERROR ?= OFF
+DEFINES := GENFAST_ISA=$(ISA);GENFAST_WERROR=$(WERROR)
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -27,11 +31,16 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/sampling.py
 
-# pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for.
+# pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for. What
+# is fetched and compiled shows on the way.
+PROGRESS := grep --line-buffered -o -e '\[[0-9]*/[0-9]*\] .*' -e '^ *Collecting [^ ]*' -e '^ *Installing [a-z]*'
 $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	@mkdir -p build
-	SKBUILD_BUILD_DIR=build/cmake $(PIP) install -v --no-build-isolation -c constraints.txt \
-		'.[all,test]' >build/install.log 2>&1 || { tail -n 100 build/install.log; exit 1; }
+	@rm -f build/install.failed
+	@echo "Installing into $(VENV); the log is build/install.log"
+	@{ SKBUILD_BUILD_DIR=build/cmake SKBUILD_CMAKE_DEFINE="$(DEFINES)" $(PIP) install -v --no-build-isolation \
+		-c constraints.txt '.[all,test]' 2>&1 || touch build/install.failed; } | tee build/install.log | $(PROGRESS) || true
+	@test ! -e build/install.failed || { tail -n 100 build/install.log; exit 1; }
 	@cd build && ../$(BIN)/python -c 'import genfast._C, triton' || \
 		{ grep -n -A 20 -e 'error' -e 'FAILED' install.log | head -n 100; exit 1; }
 	@touch $@
@@ -48,7 +57,7 @@ UNDER_SANITIZERS = PYTHONPATH=$(CURDIR)/$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM
 	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize: $(VENV)/installed
 	rm -rf $(SANITIZED)
-	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE=GENFAST_SANITIZE=ON \
+	CXX=$(CXX) SKBUILD_BUILD_DIR=build/cmake-sanitized SKBUILD_CMAKE_DEFINE="GENFAST_SANITIZE=ON;$(DEFINES)" \
 		SKBUILD_INSTALL_STRIP=false $(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
 	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
 	$(UNDER_SANITIZERS) $(BIN)/python tests/support/overflow.py 2>&1 | grep heap-buffer-overflow

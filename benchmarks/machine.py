@@ -31,7 +31,7 @@ def describe(cores, threads):
         "cpu": _cpu(),
         "cores": cores,
         "threads": threads,
-        "level": cpp.level,
+        "level": cpp.isa,
         "load_before": round(os.getloadavg()[0], 2),
         "genfast": genfast.__version__,
         "torch": torch.__version__,

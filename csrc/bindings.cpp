@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -9,84 +10,140 @@
 #include "dispatch.h"
 
 namespace py = pybind11;
-using genfast::Type;
 
 namespace {
 
-Type type_of(const std::string& name) {
-  if (name == "float32") return Type::kFloat32;
-  if (name == "float64") return Type::kFloat64;
-  if (name == "bfloat16") return Type::kBfloat16;
-  throw py::value_error("dtype must be float32, float64 or bfloat16; got " + name);
-}
+constexpr int64_t kMostMembers = 64;
 
-// A Python number as the member of an argument struct that it stands for. An address comes from a tensor that the
-// caller has checked and keeps alive.
-struct Argument {
-  py::handle value;
-
-  operator const void*() const { return reinterpret_cast<const void*>(value.cast<uintptr_t>()); }
-  operator void*() const { return reinterpret_cast<void*>(value.cast<uintptr_t>()); }
-  operator int64_t() const { return value.cast<int64_t>(); }
-  operator double() const { return value.cast<double>(); }
+// An entry as Python calls it: entry(dtype, members of its arguments ...). A tensor is its address: the caller has
+// checked it and keeps it alive.
+struct Function {
+  int number;  // in ops.def
+  std::vector<std::string> names;
+  std::vector<bool> doubles;
+  PyMethodDef method;
 };
 
-template <class Arguments, size_t... I>
-void call(const char* name, int (*kernel)(const Arguments&), const std::string& dtype, const py::args& given,
-          std::index_sequence<I...>) {
-  if (given.size() != sizeof...(I))
-    throw py::type_error(std::string(name) + ": expected " + std::to_string(sizeof...(I)) + " numbers; got " +
-                         std::to_string(given.size()));
-  const Arguments arguments{type_of(dtype), Argument{given[I]}...};
-  int status;
-  {
-    py::gil_scoped_release release;
-    status = kernel(arguments);
+// "const void *a, *b; double c;" as names, and which of them are doubles.
+void read_members(const std::string& text, Function& to) {
+  std::string name, type;
+  for (const char c : text) {
+    const bool of_name = c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z');
+    if (of_name) {
+      name += c;
+    } else if (c == ',' || c == ';') {
+      to.names.push_back(name);
+      to.doubles.push_back(type == "double");
+      name.clear();
+      if (c == ';') type.clear();
+    } else if (!name.empty()) {  // a word of the type
+      type = name;
+      name.clear();
+    }
   }
-  if (status == genfast::kNoMemory) throw std::bad_alloc();
-  if (status != genfast::kOk) throw std::runtime_error(std::string(name) + ": no kernel serves " + dtype);
 }
 
-template <class Arguments>
-void define(py::module_& m, const char* name, int (*genfast::Kernels::*kernel)(const Arguments&)) {
-  constexpr size_t count = sizeof(Arguments) / 8 - 1;  // all members but the type, which is padded to 8 bytes
-  m.def(name, [name, kernel](const std::string& dtype, const py::args& given) {
-    call(name, genfast::kernels().*kernel, dtype, given, std::make_index_sequence<count>());
-  });
+std::vector<Function>& functions() {
+  static std::vector<Function> all;
+  return all;
 }
 
-std::vector<std::string> levels() {
+constexpr std::pair<const char*, genfast::Type> kTypes[] = {
+    {"float32", genfast::Type::kFloat32}, {"float64", genfast::Type::kFloat64}, {"bfloat16", genfast::Type::kBfloat16}};
+
+bool type_of(PyObject* name, genfast::Type* type) {
+  for (const auto& [known, of] : kTypes)
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, known) == 0) return *type = of, true;
+  PyErr_Format(PyExc_ValueError, "dtype must be float32, float64 or bfloat16; got %S", name);
+  return false;
+}
+
+// No pybind11 in here: its calls take twice as long.
+PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {
+  const Function& function = *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
+  const Py_ssize_t expected = static_cast<Py_ssize_t>(function.names.size());
+  if (count != expected + 1)
+    return PyErr_Format(PyExc_TypeError, "%s: expected a dtype and %zd numbers; got %zd arguments",
+                        function.method.ml_name, expected, count);
+  // The struct of the arguments: a type, padded to 8 bytes, then members of 8 bytes.
+  union Member {
+    genfast::Type type;
+    int64_t number;
+    double real;
+  } members[1 + kMostMembers];
+  if (!type_of(given[0], &members[0].type)) return nullptr;
+  for (Py_ssize_t i = 0; i < expected; ++i) {
+    if (function.doubles[static_cast<size_t>(i)])
+      members[i + 1].real = PyFloat_AsDouble(given[i + 1]);
+    else
+      members[i + 1].number = PyLong_AsLongLong(given[i + 1]);
+    if (PyErr_Occurred()) return nullptr;
+  }
+  int status;
+  Py_BEGIN_ALLOW_THREADS;
+  status = genfast::isa()->kernels[function.number](members);
+  Py_END_ALLOW_THREADS;
+  if (status == genfast::kNoMemory) return PyErr_NoMemory();
+  if (status != genfast::kOk)
+    return PyErr_Format(PyExc_RuntimeError, "%s: no kernel serves %U", function.method.ml_name, given[0]);
+  Py_RETURN_NONE;
+}
+
+void define_entries(py::module_& m) {
   int count;
-  const genfast::Kernels* all = genfast::compiled_levels(&count);
+  const genfast::Entry* entries = genfast::entries(&count);
+  std::vector<Function>& all = functions();
+  all.reserve(static_cast<size_t>(count));  // so that none of them moves
+  for (int i = static_cast<int>(all.size()); i < count; ++i) {
+    const auto address = reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call));
+    all.push_back({i, {}, {}, {entries[i].name, address, METH_FASTCALL, nullptr}});
+    read_members(entries[i].members, all.back());
+    if (all.back().names.size() > kMostMembers) throw std::length_error(entries[i].name);
+  }
+  for (Function& function : all) {
+    const py::capsule self(&function);
+    m.add_object(function.method.ml_name,
+                 py::reinterpret_steal<py::object>(PyCFunction_New(&function.method, self.ptr())));
+  }
+}
+
+std::map<std::string, std::vector<std::string>> signatures() {
+  std::map<std::string, std::vector<std::string>> found;
+  for (const Function& function : functions()) found[function.method.ml_name] = function.names;
+  return found;
+}
+
+std::vector<std::string> isas() {
+  int count;
+  const genfast::Isa* all = genfast::compiled_isas(&count);
   std::vector<std::string> names;
   for (int i = 0; i < count; ++i)
-    if (all[i].supported()) names.push_back(all[i].level);
+    if (all[i].supported()) names.push_back(all[i].name);
   return names;
 }
 
-void set_level(const std::string& name) {
+void set_isa(const std::string& name) {
   int count;
-  const genfast::Kernels* all = genfast::compiled_levels(&count);
+  const genfast::Isa* all = genfast::compiled_isas(&count);
   for (int i = 0; i < count; ++i) {
-    if (name != all[i].level) continue;
-    if (!all[i].supported()) throw std::runtime_error("set_level: this CPU lacks what " + name + " needs");
-    return genfast::use_level(all[i]);
+    if (name != all[i].name) continue;
+    if (!all[i].supported()) throw std::runtime_error("set_isa: this CPU lacks what " + name + " needs");
+    return genfast::use_isa(all[i]);
   }
   std::string known;
-  for (int i = 0; i < count; ++i) known += std::string(i ? ", " : "") + all[i].level;
-  throw py::value_error("set_level: expected one of " + known + "; got " + name);
+  for (int i = 0; i < count; ++i) known += std::string(i ? ", " : "") + all[i].name;
+  throw py::value_error("set_isa: expected one of " + known + "; got " + name);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  if (!genfast::isa()) throw py::import_error("built for CPUs that have what this one lacks");
   m.doc() = "The CPU kernels of genfast. Tensors are passed by address; genfast._native.backends is the only caller.";
-  m.def("levels", levels, "Instruction-set levels that were compiled in and that this CPU has, best last.");
-  m.def("level", [] { return genfast::kernels().level; }, "The level in use.");
-  m.def("set_level", set_level, py::arg("name"));
+  m.def("isas", isas, "The instruction sets that were compiled in and that this CPU has, best last.");
+  m.def("isa", [] { return genfast::isa()->name; }, "The one in use.");
+  m.def("set_isa", set_isa, py::arg("name"));
   m.def("set_parallel_for", genfast::set_parallel_for, py::arg("address"));
-
-#define OP(name, Arguments) define<genfast::Arguments>(m, #name, &genfast::Kernels::name);
-  GENFAST_OPS(OP)
-#undef OP
+  m.def("signatures", signatures, "Entry -> the names of what it takes after the dtype, in order.");
+  define_entries(m);
 }

@@ -4,74 +4,80 @@
 
 #include <atomic>
 
+#include "core/common.h"
+#include "op_headers.h"
+
 namespace genfast {
 
 namespace {
 
-// What each level's compiler flags let the compiler use. __builtin_cpu_supports asks the system too (xgetbv).
-bool supports_plain() { return true; }
+// What each isa's compiler flags let the compiler use. __builtin_cpu_supports asks the system too (xgetbv).
+[[maybe_unused]] bool supports_plain() { return true; }
 #if defined(__x86_64__)
-bool supports_v2() {
-  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("popcnt");
+[[maybe_unused]] bool supports_v3() {
+  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("avx2") &&
+         __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
-bool supports_v3() {
-  return supports_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-}
-bool supports_v4() {
+[[maybe_unused]] bool supports_v4() {
   return supports_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool supports_v4_bf16() { return supports_v4() && __builtin_cpu_supports("avx512bf16"); }
+[[maybe_unused]] bool supports_v4_bf16() { return supports_v4() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 #define NAME_plain "plain"
-#define NAME_v2 "x86-64-v2"
 #define NAME_v3 "x86-64-v3"
 #define NAME_v4 "x86-64-v4"
 #define NAME_v4_bf16 "x86-64-v4-bf16"
 
+#define OP(entry, Arguments) {#entry, Arguments::kMembers},
+#define KERNEL(file, ...) __VA_ARGS__
+const Entry kEntries[] = {
+#include "ops.def"
+};
+constexpr int kEntryCount = sizeof kEntries / sizeof *kEntries;
+
 }  // namespace
 
-#define DECLARE(name, Arguments) int name(const Arguments&);
-#define ADDRESS(name, Arguments) name,
-#define X(level)                                                                              \
-  namespace level {                                                                           \
-  GENFAST_OPS(DECLARE)                                                                        \
-  static constexpr Kernels kKernels = {NAME_##level, supports_##level, GENFAST_OPS(ADDRESS)}; \
+#define X(isa)                               \
+  namespace isa {                            \
+  extern const Kernel kKernels[kEntryCount]; \
   }
-GENFAST_LEVELS
+GENFAST_ISAS
 #undef X
-#undef ADDRESS
-#undef DECLARE
 
 namespace {
 
-#define X(level) level::kKernels,
-const Kernels kLevels[] = {GENFAST_LEVELS};
+#define X(isa) {NAME_##isa, supports_##isa, isa::kKernels},
+const Isa kIsas[] = {GENFAST_ISAS};
 #undef X
-constexpr int kLevelCount = sizeof kLevels / sizeof *kLevels;
+constexpr int kIsaCount = sizeof kIsas / sizeof *kIsas;
 
-const Kernels* best_level() {
-  const Kernels* best = kLevels;
-  for (const Kernels& level : kLevels)
-    if (level.supported()) best = &level;
+// Null where there is none: a build for one CPU that runs on another.
+const Isa* best_isa() {
+  const Isa* best = nullptr;
+  for (const Isa& isa : kIsas)
+    if (isa.supported()) best = &isa;
   return best;
 }
 
-std::atomic<const Kernels*> current{best_level()};
+std::atomic<const Isa*> current{best_isa()};
 
 using TorchParallelFor = int32_t (*)(int64_t, int64_t, int64_t, Body, void*);
 std::atomic<TorchParallelFor> torch_parallel_for{nullptr};
 
 }  // namespace
 
-const Kernels* compiled_levels(int* count) {
-  *count = kLevelCount;
-  return kLevels;
+const Entry* entries(int* count) {
+  *count = kEntryCount;
+  return kEntries;
 }
-const Kernels& kernels() { return *current.load(std::memory_order_relaxed); }
-void use_level(const Kernels& level) { current.store(&level, std::memory_order_relaxed); }
+const Isa* compiled_isas(int* count) {
+  *count = kIsaCount;
+  return kIsas;
+}
+const Isa* isa() { return current.load(std::memory_order_relaxed); }
+void use_isa(const Isa& isa) { current.store(&isa, std::memory_order_relaxed); }
 void set_parallel_for(uintptr_t hook) { torch_parallel_for.store(reinterpret_cast<TorchParallelFor>(hook)); }
 
 void use_huge_pages(void* memory, int64_t bytes) {

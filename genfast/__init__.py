@@ -1,6 +1,6 @@
 """genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
-from genfast._native.backends import backends, set_level
+from genfast._native.backends import backends, set_isa
 from genfast._version import __version__ as __version__
 from genfast.engine.engine import Engine
 from genfast.explain import explain
@@ -85,7 +85,7 @@ __all__ = [
     "reconstruct",
     "row_lstm",
     "sample",
-    "set_level",
+    "set_isa",
     "spectral_norm",
     "stream",
     "translate",

@@ -23,11 +23,15 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
-CSRC = sorted(path for path in (ROOT / "csrc").iterdir() if path.suffix in (".h", ".cpp"))
+CSRC = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp", ".def"))
 SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 OPS = sorted([*SPECS, *SAMPLERS, *MEASURES])
 STEMS = sorted({backends.stem(op) for op in OPS})
-LEVELS = ("plain", "v2", "v3", "v4", "v4_bf16")
+ISAS = ("plain", "v3", "v4", "v4_bf16")
+# The file of kernels -> its entries, as csrc/ops.def lists them; and those with a version for bfloat16 instructions.
+LISTED = dict(re.findall(r"^(?:KERNEL|PAIRED)\(([\w/]+), (.*)\)$", (ROOT / "csrc/ops.def").read_text(), re.MULTILINE))
+LISTED = {file: re.findall(r"OP\((\w+), \w+\)", entries) for file, entries in LISTED.items()}
+PAIRED = set(re.findall(r"^PAIRED\(([\w/]+),", (ROOT / "csrc/ops.def").read_text(), re.MULTILINE))
 C_HEADERS = {"stdint.h", "stdlib.h", "string.h", "stddef.h", "immintrin.h"}
 
 
@@ -83,14 +87,14 @@ def native_functions(op):
 @pytest.mark.parametrize("op", OPS)
 def test_one_stem_in_every_place(op):
     stem = backends.stem(op)
-    places = ("genfast/reference/{}.py", "genfast/ops/{}.py", "csrc/{}.h", "csrc/{}.cpp", "kernels/{}.py")
+    places = ("genfast/reference/{}.py", "genfast/ops/{}.py", "csrc/ops/{}.h", "csrc/ops/{}.cpp", "kernels/{}.py")
     files = [place.format(stem) for place in (*places, "tests/ops/test_{}.py")]
     assert not [file for file in files if not (ROOT / file).is_file()]
     entries = native_functions(op)
-    for place in ("csrc/dispatch.h", f"csrc/{stem}.cpp", f"kernels/{stem}.py"):
+    assert set(entries) <= set(LISTED[f"ops/{stem}"])
+    for place in (f"csrc/ops/{stem}.cpp", f"kernels/{stem}.py"):
         text = (ROOT / place).read_text()
         assert all(entry in text for entry in entries), place
-    assert f"csrc/{stem}.cpp" in (ROOT / "CMakeLists.txt").read_text()
     assert re.search(rf"`(genfast\.)?{op}\b", (ROOT / "README.md").read_text()), "README.md must list the op"
     users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains")]
     assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model or metric uses the op"
@@ -102,6 +106,8 @@ def test_no_file_without_its_op():
         stems = {path.stem for path in (ROOT / folder).glob(f"*{suffix}") if not path.stem.startswith("_")}
         # An engine for whole models, not an op.
         assert stems - {"pixel_program"} == set(STEMS), folder
+    assert {f"ops/{path.stem}" for path in (ROOT / "csrc/ops").iterdir()} == set(LISTED) - {"engine/pixel_program"}
+    assert set(LISTED) - {"engine/pixel_program"} == {f"ops/{stem}" for stem in STEMS}
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *CSRC, *SCRIPTS], ids=name)
@@ -156,7 +162,7 @@ def includes(path):
 
 def test_includes():
     """What is compiled for a newer CPU takes no inline code from the C++ library; pybind11 stays in one file."""
-    seen, queue = set(), [f"{stem}.cpp" for stem in STEMS]
+    seen, queue = set(), [f"{file}.cpp" for file in LISTED]
     while queue:
         file = queue.pop()
         seen.add(file)
@@ -165,8 +171,8 @@ def test_includes():
                 assert header in C_HEADERS, f"{file} includes <{header}>"
             elif header not in seen:
                 queue.append(header)
-    assert "common.h" in seen
-    everything = {path.name: [header for _, header in includes(path)] for path in CSRC}
+    assert "core/common.h" in seen
+    everything = {str(path.relative_to(ROOT / "csrc")): [header for _, header in includes(path)] for path in CSRC}
     assert [file for file, headers in everything.items() if any("pybind" in h for h in headers)] == ["bindings.cpp"]
     banned = ("torch/", "ATen/", "c10/", "Python.h", "omp.h", "thread")
     assert not [(file, h) for file, headers in everything.items() for h in headers if h.startswith(banned)]
@@ -179,8 +185,10 @@ def test_no_loose_arithmetic():
 
 
 def objects():
+    """(isa, file) -> the object of a kernel, as far as they were built."""
     folder = ROOT / "build/cmake/CMakeFiles"
-    return {(level, stem): folder / f"kernels_{level}.dir/csrc/{stem}.cpp.o" for level in LEVELS for stem in STEMS}
+    of = {(isa, file): folder / f"kernels_{isa}.dir/csrc/{file}.cpp.o" for isa in ISAS for file in (*LISTED, "table")}
+    return {key: path for key, path in of.items() if path.exists()}
 
 
 def symbols(path):
@@ -191,19 +199,21 @@ def symbols(path):
 
 def test_kernel_objects_share_no_code():
     """A weak symbol of a file compiled for a newer CPU may be the one that the linker keeps for everybody."""
-    found = {key: path for key, path in objects().items() if path.exists()}
+    found = objects()
     if not os.environ.get("GENFAST_REQUIRE") and not (found and shutil.which("nm")):
         pytest.skip("needs the object files that make test leaves in build/cmake")
-    assert {stem for level, stem in found if level == "plain"} == set(STEMS), "make test leaves them in build/cmake"
-    for (level, stem), path in found.items():
+    for isa in {isa for isa, _ in found}:
+        expected = PAIRED if isa == "v4_bf16" else set(LISTED)
+        assert {file for of, file in found if of == isa} == {*expected, "table"}, "make test leaves them in build/cmake"
+    for (isa, file), path in found.items():
         listed = symbols(path)
-        entries = [entry for op in OPS if backends.stem(op) == stem for entry in native_functions(op)]
-        entry = re.compile(rf"genfast::{level}::({'|'.join(entries)})\(")
+        names = LISTED.get(file, ["kKernels"])
+        entry = re.compile(rf"genfast::{isa}::({'|'.join(names)})(\(|$)")
         public = [text for kind, text in listed if kind in "TDB"]
-        assert {match[1] for match in map(entry.match, public) if match} == set(entries), (level, stem)
-        assert not [text for text in public if not entry.match(text)], (level, stem)
-        assert not [text for kind, text in listed if kind in "VvWwu"], (level, stem)
-        assert not [text for kind, text in listed if kind == "U" and "std::" in text], (level, stem)
+        assert {match[1] for match in map(entry.match, public) if match} == set(names), (isa, file)
+        assert not [text for text in public if not entry.match(text)], (isa, file)
+        assert not [text for kind, text in listed if kind in "VvWwu"], (isa, file)
+        assert not [text for kind, text in listed if kind == "U" and "std::" in text], (isa, file)
 
 
 def test_weak_symbols_are_seen(tmp_path):

@@ -33,18 +33,18 @@ _CAPTURING = contextvars.ContextVar("capturing", default=False)
 
 @dataclass(frozen=True)
 class Backend:
-    """One row of `genfast.backends()`; `levels` are the CPU instruction-set levels, best last."""
+    """One row of `genfast.backends()`; `isas` are the instruction sets of the C++ kernels, best last."""
 
     name: str
     available: bool
     reason: str
-    level: str | None = None
-    levels: tuple[str, ...] = ()
+    isa: str | None = None
+    isas: tuple[str, ...] = ()
 
     def __str__(self):
         state = "available" if self.available else "not available"
-        levels = f", level {self.level} of {', '.join(self.levels)}" if self.level else ""
-        return f"{self.name}: {state} ({self.reason}){levels}"
+        isas = f", isa {self.isa} of {', '.join(self.isas)}" if self.isa else ""
+        return f"{self.name}: {state} ({self.reason}){isas}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def backends():
     """Every backend by name: whether it can run on this machine, and the reason."""
     native_cpp = Backend("cpp", False, _CPP_MISSING)
     if cpp is not None:
-        native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.level(), tuple(cpp.levels()))
+        native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.isa(), tuple(cpp.isas()))
     missing = _triton_missing() or _triton_idle()
     serving = "interpreted on the CPU" if _interpreting() else "CUDA tensors"
     triton = Backend("triton", not missing, missing or serving)
@@ -91,11 +91,18 @@ def explanation(name, *args, **kwargs):
     return Explanation(name, chosen, others)
 
 
-def set_level(name):
-    """Make the C++ kernels use the CPU instruction-set level `name`, one of `backends()["cpp"].levels`."""
+def set_isa(name):
+    """Make the C++ kernels use the CPU instruction set `name`, one of `backends()["cpp"].isas`."""
     if cpp is None:
-        raise RuntimeError(f"set_level: the backend must be available; got {_CPP_MISSING}")
-    cpp.set_level(name)
+        raise RuntimeError(f"set_isa: the backend must be available; got {_CPP_MISSING}")
+    cpp.set_isa(name)
+
+
+def check_signature(entry, names):
+    """Compare by name what Python passes to `entry` of the C++ module with what that reads: a swap would be silent."""
+    expected = cpp.signatures().get(entry, []) if cpp else names
+    if list(expected) != list(names):
+        raise ImportError(f"{entry}: expected ({', '.join(expected)}) as in csrc; got ({', '.join(names)})")
 
 
 def serves(op, by_backend):

@@ -22,8 +22,8 @@ _TENSORS, _SETTINGS = {torch.Tensor, torch.nn.Parameter}, {int, float, bool, str
 _CODES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
-def register(name, reference, *, arguments, results, residuals, allocate, allocate_gradients, dtypes, outputs=1,
-             whole=(), constants=(), optional=(), settings=None, adjoint=None,
+def register(name, reference, *, arguments, results, residuals, numbers, allocate, allocate_gradients, dtypes,
+             outputs=1, whole=(), constants=(), optional=(), settings=None, adjoint=None,
              arrange=torch.Tensor.contiguous):  # fmt: skip
     """Register `genfast::<name>_forward` and `genfast::<name>_backward`; return `call(*arguments, backend)`.
 
@@ -33,6 +33,7 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
         arguments: names of the tensor arguments; the first that is no constant chooses the backend.
         results: names of what the forward op returns: the outputs, then what is empty unless saved.
         residuals: names of what the backward op reads after the gradients of the outputs, in this order.
+        numbers: names of the numbers for the C++ functions, in this order; both take the same.
         allocate: (*tensors, *settings, save) -> (the numbers for the C++ function, empty results).
         allocate_gradients: (gradients of the outputs, *residuals, *settings) -> (numbers, empty gradients of the
             arguments that are no constants). With several outputs the gradient of one that was not used is empty.
@@ -54,15 +55,16 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
     smooth = [i for i in range(outputs) if results[i] not in whole]
     backends.serves(name, dtypes)
     flags = {**settings, "save": "bool"}
-    forward_op = _define(name, f"{name}_forward", arguments, flags, results, allocate, arrange, learned[0])
+    forward_op = _define(name, f"{name}_forward", arguments, flags, results, numbers, allocate, arrange, learned[0])
     incoming = [f"grad_{results[i]}" for i in smooth]
     gradients = [f"grad_{arguments[i]}" for i in learned]
     back_flags = {**settings, "wanted": "int"} if optional else settings
     # The gradient of an output may be wider than the arguments are.
     lead = len(smooth) + residuals.index(arguments[learned[0]]) if arguments[learned[0]] in residuals else 0
     backward_op = _define(
-        name, f"{name}_backward", (*incoming, *residuals), back_flags, gradients, allocate_gradients, arrange, lead
-    )
+        name, f"{name}_backward", (*incoming, *residuals), back_flags, gradients, numbers, allocate_gradients, arrange,
+        lead,
+    )  # fmt: skip
     # What is kept for the backward pass: the arguments, then the results that it reads; and where its residuals are.
     extra = [results.index(r) for r in residuals if r in results]
     kept = (*arguments, *(results[i] for i in extra))
@@ -236,7 +238,8 @@ def register(name, reference, *, arguments, results, residuals, allocate, alloca
 
 
 def register_without_gradient(
-    name, reference, *, arguments, settings, allocate, dtypes, results=("draw",), arrange=torch.Tensor.contiguous
+    name, reference, *, arguments, settings, numbers, allocate, dtypes, results=("draw",),
+    arrange=torch.Tensor.contiguous,
 ):  # fmt: skip
     """Register `genfast::<name>`, whose results have no gradient; return `call(*arguments, backend)`.
 
@@ -245,6 +248,7 @@ def register_without_gradient(
         reference: pure PyTorch function of the tensors and settings.
         arguments: names of the tensor arguments; the first chooses the backend.
         settings: name -> schema type (int, float, bool) of the arguments after the tensors.
+        numbers: names of the numbers for the C++ function, in this order.
         allocate: (*tensors, *settings) -> (the numbers for the C++ function, a tuple of the empty results).
         dtypes: backend -> dtypes that it serves.
         results: names of what the op returns.
@@ -252,7 +256,7 @@ def register_without_gradient(
     """
     count = len(arguments)
     backends.serves(name, dtypes)
-    op = _define(name, name, arguments, settings, results, allocate, arrange)
+    op = _define(name, name, arguments, settings, results, numbers, allocate, arrange)
 
     def call(*args, backend):
         tensors, chosen = [tensor.detach() for tensor in args[:count]], args[count:]
@@ -264,8 +268,9 @@ def register_without_gradient(
     return call
 
 
-def _define(op, name, tensors, settings, results, allocate, arrange, lead=0):
+def _define(op, name, tensors, settings, results, numbers, allocate, arrange, lead=0):
     """Define one functional op; its kernel is the native function of the backend asked for."""
+    backends.check_signature(name, (*tensors, *results, *numbers))
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
     LIBRARY.define(f'{name}({", ".join(inputs)}, *, str backend="auto") -> ({", ".join(outputs)})')

@@ -1,4 +1,4 @@
-"""Pixel programs by the C++ engine (csrc/pixel_program.cpp): whole images in one call."""
+"""Pixel programs by the C++ engine (csrc/engine/pixel_program.cpp): whole images in one call."""
 
 import numpy as np
 import torch
@@ -13,6 +13,17 @@ CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel tou
 FAR_BYTES = 16 << 20  # weights that stay in no cache
 LEAST_TILE, MOST_TILE = 12, 96
 FEW = 2  # images, for which the weights of a pixel are too much to read
+# What `pixel_program` of the C++ module takes, in order: addresses, then numbers.
+_ADDRESSES = (
+    *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence"),
+    *("images", "log_probs", "log_evidence", "parameters"),
+)
+_NUMBERS = (
+    *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart"),
+    *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count"),
+    *("image", "first_parameter", "seed", "first_index", "draw", "temperature", "scale", "shift"),
+)
+backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
 
 
 def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
@@ -62,7 +73,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
 
 
 class Tables:
-    """A program as arrays of numbers: the rows of the structs in csrc/pixel_program.h."""
+    """A program as arrays of numbers: the rows of the structs in csrc/engine/pixel_program.h."""
 
     def __init__(self, program):
         program.check()

@@ -80,6 +80,7 @@ _density = register(
     results=("joint", "marginals"),
     outputs=2,
     residuals=("z", "mean", "log_variance", "joint", "marginals"),
+    numbers=("points", "count", "latents"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,

@@ -139,6 +139,7 @@ _nll = register(
     constants=("x", "weight"),
     results=("nll",),
     residuals=("x", "logits", "weight"),
+    numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,
@@ -148,6 +149,7 @@ _sample = register_without_gradient(
     bernoulli_sample_ref,
     arguments=("logits",),
     settings=DRAW,
+    numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
     allocate=_allocate_sample,
     dtypes=_NATIVE,
 )

@@ -97,6 +97,7 @@ _call = register(
     results=("y",),
     residuals=("x", "bias"),
     settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
+    numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

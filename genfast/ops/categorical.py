@@ -146,6 +146,7 @@ _nll = register(
     constants=("x",),
     results=("nll",),
     residuals=("x", "logits"),
+    numbers=("batch", "places", "levels", "inner"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,
@@ -155,6 +156,7 @@ _sample = register_without_gradient(
     categorical_sample_ref,
     arguments=("logits",),
     settings=DRAW,
+    numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
     allocate=_allocate_sample,
     dtypes=_NATIVE,
 )

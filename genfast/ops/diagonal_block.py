@@ -106,6 +106,7 @@ _call = register(
         *("x", "hidden", "saved_gates", "saved_cells"),
         *("input_weight", "weight", "h0", "c0", "output_weight"),
     ),
+    numbers=("batch", "height", "width", "features", "hidden_size"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

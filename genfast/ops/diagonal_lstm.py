@@ -93,6 +93,7 @@ _call = register(
     arguments=("gates", "weight", "h0", "c0"),
     results=("hidden", "saved_gates", "saved_cells"),
     residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+    numbers=("batch", "height", "width", "directions", "hidden_size"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

@@ -67,6 +67,7 @@ _call = register(
     arguments=("x",),
     results=("y",),
     residuals=("x",),
+    numbers=("rows", "size"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

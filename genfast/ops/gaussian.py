@@ -86,6 +86,7 @@ _nll = register(
     optional=("x",),
     results=("nll",),
     residuals=("x", "mean", "log_variance", "weight"),
+    numbers=("batch", "size", "weight_is_bytes"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,

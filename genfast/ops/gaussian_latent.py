@@ -120,6 +120,7 @@ _latent = register(
     outputs=2,
     residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
     settings=_SETTINGS,
+    numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,

@@ -93,6 +93,7 @@ _bound = register(
     arguments=("log_weights",),
     results=("bound",),
     residuals=("log_weights",),
+    numbers=("batch", "samples"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,

@@ -82,6 +82,7 @@ _sum = register_without_gradient(
     arguments=("x", "y"),
     settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
     results=("total",),
+    numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
     allocate=_allocate,
     dtypes=_NATIVE,
 )

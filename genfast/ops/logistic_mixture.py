@@ -175,6 +175,7 @@ _nll = register(
     settings={"levels": "int"},
     results=("nll",),
     residuals=("x", "params"),
+    numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_DTYPES,
@@ -186,6 +187,10 @@ _sample = register_without_gradient(
     logistic_mixture_sample_ref,
     arguments=("params",),
     settings={"levels": "int", **DRAW, "channels": "int"},
+    numbers=(
+        *("batch", "channels", "components", "pixels", "levels"),
+        *("params_innermost", "seed", "first_index", "first_element", "temperature"),
+    ),
     allocate=_allocate_draw,
     dtypes=_DTYPES,
     arrange=in_place_or_copy,

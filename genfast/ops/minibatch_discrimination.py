@@ -73,6 +73,7 @@ _closeness = register(
     results=("y",),
     residuals=("projected",),
     settings={"rows": "SymInt"},
+    numbers=("count", "kernels", "dim", "rows"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

@@ -80,6 +80,7 @@ _append = register(
     results=("y",),
     residuals=("x",),
     settings={"group": "int", "channels": "int"},
+    numbers=("batch", "channels", "height", "width", "group", "maps"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes={

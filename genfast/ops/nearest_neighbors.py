@@ -77,6 +77,7 @@ _nearest = register_without_gradient(
     arguments=("x", "y"),
     settings={"k": "int"},
     results=("squared_distances", "indices"),
+    numbers=("rows", "count", "depth", "k"),
     allocate=_allocate,
     dtypes=_NATIVE,
 )

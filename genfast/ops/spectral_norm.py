@@ -126,6 +126,7 @@ _normalize = register(
     optional=("weight", "u", "v"),
     results=("y", "sigma"),
     residuals=("weight", "u", "v", "sigma"),
+    numbers=("layers", "rows", "columns"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,
@@ -136,6 +137,7 @@ _iterate = register_without_gradient(
     arguments=("weight", "u", "v"),
     settings={"iterations": "int"},
     results=("new_u", "new_v"),
+    numbers=("layers", "rows", "columns", "iterations"),
     allocate=_allocate_vectors,
     dtypes=_NATIVE,
 )

@@ -128,6 +128,10 @@ _call = register(
     residuals=("x", "filter"),
     settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
     | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
+    numbers=(
+        *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
+        *("up_v", "up_h", "down_v", "down_h", "left", "top"),
+    ),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     adjoint=_adjoint,

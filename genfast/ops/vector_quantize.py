@@ -161,6 +161,7 @@ _quantize = register(
     whole=("codes",),
     residuals=("x", "codebook", "codes"),
     settings={"commitment": "float", "codebook_weight": "float"},
+    numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
     allocate=_allocate,
     allocate_gradients=_allocate_gradients,
     dtypes=_NATIVE,
@@ -171,6 +172,7 @@ _statistics = register_without_gradient(
     arguments=("x", "codes"),
     settings={"count": "int"},
     results=("counts", "sums"),
+    numbers=("rows", "depth", "count"),
     allocate=_allocate_statistics,
     dtypes=_NATIVE,
 )

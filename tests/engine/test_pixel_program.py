@@ -133,14 +133,14 @@ def test_the_same_bits_for_any_split_threads_and_instruction_set(program, monkey
         check(size)
     backend, threads = genfast.backends()["cpp"], torch.get_num_threads()
     try:
-        for level in backend.levels:
-            genfast.set_level(level)
+        for isa in backend.isas:
+            genfast.set_isa(isa)
             for count in (1, 2):
                 torch.set_num_threads(count)
                 check(41)
                 check(6)
     finally:
-        genfast.set_level(backend.level)
+        genfast.set_isa(backend.isa)
         torch.set_num_threads(threads)
 
 

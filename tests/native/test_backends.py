@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,8 +104,8 @@ def test_without_the_native_module(op, no_cpp):
     assert "not compiled" in genfast.explain(op, *inputs.values()).others["cpp"]
     with pytest.raises(RuntimeError, match="can serve: reference .*cpp: not compiled"):
         getattr(genfast.ops, op)(**inputs, backend="cpp")
-    with pytest.raises(RuntimeError, match="set_level: the backend must be available; got not compiled"):
-        genfast.set_level("plain")
+    with pytest.raises(RuntimeError, match="set_isa: the backend must be available; got not compiled"):
+        genfast.set_isa("plain")
 
 
 def test_a_raw_op_without_the_native_module(no_cpp):
@@ -137,18 +138,46 @@ def test_a_kernel_error_is_no_fallback(monkeypatch):
         genfast.diagonal_lstm(**sample("diagonal_lstm"))
 
 
-def test_backends_and_levels():
+def test_backends_and_isas():
     found = genfast.backends()
     assert list(found) == ["reference", "cpp", "triton"] and found["reference"].available
     assert all(backend.reason and str(backend).startswith(name) for name, backend in found.items())
-    levels = found["cpp"].levels
-    assert levels[0] == "plain" and found["cpp"].level == levels[-1]
-    for level in levels:
-        genfast.set_level(level)
-        assert genfast.backends()["cpp"].level == level
-    with pytest.raises(ValueError, match="set_level: expected one of plain.*; got sse9"):
-        genfast.set_level("sse9")
-    assert genfast.backends()["cpp"].level == levels[-1]
+    isas = found["cpp"].isas
+    assert isas and found["cpp"].isa == isas[-1]
+    for isa in isas:
+        genfast.set_isa(isa)
+        assert genfast.backends()["cpp"].isa == isa
+    with pytest.raises(ValueError, match=f"set_isa: expected one of {isas[0]}.*; got sse9"):
+        genfast.set_isa("sse9")
+    assert genfast.backends()["cpp"].isa == isas[-1]
+
+
+@pytest.mark.parametrize(
+    "file, names, entry",
+    [
+        ("ops/minibatch_stddev.py", ("height", "width"), "minibatch_stddev_forward"),
+        ("ops/spectral_norm.py", ("u", "v"), "spectral_norm_forward"),
+        ("engine/cpp.py", ("seed", "first_index"), "pixel_program"),
+    ],
+)
+def test_swapped_names_are_caught_at_import(file, names, entry):
+    """What crosses the border to C++ has an order and no names there: a swap would be silent."""
+    path = Path(genfast.__file__).parent / file
+    source, (a, b) = path.read_text(), names
+    swapped = source.replace(f'"{a}", "{b}"', f'"{b}", "{a}"')
+    with pytest.raises(ImportError, match=rf"{entry}: expected \(.*\b{a}, {b}\b.*\) as in csrc; got \(.*\b{b}, {a}\b"):
+        exec(compile(swapped, path, "exec"), {"__name__": "swapped"})
+
+
+def test_every_entry_of_cpp_is_one_that_python_checks():
+    listed = set(backends.cpp.signatures()) - {"pixel_program"}
+    assert listed == {name for op in backends._DTYPES for name in (op, f"{op}_forward", f"{op}_backward")} & listed
+    with pytest.raises(TypeError, match="gated_activation_forward: expected a dtype and 4 numbers; got 2 arguments"):
+        backends.cpp.gated_activation_forward("float32", 0)
+    with pytest.raises(ValueError, match="dtype must be float32, float64 or bfloat16; got float16"):
+        backends.cpp.gated_activation_forward("float16", 0, 0, 0, 0)
+    with pytest.raises(TypeError, match="integer"):
+        backends.cpp.gated_activation_forward("float32", 0, 0, 1.5, 0)
 
 
 def test_explain_reads_well():

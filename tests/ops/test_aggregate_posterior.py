@@ -96,7 +96,7 @@ def test_narrow_gaussians_in_float32():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_same_bits_for_batches_threads_and_levels(dtype):
+def test_same_bits_for_batches_threads_and_isas(dtype):
     inputs = sample(101, 67, 5, dtype)
     active = genfast.backends()["cpp"]
     with testing.threads(1):
@@ -105,15 +105,15 @@ def test_same_bits_for_batches_threads_and_levels(dtype):
             parts = [aggregate_posterior(**{**inputs, "z": part}, backend="cpp") for part in inputs["z"].split(size)]
             for i, made in enumerate(map(torch.cat, zip(*parts))):
                 testing.assert_identical(made, expected[f"output{i}"], name=f"output {i}, parts of {size}")
-    for level, count in [(active.level, 2), (active.level, 3), *((level, 1) for level in active.levels)]:
-        genfast.set_level(level)
+    for isa, count in [(active.isa, 2), (active.isa, 3), *((isa, 1) for isa in active.isas)]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = testing.evaluate(aggregate_posterior, inputs, backend="cpp")
         finally:
-            genfast.set_level(active.level)
+            genfast.set_isa(active.isa)
         for name in expected:
-            testing.assert_identical(got[name], expected[name], name=f"{name} ({level}, {count} threads)")
+            testing.assert_identical(got[name], expected[name], name=f"{name} ({isa}, {count} threads)")
 
 
 def test_total_correlation_of_an_aggregate_that_factorises():

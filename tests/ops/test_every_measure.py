@@ -85,18 +85,18 @@ def test_strides_change_nothing(op, backend, layout):
 
 @parametrize("shape", (1, 3, 4, 5))
 @parametrize("op, backend, dtype", CPP)
-def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
+def test_same_bits_for_threads_and_isas(op, backend, dtype, shape):
     inputs = inputs_of(op, backend, dtype, shape)
     with testing.threads(1):
         expected = outputs(op, inputs, backend)
     active = genfast.backends()["cpp"]
-    for count, level in [(2, active.level), *((1, level) for level in active.levels), (3, "plain")]:
-        genfast.set_level(level)
+    for count, isa in [(2, active.isa), *((1, isa) for isa in active.isas), (3, active.isas[0])]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
-                assert_same(outputs(op, inputs, backend), expected, f"{level}, {count} threads")
+                assert_same(outputs(op, inputs, backend), expected, f"{isa}, {count} threads")
         finally:
-            genfast.set_level(active.level)
+            genfast.set_isa(active.isa)
 
 
 @parametrize("op, backend, dtype", [lane for lane in CPP if lane[0] != "codebook_statistics"])

@@ -25,7 +25,7 @@ from genfast.reference import SPECS
 
 @parametrize("shape", (3, 5, 6, 7, 8))
 @parametrize("op, backend, dtype", CPP)
-def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
+def test_same_bits_for_threads_and_isas(op, backend, dtype, shape):
     inputs = sample(op, backend, dtype, min(shape, len(SPECS[op].shapes) - 1))
     evaluate = run
     if op == "minibatch_discrimination":  # the product before it is torch's, and depends on the threads
@@ -33,15 +33,15 @@ def test_same_bits_for_threads_and_levels(op, backend, dtype, shape):
     with testing.threads(1):
         expected = evaluate(op, inputs, backend)
     active = genfast.backends()["cpp"]
-    for count, level in [(2, active.level), *((1, level) for level in active.levels), (3, "plain")]:
-        genfast.set_level(level)
+    for count, isa in [(2, active.isa), *((1, isa) for isa in active.isas), (3, active.isas[0])]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = evaluate(op, inputs, backend)
         finally:
-            genfast.set_level(active.level)
+            genfast.set_isa(active.isa)
         for name in expected:
-            testing.assert_identical(got[name], expected[name], name=f"{name} ({level}, {count} threads)")
+            testing.assert_identical(got[name], expected[name], name=f"{name} ({isa}, {count} threads)")
 
 
 @parametrize("op, backend, dtype", [lane for lane in CPP if not SPECS[lane[0]].coupled])

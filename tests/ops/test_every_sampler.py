@@ -76,18 +76,18 @@ def test_same_draws_as_the_reference_in_float64(op, backend, dtype, shape):
 
 
 @parametrize("op", OPS)
-def test_same_draws_for_threads_and_levels(op):
+def test_same_draws_for_threads_and_isas(op):
     inputs = inputs_of(op)
     expected = draw(op, inputs, "reference")
     active = genfast.backends()["cpp"]
-    for count, level in [(2, active.level), *((1, level) for level in active.levels), (3, "plain")]:
-        genfast.set_level(level)
+    for count, isa in [(2, active.isa), *((1, isa) for isa in active.isas), (3, active.isas[0])]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = draw(op, inputs, "cpp")
         finally:
-            genfast.set_level(active.level)
-        assert_same(got, expected, f"{level}, {count} threads")
+            genfast.set_isa(active.isa)
+        assert_same(got, expected, f"{isa}, {count} threads")
 
 
 @parametrize("op, backend", FLOAT32)

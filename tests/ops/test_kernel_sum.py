@@ -69,7 +69,7 @@ def test_gaussian_is_exact_far_from_the_origin(backend, offset):
 
 @pytest.mark.parametrize("kernel, offset", [("polynomial", 0), ("gaussian", 0), ("gaussian", 50)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_same_bits_for_batches_threads_and_levels(kernel, dtype, offset):
+def test_same_bits_for_batches_threads_and_isas(kernel, dtype, offset):
     x, y = (values.add(offset).to(dtype) for values in sample(300, 523, 19))
     active = genfast.backends()["cpp"]
     with testing.threads(1):
@@ -77,14 +77,14 @@ def test_same_bits_for_batches_threads_and_levels(kernel, dtype, offset):
         for size in (1, 7, 241):
             parts = [kernel_sum(part, y, kernel, backend="cpp") for part in x.split(size)]
             testing.assert_identical(torch.cat(parts), expected, name=f"parts of {size}")
-    for level, count in [(active.level, 2), (active.level, 3), *((level, 1) for level in active.levels)]:
-        genfast.set_level(level)
+    for isa, count in [(active.isa, 2), (active.isa, 3), *((isa, 1) for isa in active.isas)]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = kernel_sum(x, y, kernel, backend="cpp")
         finally:
-            genfast.set_level(active.level)
-        testing.assert_identical(got, expected, name=f"{level}, {count} threads")
+            genfast.set_isa(active.isa)
+        testing.assert_identical(got, expected, name=f"{isa}, {count} threads")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

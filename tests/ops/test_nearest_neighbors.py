@@ -88,7 +88,7 @@ def test_bad_rows_harm_nobody():
 
 
 @pytest.mark.parametrize("k, offset", [(1, 0), (6, 0), (6, 1000), (100, 0)])
-def test_same_bits_for_batches_threads_and_levels(k, offset):
+def test_same_bits_for_batches_threads_and_isas(k, offset):
     x, y = (values + offset for values in sample(500, 1041, 19, torch.float32))
     active = genfast.backends()["cpp"]
     with testing.threads(1):
@@ -97,15 +97,15 @@ def test_same_bits_for_batches_threads_and_levels(k, offset):
             parts = zip(*[nearest_neighbors(part, y, k, backend="cpp") for part in x.split(size)])
             for a, b in zip(map(torch.cat, parts), expected):
                 testing.assert_identical(a, b, name=f"parts of {size}")
-    for level, count in [(active.level, 2), (active.level, 3), *((level, 1) for level in active.levels)]:
-        genfast.set_level(level)
+    for isa, count in [(active.isa, 2), (active.isa, 3), *((isa, 1) for isa in active.isas)]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = nearest_neighbors(x, y, k, backend="cpp")
         finally:
-            genfast.set_level(active.level)
+            genfast.set_isa(active.isa)
         for a, b in zip(got, expected):
-            testing.assert_identical(a, b, name=f"{level}, {count} threads")
+            testing.assert_identical(a, b, name=f"{isa}, {count} threads")
 
 
 def test_the_longest_list():

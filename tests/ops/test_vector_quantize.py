@@ -173,7 +173,7 @@ def test_codebook_gradient_does_not_cancel():
 
 @pytest.mark.parametrize("offset", [0, 50])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_same_bits_for_batches_threads_and_levels(dtype, offset):
+def test_same_bits_for_batches_threads_and_isas(dtype, offset):
     """More rows than a chunk, and codes that end within a tile, a vector and a panel."""
     x, codebook = (values.add(offset).to(dtype) for values in sample(700, 33, 1041))
     active = genfast.backends()["cpp"]
@@ -182,15 +182,15 @@ def test_same_bits_for_batches_threads_and_levels(dtype, offset):
         for size in (1, 5, 241, 500):
             parts = [vector_quantize(part, codebook, backend="cpp")[0] for part in x.split(size)]
             assert torch.equal(torch.cat(parts), expected[0])
-    for level, count in [(active.level, 2), (active.level, 3), *((level, 1) for level in active.levels)]:
-        genfast.set_level(level)
+    for isa, count in [(active.isa, 2), (active.isa, 3), *((isa, 1) for isa in active.isas)]:
+        genfast.set_isa(isa)
         try:
             with testing.threads(count):
                 got = vector_quantize(x, codebook, backend="cpp")
         finally:
-            genfast.set_level(active.level)
+            genfast.set_isa(active.isa)
         for a, b in zip(got, expected):
-            testing.assert_identical(a, b, name=f"{level}, {count} threads")
+            testing.assert_identical(a, b, name=f"{isa}, {count} threads")
 
 
 def test_vectors_that_fill_a_cache():

@@ -1,0 +1,75 @@
+// Runs a pixel program (genfast/engine/program.py): whole images, pixel by pixel, in one call.
+//
+// The tables are int64 and row by row; what they hold is said at the structs below. Addresses that may be null: labels,
+// given with known, evidence, log_probs, log_evidence, parameters.
+#pragma once
+
+#include "core/arguments.h"
+
+namespace genfast {
+
+GENFAST_ARGUMENTS(PixelProgram,
+  const void *instructions, *reads, *buffers, *constants;  // Instruction, Read, Buffer; float
+  const void* bounds;              // int64 [draws + 3]: instructions of `row`, then of `pixel[0]` .. `pixel[draws]`
+  const void* labels;              // int64 [B]
+  const void *given, *known;       // uint8 [B, C, H, W]
+  const void* evidence;            // float [B, C, H, W, L]
+  void* images;                    // uint8 [B, C, H, W], out
+  void *log_probs, *log_evidence;  // double [B, draws, H, W], out
+  void* parameters;                // float [B, P, H, W], out
+  int64_t read_count, buffer_count;
+  int64_t image_size;   // floats of the buffers of one image
+  int64_t batch, tile;  // images, and how many of them a thread takes at a time
+  int64_t rows_apart;   // 1: whole rows by columns, and of pixels too what rows above give; the results are the same
+  int64_t channels, height, width, columns, levels;
+  int64_t head, components, parameter_count;
+  int64_t image, first_parameter;  // reads: where the levels of a pixel go; the parameters of draw 0, 1, ..
+  int64_t seed, first_index, draw;
+  double temperature, scale, shift;
+)
+
+namespace program {
+
+// Position (r, c) of a buffer of stride 2^shift belongs to pixel (r 2^shift, c 2^shift).
+struct Buffer {
+  int64_t offset, features, step;       // step: from column to column; 0 where a single position is kept
+  int64_t shift, rows, left, row_size;  // row_size: of all columns
+  int64_t fill;                         // in the constants, or -1: zeros
+};
+
+struct Read {
+  int64_t buffer, row, column, feature, count;
+};
+
+enum Kind : int64_t {
+  kLinear,
+  kLstm,
+  kCopy,
+  kNeg,
+  kRelu,
+  kElu,
+  kTanh,
+  kSigmoid,
+  kAdd,
+  kMul,
+  kGate,
+  kAffine,
+  kConstant
+};
+enum Activation : int64_t { kNone, kOfRelu, kOfElu, kOfTanh, kOfSigmoid };
+enum Head : int64_t { kBernoulli, kCategorical, kMixture };
+
+struct Instruction {
+  int64_t kind, sweep, count, activation;
+  int64_t output, cell, visible;                                   // reads, written; the last two may be -1
+  int64_t row_mask, row_remainder, column_mask, column_remainder;  // masks: the modulus less one
+  int64_t first_row, end_row, first_column, end_column;
+  int64_t first_read, reads, first_add, adds, depth;  // depth: the values of all reads
+  int64_t above, above_depth;  // in `pixel`: how many of the reads, the first ones, are of rows above, and their depth
+  int64_t weight, bias,
+      bias_step;  // in the constants; panels [depth][16], zero beyond `count`; step from label to label
+};
+
+}  // namespace program
+
+}  // namespace genfast

@@ -1,0 +1,12 @@
+#include "ops/row_lstm.h"
+
+#include "lstm/grid_scan.h"
+
+namespace genfast {
+namespace GENFAST_ISA {
+
+int row_lstm_forward(const RowLstmForward& a) { return scan_forward<RowWalk>(a); }
+int row_lstm_backward(const RowLstmBackward& a) { return scan_backward<RowWalk>(a); }
+
+}  // namespace GENFAST_ISA
+}  // namespace genfast
