@@ -262,6 +262,7 @@ def kernel_sum_eager(x: Tensor, y: Tensor, kernel: str, gamma: float, coef0: flo
         return torch.cat([(gamma * part @ y.T + coef0).pow(degree).sum(1) for part in parts])
     return torch.cat([(-gamma * torch.cdist(part, y) ** 2).exp().sum(1) for part in parts])
 
+
 def nearest_neighbors_sklearn(x: Tensor, y: Tensor, k: int) -> tuple:
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(y.numpy()).kneighbors(x.numpy())
 
@@ -286,9 +287,7 @@ def minibatch_stddev_eager(x: Tensor, group: int, channels: int) -> Tensor:
     return torch.cat((x, deviation.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)), 1)
 
 
-def bias_act_eager(
-    x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float | None
-) -> Tensor:
+def bias_act_eager(x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float | None) -> Tensor:
     y = x + bias[:, None, None]
     return (F.leaky_relu(y, slope) if activation == "leaky_relu" else y.tanh()) * gain
 
@@ -342,6 +341,7 @@ def _layer(weight):
     with torch.no_grad():
         layer.weight.copy_(weight)
     return layer
+
 
 RIVALS = {
     "diagonal_lstm": Rivals(diagonal_lstm_eager, step=step),

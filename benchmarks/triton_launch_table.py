@@ -46,9 +46,7 @@ def candidates(dtype: torch.dtype, height: int, size: int) -> Iterator[_common.R
                     yield _common.Streamed(rows, block_n, block_k, 8, 3, keep_side=True)
 
 
-def calls(
-    dtype: torch.dtype, B: int, H: int, W: int, D: int, C: int, device: str
-) -> Iterator[tuple[bool, Callable]]:
+def calls(dtype: torch.dtype, B: int, H: int, W: int, D: int, C: int, device: str) -> Iterator[tuple[bool, Callable]]:
     """The forward and the backward launcher on new tensors."""
 
     def tensor(*shape, dtype=dtype):
