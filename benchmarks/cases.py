@@ -183,7 +183,7 @@ def _sequence(op, about, sizes, inputs, wanted):
     x = torch.randn(batch, height, width, features, requires_grad=True)
     linear = nn.Linear(features, 8 * size)
 
-    def layer():
+    def layer() -> Tensor:
         return ops.diagonal_lstm(linear(x).unflatten(3, (2, -1)), weight, backend="cpp")
 
     lstm = rivals.SequenceLSTM(batch, height, width, features, size)
@@ -201,7 +201,7 @@ def normalizations(inputs: Mapping[str, Tensor], backend: str) -> dict[str, tupl
     contenders by name, each with what it has gradients of."""
     weight, u, v = inputs["weight"].requires_grad_(), inputs["u"], inputs["v"]
 
-    def ours(backend):
+    def ours(backend: str) -> tuple[Tensor, ...]:
         left, right = ops.power_iteration(weight, u, v, backend=backend)
         normalized = ops.spectral_norm(weight, left.to(u.dtype), right.to(v.dtype), backend=backend)
         u.copy_(left)
@@ -254,7 +254,7 @@ def _training_step(batch):
     optimizer = make_optimizer(model, TrainConfig())
     images = torch.randint(2, (batch, 1, 28, 28), dtype=torch.uint8)
 
-    def train(block):
+    def train(block: Callable) -> None:
         with mock.patch.object(ops, "diagonal_block", block):
             loss = -model.log_prob(images).mean()
         optimizer.zero_grad()

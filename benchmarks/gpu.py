@@ -155,12 +155,12 @@ def _discriminator_steps(case, dtype):
     optimizer = torch.optim.Adam(critic.parameters(), fused=True)
     real, fake = (torch.randn(64, 3, 64, 64, device="cuda") for _ in range(2))
 
-    def objective(penalised):
+    def objective(penalised: bool) -> Tensor:
         with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
             loss = losses.non_saturating_discriminator(critic(real), critic(fake))
             return loss + 5 * losses.r1_penalty(critic, real) if penalised else loss
 
-    def step(objective, penalised):
+    def step(objective: Callable, penalised: bool) -> None:
         objective(penalised).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -181,7 +181,7 @@ def _training_step(case, dtype):
     images = torch.randint(0, 2, (64, 1, 28, 28), dtype=torch.uint8, device="cuda")
     parameters = tuple(model.parameters())
 
-    def step():
+    def step() -> tuple[Tensor, ...]:
         return torch.autograd.grad(-model.log_prob(images).mean(), parameters)
 
     yield {"case": case, "dtype": str(dtype), "contender": OURS, "us": median(step)}

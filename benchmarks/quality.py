@@ -26,10 +26,12 @@ import torch
 import genfast
 from genfast import metrics, models
 from genfast.cli import report
+from genfast.data import ImageData
 from genfast.data.grid import grid, png
 from genfast.io import write_bytes, write_json
-from genfast.metrics.classifier import train_classifier
+from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.coverage import mode_coverage
+from genfast.models.gan import GAN
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, inputs
 from genfast.train.metrics_log import read_metrics
@@ -106,8 +108,10 @@ def measure_generator(run: Path, settings: dict, options: argparse.Namespace) ->
     return row
 
 
-def quality(model, classifier, training, held_out, seed: int = 0) -> dict[str, float]:
-    """The measures of a generator by name; `classifier` of `genfast.metrics`, `training` and `held_out` data sets."""
+def quality(
+    model: GAN, classifier: Classifier, training: ImageData, held_out: ImageData, seed: int = 0
+) -> dict[str, float]:
+    """The measures of a generator by name."""
     n = len(held_out)
     drawn = genfast.sample(model, n, seed=seed, labels=sample_labels(model, n))
     real, fake = (classifier.features(images) for images in (held_out.images, drawn))

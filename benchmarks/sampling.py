@@ -26,6 +26,7 @@ from torch import Tensor
 
 from genfast import ops
 from genfast.engine.engine import Engine
+from genfast.engine.full_forward import FullForward
 from genfast.engine.program import Program
 from genfast.io import write_bytes
 
@@ -146,10 +147,10 @@ def _rival(name, case, engine):
     return partial(whole.run, images, seed=0, given=zeros, known=known), images, count / pixels
 
 
-def draw_by_whole_images(network, images: Tensor, places: Iterable[int]) -> None:
+def draw_by_whole_images(network: FullForward, images: Tensor, places: Iterable[int]) -> None:
     """The loop of most tutorials: the network over the whole image for each value that is drawn.
 
-    `network` is that of an `Engine`; `images` uint8 [n, C, H, W], of which it draws the pixels `places`.
+    `images`: uint8 [n, C, H, W], of which the pixels `places` are drawn.
     """
     for place in places:
         i, j = divmod(place, network.width)

@@ -49,7 +49,7 @@ def candidates(dtype: torch.dtype, height: int, size: int) -> Iterator[_common.R
 def calls(dtype: torch.dtype, B: int, H: int, W: int, D: int, C: int, device: str) -> Iterator[tuple[bool, Callable]]:
     """The forward and the backward launcher on new tensors."""
 
-    def tensor(*shape, dtype=dtype):
+    def tensor(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         if device == "meta":
             return torch.empty(shape, dtype=dtype, device=device)
         return torch.randn(shape, dtype=dtype, device=device) * C**-0.5
