@@ -3,13 +3,14 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels._gaussian import exponential
 from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
 
 
-def kernel_sum(x, y, kernel, gamma, coef0, degree):
+def kernel_sum(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, degree: int) -> Tensor:
     """Returns `total`, float64 [N]."""
     count, size = x.shape
     total = x.new_empty(count, dtype=torch.float64)

@@ -7,6 +7,7 @@ times the pixel scaled to [-1, 1]; its bin ends at the position +- 1.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast._native.layout import channels_innermost, empty_like
 from genfast.kernels._common import bits_of, device_of, sum_parts, tanh, uniform
@@ -19,7 +20,7 @@ LOWEST_LOG_SCALE = tl.constexpr(-7.0)
 FAR = tl.constexpr(1e4)
 
 
-def logistic_mixture_nll_forward(x, params, levels, save):
+def logistic_mixture_nll_forward(x: Tensor, params: Tensor, levels: int, save: bool) -> Tensor:
     """Returns `nll` [B]."""
     tiles = _tiles(params, x.shape[1], LIKELIHOOD)
     parts = params.new_empty(x.shape[0], tiles["tiles"], dtype=torch.float32)
@@ -31,7 +32,7 @@ def logistic_mixture_nll_forward(x, params, levels, save):
     return sum_parts(parts, params.dtype)
 
 
-def logistic_mixture_nll_backward(grad_nll, x, params, levels):
+def logistic_mixture_nll_backward(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Tensor:
     """Returns `grad_params`, in the memory layout of `params`."""
     tiles = _tiles(params, x.shape[1], LIKELIHOOD)
     grad_params = empty_like(params)
@@ -43,7 +44,9 @@ def logistic_mixture_nll_backward(grad_nll, x, params, levels):
     return grad_params
 
 
-def logistic_mixture_sample(params, levels, seed, first_index, temperature, first_element, channels):
+def logistic_mixture_sample(
+    params: Tensor, levels: int, seed: int, first_index: int, temperature: float, first_element: int, channels: int
+) -> Tensor:
     """Returns the levels drawn, uint8 [B, C, H, W]."""
     batch, _, height, width = params.shape
     tiles = _tiles(params, channels, SAMPLER)
@@ -62,10 +65,8 @@ def _tiles(params, channels, values):
     size = rows // (3 if channels == 1 else 10)
     block_k = triton.next_power_of_2(size)
     block = min(max(1, values // block_k), triton.next_power_of_2(max(1, height * width)))
-    launch = {
-        "LENGTH": height * width, "CHANNELS": channels, "K": size, "LAST": channels_innermost(params),
-        "BLOCK": block, "BLOCK_K": block_k, "num_warps": 4,
-    }  # fmt: skip
+    launch = {"LENGTH": height * width, "CHANNELS": channels, "K": size, "LAST": channels_innermost(params)}
+    launch |= {"BLOCK": block, "BLOCK_K": block_k, "num_warps": 4}
     return {"tiles": triton.cdiv(height * width, block), "launch": launch}
 
 
@@ -233,7 +234,7 @@ def logistic_mixture_nll_backward_kernel(
 
 
 @triton.jit
-def load_chosen(params, inside, step, row, K: tl.constexpr):
+def load_drawn(params, inside, step, row, K: tl.constexpr):
     return tl.load(params + row * K * step, mask=inside, other=0.0).to(tl.float64)
 
 
@@ -266,15 +267,15 @@ def mixture_levels(
     last = (LEVELS - 1).to(tl.float64)
     red, green, blue = (tl.zeros((BLOCK,), tl.int32),) * 3
     for c in tl.static_range(CHANNELS):
-        log_scale = load_chosen(params, inside, step, 1 + CHANNELS + c, K)
+        log_scale = load_drawn(params, inside, step, 1 + CHANNELS + c, K)
         log_scale = tl.where(log_scale < LOWEST_LOG_SCALE, LOWEST_LOG_SCALE, log_scale)
         # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
         u = uniform(seed, number, element + c, draw + 1) + 2.9802322387695312e-08
-        position = last * load_chosen(params, inside, step, 1 + c, K)
+        position = last * load_drawn(params, inside, step, 1 + c, K)
         if c > 0:
-            position += tanh_exact(load_chosen(params, inside, step, 6 + c, K)) * (2 * red.to(tl.float64) - last)
+            position += tanh_exact(load_drawn(params, inside, step, 6 + c, K)) * (2 * red.to(tl.float64) - last)
         if c == 2:
-            position += tanh_exact(load_chosen(params, inside, step, 9, K)) * (2 * green.to(tl.float64) - last)
+            position += tanh_exact(load_drawn(params, inside, step, 9, K)) * (2 * green.to(tl.float64) - last)
         position += last * temperature * tl.exp(log_scale) * tl.log(u / (1 - u))
         # Level v has the positions from 2v - L to 2v - L + 2, the lowest and the highest level all beyond them too.
         level = 0.5 * (position + LEVELS)
@@ -298,9 +299,20 @@ def logistic_mixture_sample_kernel(
     number = tl.zeros((BLOCK,), tl.int64) + first_index + image
     element = first_element + p.to(tl.int64) * CHANNELS
     red, green, blue = mixture_levels(
-        params + at, inside, step, seed, number, element, 0, temperature.to(tl.float64, bitcast=True), LEVELS,
-        CHANNELS, K, BLOCK, BLOCK_K,
-    )  # fmt: skip
+        params + at,
+        inside,
+        step,
+        seed,
+        number,
+        element,
+        0,
+        temperature.to(tl.float64, bitcast=True),
+        LEVELS,
+        CHANNELS,
+        K,
+        BLOCK,
+        BLOCK_K,
+    )
     draw += image * CHANNELS * LENGTH + p
     tl.store(draw, red.to(tl.uint8), mask=inside)
     if CHANNELS == 3:

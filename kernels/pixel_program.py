@@ -5,12 +5,15 @@ program. Feature maps lie in global memory, which the cache keeps near; a barrie
 to all threads. Draws are computed in float64, as by the samplers.
 """
 
+from collections.abc import Iterable
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.engine import heads
-from genfast.engine.program import ACTIVATIONS, HEADS, Drawn
+from genfast.engine.program import ACTIVATIONS, HEADS, Drawn, Program
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
 from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
@@ -47,9 +50,20 @@ NUMBERS = NUMBERS.split()
 
 
 def pixel_program(
-    program, n, *, seed, first=0, temperature=1.0, labels=None, given=None, known=None, evidence=None, draw=0,
-    want=(), device="cuda",
-):  # fmt: skip
+    program: Program,
+    n: int,
+    *,
+    seed: int,
+    first: int = 0,
+    temperature: float = 1.0,
+    labels: Tensor | None = None,
+    given: Tensor | None = None,
+    known: Tensor | None = None,
+    evidence: Tensor | None = None,
+    draw: int = 0,
+    want: tuple[str, ...] = (),
+    device: torch.device | str = "cuda",
+) -> Drawn:
     """Draw `n` images on a GPU, as `genfast.engine.eager.run` does; the same arguments and results."""
     device = torch.device(device)
     name = f"pixel_program on {device}"
@@ -63,12 +77,13 @@ def pixel_program(
     if n:
         maps = tables.maps.repeat(n, 1)
         pointers = {name: images if t is None else t for name, t in inputs.items()}
+        options = {f"HAS_{name.upper()}": t is not None for name, t in inputs.items() if name != "given"}
+        options |= {"SEED": seed - 2**64 if seed >= 2**63 else seed, "TEMPERATURE": bits_of(temperature)}
+        options |= {"FIRST": first, "DRAW": draw, "BATCH": n, "SAVE": bool(want), **tables.launch}
         with device_of(images):
             pixel_program_kernel[(triton.cdiv(n, BLOCK),)](
-                *tables.tensors, maps, images, parameters, **pointers, SEED=seed - 2**64 if seed >= 2**63 else seed,
-                FIRST=first, TEMPERATURE=bits_of(temperature), DRAW=draw, BATCH=n, HAS_LABELS=labels is not None,
-                HAS_KNOWN=known is not None, HAS_EVIDENCE=evidence is not None, SAVE=bool(want), **tables.launch,
-            )  # fmt: skip
+                *tables.tensors, maps, images, parameters, **pointers, **options
+            )
     return _with_wanted(program, Drawn(images), parameters, temperature, inputs["evidence"], want)
 
 
@@ -80,7 +95,7 @@ def _with_wanted(program, drawn, parameters, temperature, evidence, want):
     values = drawn.images.permute(0, 2, 3, 1).flatten(1, 2)
     sizes = (program.height, program.width)
 
-    def stacked(maps):
+    def stacked(maps: Iterable[Tensor]) -> Tensor:
         return torch.stack(list(maps), 1).unflatten(2, sizes)
 
     if "log_probs" in want:
@@ -101,7 +116,7 @@ def _with_wanted(program, drawn, parameters, temperature, evidence, want):
 class Launch:
     """The tables of a program on a GPU, the feature maps of an image before its first pixel, and what is fixed."""
 
-    def __init__(self, program, device):
+    def __init__(self, program: Program, device: torch.device):
         tables = Tables(program)
         levels = torch.arange(program.levels, dtype=torch.float32)
         values = levels * torch.tensor(program.scale, dtype=torch.float32) + program.shift
@@ -113,17 +128,27 @@ class Launch:
         counts = [it.count for part in (program.row, *program.pixel) for it in part if it.kind == "linear"]
         mixture = program.head == "mixture"
         self.launch = {
-            "IMAGE_SIZE": tables.maps.size, "HEIGHT": program.height, "WIDTH": program.width,
-            "COLUMNS": program.columns, "PARTS": len(tables.parts), "DRAWS": program.draws, "IMAGE": tables.image,
-            "FIRST_PARAMETER": tables.parameters, "COUNT_OF": self.parameters // program.draws,
-            "LEVELS": 2 if program.head == "bernoulli" else program.levels, "CHANNELS": program.channels,
-            "HEAD": HEADS.index(program.head), "COMPONENTS": components if mixture else 1,
-            "BLOCK": BLOCK, "BLOCK_K": BLOCK_K, **width_of(max(counts, default=1)),
+            "IMAGE_SIZE": tables.maps.size,
+            "HEIGHT": program.height,
+            "WIDTH": program.width,
+            "COLUMNS": program.columns,
+            "PARTS": len(tables.parts),
+            "DRAWS": program.draws,
+            "IMAGE": tables.image,
+            "FIRST_PARAMETER": tables.parameters,
+            "COUNT_OF": self.parameters // program.draws,
+            "LEVELS": 2 if program.head == "bernoulli" else program.levels,
+            "CHANNELS": program.channels,
+            "HEAD": HEADS.index(program.head),
+            "COMPONENTS": components if mixture else 1,
+            "BLOCK": BLOCK,
+            "BLOCK_K": BLOCK_K,
             "BLOCK_L": triton.next_power_of_2(components) if mixture else BLOCK_L,
-        }  # fmt: skip
+            **width_of(max(counts, default=1)),
+        }
 
 
-def width_of(count):
+def width_of(count: int) -> dict[str, int]:
     """How much of a layer of `count` outputs is made at once. More threads on wide layers: fewer would spill."""
     block = min(64, max(ALIGNED, triton.next_power_of_2(count)))
     # Left alone the assembler aims at more programs of a processor than there are, and spills for it.
@@ -396,10 +421,8 @@ def pixel_program_kernel(
                     k = part - whole
                     if (step == whole) & (k < DRAWS) & (j < WIDTH):
                         pixel = i * WIDTH + j
-                        source, target = (
-                            maps + place(tables, FIRST_PARAMETER + k, i, j),
-                            maps + place(tables, IMAGE, i, j),
-                        )
+                        source = maps + place(tables, FIRST_PARAMETER + k, i, j)
+                        target = maps + place(tables, IMAGE, i, j)
                         if SAVE:
                             kept = parameters + (image * DRAWS + k) * COUNT_OF * pixels + pixel
                             save(source, kept, COUNT_OF, inside, pixels, BLOCK_N)
@@ -407,9 +430,20 @@ def pixel_program_kernel(
                         first = image * CHANNELS * pixels + pixel
                         if HEAD == MIXTURE:
                             red, green, blue = mixture_levels(
-                                source, inside, 1, SEED, number, element, 2 * DRAW, temperature, LEVELS, CHANNELS,
-                                COMPONENTS, BLOCK, BLOCK_L,
-                            )  # fmt: skip
+                                source,
+                                inside,
+                                1,
+                                SEED,
+                                number,
+                                element,
+                                2 * DRAW,
+                                temperature,
+                                LEVELS,
+                                CHANNELS,
+                                COMPONENTS,
+                                BLOCK,
+                                BLOCK_L,
+                            )
                             write_level(red, 0, target, outputs, first, pixels, inside, HAS_KNOWN)
                             if CHANNELS == 3:
                                 write_level(green, 1, target, outputs, first, pixels, inside, HAS_KNOWN)
