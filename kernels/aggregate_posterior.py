@@ -113,9 +113,19 @@ def logarithm(largest, total):
 
 @triton.jit
 def store_marginals(
-    z, mean, log_variance, marginals, i, first, N, M, SIZE,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    z,
+    mean,
+    log_variance,
+    marginals,
+    i,
+    first,
+    N,
+    M,
+    SIZE,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     largest = tl.full((BLOCK_I, BLOCK_Z), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_I, BLOCK_Z), tl.float32)
     for start in range(0, M, BLOCK_J):
@@ -130,7 +140,7 @@ def store_marginals(
 @triton.jit
 def store_joint(
     z, mean, log_variance, joint, i, N, M, SIZE, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr
-):  # fmt: skip
+):
     largest, total = tl.full((BLOCK_I,), float("-inf"), tl.float32), tl.zeros((BLOCK_I,), tl.float32)
     for start in range(0, M, BLOCK_J):
         j = start + tl.arange(0, BLOCK_J)
@@ -141,9 +151,18 @@ def store_joint(
 
 @triton.jit
 def aggregate_posterior_forward_kernel(
-    z, mean, log_variance, joint, marginals, N, M, SIZE,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    N,
+    M,
+    SIZE,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     first = tl.program_id(1) * BLOCK_Z
     if first < SIZE:
@@ -154,10 +173,26 @@ def aggregate_posterior_forward_kernel(
 
 @triton.jit
 def shares(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, i, j, first, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    i,
+    j,
+    first,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     """The gradient of each log-density, [I, J, BLOCK_Z]; the error in variances, and its square."""
     nats, scaled, square = densities(z, mean, log_variance, i, j, first, N, M, SIZE, BLOCK_Z)
     share = tl.zeros((BLOCK_I, BLOCK_J, BLOCK_Z), tl.float32)
@@ -180,10 +215,24 @@ def shares(
 
 @triton.jit
 def of_points_kernel(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, grad_z, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    grad_z,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     first = tl.program_id(1) * BLOCK_Z
     by_z = tl.zeros((BLOCK_I, BLOCK_Z), tl.float32)
@@ -217,10 +266,25 @@ def of_points_kernel(
 
 @triton.jit
 def of_gaussians_kernel(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, grad_mean, grad_log_variance, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    grad_mean,
+    grad_log_variance,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     j = tl.program_id(0) * BLOCK_J + tl.arange(0, BLOCK_J)
     first = tl.program_id(1) * BLOCK_Z
     by_mean, by_log_variance = (tl.zeros((BLOCK_J, BLOCK_Z), tl.float32),) * 2

@@ -84,7 +84,7 @@ def bernoulli_nll_forward_kernel(x, logits, weight, parts, SIZE, WEIGHTED: tl.co
 @triton.jit
 def bernoulli_nll_backward_kernel(
     grad_nll, x, logits, weight, grad_logits, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     image, i = block(SIZE, BLOCK)
     target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
@@ -100,7 +100,7 @@ def bernoulli_nll_backward_kernel(
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def bernoulli_sample_kernel(
     logits, draw, seed, first_index, temperature, first_element, PLACES, INNER, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     SIZE = PLACES * INNER
     image, i = block(SIZE, BLOCK)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float64)

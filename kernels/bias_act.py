@@ -90,9 +90,21 @@ def activate(x, SLOPE, KIND: tl.constexpr):
 
 @triton.jit
 def bias_act_forward_kernel(
-    x, bias, y, SLOPE, GAIN, LIMIT, COUNT, COLUMNS, CHANNELS, KIND: tl.constexpr, BIASED: tl.constexpr,
-    BY_COLUMN: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    y,
+    SLOPE,
+    GAIN,
+    LIMIT,
+    COUNT,
+    COLUMNS,
+    CHANNELS,
+    KIND: tl.constexpr,
+    BIASED: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     at, inside = row.to(tl.int64) * COLUMNS + column, (row < COUNT) & (column < COLUMNS)
@@ -105,10 +117,26 @@ def bias_act_forward_kernel(
 
 @triton.jit
 def bias_act_backward_kernel(
-    grad_y, x, bias, grad_x, parts, SLOPE, GAIN, LIMIT, PARTS, COUNT, COLUMNS, CHANNELS, OF_BIAS: tl.constexpr,
-    STEPS: tl.constexpr, KIND: tl.constexpr, BIASED: tl.constexpr, BY_COLUMN: tl.constexpr, ROWS: tl.constexpr,
+    grad_y,
+    x,
+    bias,
+    grad_x,
+    parts,
+    SLOPE,
+    GAIN,
+    LIMIT,
+    PARTS,
+    COUNT,
+    COLUMNS,
+    CHANNELS,
+    OF_BIAS: tl.constexpr,
+    STEPS: tl.constexpr,
+    KIND: tl.constexpr,
+    BIASED: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     for step in range(STEPS):

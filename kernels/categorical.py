@@ -86,9 +86,16 @@ def load_tile(logits, at, p, l, LENGTH, LEVELS: tl.constexpr):
 
 @triton.jit
 def categorical_nll_forward_kernel(
-    x, logits, parts, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    x,
+    logits,
+    parts,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float32)
     level = tl.load(x + run * LENGTH + p, mask=p < LENGTH, other=0).to(tl.int32)
@@ -101,9 +108,17 @@ def categorical_nll_forward_kernel(
 
 @triton.jit
 def categorical_nll_backward_kernel(
-    grad_nll, x, logits, grad_logits, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    grad_nll,
+    x,
+    logits,
+    grad_logits,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float32)
     level = tl.load(x + run * LENGTH + p, mask=p < LENGTH, other=0).to(tl.int32)
@@ -117,9 +132,19 @@ def categorical_nll_backward_kernel(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def categorical_sample_kernel(
-    logits, draw, seed, first_index, temperature, first_element, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    logits,
+    draw,
+    seed,
+    first_index,
+    temperature,
+    first_element,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float64)
     scaled = (values - tl.max(values, 1)[:, None]) / temperature.to(tl.float64, bitcast=True)

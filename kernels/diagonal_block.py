@@ -86,9 +86,7 @@ def _shift_add_backward(grad_total, shape):
 
 
 @triton.jit
-def shift_add_forward_kernel(
-    hidden, total, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def shift_add_forward_kernel(hidden, total, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     pixel, unit = n // C, n % C
     top = (pixel // W) % H == 0
@@ -100,7 +98,7 @@ def shift_add_forward_kernel(
 @triton.jit
 def shift_add_backward_kernel(
     grad_total, grad_hidden, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     pixel, d, unit = n // (2 * C), n // C % 2, n % C
     bottom = (pixel // W) % H == H - 1

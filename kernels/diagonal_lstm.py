@@ -147,10 +147,22 @@ def join_gates(i, f, g, o):
 
 @triton.jit
 def resident_forward_kernel(
-    gates, weight, h0, c0, hidden, saved_gates, saved_cells, B,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, SAVE: tl.constexpr,
-):  # fmt: skip
+    gates,
+    weight,
+    h0,
+    c0,
+    hidden,
+    saved_gates,
+    saved_cells,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    UNITS: tl.constexpr,
+    SAVE: tl.constexpr,
+):
     d = tl.program_id(1)
     dtype = hidden.dtype.element_ty
     lane = tl.arange(0, ROWS)
@@ -407,10 +419,20 @@ def streamed_backward_kernel(
 
 @triton.jit
 def weight_gradient_kernel(
-    grad_gates, hidden, h0, partial, CELLS,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+    grad_gates,
+    hidden,
+    h0,
+    partial,
+    CELLS,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     """Both taps' products over one part of the cells, into `partial` [parts, D, 2, C, 4C]."""
     part = tl.program_id(0)
     d = tl.program_id(1)

@@ -52,7 +52,7 @@ def load_error(x, mean, log_variance, at, inside):
 @triton.jit
 def gaussian_nll_forward_kernel(
     x, mean, log_variance, weight, parts, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     i = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     at = (tl.program_id(0) // blocks).to(tl.int64) * SIZE + i
@@ -68,9 +68,19 @@ def gaussian_nll_forward_kernel(
 
 @triton.jit
 def gaussian_nll_backward_kernel(
-    grad_nll, x, mean, log_variance, weight, grad_x, grad_mean, grad_log_variance, SIZE,
-    WEIGHTED: tl.constexpr, OF_X: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_nll,
+    x,
+    mean,
+    log_variance,
+    weight,
+    grad_x,
+    grad_mean,
+    grad_log_variance,
+    SIZE,
+    WEIGHTED: tl.constexpr,
+    OF_X: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     image = (tl.program_id(0) // blocks).to(tl.int64)
     i = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)

@@ -107,9 +107,21 @@ def divergence(mean, log_variance, prior_mean, prior_log_variance, at, inside, P
 
 @triton.jit(do_not_specialize=["seed", "first_index", "first_sample"])
 def gaussian_latent_forward_kernel(
-    mean, log_variance, prior_mean, prior_log_variance, z, kl, seed, first_index, first_sample, SAMPLES, SIZE,
-    PRIOR: tl.constexpr, PER_LATENT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    mean,
+    log_variance,
+    prior_mean,
+    prior_log_variance,
+    z,
+    kl,
+    seed,
+    first_index,
+    first_sample,
+    SAMPLES,
+    SIZE,
+    PRIOR: tl.constexpr,
+    PER_LATENT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     row, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     image, sample = row // SAMPLES, row % SAMPLES
@@ -135,11 +147,27 @@ def gaussian_latent_forward_kernel(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "first_sample"])
 def gaussian_latent_backward_kernel(
-    grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance,
-    grad_mean, grad_log_variance, grad_prior_mean, grad_prior_log_variance,
-    seed, first_index, first_sample, SAMPLES, SIZE,
-    PRIOR: tl.constexpr, PER_LATENT: tl.constexpr, OF_Z: tl.constexpr, OF_KL: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_z,
+    grad_kl,
+    mean,
+    log_variance,
+    prior_mean,
+    prior_log_variance,
+    grad_mean,
+    grad_log_variance,
+    grad_prior_mean,
+    grad_prior_log_variance,
+    seed,
+    first_index,
+    first_sample,
+    SAMPLES,
+    SIZE,
+    PRIOR: tl.constexpr,
+    PER_LATENT: tl.constexpr,
+    OF_Z: tl.constexpr,
+    OF_KL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     image, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     i = block * BLOCK + tl.arange(0, BLOCK)

@@ -147,10 +147,18 @@ def softmax_parts(values, k, K: tl.constexpr):
 
 @triton.jit
 def logistic_mixture_nll_forward_kernel(
-    x, params, parts, LEVELS, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, X_LAST: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    x,
+    params,
+    parts,
+    LEVELS,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    X_LAST: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):  # fmt: skip
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     k = tl.arange(0, BLOCK_K)
     at = at[:, None] + k[None, :] * step
@@ -181,10 +189,19 @@ def logistic_mixture_nll_forward_kernel(
 
 @triton.jit
 def logistic_mixture_nll_backward_kernel(
-    grad_nll, x, params, grad_params, LEVELS, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, X_LAST: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    grad_nll,
+    x,
+    params,
+    grad_params,
+    LEVELS,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    X_LAST: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):  # fmt: skip
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     k = tl.arange(0, BLOCK_K)
     at = at[:, None] + k[None, :] * step
@@ -246,9 +263,20 @@ def tanh_exact(x):
 
 @triton.jit
 def mixture_levels(
-    params, inside, step, seed, number, element, draw, temperature, LEVELS,
-    CHANNELS: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    params,
+    inside,
+    step,
+    seed,
+    number,
+    element,
+    draw,
+    temperature,
+    LEVELS,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """The levels of red, green and blue, all three the first of one channel: int32 [BLOCK].
 
     `params` [BLOCK] points to the first parameters, `number` and `element` are of the first channels; the component is
@@ -291,9 +319,20 @@ def mixture_levels(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def logistic_mixture_sample_kernel(
-    params, draw, LEVELS, seed, first_index, temperature, first_element, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    params,
+    draw,
+    LEVELS,
+    seed,
+    first_index,
+    temperature,
+    first_element,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     inside = p < LENGTH
     number = tl.zeros((BLOCK,), tl.int64) + first_index + image

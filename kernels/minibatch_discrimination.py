@@ -77,9 +77,17 @@ def distances(projected, own, other, at_own, at_other, inside_own, inside_other,
 
 @triton.jit
 def minibatch_discrimination_forward_kernel(
-    projected, y, N, M, B, C: tl.constexpr, PART: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+    projected,
+    y,
+    N,
+    M,
+    B,
+    C: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
     i, first, b = places(BLOCK_I, BLOCK_J, BLOCK_B)
     # Read by each warp for itself: the tile of the loop then has the layout of its own.
     at_own, inside_own = (i * B + b) * C + first * 0, (i < N) & (b < B) & (first >= 0)
@@ -98,9 +106,18 @@ def minibatch_discrimination_forward_kernel(
 
 @triton.jit
 def minibatch_discrimination_backward_kernel(
-    grad_y, projected, grad_projected, N, M, B, C: tl.constexpr, PART: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+    grad_y,
+    projected,
+    grad_projected,
+    N,
+    M,
+    B,
+    C: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
     """Image i pulls on j by the gradients of both, as far as they have one."""
     i, first, b = places(BLOCK_I, BLOCK_J, BLOCK_B)
     start_c = tl.program_id(2) * PART

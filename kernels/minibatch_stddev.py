@@ -87,9 +87,18 @@ def place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK: tl.constexpr):
 
 @triton.jit
 def deviations_kernel(
-    x, y, parts, GROUPS, GROUP, CHANNELS, FEATURES, PIXELS,
-    WHOLE: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    parts,
+    GROUPS,
+    GROUP,
+    CHANNELS,
+    FEATURES,
+    PIXELS,
+    WHOLE: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Copies the images, and sums the standard deviations of a block of columns."""
     image, channel, column, columns = place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK)
     k = tl.arange(0, BLOCK_G)[:, None].to(tl.int64)
@@ -137,9 +146,19 @@ def sum_of_maps(grad_y, at, STEP, GROUP, PIXELS, BLOCK_G: tl.constexpr, BLOCK: t
 
 @triton.jit
 def minibatch_stddev_backward_kernel(
-    grad_y, x, grad_x, SCALE, GROUPS, GROUP, CHANNELS, FEATURES, PIXELS,
-    WHOLE: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_y,
+    x,
+    grad_x,
+    SCALE,
+    GROUPS,
+    GROUP,
+    CHANNELS,
+    FEATURES,
+    PIXELS,
+    WHOLE: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program sums the gradients of its group's maps for itself."""
     image, channel, column, columns = place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK)
     k = tl.arange(0, BLOCK_G)[:, None].to(tl.int64)

@@ -47,9 +47,24 @@ def nearest_neighbors(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @triton.jit(do_not_specialize=["COUNT", "FIRST"])
 def nearest_neighbors_kernel(
-    x, y, norms, bound_distance, bound_index, indices, N, M, K, FIRST, COUNT, D: tl.constexpr, BOUNDED: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    norms,
+    bound_distance,
+    bound_index,
+    indices,
+    N,
+    M,
+    K,
+    FIRST,
+    COUNT,
+    D: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """The COUNT nearest, in no order, of those that come after the bounds if BOUNDED, into the columns from FIRST."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = load_rows(x, n, 0, N, D, BLOCK_D)

@@ -328,9 +328,16 @@ def exp_or_zero(x):
 
 @triton.jit
 def categorical_level(
-    logits, evidence, inside, u, temperature, LEVELS,
-    BLOCK: tl.constexpr, BLOCK_L: tl.constexpr, HAS_EVIDENCE: tl.constexpr,
-):  # fmt: skip
+    logits,
+    evidence,
+    inside,
+    u,
+    temperature,
+    LEVELS,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    HAS_EVIDENCE: tl.constexpr,
+):
     """The level [BLOCK] that the number `u` stands for, as `inverse_cdf` has it, in blocks of levels."""
     largest = tl.full((BLOCK,), float("-inf"), tl.float64)
     total, below = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)

@@ -113,10 +113,22 @@ def columns_of_program(lane, B, W: tl.constexpr, ROWS: tl.constexpr):
 
 @triton.jit
 def row_forward_kernel(
-    gates, weight, h0, c0, hidden, saved_gates, cells, B,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SAVE: tl.constexpr,
-):  # fmt: skip
+    gates,
+    weight,
+    h0,
+    c0,
+    hidden,
+    saved_gates,
+    cells,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SAVE: tl.constexpr,
+):
     """`cells` is [B, H, W, C] if SAVE, else [2, B, W, C]."""
     dtype = hidden.dtype.element_ty
     K_BLOCKS: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
@@ -165,10 +177,21 @@ def row_forward_kernel(
 
 @triton.jit
 def row_backward_kernel(
-    grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates, carry, B,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    grad_hidden,
+    saved_gates,
+    saved_cells,
+    weight,
+    c0,
+    grad_gates,
+    carry,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """`carry` [2, B, W, C] holds the gradient that reaches the memory of the row above; the plane written last ends as
     every column's share of c0's."""
     dtype = grad_gates.dtype.element_ty
@@ -214,10 +237,19 @@ def row_backward_kernel(
 
 @triton.jit
 def row_weight_gradient_kernel(
-    grad_gates, hidden, h0, partial, CELLS,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+    grad_gates,
+    hidden,
+    h0,
+    partial,
+    CELLS,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     """One tap's product over one part of the cells, into `partial` [parts, 3, C, 4C]."""
     part = tl.program_id(0)
     tap = tl.program_id(1)

@@ -154,9 +154,19 @@ def spectral_norm_backward_kernel(grad_y, u, v, sigma, parts, grad_weight, R, C,
 
 @triton.jit
 def rows_kernel(
-    weight, v, out, parts, sigma, R, C, PARTS,
-    UNIT: tl.constexpr, SCALED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    weight,
+    v,
+    out,
+    parts,
+    sigma,
+    R,
+    C,
+    PARTS,
+    UNIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Some rows of W v."""
     layer = tl.program_id(0).to(tl.int64)
     row, column = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
@@ -177,9 +187,19 @@ def rows_kernel(
 
 @triton.jit
 def columns_kernel(
-    weight, u, out, parts, sigma, R, C, PARTS,
-    UNIT: tl.constexpr, SCALED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    weight,
+    u,
+    out,
+    parts,
+    sigma,
+    R,
+    C,
+    PARTS,
+    UNIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Some columns of u^T W."""
     layer = tl.program_id(0).to(tl.int64)
     row, column = tl.arange(0, ROWS)[:, None], tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]

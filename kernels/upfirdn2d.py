@@ -87,10 +87,30 @@ def taps_of(filter, phase, step, K: tl.constexpr, UP: tl.constexpr, FLIP: tl.con
 
 @triton.jit
 def upfirdn2d_kernel(
-    x, filter, y, COUNT, H, W, HEIGHT, WIDTH, ORIGIN_V, ORIGIN_H, LIFT_V, LIFT_H, KH: tl.constexpr, KW: tl.constexpr,
-    UP_V: tl.constexpr, UP_H: tl.constexpr, DOWN_V: tl.constexpr, DOWN_H: tl.constexpr, SEPARABLE: tl.constexpr,
-    FLIP: tl.constexpr, MAPS: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
-):  # fmt: skip
+    x,
+    filter,
+    y,
+    COUNT,
+    H,
+    W,
+    HEIGHT,
+    WIDTH,
+    ORIGIN_V,
+    ORIGIN_H,
+    LIFT_V,
+    LIFT_H,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    UP_V: tl.constexpr,
+    UP_H: tl.constexpr,
+    DOWN_V: tl.constexpr,
+    DOWN_H: tl.constexpr,
+    SEPARABLE: tl.constexpr,
+    FLIP: tl.constexpr,
+    MAPS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+):
     blocks = tl.cdiv(HEIGHT, BLOCK_H)
     r = tl.arange(0, MAPS * BLOCK_H)[:, None]
     image = (tl.program_id(0) // blocks).to(tl.int64) * MAPS + r // BLOCK_H

@@ -87,9 +87,21 @@ def _sum_rows(x, codes, sums, codebook=None, grad_loss=None, scale=1.0):
 
 @triton.jit
 def vector_quantize_kernel(
-    x, codebook, moved, near, norms, codes, quantized, parts, N, K,
-    D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    codebook,
+    moved,
+    near,
+    norms,
+    codes,
+    quantized,
+    parts,
+    N,
+    K,
+    D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = load_rows(moved, n, 0, N, D, BLOCK_D)
     least, code = tl.full((BLOCK_N,), float("inf"), tl.float32), tl.zeros((BLOCK_N,), tl.int32)
@@ -115,9 +127,19 @@ def vector_quantize_kernel(
 
 @triton.jit
 def vector_quantize_backward_kernel(
-    grad_quantized, grad_loss, x, codebook, codes, grad_x, SCALE, SIZE, D,
-    THROUGH: tl.constexpr, OF_LOSS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_quantized,
+    grad_loss,
+    x,
+    codebook,
+    codes,
+    grad_x,
+    SCALE,
+    SIZE,
+    D,
+    THROUGH: tl.constexpr,
+    OF_LOSS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     grad = tl.zeros((BLOCK,), tl.float32)
     if THROUGH:
@@ -132,9 +154,18 @@ def vector_quantize_backward_kernel(
 
 @triton.jit
 def sum_rows_kernel(
-    x, order, starts, codebook, grad_loss, sums, SCALE, D,
-    OF_LOSS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    order,
+    starts,
+    codebook,
+    grad_loss,
+    sums,
+    SCALE,
+    D,
+    OF_LOSS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One program sums the rows of one code, in the order of the rows."""
     code = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
