@@ -1,8 +1,7 @@
 #!/bin/sh
-# Build, check and time everything on a machine with a CUDA GPU: sh benchmarks/gpu_check.sh
+# Build the package on a machine with a CUDA GPU, check its kernels and time them: sh benchmarks/gpu_check.sh
 # It needs python (PYTHON=...) with torch, triton, numpy and pytest; a network only to build the C++ core.
-# It writes build/gpu/ and benchmarks/results/<gpu>.json.
-# With the table of launches as well: sh benchmarks/gpu_check.sh --table
+# It writes build/gpu/ and benchmarks/results/<gpu>.json; its options are those of gpu.py.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -25,12 +24,4 @@ assert torch.cuda.is_available(), "expected a CUDA device; torch sees none"
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
 print(*genfast.backends().values(), sep="\n")
 CHECK
-
-# From tests/, so that the copy above is imported and not the checkout.
-(cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider test_triton.py)
-if "$python" -c 'import genfast._C, hypothesis'; then
-    (cd tests && GENFAST_REQUIRE=triton "$python" -m pytest -q -p no:cacheprovider -k triton test_every_op.py \
-        test_every_op_reproducible.py test_every_sampler.py test_every_measure.py)
-fi
-"$python" benchmarks/gpu.py
-if [ "${1:-}" = --table ]; then "$python" benchmarks/triton_launch_table.py; fi
+exec "$python" benchmarks/gpu.py "$@"

@@ -1,9 +1,12 @@
 """What a figure was measured on, and what that machine can do at best."""
 
+from __future__ import annotations
+
 import datetime
 import os
 import platform
 import re
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -14,7 +17,7 @@ MATRIX = 2048
 COPY_BYTES = 2**28
 
 
-def pin(threads):
+def pin(threads: int) -> int:
     """Keep to `threads` cores and as many threads of torch; return how many cores there were."""
     cores = sorted(os.sched_getaffinity(0))
     if threads > len(cores):
@@ -24,7 +27,7 @@ def pin(threads):
     return len(cores)
 
 
-def describe(cores, threads):
+def describe(cores: int, threads: int) -> dict:
     """The part that every row of a result carries: machine, versions, date."""
     cpp = genfast.backends()["cpp"]
     return {
@@ -41,21 +44,21 @@ def describe(cores, threads):
     }
 
 
-def slug(machine):
+def slug(machine: dict) -> str:
     """A file name for the machine: its kind, never its network name."""
     words = re.sub(r"\(\w+\)|processor|cpu|@.*|\d+-core", " ", machine["cpu"].lower())
     level = machine["level"].removeprefix("x86-64-").replace("-", "_")
     return "-".join([*re.findall(r"[a-z0-9]+", words), level, f"{machine['threads']}t"])
 
 
-def sgemm():
+def sgemm() -> tuple[Callable, int]:
     """torch's own float32 matrix product, the yardstick for the machine's rate; and its FLOPs."""
     a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
     out = torch.empty(MATRIX, MATRIX)
     return lambda: torch.mm(a, b, out=out), 2 * MATRIX**3
 
 
-def copy():
+def copy() -> tuple[Callable, int]:
     """A large copy in memory; and the bytes it reads and writes."""
     source = torch.ones(COPY_BYTES // 4)
     target = torch.empty_like(source)

@@ -1,11 +1,13 @@
 """Results as tables: everything for the results folder, the main figures for the README."""
 
-import cases
+from __future__ import annotations
+
+import rivals
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
-def markdown(result):
+def markdown(result: dict) -> str:
     """The whole of one result as a page."""
     machine = result["machine"]
     lines = [f"# {machine['cpu']}, {machine['threads']} threads", "", _conditions(result), ""]
@@ -20,17 +22,16 @@ def markdown(result):
     return "\n".join([*lines, *_peaks(result["rows"])])
 
 
-def summary(result):
+def summary(result: dict) -> str:
     """The README's table: one line for each case, every rival beside genfast."""
     rows = result["rows"]
-    compiled = (cases.COMPILED, "torch.compile")
     lines = [_conditions(result), ""]
-    lines += [_line("case, float32", "", "genfast", cases.EAGER, "torch.compile", cases.REFERENCE, "another")]
+    lines += [_line("case, float32", "", "genfast", rivals.EAGER, "torch.compile", rivals.REFERENCE, "another")]
     lines += ["|---" * 7 + "|"]
     for first in (row for row in rows if row["contender"] == "genfast"):
         same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "mode"))]
         beside = {row["contender"]: f"{_ms(row['median_ms'])} ms, {_times(row)}" for row in same}
-        known = [[cases.EAGER], compiled, [cases.REFERENCE]]
+        known = [[rivals.EAGER], [rivals.COMPILED_STEP, rivals.COMPILED], [rivals.REFERENCE]]
         cells = ["".join(beside.pop(name, "") for name in names) for names in known]
         others = [f"{name}: {text}" for name, text in beside.items() if not name.startswith("genfast")]
         case = f"{first['group']}: {first['case']}"
@@ -39,12 +40,12 @@ def summary(result):
     return "\n".join([*lines, *_shares(rows), *_peaks(rows)])
 
 
-def fill_readme(text, result):
+def fill_readme(text: str, result: dict) -> str:
     """`text` with the part between the two markers replaced by the summary of `result`."""
     return fill(text, BEGIN, END, summary(result))
 
 
-def fill(text, begin, end, part):
+def fill(text: str, begin: str, end: str, part: str) -> str:
     """`text` with what stands between the markers `begin` and `end` replaced by `part`."""
     if text.count(begin) != 1 or text.count(end) != 1:
         raise SystemExit(f"benchmarks: README.md must hold {begin} and {end} once each")

@@ -4,77 +4,62 @@ No speed is reported unless the tests of the ops pass first.
 `--readme FILE.json` puts a committed result into README.md.
 """
 
+from __future__ import annotations
+
 import argparse
-import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cases
-import cases_adversarial
-import cases_latent
+import gate
 import machine
 import report
 import timing
 import torch
 
 from genfast._native import backends
+from genfast.io import write_bytes
 from genfast.reference import MEASURES, SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE_FROM = 64  # below this many units half the work is exp, and a share of the sgemm rate says nothing
 
 
-def main():
+def main() -> None:
     options = _options()
     if options.readme:
         result = json.loads(options.readme.read_text())
         readme = ROOT / "README.md"
-        _write(readme, report.fill_readme(readme.read_text(), result))
+        write_bytes(readme, report.fill_readme(readme.read_text(), result).encode())
         return
     if not options.ungated:
-        check()
+        stems = dict.fromkeys(backends.stem(op) for op in (*SPECS, *SAMPLERS, *MEASURES))
+        tests = [*gate.tests_of_ops(), *(f"ops/test_{stem}.py" for stem in stems)]
+        gate.check("the ops", "cpp", tests, "-k", "cpp")
     result = measure(options)
     if options.ungated:
         print("\nnot gated by the tests: nothing was written")
         return
     folder = ROOT / "benchmarks" / "results"
+    folder.mkdir(exist_ok=True)
     name = machine.slug(result["machine"])
-    _write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    _write(folder / f"{name}.md", report.markdown(result))
+    write_bytes(folder / f"{name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_bytes(folder / f"{name}.md", report.markdown(result).encode())
     print(f"\nwrote benchmarks/results/{name}.json and .md")
 
 
-def check():
-    """Run the tests of the benchmarked ops in a process of its own; end here unless they pass."""
-    stems = dict.fromkeys(backends.stem(op) for op in [*SPECS, *SAMPLERS, *MEASURES])
-    every = ("op", "op_reproducible", "sampler", "measure")
-    tests = [*(f"test_every_{kind}.py" for kind in every), *(f"test_{stem}.py" for stem in stems)]
-    paths = [ROOT / "tests" / test for test in tests]
-    pytest = Path(sys.executable).with_name("pytest")
-    command = [pytest, "-q", "-x", "-k", "cpp", "--rootdir", ROOT, *(path for path in paths if path.exists())]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "GENFAST_REQUIRE": "cpp"}, check=False)
-    if done.returncode:
-        raise SystemExit("benchmarks: the ops must pass their tests before any speed is reported")
-
-
-def measure(options):
+def measure(options: argparse.Namespace) -> dict:
     cores = machine.pin(options.threads)
     about = machine.describe(cores, options.threads)
     torch.manual_seed(0)
     result = {"machine": about} | _limits(options.seconds)
     result["rows"] = []
-    families = cases_latent.comparisons(options.only), cases_adversarial.comparisons(options.only)
-    for comparison in itertools.chain(cases.comparisons(), *families):
-        if options.only and options.only not in f"{comparison.group} {comparison.case} {comparison.mode}":
-            continue
+    for comparison in cases.comparisons(options.only):
         rows = _rows(comparison, timing.compare(comparison.contenders, options.seconds), about)
         result["rows"] += rows
         for row in rows:
-            print(f"{row['case']:26} {row['mode']:17} {row['contender']:26} {row['median_ms']:9.2f} ms "
-                  f"{row['times_genfast']:7.2f}x", flush=True)  # fmt: skip
+            time = f"{row['median_ms']:9.2f} ms {row['times_genfast']:7.2f}x"
+            print(f"{row['case']:26} {row['mode']:17} {row['contender']:26} {time}", flush=True)
     return result
 
 
@@ -115,13 +100,6 @@ def _options():
     parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the table of README.md and end")
     return parser.parse_args()
-
-
-def _write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,17 @@ No speed is reported unless the tests of the native engine pass first, and unles
 own forward computes. `--readme FILE.json` puts a committed result into README.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import gate
 import machine
 import report
 import sampling_cases
@@ -20,9 +22,12 @@ import sampling_report
 import timing
 import torch
 from sampling_cases import CACHED, FULL
+from torch import Tensor
 
 from genfast import ops
 from genfast.engine.engine import Engine
+from genfast.engine.full_forward import FullForward
+from genfast.engine.program import Program
 from genfast.io import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +35,7 @@ RIVAL_SECONDS = 0.25  # a rival is timed on so many pixels as it makes in about 
 OURS, KNOWN = "genfast", "genfast, every pixel known"
 
 
-def main():
+def main() -> None:
     options = _options()
     if options.readme:
         readme = ROOT / "README.md"
@@ -39,7 +44,7 @@ def main():
         write_bytes(readme, text.encode())
         return
     if not options.ungated:
-        check()
+        gate.check("the engine", "cpp", ["engine/test_pixel_program.py"])
     result = measure(options)
     if options.ungated or options.only:
         print("\nnot gated by the tests, or not all cases: nothing was written")
@@ -52,16 +57,7 @@ def main():
     print(f"\nwrote benchmarks/results/{name}.json and .md")
 
 
-def check():
-    """Run the tests of the native engine in a process of its own; end here unless they pass."""
-    pytest = Path(sys.executable).with_name("pytest")
-    command = [pytest, "-q", "-x", "--rootdir", ROOT, ROOT / "tests" / "test_pixel_program.py"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "GENFAST_REQUIRE": "cpp"}, check=False)
-    if done.returncode:
-        raise SystemExit("benchmarks: the engine must pass its tests before any speed is reported")
-
-
-def measure(options):
+def measure(options: argparse.Namespace) -> dict:
     cores = machine.pin(2)
     about = machine.describe(cores, 2)
     result = {"machine": about, "sgemm_gflops": {}, "rows": []}
@@ -77,15 +73,19 @@ def measure(options):
             rows = _rows(case, options.seconds)
         for row in rows:
             result["rows"].append(about | row)
-            share = f"{row['share_of_sgemm']:5.0%} of sgemm" if "share_of_sgemm" in row else ""
-            print(f"{row['group']:38} {row['case']:22} B={row['batch']:<4} T={row['threads']} {row['contender']:26} "
-                  f"{row['images_per_s']:11.4g} images/s {row['times_genfast']:8.1f}x {share}", flush=True)  # fmt: skip
+            print(_printed(row), flush=True)
     return result
+
+
+def _printed(row):
+    name = f"{row['group']:38} {row['case']:22} B={row['batch']:<4} T={row['threads']} {row['contender']:26}"
+    share = f"{row['share_of_sgemm']:5.0%} of sgemm" if "share_of_sgemm" in row else ""
+    return f"{name} {row['images_per_s']:11.4g} images/s {row['times_genfast']:8.1f}x {share}"
 
 
 def _rows(case, seconds):
     """One row for each contender: its time, and what that makes in images per second."""
-    model = sampling_cases.made(*case.model)
+    model = sampling_cases.untrained(*case.model)
     engine = Engine(model, backend="cpp", **case.options)
     _check_function(engine)
     contenders, sizes = {OURS: partial(engine.run, case.batch, seed=0)}, {OURS: (case.batch, 1.0)}
@@ -112,8 +112,6 @@ def _rows(case, seconds):
     ours["mflops_of_an_image"] = flops(engine.program) / 1e6
     ours["gflops"] = ours["mflops_of_an_image"] * ours["images_per_s"] / 1e3
     ours["share_of_sgemm"] = ours["gflops"] / sgemm
-    if case.must:
-        ours |= {"must": case.must, "aim": case.aim}
     if case.drawing:
         ours["share_of_drawing"] = 1 - rows[1]["median_ms"] / ours["median_ms"]
     return rows
@@ -149,24 +147,36 @@ def _rival(name, case, engine):
     return partial(whole.run, images, seed=0, given=zeros, known=known), images, count / pixels
 
 
-def draw_by_whole_images(network, images, places):
-    """The loop of most tutorials: the network over the whole image for each value that is drawn."""
+def draw_by_whole_images(network: FullForward, images: Tensor, places: Iterable[int]) -> None:
+    """The loop of most tutorials: the network over the whole image for each value that is drawn.
+
+    `images`: uint8 [n, C, H, W], of which the pixels `places` are drawn.
+    """
     for place in places:
         i, j = divmod(place, network.width)
         for k in range(network.draws):
             parameters = network.parameters(images, None)[:, :, i : i + 1, j : j + 1].split(network.counts, 1)[k]
-            if network.head == "mixture":
-                drawn = ops.logistic_mixture_sample(parameters, network.levels, 0, channels=network.channels)
-                images[:, :, i, j] = drawn[..., 0, 0]
-                continue
-            parameters = parameters[..., 0, 0]
-            if network.head == "bernoulli":
-                images[:, k, i, j] = torch.bernoulli(parameters[:, 0].sigmoid())
-            else:
-                images[:, k, i, j] = torch.multinomial(parameters.softmax(1), 1)[:, 0]
+            values = DRAWS[network.head](network, parameters)
+            images[:, k : k + values.shape[1], i, j] = values
 
 
-def flops(program):
+def _draw_mixture(network, parameters):
+    return ops.logistic_mixture_sample(parameters, network.levels, 0, channels=network.channels)[..., 0, 0]
+
+
+def _draw_bernoulli(network, parameters):
+    return torch.bernoulli(parameters[..., 0, 0].sigmoid())
+
+
+def _draw_categorical(network, parameters):
+    return torch.multinomial(parameters[..., 0, 0].softmax(1), 1)
+
+
+# How a tutorial draws the values of one pixel, [n, 1] or [n, C], from parameters [n, P, 1, 1], by likelihood.
+DRAWS = {"mixture": _draw_mixture, "bernoulli": _draw_bernoulli, "categorical": _draw_categorical}
+
+
+def flops(program: Program) -> int:
     """Of an image, in its matrix products: twice the depth times the outputs, at every position."""
     total = 0
     for it in (it for part in (program.row, *program.pixel) for it in part):
@@ -175,9 +185,9 @@ def flops(program):
             stride = program.buffers[it.buffer].stride
             rows = range(it.row_remainder, program.height, it.row_modulus)
             columns = range(it.column_remainder, program.columns, it.column_modulus)
-            places = [sum(a <= at // stride < b for at in found)
-                      for found, a, b in ((rows, first, end), (columns, left, right))]  # fmt: skip
-            total += 2 * it.weight.size * places[0] * places[1]
+            high = sum(first <= at // stride < end for at in rows)
+            wide = sum(left <= at // stride < right for at in columns)
+            total += 2 * it.weight.size * high * wide
     return total
 
 

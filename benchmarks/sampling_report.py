@@ -1,8 +1,13 @@
 """The results of sampling.py as tables."""
 
+from __future__ import annotations
+
 from sampling_cases import CACHED, FULL, ROWS
 
 BEGIN, END = "<!-- sampling: begin -->", "<!-- sampling: end -->"
+HEADER = ["case", "batch", "threads", "contender", "images/s", "20 %", "80 %", "calls", "timed on", "rate"]
+HEADER += ["genfast is"]
+ASKED = {"must": "asked", "aim": "aim"}
 NOTES = (
     "Rates are medians; in brackets their 20 and 80 % quantiles. The rivals have the same weights and draw as many "
     "images, in turns with genfast in one process: the network over the whole image for each value, as most tutorials "
@@ -14,25 +19,24 @@ NOTES = (
 )
 
 
-def markdown(result):
+def markdown(result: dict) -> str:
     """The whole of one result as a page."""
     lines = [f"# Sampling, {result['machine']['cpu']}", "", _conditions(result), "", NOTES, ""]
+    # Results may hold rates that were asked for.
+    asked = [key for key in ASKED if any(key in row for row in result["rows"])]
+    header = [*HEADER, *(ASKED[key] for key in asked)]
     for group in dict.fromkeys(row["group"] for row in result["rows"]):
-        lines += [f"## {group[0].upper()}{group[1:]}", ""]
-        lines += [_line("case", "batch", "threads", "contender", "images/s", "20 %", "80 %", "calls", "timed on",
-                        "rate", "genfast is", "asked", "aim")]  # fmt: skip
-        lines += ["|---" * 13 + "|"]
+        lines += [f"## {group[0].upper()}{group[1:]}", "", _line(*header), "|---" * len(header) + "|"]
         for row in (row for row in result["rows"] if row["group"] == group):
             rates = [_number(row[f"{q}images_per_s"]) for q in ("", "q20_", "q80_")]
             faster = "" if row["contender"].startswith("genfast") else f"{_times(row)} as fast"
-            asked = [_number(row.get(key)) for key in ("must", "aim")]
-            lines.append(_line(row["case"], row["batch"], row["threads"], row["contender"], *rates, row["calls"],
-                               _timed_on(row), _rate(row), faster, *asked))  # fmt: skip
+            cells = [row["case"], row["batch"], row["threads"], row["contender"], *rates, row["calls"], _timed_on(row)]
+            lines.append(_line(*cells, _rate(row), faster, *(_number(row.get(key)) for key in asked)))
         lines.append("")
     return "\n".join([*lines, *_drawing(result["rows"])])
 
 
-def summary(result):
+def summary(result: dict) -> str:
     """The README's table: one line for each case, every rival beside genfast."""
     rows = result["rows"]
     lines = [_conditions(result), "", NOTES, ""]
@@ -44,8 +48,8 @@ def summary(result):
         spread = "-".join(_number(first[f"{q}_images_per_s"]) for q in ("q20", "q80"))
         ours = f"**{_number(first['images_per_s'])}** ({spread})"
         case = ", ".join(part for part in (first["group"], first["case"]) if part)
-        lines.append(_line(case, f"{first['batch']}, {first['threads']}", ours, _rate(first),
-                           *(beside.get(name, "") for name in (FULL, ROWS, CACHED))))  # fmt: skip
+        rivals = [beside.get(name, "") for name in (FULL, ROWS, CACHED)]
+        lines.append(_line(case, f"{first['batch']}, {first['threads']}", ours, _rate(first), *rivals))
     lines += ["", "Each rival's column: its images/s, and how many times as fast genfast is.", *_drawing(rows)]
     return "\n".join(lines)
 

@@ -1,6 +1,9 @@
 """Medians of interleaved repetitions: noise that comes and goes hits every contender alike."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Collection, Mapping
 
 import numpy
 
@@ -8,7 +11,7 @@ LEAST_ROUNDS, MOST_ROUNDS, SLOW_ROUNDS, SLOW_SECONDS, LONG_SECONDS = 7, 100, 3, 
 TURN_SECONDS, MOST_CALLS = 0.02, 20
 
 
-def compare(contenders, seconds, few=()):
+def compare(contenders: Mapping[str, Callable], seconds: float, few: Collection[str] = ()) -> dict[str, dict]:
     """Time `{name: callable}` for about `seconds` in all, in turns.
 
     A turn starts with an untimed call, which finds the caches and threads as the contender before left them, and times
@@ -41,7 +44,7 @@ def _turn(run, estimate):
     return [once(run) for _ in range(min(MOST_CALLS, max(1, int(TURN_SECONDS / estimate))))]
 
 
-def once(run):
+def once(run: Callable) -> float:
     """Seconds that a call takes."""
     start = time.perf_counter()
     run()

@@ -3,8 +3,11 @@
 Every candidate of every scan with what it needs of sm_90, and on a GPU its time, the table's own choice marked `*`.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +19,7 @@ from genfast.kernels import _common, diagonal_lstm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support import triton_aot  # noqa: E402
 
-# dtype, B, H, W, D, C: the shapes of the speed targets, then one for every other row of the tables.
+# dtype, B, H, W, D, C: the shapes of the benchmarks, then one for every other row of the tables.
 CASES = [
     (torch.bfloat16, 64, 28, 28, 2, 16),
     (torch.bfloat16, 64, 32, 32, 2, 64),
@@ -28,7 +31,7 @@ CASES = [
 ]
 
 
-def candidates(dtype, height, size):
+def candidates(dtype: torch.dtype, height: int, size: int) -> Iterator[_common.Resident | _common.Streamed]:
     rows = max(16, triton.next_power_of_2(height))
     units = max(16, triton.next_power_of_2(size))
     if rows <= 64 and units * dtype.itemsize <= 128:
@@ -43,10 +46,10 @@ def candidates(dtype, height, size):
                     yield _common.Streamed(rows, block_n, block_k, 8, 3, keep_side=True)
 
 
-def calls(dtype, B, H, W, D, C, device):
+def calls(dtype: torch.dtype, B: int, H: int, W: int, D: int, C: int, device: str) -> Iterator[tuple[bool, Callable]]:
     """The forward and the backward launcher on new tensors."""
 
-    def tensor(*shape, dtype=dtype):
+    def tensor(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         if device == "meta":
             return torch.empty(shape, dtype=dtype, device=device)
         return torch.randn(shape, dtype=dtype, device=device) * C**-0.5
@@ -58,28 +61,29 @@ def calls(dtype, B, H, W, D, C, device):
     yield True, lambda: diagonal_lstm.diagonal_lstm_backward(hidden, hidden, *saved, weight, h0, c0)
 
 
-def needs(run):
+def needs(run: Callable) -> tuple[int, int, int]:
+    """Registers of a thread, bytes of stack, and of shared memory."""
     with triton_aot.record_launches() as recorded:
         run()
     return triton_aot.resources(triton_aot.compile_launch(*recorded[0], 90))
 
 
-def report(case, device):
+def report(case: tuple, device: str) -> None:
     dtype, _, height, _, _, size = case
     on_gpu = dict(calls(*case, device)) if device == "cuda" else {}
     for backward, run in calls(*case, "meta"):
-        chosen = _common.scan_launch(dtype, height, size, backward)
+        in_table = _common.scan_launch(dtype, height, size, backward)
         for launch in candidates(dtype, height, size):
             with mock.patch.object(diagonal_lstm, "scan_launch", lambda *_, launch=launch: launch):
                 registers, stack, shared = needs(run)
                 fits = shared <= _common.HOPPER_SHARED and registers * launch.num_warps * 32 <= 65536
                 time = triton.testing.do_bench(on_gpu[backward], return_mode="median") if on_gpu and fits else 0
-            mark = "*" if launch == chosen else " "
+            mark = "*" if launch == in_table else " "
             took = f"{1e3 * time:8.1f} us" if time else "       - us"
             print(f"{mark} {took} | {registers:3} registers, {stack:4} stack, {shared:6} shared | {launch}", flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)), help="indices into CASES")
     options = parser.parse_args()

@@ -3,15 +3,19 @@
 RUN is a run or model folder of an unconditional VAE; DATA its images, as for `genfast reconstruct`.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 import genfast
-from genfast import tasks
-from genfast.data import load
+from genfast import models, tasks
+from genfast.data import ImageData, load
 from genfast.data.grid import brightness, grid, png
 from genfast.io import write_bytes
 from genfast.train.run_folder import open_model
@@ -19,7 +23,7 @@ from genfast.train.run_folder import open_model
 ACROSS, SIDE, MARGIN, TITLE = 10, 56, 12, 18
 
 
-def panels(model, training, held_out, steps):
+def panels(model: models.VAE, training: ImageData, held_out: ImageData, steps: int) -> Iterator[tuple[str, Tensor]]:
     """Title, and rows of ACROSS images each, float levels [R, ACROSS, C, H, W]."""
     x, levels = held_out.images[:ACROSS], held_out.levels
     yield "drawn from the model", genfast.sample(model, 2 * ACROSS, seed=0).unflatten(0, (2, ACROSS))
@@ -44,7 +48,7 @@ def panels(model, training, held_out, steps):
     yield f"{noise}: truth, noisy, posterior mean", torch.stack((x.float(), seen.float(), clean.images.float()))
 
 
-def sheet(parts, levels):
+def sheet(parts: Iterable[tuple[str, Tensor]], levels: int) -> bytes:
     """The panels in two columns of about the same height, as bytes of a PNG file."""
     columns = [[], []]
     for title, rows in parts:
@@ -63,7 +67,7 @@ def sheet(parts, levels):
     return png(np.asarray(whole)[..., None])
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", metavar="RUN")
     parser.add_argument("--data", required=True)

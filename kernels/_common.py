@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -24,6 +25,11 @@ class Resident(NamedTuple):
     units: int
     num_warps: int
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What a kernel is launched with."""
+        return {"ROWS": self.rows, "UNITS": self.units, "num_warps": self.num_warps}
+
 
 class Streamed(NamedTuple):
     """One program reads the weights from L2 at every step, in blocks; the states live in global memory."""
@@ -35,6 +41,12 @@ class Streamed(NamedTuple):
     num_stages: int
     keep_side: bool = False
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What every kernel is launched with; `keep_side` is for the forward scan alone."""
+        blocks = {"ROWS": self.rows, "BLOCK_N": self.block_n, "BLOCK_K": self.block_k}
+        return blocks | {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
 
 class WeightGradient(NamedTuple):
     """Each program multiplies `steps` chunks of `block_k` cells into one block of both taps' gradients."""
@@ -45,6 +57,12 @@ class WeightGradient(NamedTuple):
     steps: int
     num_warps: int
     num_stages: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What a kernel is launched with."""
+        blocks = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_K": self.block_k, "STEPS": self.steps}
+        return blocks | {"num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
 # About two programs of a weight gradient for each of 132 processors.
@@ -68,7 +86,9 @@ STREAMED_BACKWARD = {
 HOPPER_SHARED = 227 * 1024
 
 
-def scan_launch(dtype, height, size, backward, shared=HOPPER_SHARED):
+def scan_launch(
+    dtype: torch.dtype, height: int, size: int, backward: bool, shared: int = HOPPER_SHARED
+) -> Resident | Streamed:
     """The fixed launch of a scan over images of `height` rows with `size` hidden units, on a device that lends one
     program `shared` bytes of shared memory."""
     rows = max(16, triton.next_power_of_2(height))
@@ -83,14 +103,14 @@ def scan_launch(dtype, height, size, backward, shared=HOPPER_SHARED):
     return launch._replace(keep_side=keep)
 
 
-def shared_memory(tensor):
+def shared_memory(tensor: Tensor) -> int:
     """Bytes of shared memory that one program may use on the tensor's device."""
     if not tensor.is_cuda:
         return HOPPER_SHARED
     return torch.cuda.get_device_properties(tensor.device).shared_memory_per_block_optin
 
 
-def weight_launch(dtype, size, directions, cells):
+def weight_launch(dtype: torch.dtype, size: int, directions: int, cells: int) -> WeightGradient:
     """The fixed launch of the weight gradient; `steps` is a power of two, so that few kernels are compiled."""
     block_m = min(64, max(16, triton.next_power_of_2(size)))
     block_n = min(128, 4 * block_m) if dtype.itemsize == 2 else 64
@@ -101,7 +121,7 @@ def weight_launch(dtype, size, directions, cells):
     return WeightGradient(block_m, block_n, block_k, steps, num_warps=warps, num_stages=3)
 
 
-def device_of(tensor):
+def device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
     """Make the tensor's GPU the current one, which is where Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
@@ -124,7 +144,7 @@ def sigmoid(x, APPROXIMATE: tl.constexpr):
 
 
 @triton.constexpr_function
-def images_of_program(height, rows):
+def images_of_program(height: int, rows: int) -> int:
     """How many whole images share the lanes of one program; an image taller than `rows` has its own."""
     return max(1, rows // height)
 
@@ -142,12 +162,12 @@ def uniform(seed, image, element, draw):
     return (word >> 8).to(tl.float64) * UNIT
 
 
-def bits_of(number):
+def bits_of(number: float) -> int:
     """A Python float as the integer of its 64 bits: Triton would round a float argument to float32."""
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def sum_parts(parts, dtype=torch.float32, scale=1.0):
+def sum_parts(parts: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> Tensor:
     """`scale` times the sums of `parts` [B, n], float32, in one fixed order whatever B: [B] of the dtype asked for."""
     batch, count = parts.shape
     total = parts.new_empty(batch, dtype=dtype)

@@ -9,12 +9,13 @@ the origin their products would cancel.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import HOPPER_SHARED, PRECISION, device_of, shared_memory
 from genfast.reference._centre import centre_of
 
 
-def tiles(like, size):
+def tiles(like: Tensor, size: int) -> dict[str, int]:
     """The launch of a kernel of products in the dtype of `like`, with `size` values in a vector: what spills nothing.
     A vector of at most the first number of values stays on chip, a longer one is read in parts of the second."""
     if like.element_size() == 2:
@@ -25,13 +26,13 @@ def tiles(like, size):
     return {"BLOCK_N": 64, "BLOCK_M": 64, "BLOCK_D": block, "num_warps": warps, "num_stages": 2}
 
 
-def centred(x, y):
+def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both less a centre of y. Half precision rounds what it moves far, so it only moves what is much further."""
     centre = centre_of(y, 2.0 if y.element_size() > 2 else 16.0)
     return x - centre, y - centre
 
 
-def half_norms(x):
+def half_norms(x: Tensor) -> Tensor:
     """|x|^2 / 2 of every row, float32 [N]."""
     norms = x.new_empty(len(x), dtype=torch.float32)
     if len(x):

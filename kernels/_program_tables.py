@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genfast.engine.program import ACTIVATIONS, MAPS, Read
+from genfast.engine.program import ACTIVATIONS, MAPS, Program, Read
 
 KINDS = ("linear", "lstm", *MAPS)
 # The columns of an instruction. Masks are a modulus less one; output, cell, visible, first_read and first_add are rows
@@ -30,7 +30,7 @@ class Tables:
     maps: float32, the feature maps of an image before its first pixel.
     """
 
-    def __init__(self, program):
+    def __init__(self, program: Program):
         self._program, self._places, self._constants, self._end = program, [], [], 0
         self._buffers, maps, end = [], [], 0
         for b in program.buffers:

@@ -7,6 +7,7 @@ together. Backward is two: points past all Gaussians, and Gaussians past all poi
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels._gaussian import LOG_TWO_PI, held
@@ -15,47 +16,46 @@ from genfast.kernels._gaussian import LOG_TWO_PI, held
 OWN, FORWARD, BACKWARD = 2, 2048, 1024
 
 
-def aggregate_posterior_forward(z, mean, log_variance, save):
+def aggregate_posterior_forward(z: Tensor, mean: Tensor, log_variance: Tensor, save: bool) -> tuple[Tensor, Tensor]:
     """Returns `joint` [N] and `marginals` [N, Z], both float32."""
     (count, size), others = z.shape, len(mean)
     joint, marginals = z.new_empty(count, dtype=torch.float32), z.new_empty(z.shape, dtype=torch.float32)
     if count:
         block = _block(size)
+        grid = triton.cdiv(count, OWN), triton.cdiv(size, block) + 1
+        blocks = {"BLOCK_I": OWN, "BLOCK_J": FORWARD // block, "BLOCK_Z": block}
         with device_of(z):
-            aggregate_posterior_forward_kernel[(triton.cdiv(count, OWN), triton.cdiv(size, block) + 1)](
-                z, mean, log_variance, joint, marginals, count, others, size,
-                BLOCK_I=OWN, BLOCK_J=FORWARD // block, BLOCK_Z=block,
-            )  # fmt: skip
+            aggregate_posterior_forward_kernel[grid](
+                z, mean, log_variance, joint, marginals, count, others, size, **blocks
+            )
     return joint, marginals
 
 
-def aggregate_posterior_backward(grad_joint, grad_marginals, z, mean, log_variance, joint, marginals):
+def aggregate_posterior_backward(
+    grad_joint: Tensor,
+    grad_marginals: Tensor,
+    z: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    joint: Tensor,
+    marginals: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of z, mean and log_variance; an empty incoming gradient counts as zero."""
     (count, size), others = z.shape, len(mean)
     grad_z, grad_mean, grad_log_variance = (tensor.new_empty(tensor.shape) for tensor in (z, mean, log_variance))
     if size:
         block = _block(size)
         blocks = triton.cdiv(size, block)
-        given = grad_joint, grad_marginals, z, mean, log_variance, joint, marginals
-        kinds = {
-            "OF_JOINT": grad_joint.numel() > 0, "OF_MARGINALS": grad_marginals.numel() > 0, "WHOLE": size <= block,
-            "BLOCK_Z": block,
-        }  # fmt: skip
+        given, sizes = (grad_joint, grad_marginals, z, mean, log_variance, joint, marginals), (count, others, size)
+        kinds = {"OF_JOINT": grad_joint.numel() > 0, "OF_MARGINALS": grad_marginals.numel() > 0}
+        kinds |= {"WHOLE": size <= block, "BLOCK_Z": block}
         with device_of(z):
             if count:
                 of_points_kernel[(triton.cdiv(count, OWN), blocks)](
-                    *given, grad_z, count, others, size, BLOCK_I=OWN, BLOCK_J=BACKWARD // block, **kinds
+                    *given, grad_z, *sizes, BLOCK_I=OWN, BLOCK_J=BACKWARD // block, **kinds
                 )
             of_gaussians_kernel[(triton.cdiv(others, OWN), blocks)](
-                *given,
-                grad_mean,
-                grad_log_variance,
-                count,
-                others,
-                size,
-                BLOCK_I=BACKWARD // block,
-                BLOCK_J=OWN,
-                **kinds,
+                *given, grad_mean, grad_log_variance, *sizes, BLOCK_I=BACKWARD // block, BLOCK_J=OWN, **kinds
             )
     return grad_z, grad_mean, grad_log_variance
 
@@ -113,9 +113,19 @@ def logarithm(largest, total):
 
 @triton.jit
 def store_marginals(
-    z, mean, log_variance, marginals, i, first, N, M, SIZE,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    z,
+    mean,
+    log_variance,
+    marginals,
+    i,
+    first,
+    N,
+    M,
+    SIZE,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     largest = tl.full((BLOCK_I, BLOCK_Z), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_I, BLOCK_Z), tl.float32)
     for start in range(0, M, BLOCK_J):
@@ -130,7 +140,7 @@ def store_marginals(
 @triton.jit
 def store_joint(
     z, mean, log_variance, joint, i, N, M, SIZE, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr
-):  # fmt: skip
+):
     largest, total = tl.full((BLOCK_I,), float("-inf"), tl.float32), tl.zeros((BLOCK_I,), tl.float32)
     for start in range(0, M, BLOCK_J):
         j = start + tl.arange(0, BLOCK_J)
@@ -141,9 +151,18 @@ def store_joint(
 
 @triton.jit
 def aggregate_posterior_forward_kernel(
-    z, mean, log_variance, joint, marginals, N, M, SIZE,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    N,
+    M,
+    SIZE,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     first = tl.program_id(1) * BLOCK_Z
     if first < SIZE:
@@ -154,10 +173,26 @@ def aggregate_posterior_forward_kernel(
 
 @triton.jit
 def shares(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, i, j, first, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    i,
+    j,
+    first,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     """The gradient of each log-density, [I, J, BLOCK_Z]; the error in variances, and its square."""
     nats, scaled, square = densities(z, mean, log_variance, i, j, first, N, M, SIZE, BLOCK_Z)
     share = tl.zeros((BLOCK_I, BLOCK_J, BLOCK_Z), tl.float32)
@@ -180,18 +215,49 @@ def shares(
 
 @triton.jit
 def of_points_kernel(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, grad_z, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    grad_z,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     first = tl.program_id(1) * BLOCK_Z
     by_z = tl.zeros((BLOCK_I, BLOCK_Z), tl.float32)
     for start in range(0, M, BLOCK_J):
         share, scaled, _ = shares(
-            grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, i, start + tl.arange(0, BLOCK_J),
-            first, N, M, SIZE, OF_JOINT, OF_MARGINALS, WHOLE, BLOCK_I, BLOCK_J, BLOCK_Z,
-        )  # fmt: skip
+            grad_joint,
+            grad_marginals,
+            z,
+            mean,
+            log_variance,
+            joint,
+            marginals,
+            i,
+            start + tl.arange(0, BLOCK_J),
+            first,
+            N,
+            M,
+            SIZE,
+            OF_JOINT,
+            OF_MARGINALS,
+            WHOLE,
+            BLOCK_I,
+            BLOCK_J,
+            BLOCK_Z,
+        )
         by_z -= tl.sum(share * scaled, 1)
     l = first + tl.arange(0, BLOCK_Z)
     inside = (i[:, None] < N) & (l[None, :] < SIZE)
@@ -200,18 +266,50 @@ def of_points_kernel(
 
 @triton.jit
 def of_gaussians_kernel(
-    grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, grad_mean, grad_log_variance, N, M, SIZE,
-    OF_JOINT: tl.constexpr, OF_MARGINALS: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_Z: tl.constexpr,
-):  # fmt: skip
+    grad_joint,
+    grad_marginals,
+    z,
+    mean,
+    log_variance,
+    joint,
+    marginals,
+    grad_mean,
+    grad_log_variance,
+    N,
+    M,
+    SIZE,
+    OF_JOINT: tl.constexpr,
+    OF_MARGINALS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+):
     j = tl.program_id(0) * BLOCK_J + tl.arange(0, BLOCK_J)
     first = tl.program_id(1) * BLOCK_Z
     by_mean, by_log_variance = (tl.zeros((BLOCK_J, BLOCK_Z), tl.float32),) * 2
     for start in range(0, N, BLOCK_I):
         share, scaled, square = shares(
-            grad_joint, grad_marginals, z, mean, log_variance, joint, marginals, start + tl.arange(0, BLOCK_I), j,
-            first, N, M, SIZE, OF_JOINT, OF_MARGINALS, WHOLE, BLOCK_I, BLOCK_J, BLOCK_Z,
-        )  # fmt: skip
+            grad_joint,
+            grad_marginals,
+            z,
+            mean,
+            log_variance,
+            joint,
+            marginals,
+            start + tl.arange(0, BLOCK_I),
+            j,
+            first,
+            N,
+            M,
+            SIZE,
+            OF_JOINT,
+            OF_MARGINALS,
+            WHOLE,
+            BLOCK_I,
+            BLOCK_J,
+            BLOCK_Z,
+        )
         by_mean += tl.sum(share * scaled, 0)
         by_log_variance += tl.sum(share * (square - 1), 0)
     _, free = held(load_tile(log_variance, j, first, M, SIZE, BLOCK_Z))

@@ -3,13 +3,14 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 
 BLOCK = 1024
 
 
-def bernoulli_nll_forward(x, logits, weight, save):
+def bernoulli_nll_forward(x: Tensor, logits: Tensor, weight: Tensor, save: bool) -> Tensor:
     """Returns `nll`, float32 [B]; an empty weight stands for ones."""
     batch, size = logits.shape[0], logits.shape[1:].numel()
     parts = logits.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
@@ -21,7 +22,7 @@ def bernoulli_nll_forward(x, logits, weight, save):
     return sum_parts(parts)
 
 
-def bernoulli_nll_backward(grad_nll, x, logits, weight):
+def bernoulli_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
     """Returns `grad_logits`."""
     grad_logits = logits.new_empty(logits.shape)
     size = logits.shape[1:].numel()
@@ -33,7 +34,7 @@ def bernoulli_nll_backward(grad_nll, x, logits, weight):
     return grad_logits
 
 
-def bernoulli_sample(logits, seed, first_index, temperature, first_element):
+def bernoulli_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Tensor:
     """Returns what is drawn, uint8 of the shape of `logits`."""
     draw = logits.new_empty(logits.shape, dtype=torch.uint8)
     places, size = logits.shape[1], logits.shape[1:].numel()
@@ -83,7 +84,7 @@ def bernoulli_nll_forward_kernel(x, logits, weight, parts, SIZE, WEIGHTED: tl.co
 @triton.jit
 def bernoulli_nll_backward_kernel(
     grad_nll, x, logits, weight, grad_logits, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     image, i = block(SIZE, BLOCK)
     target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
@@ -99,7 +100,7 @@ def bernoulli_nll_backward_kernel(
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def bernoulli_sample_kernel(
     logits, draw, seed, first_index, temperature, first_element, PLACES, INNER, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     SIZE = PLACES * INNER
     image, i = block(SIZE, BLOCK)
     logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float64)

@@ -7,6 +7,7 @@ innermost, it is a pixel. The gradient of the bias is a sum of each tile, and th
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of, sigmoid, sum_parts, tanh
 
@@ -14,7 +15,9 @@ from genfast.kernels._common import device_of, sigmoid, sum_parts, tanh
 TILE, MOST, STEPS = 2048, 128, 8
 
 
-def bias_act_forward(x, bias, activation, slope, gain, limit, save):
+def bias_act_forward(
+    x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float, save: bool
+) -> Tensor:
     """Returns `y` of the shape of x; an empty bias stands for zeros."""
     y = x.new_empty(x.shape)
     if x.numel():
@@ -24,7 +27,9 @@ def bias_act_forward(x, bias, activation, slope, gain, limit, save):
     return y
 
 
-def bias_act_backward(grad_y, x, bias, activation, slope, gain, limit, wanted):
+def bias_act_backward(
+    grad_y: Tensor, x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float, wanted: int
+) -> tuple[Tensor, Tensor]:
     """Returns the gradients of x and of the bias, the latter empty unless bit 1 of `wanted` is set."""
     grad_x, of_bias = x.new_empty(x.shape), bool(wanted & 2) and bias.numel() > 0
     launch, (down, across) = _launch(x, bias, activation)
@@ -46,10 +51,8 @@ def _launch(x, bias, activation):
     by_column = size == 1
     rows, columns = (len(x), channels) if by_column else (len(x) * channels, size)
     block = max(1, min(MOST if by_column else TILE, triton.next_power_of_2(columns)))
-    launch = {
-        "COUNT": rows, "COLUMNS": columns, "CHANNELS": channels, "KIND": activation, "BIASED": bias.numel() > 0,
-        "BY_COLUMN": by_column, "ROWS": TILE // block, "BLOCK": block,
-    }  # fmt: skip
+    launch = {"COUNT": rows, "COLUMNS": columns, "CHANNELS": channels, "KIND": activation}
+    launch |= {"BIASED": bias.numel() > 0, "BY_COLUMN": by_column, "ROWS": TILE // block, "BLOCK": block}
     return launch, (triton.cdiv(rows, launch["ROWS"]), triton.cdiv(columns, block))
 
 
@@ -87,9 +90,21 @@ def activate(x, SLOPE, KIND: tl.constexpr):
 
 @triton.jit
 def bias_act_forward_kernel(
-    x, bias, y, SLOPE, GAIN, LIMIT, COUNT, COLUMNS, CHANNELS, KIND: tl.constexpr, BIASED: tl.constexpr,
-    BY_COLUMN: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    y,
+    SLOPE,
+    GAIN,
+    LIMIT,
+    COUNT,
+    COLUMNS,
+    CHANNELS,
+    KIND: tl.constexpr,
+    BIASED: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     at, inside = row.to(tl.int64) * COLUMNS + column, (row < COUNT) & (column < COLUMNS)
@@ -102,10 +117,26 @@ def bias_act_forward_kernel(
 
 @triton.jit
 def bias_act_backward_kernel(
-    grad_y, x, bias, grad_x, parts, SLOPE, GAIN, LIMIT, PARTS, COUNT, COLUMNS, CHANNELS, OF_BIAS: tl.constexpr,
-    STEPS: tl.constexpr, KIND: tl.constexpr, BIASED: tl.constexpr, BY_COLUMN: tl.constexpr, ROWS: tl.constexpr,
+    grad_y,
+    x,
+    bias,
+    grad_x,
+    parts,
+    SLOPE,
+    GAIN,
+    LIMIT,
+    PARTS,
+    COUNT,
+    COLUMNS,
+    CHANNELS,
+    OF_BIAS: tl.constexpr,
+    STEPS: tl.constexpr,
+    KIND: tl.constexpr,
+    BIASED: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     for step in range(STEPS):

@@ -7,6 +7,7 @@ apart in memory, along M, or along N where the levels are last (M = 1).
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 
@@ -14,7 +15,7 @@ from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 LIKELIHOOD, SAMPLER = 4096, 1024
 
 
-def categorical_nll_forward(x, logits, save):
+def categorical_nll_forward(x: Tensor, logits: Tensor, save: bool) -> Tensor:
     """Returns `nll` [B]."""
     tiles = _tiles(logits, LIKELIHOOD)
     parts = logits.new_empty(logits.shape[0], tiles["count"] // max(1, logits.shape[0]), dtype=torch.float32)
@@ -24,7 +25,7 @@ def categorical_nll_forward(x, logits, save):
     return sum_parts(parts, logits.dtype)
 
 
-def categorical_nll_backward(grad_nll, x, logits):
+def categorical_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor) -> Tensor:
     """Returns `grad_logits`."""
     tiles = _tiles(logits, LIKELIHOOD)
     grad_logits = logits.new_empty(logits.shape)
@@ -34,7 +35,7 @@ def categorical_nll_backward(grad_nll, x, logits):
     return grad_logits
 
 
-def categorical_sample(logits, seed, first_index, temperature, first_element):
+def categorical_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Tensor:
     """Returns the levels drawn, uint8 [B, N, ...]."""
     tiles = _tiles(logits, SAMPLER)
     draw = logits.new_empty(logits.shape[:2] + logits.shape[3:], dtype=torch.uint8)
@@ -85,24 +86,39 @@ def load_tile(logits, at, p, l, LENGTH, LEVELS: tl.constexpr):
 
 @triton.jit
 def categorical_nll_forward_kernel(
-    x, logits, parts, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    x,
+    logits,
+    parts,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float32)
     level = tl.load(x + run * LENGTH + p, mask=p < LENGTH, other=0).to(tl.int32)
     largest = tl.max(values, 1)
     total = tl.sum(tl.exp(values - largest[:, None]), 1)
-    chosen = tl.sum(tl.where(l[None, :] == level[:, None], values, 0.0), 1)
-    nll = tl.where(level < LEVELS, largest - chosen + tl.log(total), float("nan"))
+    at_level = tl.sum(tl.where(l[None, :] == level[:, None], values, 0.0), 1)
+    nll = tl.where(level < LEVELS, largest - at_level + tl.log(total), float("nan"))
     tl.store(parts + tl.program_id(0), tl.sum(tl.where(p < LENGTH, nll, 0.0)))
 
 
 @triton.jit
 def categorical_nll_backward_kernel(
-    grad_nll, x, logits, grad_logits, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    grad_nll,
+    x,
+    logits,
+    grad_logits,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float32)
     level = tl.load(x + run * LENGTH + p, mask=p < LENGTH, other=0).to(tl.int32)
@@ -116,9 +132,19 @@ def categorical_nll_backward_kernel(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def categorical_sample_kernel(
-    logits, draw, seed, first_index, temperature, first_element, RUNS, LENGTH,
-    LEVELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_L: tl.constexpr,
-):  # fmt: skip
+    logits,
+    draw,
+    seed,
+    first_index,
+    temperature,
+    first_element,
+    RUNS,
+    LENGTH,
+    LEVELS: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     run, p, l, at = tile(LENGTH, LEVELS, LAST, BLOCK, BLOCK_L)
     values = load_tile(logits, at, p, l, LENGTH, LEVELS).to(tl.float64)
     scaled = (values - tl.max(values, 1)[:, None]) / temperature.to(tl.float64, bitcast=True)

@@ -4,6 +4,7 @@ and one kernel each way for the shift and the sum of the two maps."""
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels.diagonal_lstm import diagonal_lstm_backward, diagonal_lstm_forward
@@ -11,7 +12,17 @@ from genfast.kernels.diagonal_lstm import diagonal_lstm_backward, diagonal_lstm_
 BLOCK = 1024
 
 
-def diagonal_block_forward(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, save):
+def diagonal_block_forward(
+    x: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns `(y, hidden, saved_gates, saved_cells)`, all but `y` empty unless `save`."""
     batch, height, width, features = x.shape
     size = weight.shape[2]
@@ -24,8 +35,17 @@ def diagonal_block_forward(x, input_weight, input_bias, weight, h0, c0, output_w
 
 
 def diagonal_block_backward(
-    grad_y, x, hidden, saved_gates, saved_cells, input_weight, weight, h0, c0, output_weight
-):  # fmt: skip
+    grad_y: Tensor,
+    x: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    input_weight: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+) -> tuple[Tensor, ...]:
     """Returns the gradients of the eight inputs, in the order of the forward arguments."""
     features, size = x.shape[3], weight.shape[2]
     grad_y = grad_y.reshape(-1, features)
@@ -38,9 +58,8 @@ def diagonal_block_backward(
     grad_x = torch.addmm(grad_y, grad_gates, input_weight.reshape(features, 8 * size).t()).view(x.shape)
     grad_input_weight = (x.reshape(-1, features).t() @ grad_gates).view(input_weight.shape)
     grad_input_bias = grad_gates.sum(0).view(2, 4 * size)
-    return (
-        grad_x, grad_input_weight, grad_input_bias, grad_weight, grad_h0, grad_c0, grad_output_weight, grad_y.sum(0),
-    )  # fmt: skip
+    of_input, of_output = (grad_input_weight, grad_input_bias), (grad_output_weight, grad_y.sum(0))
+    return grad_x, *of_input, grad_weight, grad_h0, grad_c0, *of_output
 
 
 def _shift_add(hidden):
@@ -67,9 +86,7 @@ def _shift_add_backward(grad_total, shape):
 
 
 @triton.jit
-def shift_add_forward_kernel(
-    hidden, total, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def shift_add_forward_kernel(hidden, total, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     pixel, unit = n // C, n % C
     top = (pixel // W) % H == 0
@@ -81,7 +98,7 @@ def shift_add_forward_kernel(
 @triton.jit
 def shift_add_backward_kernel(
     grad_total, grad_hidden, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     pixel, d, unit = n // (2 * C), n // C % 2, n % C
     bottom = (pixel // W) % H == H - 1

@@ -8,6 +8,7 @@ what the same lane computed one step before, and the pixel above is what the lan
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import (
     PRECISION,
@@ -22,7 +23,9 @@ from genfast.kernels._common import (
 from genfast.kernels._lstm_cell import activate, cell_gradient, load_gates, neighbour, store_gates
 
 
-def diagonal_lstm_forward(gates, weight, h0, c0, save):
+def diagonal_lstm_forward(
+    gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scan; returns `(hidden, saved_gates, saved_cells)`, the saved ones empty unless `save`."""
     batch, height, width, directions, _ = gates.shape
     size = weight.shape[2]
@@ -38,20 +41,26 @@ def diagonal_lstm_forward(gates, weight, h0, c0, save):
     with device_of(gates):
         if isinstance(launch, Resident):
             resident_forward_kernel[grid](
-                gates, weight, h0, c0, hidden, saved_gates, saved_cells, batch,
-                ROWS=launch.rows, UNITS=launch.units, num_warps=launch.num_warps, **sizes,
-            )  # fmt: skip
+                gates, weight, h0, c0, hidden, saved_gates, saved_cells, batch, **sizes, **launch.options
+            )
         else:
             cells = saved_cells if save else gates.new_empty(batch, height, directions, size, dtype=torch.float32)
+            sizes["KEEP_SIDE"] = launch.keep_side
             streamed_forward_kernel[grid](
-                gates, weight, h0, c0, hidden, saved_gates, cells, batch,
-                ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k, KEEP_SIDE=launch.keep_side,
-                num_warps=launch.num_warps, num_stages=launch.num_stages, **sizes,
-            )  # fmt: skip
+                gates, weight, h0, c0, hidden, saved_gates, cells, batch, **sizes, **launch.options
+            )
     return hidden, saved_gates, saved_cells
 
 
-def diagonal_lstm_backward(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
+def diagonal_lstm_backward(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns `(grad_gates, grad_weight, grad_h0, grad_c0)`; no atomics, so the same bits every time."""
     batch, height, width, directions, size = hidden.shape
     tensors = (grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0)
@@ -63,20 +72,14 @@ def diagonal_lstm_backward(grad_hidden, hidden, saved_gates, saved_cells, weight
     grid = (triton.cdiv(batch, images_of_program(height, launch.rows)), directions)
     sizes = {"H": height, "W": width, "D": directions, "C": size}
     float_state = {"dtype": torch.float32, "device": hidden.device}
+    given = grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates
     with device_of(hidden):
         if isinstance(launch, Resident):
             outside = torch.empty(2, batch, height, directions, size, **float_state)
-            resident_backward_kernel[grid](
-                grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates, outside[0], outside[1], batch,
-                ROWS=launch.rows, UNITS=launch.units, num_warps=launch.num_warps, **sizes,
-            )  # fmt: skip
+            resident_backward_kernel[grid](*given, outside[0], outside[1], batch, **sizes, **launch.options)
         else:
             state = torch.zeros(4, batch, height, directions, size, **float_state)
-            streamed_backward_kernel[grid](
-                grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates, *state, batch,
-                ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k,
-                num_warps=launch.num_warps, num_stages=launch.num_stages, **sizes,
-            )  # fmt: skip
+            streamed_backward_kernel[grid](*given, *state, batch, **sizes, **launch.options)
             outside = state[2:]
         grad_weight = _weight_gradient(grad_gates, hidden, h0)
         grad_h0, grad_c0 = outside.sum((1, 2)).to(h0.dtype).unbind()
@@ -90,11 +93,10 @@ def _weight_gradient(grad_gates, hidden, h0):
     parts = triton.cdiv(cells, launch.steps * launch.block_k)
     blocks = triton.cdiv(size, launch.block_m) * triton.cdiv(4 * size, launch.block_n)
     partial = hidden.new_empty(parts, directions, 2, size, 4 * size, dtype=torch.float32)
+    sizes = {"H": height, "W": width, "D": directions, "C": size}
     weight_gradient_kernel[(parts, directions, blocks)](
-        grad_gates, hidden, h0, partial, cells, H=height, W=width, D=directions, C=size,
-        BLOCK_M=launch.block_m, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k, STEPS=launch.steps,
-        num_warps=launch.num_warps, num_stages=launch.num_stages,
-    )  # fmt: skip
+        grad_gates, hidden, h0, partial, cells, **sizes, **launch.options
+    )
     return partial.sum(0).to(hidden.dtype)
 
 
@@ -145,10 +147,22 @@ def join_gates(i, f, g, o):
 
 @triton.jit
 def resident_forward_kernel(
-    gates, weight, h0, c0, hidden, saved_gates, saved_cells, B,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, SAVE: tl.constexpr,
-):  # fmt: skip
+    gates,
+    weight,
+    h0,
+    c0,
+    hidden,
+    saved_gates,
+    saved_cells,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    UNITS: tl.constexpr,
+    SAVE: tl.constexpr,
+):
     d = tl.program_id(1)
     dtype = hidden.dtype.element_ty
     lane = tl.arange(0, ROWS)
@@ -405,10 +419,20 @@ def streamed_backward_kernel(
 
 @triton.jit
 def weight_gradient_kernel(
-    grad_gates, hidden, h0, partial, CELLS,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+    grad_gates,
+    hidden,
+    h0,
+    partial,
+    CELLS,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     """Both taps' products over one part of the cells, into `partial` [parts, D, 2, C, 4C]."""
     part = tl.program_id(0)
     d = tl.program_id(1)

@@ -2,13 +2,14 @@
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of, sigmoid, tanh
 
 BLOCK = 1024
 
 
-def gated_activation_forward(x, save):
+def gated_activation_forward(x: Tensor, save: bool) -> Tensor:
     """Returns `y`: `x` [R, 2C, ...] -> [R, C, ...]."""
     rows, channels, *inner = x.shape
     y = x.new_empty(rows, channels // 2, *inner)
@@ -20,7 +21,7 @@ def gated_activation_forward(x, save):
     return y
 
 
-def gated_activation_backward(grad_y, x):
+def gated_activation_backward(grad_y: Tensor, x: Tensor) -> Tensor:
     """Returns `grad_x`."""
     grad_x = x.new_empty(x.shape)
     if x.numel():

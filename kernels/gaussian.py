@@ -3,6 +3,7 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of, sum_parts
 from genfast.kernels._gaussian import LOG_TWO_PI, held
@@ -10,7 +11,7 @@ from genfast.kernels._gaussian import LOG_TWO_PI, held
 BLOCK = 1024
 
 
-def gaussian_nll_forward(x, mean, log_variance, weight, save):
+def gaussian_nll_forward(x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor, save: bool) -> Tensor:
     """Returns `nll`, float32 [B]; an empty weight stands for ones."""
     batch, size = x.shape[0], x.shape[1:].numel()
     parts = x.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
@@ -22,19 +23,20 @@ def gaussian_nll_forward(x, mean, log_variance, weight, save):
     return sum_parts(parts)
 
 
-def gaussian_nll_backward(grad_nll, x, mean, log_variance, weight, wanted):
+def gaussian_nll_backward(
+    grad_nll: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor, wanted: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of x, empty unless bit 0 of `wanted` is set, mean and log_variance."""
     batch, size = x.shape[0], x.shape[1:].numel()
     of_x = bool(wanted & 1)
-    grad_x = x.new_empty(x.shape if of_x else (0,))
-    grad_mean, grad_log_variance = mean.new_empty(mean.shape), mean.new_empty(mean.shape)
+    gradients = x.new_empty(x.shape if of_x else (0,)), mean.new_empty(mean.shape), mean.new_empty(mean.shape)
     if x.numel():
+        kind = {"WEIGHTED": weight.numel() > 0, "OF_X": of_x, "BLOCK": BLOCK}
         with device_of(x):
             gaussian_nll_backward_kernel[(batch * triton.cdiv(size, BLOCK),)](
-                grad_nll, x, mean, log_variance, weight, grad_x, grad_mean, grad_log_variance, size,
-                WEIGHTED=weight.numel() > 0, OF_X=of_x, BLOCK=BLOCK,
-            )  # fmt: skip
-    return grad_x, grad_mean, grad_log_variance
+                grad_nll, x, mean, log_variance, weight, *gradients, size, **kind
+            )
+    return gradients
 
 
 @triton.jit
@@ -50,7 +52,7 @@ def load_error(x, mean, log_variance, at, inside):
 @triton.jit
 def gaussian_nll_forward_kernel(
     x, mean, log_variance, weight, parts, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     i = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     at = (tl.program_id(0) // blocks).to(tl.int64) * SIZE + i
@@ -66,9 +68,19 @@ def gaussian_nll_forward_kernel(
 
 @triton.jit
 def gaussian_nll_backward_kernel(
-    grad_nll, x, mean, log_variance, weight, grad_x, grad_mean, grad_log_variance, SIZE,
-    WEIGHTED: tl.constexpr, OF_X: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_nll,
+    x,
+    mean,
+    log_variance,
+    weight,
+    grad_x,
+    grad_mean,
+    grad_log_variance,
+    SIZE,
+    WEIGHTED: tl.constexpr,
+    OF_X: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     image = (tl.program_id(0) // blocks).to(tl.int64)
     i = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)

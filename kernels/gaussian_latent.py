@@ -8,6 +8,7 @@ so that the order of the sum is the same for every batch.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels._gaussian import exponential, exponential_rest, held, normal
@@ -16,8 +17,17 @@ MOST_LATENTS = 1024
 
 
 def gaussian_latent_forward(
-    mean, log_variance, prior_mean, prior_log_variance, seed, first_index, samples, first_sample, per_latent, save
-):  # fmt: skip
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    seed: int,
+    first_index: int,
+    samples: int,
+    first_sample: int,
+    per_latent: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
     """Returns `z` [B samples, Z] and `kl`, float32 [B], or [B, Z] per latent."""
     batch, size = mean.shape
     z = mean.new_empty(batch * samples, size)
@@ -25,31 +35,40 @@ def gaussian_latent_forward(
     if not size:
         kl.fill_(0)
     elif batch:
-        launch = _launch(size)
+        launch, tensors = _launch(size), (mean, log_variance, prior_mean, prior_log_variance)
+        kinds = {"PRIOR": len(prior_mean) > 0, "PER_LATENT": per_latent}
         with device_of(mean):
             gaussian_latent_forward_kernel[(batch * samples * triton.cdiv(size, launch["BLOCK"]),)](
-                mean, log_variance, prior_mean, prior_log_variance, z, kl, seed, first_index, first_sample, samples,
-                size, PRIOR=len(prior_mean) > 0, PER_LATENT=per_latent, **launch,
-            )  # fmt: skip
+                *tensors, z, kl, seed, first_index, first_sample, samples, size, **kinds, **launch
+            )
     return z, kl
 
 
 def gaussian_latent_backward(
-    grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance, seed, first_index, samples, first_sample,
-    per_latent,
-):  # fmt: skip
+    grad_z: Tensor,
+    grad_kl: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    seed: int,
+    first_index: int,
+    samples: int,
+    first_sample: int,
+    per_latent: bool,
+) -> tuple[Tensor, ...]:
     """Returns the gradients of the four tensors; an empty incoming gradient counts as zero."""
     tensors = mean, log_variance, prior_mean, prior_log_variance
     gradients = tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
     batch, size = mean.shape
     if mean.numel():
         launch = _launch(size)
+        kinds = {"PRIOR": len(prior_mean) > 0, "PER_LATENT": per_latent}
+        kinds |= {"OF_Z": grad_z.numel() > 0, "OF_KL": grad_kl.numel() > 0}
         with device_of(mean):
             gaussian_latent_backward_kernel[(batch * triton.cdiv(size, launch["BLOCK"]),)](
-                grad_z, grad_kl, *tensors, *gradients, seed, first_index, first_sample, samples, size,
-                PRIOR=len(prior_mean) > 0, PER_LATENT=per_latent, OF_Z=grad_z.numel() > 0, OF_KL=grad_kl.numel() > 0,
-                **launch,
-            )  # fmt: skip
+                grad_z, grad_kl, *tensors, *gradients, seed, first_index, first_sample, samples, size, **kinds, **launch
+            )
     return gradients
 
 
@@ -88,9 +107,21 @@ def divergence(mean, log_variance, prior_mean, prior_log_variance, at, inside, P
 
 @triton.jit(do_not_specialize=["seed", "first_index", "first_sample"])
 def gaussian_latent_forward_kernel(
-    mean, log_variance, prior_mean, prior_log_variance, z, kl, seed, first_index, first_sample, SAMPLES, SIZE,
-    PRIOR: tl.constexpr, PER_LATENT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    mean,
+    log_variance,
+    prior_mean,
+    prior_log_variance,
+    z,
+    kl,
+    seed,
+    first_index,
+    first_sample,
+    SAMPLES,
+    SIZE,
+    PRIOR: tl.constexpr,
+    PER_LATENT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     row, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     image, sample = row // SAMPLES, row % SAMPLES
@@ -116,11 +147,27 @@ def gaussian_latent_forward_kernel(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "first_sample"])
 def gaussian_latent_backward_kernel(
-    grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance,
-    grad_mean, grad_log_variance, grad_prior_mean, grad_prior_log_variance,
-    seed, first_index, first_sample, SAMPLES, SIZE,
-    PRIOR: tl.constexpr, PER_LATENT: tl.constexpr, OF_Z: tl.constexpr, OF_KL: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_z,
+    grad_kl,
+    mean,
+    log_variance,
+    prior_mean,
+    prior_log_variance,
+    grad_mean,
+    grad_log_variance,
+    grad_prior_mean,
+    grad_prior_log_variance,
+    seed,
+    first_index,
+    first_sample,
+    SAMPLES,
+    SIZE,
+    PRIOR: tl.constexpr,
+    PER_LATENT: tl.constexpr,
+    OF_Z: tl.constexpr,
+    OF_KL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     blocks = tl.cdiv(SIZE, BLOCK)
     image, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     i = block * BLOCK + tl.arange(0, BLOCK)

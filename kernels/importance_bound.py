@@ -3,11 +3,12 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 
 
-def importance_bound_forward(log_weights, save):
+def importance_bound_forward(log_weights: Tensor, save: bool) -> Tensor:
     """Returns `bound`, float32 [B]."""
     bound = log_weights.new_empty(len(log_weights), dtype=torch.float32)
     if len(log_weights):
@@ -18,7 +19,7 @@ def importance_bound_forward(log_weights, save):
     return bound
 
 
-def importance_bound_backward(grad_bound, log_weights):
+def importance_bound_backward(grad_bound: Tensor, log_weights: Tensor) -> Tensor:
     """Returns `grad_log_weights`."""
     grad_log_weights = log_weights.new_empty(log_weights.shape)
     if len(log_weights):

@@ -3,13 +3,14 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels._gaussian import exponential
 from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
 
 
-def kernel_sum(x, y, kernel, gamma, coef0, degree):
+def kernel_sum(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, degree: int) -> Tensor:
     """Returns `total`, float64 [N]."""
     count, size = x.shape
     total = x.new_empty(count, dtype=torch.float64)
@@ -29,9 +30,21 @@ def kernel_sum(x, y, kernel, gamma, coef0, degree):
 
 @triton.jit
 def kernel_sum_kernel(
-    x, y, x_norms, y_norms, total, GAMMA, COEF0, N, M, DEGREE: tl.constexpr, D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    x_norms,
+    y_norms,
+    total,
+    GAMMA,
+    COEF0,
+    N,
+    M,
+    DEGREE: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """Of the Gaussian kernel where DEGREE is 0, else of the polynomial."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = load_rows(x, n, 0, N, D, BLOCK_D)

@@ -7,6 +7,7 @@ times the pixel scaled to [-1, 1]; its bin ends at the position +- 1.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast._native.layout import channels_innermost, empty_like
 from genfast.kernels._common import bits_of, device_of, sum_parts, tanh, uniform
@@ -19,7 +20,7 @@ LOWEST_LOG_SCALE = tl.constexpr(-7.0)
 FAR = tl.constexpr(1e4)
 
 
-def logistic_mixture_nll_forward(x, params, levels, save):
+def logistic_mixture_nll_forward(x: Tensor, params: Tensor, levels: int, save: bool) -> Tensor:
     """Returns `nll` [B]."""
     tiles = _tiles(params, x.shape[1], LIKELIHOOD)
     parts = params.new_empty(x.shape[0], tiles["tiles"], dtype=torch.float32)
@@ -31,7 +32,7 @@ def logistic_mixture_nll_forward(x, params, levels, save):
     return sum_parts(parts, params.dtype)
 
 
-def logistic_mixture_nll_backward(grad_nll, x, params, levels):
+def logistic_mixture_nll_backward(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Tensor:
     """Returns `grad_params`, in the memory layout of `params`."""
     tiles = _tiles(params, x.shape[1], LIKELIHOOD)
     grad_params = empty_like(params)
@@ -43,7 +44,9 @@ def logistic_mixture_nll_backward(grad_nll, x, params, levels):
     return grad_params
 
 
-def logistic_mixture_sample(params, levels, seed, first_index, temperature, first_element, channels):
+def logistic_mixture_sample(
+    params: Tensor, levels: int, seed: int, first_index: int, temperature: float, first_element: int, channels: int
+) -> Tensor:
     """Returns the levels drawn, uint8 [B, C, H, W]."""
     batch, _, height, width = params.shape
     tiles = _tiles(params, channels, SAMPLER)
@@ -62,10 +65,8 @@ def _tiles(params, channels, values):
     size = rows // (3 if channels == 1 else 10)
     block_k = triton.next_power_of_2(size)
     block = min(max(1, values // block_k), triton.next_power_of_2(max(1, height * width)))
-    launch = {
-        "LENGTH": height * width, "CHANNELS": channels, "K": size, "LAST": channels_innermost(params),
-        "BLOCK": block, "BLOCK_K": block_k, "num_warps": 4,
-    }  # fmt: skip
+    launch = {"LENGTH": height * width, "CHANNELS": channels, "K": size, "LAST": channels_innermost(params)}
+    launch |= {"BLOCK": block, "BLOCK_K": block_k, "num_warps": 4}
     return {"tiles": triton.cdiv(height * width, block), "launch": launch}
 
 
@@ -146,10 +147,18 @@ def softmax_parts(values, k, K: tl.constexpr):
 
 @triton.jit
 def logistic_mixture_nll_forward_kernel(
-    x, params, parts, LEVELS, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, X_LAST: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    x,
+    params,
+    parts,
+    LEVELS,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    X_LAST: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):  # fmt: skip
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     k = tl.arange(0, BLOCK_K)
     at = at[:, None] + k[None, :] * step
@@ -180,10 +189,19 @@ def logistic_mixture_nll_forward_kernel(
 
 @triton.jit
 def logistic_mixture_nll_backward_kernel(
-    grad_nll, x, params, grad_params, LEVELS, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, X_LAST: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    grad_nll,
+    x,
+    params,
+    grad_params,
+    LEVELS,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    X_LAST: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):  # fmt: skip
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     k = tl.arange(0, BLOCK_K)
     at = at[:, None] + k[None, :] * step
@@ -233,7 +251,7 @@ def logistic_mixture_nll_backward_kernel(
 
 
 @triton.jit
-def load_chosen(params, inside, step, row, K: tl.constexpr):
+def load_drawn(params, inside, step, row, K: tl.constexpr):
     return tl.load(params + row * K * step, mask=inside, other=0.0).to(tl.float64)
 
 
@@ -245,9 +263,20 @@ def tanh_exact(x):
 
 @triton.jit
 def mixture_levels(
-    params, inside, step, seed, number, element, draw, temperature, LEVELS,
-    CHANNELS: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    params,
+    inside,
+    step,
+    seed,
+    number,
+    element,
+    draw,
+    temperature,
+    LEVELS,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """The levels of red, green and blue, all three the first of one channel: int32 [BLOCK].
 
     `params` [BLOCK] points to the first parameters, `number` and `element` are of the first channels; the component is
@@ -266,15 +295,15 @@ def mixture_levels(
     last = (LEVELS - 1).to(tl.float64)
     red, green, blue = (tl.zeros((BLOCK,), tl.int32),) * 3
     for c in tl.static_range(CHANNELS):
-        log_scale = load_chosen(params, inside, step, 1 + CHANNELS + c, K)
+        log_scale = load_drawn(params, inside, step, 1 + CHANNELS + c, K)
         log_scale = tl.where(log_scale < LOWEST_LOG_SCALE, LOWEST_LOG_SCALE, log_scale)
         # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
         u = uniform(seed, number, element + c, draw + 1) + 2.9802322387695312e-08
-        position = last * load_chosen(params, inside, step, 1 + c, K)
+        position = last * load_drawn(params, inside, step, 1 + c, K)
         if c > 0:
-            position += tanh_exact(load_chosen(params, inside, step, 6 + c, K)) * (2 * red.to(tl.float64) - last)
+            position += tanh_exact(load_drawn(params, inside, step, 6 + c, K)) * (2 * red.to(tl.float64) - last)
         if c == 2:
-            position += tanh_exact(load_chosen(params, inside, step, 9, K)) * (2 * green.to(tl.float64) - last)
+            position += tanh_exact(load_drawn(params, inside, step, 9, K)) * (2 * green.to(tl.float64) - last)
         position += last * temperature * tl.exp(log_scale) * tl.log(u / (1 - u))
         # Level v has the positions from 2v - L to 2v - L + 2, the lowest and the highest level all beyond them too.
         level = 0.5 * (position + LEVELS)
@@ -290,17 +319,39 @@ def mixture_levels(
 
 @triton.jit(do_not_specialize=["seed", "first_index", "temperature", "first_element"])
 def logistic_mixture_sample_kernel(
-    params, draw, LEVELS, seed, first_index, temperature, first_element, LENGTH,
-    CHANNELS: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    params,
+    draw,
+    LEVELS,
+    seed,
+    first_index,
+    temperature,
+    first_element,
+    LENGTH,
+    CHANNELS: tl.constexpr,
+    K: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     image, p, at, step = tile(LENGTH, CHANNELS, K, LAST, BLOCK)
     inside = p < LENGTH
     number = tl.zeros((BLOCK,), tl.int64) + first_index + image
     element = first_element + p.to(tl.int64) * CHANNELS
     red, green, blue = mixture_levels(
-        params + at, inside, step, seed, number, element, 0, temperature.to(tl.float64, bitcast=True), LEVELS,
-        CHANNELS, K, BLOCK, BLOCK_K,
-    )  # fmt: skip
+        params + at,
+        inside,
+        step,
+        seed,
+        number,
+        element,
+        0,
+        temperature.to(tl.float64, bitcast=True),
+        LEVELS,
+        CHANNELS,
+        K,
+        BLOCK,
+        BLOCK_K,
+    )
     draw += image * CHANNELS * LENGTH + p
     tl.store(draw, red.to(tl.uint8), mask=inside)
     if CHANNELS == 3:

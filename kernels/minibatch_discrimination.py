@@ -6,6 +6,7 @@ its own images, so that nothing is exchanged before the last sum and neither pas
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 
@@ -13,22 +14,22 @@ from genfast.kernels._common import device_of
 MOST = 8
 # Images that a program owns, forward and backward; of the loop, one for each warp; projections, one for each lane.
 FORWARD, BACKWARD, OTHERS, LANES = 8, 4, 8, 32
+BLOCKS = {"BLOCK_J": OTHERS, "BLOCK_B": LANES, "num_warps": OTHERS}
 
 
-def minibatch_discrimination_forward(projected, rows, save):
+def minibatch_discrimination_forward(projected: Tensor, rows: int, save: bool) -> Tensor:
     """Returns `y` [rows, B]: `projected` [M, B, C], of which the first `rows` are compared with all."""
     count, kernels, size = projected.shape
     y = projected.new_empty(rows, kernels)
     if rows:
         with device_of(projected):
             minibatch_discrimination_forward_kernel[(triton.cdiv(rows, FORWARD), triton.cdiv(kernels, LANES))](
-                projected, y, rows, count, kernels, C=size, PART=min(size, MOST), BLOCK_I=FORWARD, BLOCK_J=OTHERS,
-                BLOCK_B=LANES, num_warps=OTHERS,
-            )  # fmt: skip
+                projected, y, rows, count, kernels, C=size, PART=min(size, MOST), BLOCK_I=FORWARD, **BLOCKS
+            )
     return y
 
 
-def minibatch_discrimination_backward(grad_y, projected, rows):
+def minibatch_discrimination_backward(grad_y: Tensor, projected: Tensor, rows: int) -> Tensor:
     """Returns `grad_projected` [M, B, C]."""
     count, kernels, size = projected.shape
     grad_projected = projected.new_empty(projected.shape)
@@ -37,9 +38,8 @@ def minibatch_discrimination_backward(grad_y, projected, rows):
         grid = triton.cdiv(count, BACKWARD), triton.cdiv(kernels, LANES), triton.cdiv(size, part)
         with device_of(projected):
             minibatch_discrimination_backward_kernel[grid](
-                grad_y, projected, grad_projected, rows, count, kernels, C=size, PART=part, BLOCK_I=BACKWARD,
-                BLOCK_J=OTHERS, BLOCK_B=LANES, num_warps=OTHERS,
-            )  # fmt: skip
+                grad_y, projected, grad_projected, rows, count, kernels, C=size, PART=part, BLOCK_I=BACKWARD, **BLOCKS
+            )
     return grad_projected
 
 
@@ -77,9 +77,17 @@ def distances(projected, own, other, at_own, at_other, inside_own, inside_other,
 
 @triton.jit
 def minibatch_discrimination_forward_kernel(
-    projected, y, N, M, B, C: tl.constexpr, PART: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+    projected,
+    y,
+    N,
+    M,
+    B,
+    C: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
     i, first, b = places(BLOCK_I, BLOCK_J, BLOCK_B)
     # Read by each warp for itself: the tile of the loop then has the layout of its own.
     at_own, inside_own = (i * B + b) * C + first * 0, (i < N) & (b < B) & (first >= 0)
@@ -98,9 +106,18 @@ def minibatch_discrimination_forward_kernel(
 
 @triton.jit
 def minibatch_discrimination_backward_kernel(
-    grad_y, projected, grad_projected, N, M, B, C: tl.constexpr, PART: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+    grad_y,
+    projected,
+    grad_projected,
+    N,
+    M,
+    B,
+    C: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
     """Image i pulls on j by the gradients of both, as far as they have one."""
     i, first, b = places(BLOCK_I, BLOCK_J, BLOCK_B)
     start_c = tl.program_id(2) * PART
@@ -126,5 +143,5 @@ def minibatch_discrimination_backward_kernel(
     b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)[None, :]
     for c in tl.static_range(PART):
         inside = (i < M) & (b < B) & (start_c + c < C)
-        made = tl.sum(grads[c], 1).to(grad_projected.dtype.element_ty)
-        tl.store(grad_projected + (i * B + b) * C + start_c + c, made, mask=inside)
+        total = tl.sum(grads[c], 1).to(grad_projected.dtype.element_ty)
+        tl.store(grad_projected + (i * B + b) * C + start_c + c, total, mask=inside)

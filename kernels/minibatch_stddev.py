@@ -3,6 +3,7 @@
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 
@@ -11,7 +12,7 @@ TILE, MOST = 2048, 16
 EPSILON = tl.constexpr(1e-8)
 
 
-def minibatch_stddev_forward(x, group, channels, save):
+def minibatch_stddev_forward(x: Tensor, group: int, channels: int, save: bool) -> Tensor:
     """Returns `y` [N, C + channels, H, W]."""
     batch, features, height, width = x.shape
     launch = _launch(x, group, channels)
@@ -26,7 +27,7 @@ def minibatch_stddev_forward(x, group, channels, save):
     return y
 
 
-def minibatch_stddev_backward(grad_y, x, group, channels):
+def minibatch_stddev_backward(grad_y: Tensor, x: Tensor, group: int, channels: int) -> Tensor:
     """Returns `grad_x`."""
     grad_x = x.new_empty(x.shape)
     launch = _launch(x, group, channels)
@@ -41,10 +42,9 @@ def minibatch_stddev_backward(grad_y, x, group, channels):
 def _launch(x, group, channels):
     size = min(group, len(x))
     block = min(MOST, triton.next_power_of_2(size))
-    return {
-        "GROUPS": len(x) // size, "GROUP": size, "CHANNELS": channels, "FEATURES": x.shape[1],
-        "PIXELS": x.shape[2:].numel(), "WHOLE": size <= block, "BLOCK_G": block, "BLOCK": TILE // block,
-    }  # fmt: skip
+    sizes = {"GROUPS": len(x) // size, "GROUP": size, "CHANNELS": channels, "FEATURES": x.shape[1]}
+    blocks = {"WHOLE": size <= block, "BLOCK_G": block, "BLOCK": TILE // block}
+    return {**sizes, "PIXELS": x.shape[2:].numel(), **blocks}
 
 
 @triton.jit
@@ -87,9 +87,18 @@ def place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK: tl.constexpr):
 
 @triton.jit
 def deviations_kernel(
-    x, y, parts, GROUPS, GROUP, CHANNELS, FEATURES, PIXELS,
-    WHOLE: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    parts,
+    GROUPS,
+    GROUP,
+    CHANNELS,
+    FEATURES,
+    PIXELS,
+    WHOLE: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Copies the images, and sums the standard deviations of a block of columns."""
     image, channel, column, columns = place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK)
     k = tl.arange(0, BLOCK_G)[:, None].to(tl.int64)
@@ -137,9 +146,19 @@ def sum_of_maps(grad_y, at, STEP, GROUP, PIXELS, BLOCK_G: tl.constexpr, BLOCK: t
 
 @triton.jit
 def minibatch_stddev_backward_kernel(
-    grad_y, x, grad_x, SCALE, GROUPS, GROUP, CHANNELS, FEATURES, PIXELS,
-    WHOLE: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_y,
+    x,
+    grad_x,
+    SCALE,
+    GROUPS,
+    GROUP,
+    CHANNELS,
+    FEATURES,
+    PIXELS,
+    WHOLE: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program sums the gradients of its group's maps for itself."""
     image, channel, column, columns = place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK)
     k = tl.arange(0, BLOCK_G)[:, None].to(tl.int64)

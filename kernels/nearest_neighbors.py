@@ -9,6 +9,7 @@ Memory is O(N k + M).
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
@@ -16,13 +17,13 @@ from genfast.kernels._products import centred, half_norms, load_rows, products, 
 MOST, PAIRS = 64, 32
 
 
-def nearest_neighbors(x, y, k):
+def nearest_neighbors(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Returns `squared_distances`, float32 [N, k], ascending, and `indices`, int64 [N, k]."""
     count, size = x.shape
     squares, indices = x.new_empty((count, k), dtype=torch.float32), x.new_empty((count, k), dtype=torch.int64)
     if not count:
         return squares, indices
-    launch = tiles(x, size)
+    launch = tiles(x, size) | {"BLOCK_K": triton.next_power_of_2(min(MOST, k))}
     bounds = x.new_empty(count, dtype=torch.float32), x.new_empty(count, dtype=torch.int32)
     bounds[0].fill_(-torch.inf)
     bounds[1].fill_(-1)
@@ -30,10 +31,10 @@ def nearest_neighbors(x, y, k):
         moved, near = centred(x, y)
         norms = half_norms(near)
         for start in range(0, k, MOST):
+            wanted = count, len(y), k, start, min(MOST, k - start)
             nearest_neighbors_kernel[(triton.cdiv(count, launch["BLOCK_N"]),)](
-                moved, near, norms, *bounds, indices, count, len(y), k, start, min(MOST, k - start), D=size,
-                BOUNDED=k > MOST, BLOCK_K=triton.next_power_of_2(min(MOST, k)), **launch,
-            )  # fmt: skip
+                moved, near, norms, *bounds, indices, *wanted, D=size, BOUNDED=k > MOST, **launch
+            )
         # Ascending indices, which a stable sort by distance keeps where distances are equal.
         indices = indices.sort(1).values
         block = min(128, triton.next_power_of_2(size))
@@ -46,9 +47,24 @@ def nearest_neighbors(x, y, k):
 
 @triton.jit(do_not_specialize=["COUNT", "FIRST"])
 def nearest_neighbors_kernel(
-    x, y, norms, bound_distance, bound_index, indices, N, M, K, FIRST, COUNT, D: tl.constexpr, BOUNDED: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    norms,
+    bound_distance,
+    bound_index,
+    indices,
+    N,
+    M,
+    K,
+    FIRST,
+    COUNT,
+    D: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """The COUNT nearest, in no order, of those that come after the bounds if BOUNDED, into the columns from FIRST."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = load_rows(x, n, 0, N, D, BLOCK_D)
@@ -56,7 +72,7 @@ def nearest_neighbors_kernel(
     # Lanes past the last neighbour, and rows past the last one, count as full.
     free = (lane[None, :] < COUNT) & (n[:, None] < N)
     kept = tl.where(free, float("inf"), float("-inf"))
-    chosen = tl.zeros((BLOCK_N, BLOCK_K), tl.int32) + lane[None, :]
+    kept_index = tl.zeros((BLOCK_N, BLOCK_K), tl.int32) + lane[None, :]
     worst = tl.max(kept, 1)
     if BOUNDED:
         after = tl.load(bound_distance + n, mask=n < N, other=0.0)
@@ -73,16 +89,16 @@ def nearest_neighbors_kernel(
             nearer = (low < worst)[:, None]
             index = tl.min(tl.where(distance == low[:, None], m[None, :], M), 1)
             # Of the worst ones the highest index goes.
-            last = tl.max(tl.where(kept == worst[:, None], chosen, -1), 1)
-            place = nearer & (kept == worst[:, None]) & (chosen == last[:, None])
+            last = tl.max(tl.where(kept == worst[:, None], kept_index, -1), 1)
+            place = nearer & (kept == worst[:, None]) & (kept_index == last[:, None])
             kept = tl.where(place, low[:, None], kept)
-            chosen = tl.where(place, index[:, None], chosen)
+            kept_index = tl.where(place, index[:, None], kept_index)
             distance = tl.where(nearer & (m[None, :] == index[:, None]), float("inf"), distance)
             worst = tl.max(kept, 1)
             low = tl.min(distance, 1)
-    tl.store(indices + n[:, None] * K + FIRST + lane[None, :], chosen.to(tl.int64), mask=free)
+    tl.store(indices + n[:, None] * K + FIRST + lane[None, :], kept_index.to(tl.int64), mask=free)
     tl.store(bound_distance + n, worst, mask=n < N)
-    tl.store(bound_index + n, tl.max(tl.where(kept == worst[:, None], chosen, -1), 1), mask=n < N)
+    tl.store(bound_index + n, tl.max(tl.where(kept == worst[:, None], kept_index, -1), 1), mask=n < N)
 
 
 @triton.jit

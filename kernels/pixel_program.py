@@ -5,9 +5,12 @@ program. Feature maps lie in global memory, which the cache keeps near; a barrie
 to all threads. Draws are computed in float64, as by the samplers.
 """
 
+from collections.abc import Iterable
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.engine.program import ACTIVATIONS, Drawn, Program
 from genfast.engine.request import SampleRequest
@@ -90,7 +93,7 @@ def _with_wanted(program, drawn, parameters, temperature, evidence, want):
     values = drawn.images.permute(0, 2, 3, 1).flatten(1, 2)
     sizes = (program.spec.height, program.spec.width)
 
-    def stacked(maps):
+    def stacked(maps: Iterable[Tensor]) -> Tensor:
         return torch.stack(list(maps), 1).unflatten(2, sizes)
 
     if "log_probs" in want:
@@ -111,7 +114,7 @@ def _with_wanted(program, drawn, parameters, temperature, evidence, want):
 class Launch:
     """The tables of a program on a GPU, the feature maps of an image before its first pixel, and what is fixed."""
 
-    def __init__(self, program, device):
+    def __init__(self, program: Program, device: torch.device):
         tables = Tables(program)
         spec, likelihood = program.spec, program.likelihood
         levels = torch.arange(spec.levels, dtype=torch.float32)
@@ -143,7 +146,7 @@ class Launch:
         }
 
 
-def width_of(count):
+def width_of(count: int) -> dict[str, int]:
     """How much of a layer of `count` outputs is made at once. More threads on wide layers: fewer would spill."""
     block = min(64, max(ALIGNED, triton.next_power_of_2(count)))
     # Left alone the assembler aims at more programs of a processor than there are, and spills for it.
@@ -323,9 +326,16 @@ def exp_or_zero(x):
 
 @triton.jit
 def categorical_level(
-    logits, evidence, inside, u, temperature, LEVELS,
-    BLOCK: tl.constexpr, BLOCK_L: tl.constexpr, HAS_EVIDENCE: tl.constexpr,
-):  # fmt: skip
+    logits,
+    evidence,
+    inside,
+    u,
+    temperature,
+    LEVELS,
+    BLOCK: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    HAS_EVIDENCE: tl.constexpr,
+):
     """The level [BLOCK] that the number `u` stands for, as `inverse_cdf` has it, in blocks of levels."""
     largest = tl.full((BLOCK,), float("-inf"), tl.float64)
     total, below = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
@@ -416,10 +426,8 @@ def pixel_program_kernel(
                     k = part - whole
                     if (step == whole) & (k < DRAWS) & (j < WIDTH):
                         pixel = i * WIDTH + j
-                        source, target = (
-                            maps + place(tables, FIRST_PARAMETER + k, i, j),
-                            maps + place(tables, IMAGE, i, j),
-                        )
+                        source = maps + place(tables, FIRST_PARAMETER + k, i, j)
+                        target = maps + place(tables, IMAGE, i, j)
                         if SAVE:
                             kept = parameters + (image * DRAWS + k) * COUNT_OF * pixels + pixel
                             save(source, kept, COUNT_OF, inside, pixels, BLOCK_N)
@@ -427,9 +435,20 @@ def pixel_program_kernel(
                         first = image * CHANNELS * pixels + pixel
                         if HEAD == MIXTURE:
                             red, green, blue = mixture_levels(
-                                source, inside, 1, SEED, number, element, 2 * DRAW, temperature, LEVELS, CHANNELS,
-                                COMPONENTS, BLOCK, BLOCK_L,
-                            )  # fmt: skip
+                                source,
+                                inside,
+                                1,
+                                SEED,
+                                number,
+                                element,
+                                2 * DRAW,
+                                temperature,
+                                LEVELS,
+                                CHANNELS,
+                                COMPONENTS,
+                                BLOCK,
+                                BLOCK_L,
+                            )
                             write_level(red, 0, target, outputs, first, pixels, inside, HAS_KNOWN)
                             if CHANNELS == 3:
                                 write_level(green, 1, target, outputs, first, pixels, inside, HAS_KNOWN)

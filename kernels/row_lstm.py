@@ -8,11 +8,13 @@ planes, so that no row overwrites what it reads.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import (
     PRECISION,
     STREAMED_BACKWARD,
     STREAMED_FORWARD,
+    Streamed,
     device_of,
     images_of_program,
     tanh,
@@ -21,7 +23,7 @@ from genfast.kernels._common import (
 from genfast.kernels._lstm_cell import activate, cell_gradient, load_gates, neighbour, store_gates
 
 
-def row_launch(dtype, width, size, backward):
+def row_launch(dtype: torch.dtype, width: int, size: int, backward: bool) -> Streamed:
     """The fixed launch of a scan over images of `width` columns: the diagonal scan's, few units in smaller blocks."""
     rows = 32 if dtype.itemsize == 4 or width <= 32 else 64
     launch = (STREAMED_BACKWARD if backward else STREAMED_FORWARD)[rows, dtype.itemsize]
@@ -31,7 +33,9 @@ def row_launch(dtype, width, size, backward):
     return launch._replace(block_n=block_n, block_k=block_k, num_warps=8 if rows * block_n > 1024 else 4)
 
 
-def row_lstm_forward(gates, weight, h0, c0, save):
+def row_lstm_forward(
+    gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scan; returns `(hidden, saved_gates, saved_cells)`, the saved ones empty unless `save`."""
     batch, height, width, _ = gates.shape
     size = weight.shape[1]
@@ -45,15 +49,20 @@ def row_lstm_forward(gates, weight, h0, c0, save):
     grid = (triton.cdiv(batch, images_of_program(width, launch.rows)),)
     with device_of(gates):
         cells = saved_cells if save else gates.new_empty(2, batch, width, size, dtype=torch.float32)
-        row_forward_kernel[grid](
-            gates, weight, h0, c0, hidden, saved_gates, cells, batch, H=height, W=width, C=size, SAVE=save,
-            ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k,
-            num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
+        sizes = {"H": height, "W": width, "C": size, "SAVE": save}
+        row_forward_kernel[grid](gates, weight, h0, c0, hidden, saved_gates, cells, batch, **sizes, **launch.options)
     return hidden, saved_gates, saved_cells
 
 
-def row_lstm_backward(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
+def row_lstm_backward(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns `(grad_gates, grad_weight, grad_h0, grad_c0)`; no atomics, so the same bits every time."""
     batch, height, width, size = hidden.shape
     tensors = (grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0)
@@ -65,11 +74,8 @@ def row_lstm_backward(grad_hidden, hidden, saved_gates, saved_cells, weight, h0,
     grid = (triton.cdiv(batch, images_of_program(width, launch.rows)),)
     with device_of(hidden):
         carry = torch.empty(2, batch, width, size, dtype=torch.float32, device=hidden.device)
-        row_backward_kernel[grid](
-            grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates, carry, batch, H=height, W=width, C=size,
-            ROWS=launch.rows, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k,
-            num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
+        given, sizes = (grad_hidden, saved_gates, saved_cells, weight, c0), {"H": height, "W": width, "C": size}
+        row_backward_kernel[grid](*given, grad_gates, carry, batch, **sizes, **launch.options)
         grad_weight = _weight_gradient(grad_gates, hidden, h0)
         grad_h0 = _outside_gradient(grad_gates, weight)
         grad_c0 = carry[(height - 1) % 2].sum((0, 1)).to(c0.dtype)
@@ -84,10 +90,8 @@ def _weight_gradient(grad_gates, hidden, h0):
     blocks = triton.cdiv(size, launch.block_m) * triton.cdiv(4 * size, launch.block_n)
     partial = hidden.new_empty(parts, 3, size, 4 * size, dtype=torch.float32)
     row_weight_gradient_kernel[(parts, 3, blocks)](
-        grad_gates, hidden, h0, partial, cells, H=height, W=width, C=size,
-        BLOCK_M=launch.block_m, BLOCK_N=launch.block_n, BLOCK_K=launch.block_k, STEPS=launch.steps,
-        num_warps=launch.num_warps, num_stages=launch.num_stages,
-    )  # fmt: skip
+        grad_gates, hidden, h0, partial, cells, H=height, W=width, C=size, **launch.options
+    )
     return partial.sum(0).to(hidden.dtype)
 
 
@@ -109,10 +113,22 @@ def columns_of_program(lane, B, W: tl.constexpr, ROWS: tl.constexpr):
 
 @triton.jit
 def row_forward_kernel(
-    gates, weight, h0, c0, hidden, saved_gates, cells, B,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SAVE: tl.constexpr,
-):  # fmt: skip
+    gates,
+    weight,
+    h0,
+    c0,
+    hidden,
+    saved_gates,
+    cells,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SAVE: tl.constexpr,
+):
     """`cells` is [B, H, W, C] if SAVE, else [2, B, W, C]."""
     dtype = hidden.dtype.element_ty
     K_BLOCKS: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
@@ -161,10 +177,21 @@ def row_forward_kernel(
 
 @triton.jit
 def row_backward_kernel(
-    grad_hidden, saved_gates, saved_cells, weight, c0, grad_gates, carry, B,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    grad_hidden,
+    saved_gates,
+    saved_cells,
+    weight,
+    c0,
+    grad_gates,
+    carry,
+    B,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """`carry` [2, B, W, C] holds the gradient that reaches the memory of the row above; the plane written last ends as
     every column's share of c0's."""
     dtype = grad_gates.dtype.element_ty
@@ -189,10 +216,8 @@ def row_backward_kernel(
                     # The cell that reads this one by the tap.
                     reader = j + 1 - tap
                     there = inside & inner & (reader >= 0) & (reader < W)
-                    da = tl.load(
-                        grad_gates + (cell + W + 1 - tap)[:, None] * 4 * C + column[None, :],
-                        mask=there[:, None] & (column < 4 * C)[None, :], other=0.0,
-                    )  # fmt: skip
+                    at = (cell + W + 1 - tap)[:, None] * 4 * C + column[None, :]
+                    da = tl.load(grad_gates + at, mask=there[:, None] & (column < 4 * C)[None, :], other=0.0)
                     w = weight + (tap * C + unit)[:, None] * 4 * C + column[None, :]
                     w = tl.load(w, mask=known[:, None] & (column < 4 * C)[None, :], other=0.0)
                     dh = tl.dot(da, tl.trans(w), dh, input_precision=PRECISION)
@@ -212,10 +237,19 @@ def row_backward_kernel(
 
 @triton.jit
 def row_weight_gradient_kernel(
-    grad_gates, hidden, h0, partial, CELLS,
-    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+    grad_gates,
+    hidden,
+    h0,
+    partial,
+    CELLS,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     """One tap's product over one part of the cells, into `partial` [parts, 3, C, 4C]."""
     part = tl.program_id(0)
     tap = tl.program_id(1)

@@ -7,6 +7,7 @@ finds it for itself. Sums have one order: no atomics.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 
@@ -15,7 +16,7 @@ ROWS, COLUMNS, TALL, NARROW, BLOCK = 8, 256, 32, 64, 1024
 EPSILON = tl.constexpr(1e-12)
 
 
-def spectral_norm_forward(weight, u, v, save):
+def spectral_norm_forward(weight: Tensor, u: Tensor, v: Tensor, save: bool) -> tuple[Tensor, Tensor]:
     """Returns `y` [L, R, C] and `sigma`, float32 [L], empty unless `save`."""
     layers, rows, columns = weight.shape
     y, sigma = weight.new_empty(weight.shape), weight.new_empty(layers if save else 0, dtype=torch.float32)
@@ -31,10 +32,12 @@ def spectral_norm_forward(weight, u, v, save):
     return y, sigma
 
 
-def spectral_norm_backward(grad_y, weight, u, v, sigma, wanted):
+def spectral_norm_backward(
+    grad_y: Tensor, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, wanted: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of weight, u and v, each empty unless its bit of `wanted` is set."""
     layers, rows, columns = weight.shape
-    made = [t.new_empty(t.shape if wanted >> bit & 1 else (0,)) for bit, t in enumerate((weight, u, v))]
+    gradients = [t.new_empty(t.shape if wanted >> bit & 1 else (0,)) for bit, t in enumerate((weight, u, v))]
     parts = weight.new_empty(layers, triton.cdiv(rows, ROWS), dtype=torch.float32)
     if layers:
         with device_of(weight):
@@ -43,41 +46,40 @@ def spectral_norm_backward(grad_y, weight, u, v, sigma, wanted):
             )
             if wanted & 1:
                 spectral_norm_backward_kernel[(triton.cdiv(rows * columns, BLOCK), layers)](
-                    grad_y, u, v, sigma, parts, made[0], rows, columns, parts.shape[1], BLOCK=BLOCK
+                    grad_y, u, v, sigma, parts, gradients[0], rows, columns, parts.shape[1], BLOCK=BLOCK
                 )
             if wanted & 2:
-                _product(weight, v, made[1], parts, sigma)
+                _product(weight, v, gradients[1], parts, sigma)
             if wanted & 4:
-                _product(weight, u, made[2], parts, sigma, transposed=True)
-    return tuple(made)
+                _product(weight, u, gradients[2], parts, sigma, transposed=True)
+    return tuple(gradients)
 
 
-def power_iteration(weight, u, v, iterations):
+def power_iteration(weight: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Returns `u` [L, R] and `v` [L, C], float32."""
     if not iterations or not len(weight):
         return tuple(t.to(torch.float32, copy=True) for t in (u, v))
     # Of any length.
     left, right = (t.new_empty(t.shape, dtype=torch.float32) for t in (u, v))
-    made = tuple(t.new_empty(t.shape, dtype=torch.float32) for t in (u, v))
+    units = tuple(t.new_empty(t.shape, dtype=torch.float32) for t in (u, v))
     with device_of(weight):
         for step in range(iterations):
             _product(weight, right if step else v, left, unit=step > 0)
             _product(weight, left, right, unit=True, transposed=True)
-        unit_kernel[(len(weight), 2)](left, right, *made, *weight.shape[1:], BLOCK=BLOCK)
-    return made
+        unit_kernel[(len(weight), 2)](left, right, *units, *weight.shape[1:], BLOCK=BLOCK)
+    return units
 
 
-def _product(weight, vector, made, parts=None, sigma=None, unit=False, transposed=False):
-    """Fills `made` with the products of the matrices, or of their transposes, and the vectors, of length 1 if `unit`;
+def _product(weight, vector, out, parts=None, sigma=None, unit=False, transposed=False):
+    """Fills `out` with the products of the matrices, or of their transposes, and the vectors, of length 1 if `unit`;
     with `parts` times the derivative by sigma of what they are the parts of."""
     layers, rows, columns = weight.shape
     kernel, size = (columns_kernel, NARROW) if transposed else (rows_kernel, ROWS)
     tile = {"ROWS": TALL, "BLOCK": NARROW} if transposed else {"ROWS": ROWS, "BLOCK": COLUMNS}
-    scaled, blocks = parts is not None, triton.cdiv(made.shape[1], size)
-    kernel[(layers, blocks)](
-        weight, vector, made, parts if scaled else made, sigma if scaled else made, rows, columns,
-        parts.shape[1] if scaled else 0, UNIT=unit, SCALED=scaled, **tile,
-    )  # fmt: skip
+    scaled, blocks = parts is not None, triton.cdiv(out.shape[1], size)
+    scale = (parts, sigma) if scaled else (out, out)
+    sizes = rows, columns, parts.shape[1] if scaled else 0
+    kernel[(layers, blocks)](weight, vector, out, *scale, *sizes, UNIT=unit, SCALED=scaled, **tile)
 
 
 @triton.jit
@@ -152,9 +154,19 @@ def spectral_norm_backward_kernel(grad_y, u, v, sigma, parts, grad_weight, R, C,
 
 @triton.jit
 def rows_kernel(
-    weight, v, made, parts, sigma, R, C, PARTS,
-    UNIT: tl.constexpr, SCALED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    weight,
+    v,
+    out,
+    parts,
+    sigma,
+    R,
+    C,
+    PARTS,
+    UNIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Some rows of W v."""
     layer = tl.program_id(0).to(tl.int64)
     row, column = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
@@ -170,14 +182,24 @@ def rows_kernel(
     if SCALED:
         product *= of_sigma(parts, sigma, layer, PARTS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    tl.store(made + layer * R + row, product.to(made.dtype.element_ty), mask=row < R)
+    tl.store(out + layer * R + row, product.to(out.dtype.element_ty), mask=row < R)
 
 
 @triton.jit
 def columns_kernel(
-    weight, u, made, parts, sigma, R, C, PARTS,
-    UNIT: tl.constexpr, SCALED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    weight,
+    u,
+    out,
+    parts,
+    sigma,
+    R,
+    C,
+    PARTS,
+    UNIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Some columns of u^T W."""
     layer = tl.program_id(0).to(tl.int64)
     row, column = tl.arange(0, ROWS)[:, None], tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -193,7 +215,7 @@ def columns_kernel(
     if SCALED:
         product *= of_sigma(parts, sigma, layer, PARTS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(made + layer * C + column, product.to(made.dtype.element_ty), mask=column < C)
+    tl.store(out + layer * C + column, product.to(out.dtype.element_ty), mask=column < C)
 
 
 @triton.jit

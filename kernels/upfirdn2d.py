@@ -4,6 +4,7 @@ them. The gradient is the same kernel: the filter reversed, up and down exchange
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of
 
@@ -11,7 +12,19 @@ from genfast.kernels._common import device_of
 TILE, WIDEST = 1024, 128
 
 
-def upfirdn2d_forward(x, filter, up_v, up_h, down_v, down_h, left, right, top, bottom, save):
+def upfirdn2d_forward(
+    x: Tensor,
+    filter: Tensor,
+    up_v: int,
+    up_h: int,
+    down_v: int,
+    down_h: int,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
+    save: bool,
+) -> Tensor:
     """Returns `y` [N, C, OH, OW]."""
     taps_v, taps_h = filter.shape[0], filter.shape[-1]
     height = (x.shape[2] * up_v + top + bottom - taps_v) // down_v + 1
@@ -20,7 +33,19 @@ def upfirdn2d_forward(x, filter, up_v, up_h, down_v, down_h, left, right, top, b
     return _filter(x, filter, y, (up_v, up_h), (down_v, down_h), (top, left), flip=False)
 
 
-def upfirdn2d_backward(grad_y, x, filter, up_v, up_h, down_v, down_h, left, right, top, bottom):
+def upfirdn2d_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    filter: Tensor,
+    up_v: int,
+    up_h: int,
+    down_v: int,
+    down_h: int,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
+) -> Tensor:
     """Returns `grad_x`."""
     before = filter.shape[0] - 1 - top, filter.shape[-1] - 1 - left
     return _filter(grad_y, filter, x.new_empty(x.shape), (down_v, down_h), (up_v, up_h), before, flip=True)
@@ -39,12 +64,10 @@ def _filter(x, filter, y, up, down, before, flip):
     if y.numel():
         count = y.shape[:2].numel()
         grid = triton.cdiv(count, maps) * triton.cdiv(height, block_h), triton.cdiv(width, block_w)
+        kind = {"KH": taps[0], "KW": taps[1], "UP_V": up[0], "UP_H": up[1], "DOWN_V": down[0], "DOWN_H": down[1]}
+        kind |= {"SEPARABLE": filter.ndim == 1, "FLIP": flip, "MAPS": maps, "BLOCK_H": block_h, "BLOCK_W": block_w}
         with device_of(x):
-            upfirdn2d_kernel[grid](
-                x, filter, y, count, *x.shape[2:], height, width, *origin, *lift, KH=taps[0], KW=taps[1],
-                UP_V=up[0], UP_H=up[1], DOWN_V=down[0], DOWN_H=down[1], SEPARABLE=filter.ndim == 1, FLIP=flip,
-                MAPS=maps, BLOCK_H=block_h, BLOCK_W=block_w,
-            )  # fmt: skip
+            upfirdn2d_kernel[grid](x, filter, y, count, *x.shape[2:], height, width, *origin, *lift, **kind)
     return y
 
 
@@ -64,10 +87,30 @@ def taps_of(filter, phase, step, K: tl.constexpr, UP: tl.constexpr, FLIP: tl.con
 
 @triton.jit
 def upfirdn2d_kernel(
-    x, filter, y, COUNT, H, W, HEIGHT, WIDTH, ORIGIN_V, ORIGIN_H, LIFT_V, LIFT_H, KH: tl.constexpr, KW: tl.constexpr,
-    UP_V: tl.constexpr, UP_H: tl.constexpr, DOWN_V: tl.constexpr, DOWN_H: tl.constexpr, SEPARABLE: tl.constexpr,
-    FLIP: tl.constexpr, MAPS: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
-):  # fmt: skip
+    x,
+    filter,
+    y,
+    COUNT,
+    H,
+    W,
+    HEIGHT,
+    WIDTH,
+    ORIGIN_V,
+    ORIGIN_H,
+    LIFT_V,
+    LIFT_H,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    UP_V: tl.constexpr,
+    UP_H: tl.constexpr,
+    DOWN_V: tl.constexpr,
+    DOWN_H: tl.constexpr,
+    SEPARABLE: tl.constexpr,
+    FLIP: tl.constexpr,
+    MAPS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+):
     blocks = tl.cdiv(HEIGHT, BLOCK_H)
     r = tl.arange(0, MAPS * BLOCK_H)[:, None]
     image = (tl.program_id(0) // blocks).to(tl.int64) * MAPS + r // BLOCK_H

@@ -7,6 +7,7 @@ wins among vectors that are equal; see `_products` for those that are nearly so.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from genfast.kernels._common import device_of, sum_parts
 from genfast.kernels._products import centred, half_norms, load_rows, products, tiles
@@ -14,7 +15,9 @@ from genfast.kernels._products import centred, half_norms, load_rows, products, 
 BLOCK, ROWS = 1024, 32
 
 
-def vector_quantize_forward(x, codebook, commitment, codebook_weight, save):
+def vector_quantize_forward(
+    x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns `codes` [N], `quantized` [N, D] and `loss`, float32 []."""
     count, size = x.shape
     codes, quantized = x.new_empty(count, dtype=torch.int64), x.new_empty(x.shape)
@@ -23,25 +26,33 @@ def vector_quantize_forward(x, codebook, commitment, codebook_weight, save):
     parts = x.new_empty(1, triton.cdiv(count, launch["BLOCK_N"]), dtype=torch.float32)
     if count:
         with device_of(x):
+            given = x, codebook, moved, near, half_norms(near)
             vector_quantize_kernel[(parts.numel(),)](
-                x, codebook, moved, near, half_norms(near), codes, quantized, parts, count, len(codebook), D=size,
-                **launch,
-            )  # fmt: skip
+                *given, codes, quantized, parts, count, len(codebook), D=size, **launch
+            )
     loss = sum_parts(parts, scale=(commitment + codebook_weight) / max(1, x.numel()))
     return codes, quantized, loss.view(())
 
 
-def vector_quantize_backward(grad_quantized, grad_loss, x, codebook, codes, commitment, codebook_weight, wanted):
+def vector_quantize_backward(
+    grad_quantized: Tensor,
+    grad_loss: Tensor,
+    x: Tensor,
+    codebook: Tensor,
+    codes: Tensor,
+    commitment: float,
+    codebook_weight: float,
+    wanted: int,
+) -> tuple[Tensor, Tensor]:
     """Returns the gradients of x and of the codebook, the latter empty unless bit 1 of `wanted` is set; an empty
     incoming gradient counts as zero."""
     grad_x, of_loss = x.new_empty(x.shape), grad_loss.numel() > 0
     share = 2 / max(1, x.numel())
     if x.numel():
+        given = grad_quantized, grad_loss, x, codebook, codes, grad_x, commitment * share
+        kind = {"THROUGH": grad_quantized.numel() > 0, "OF_LOSS": of_loss, "BLOCK": BLOCK}
         with device_of(x):
-            vector_quantize_backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](
-                grad_quantized, grad_loss, x, codebook, codes, grad_x, commitment * share, x.numel(), x.shape[1],
-                THROUGH=grad_quantized.numel() > 0, OF_LOSS=of_loss, BLOCK=BLOCK,
-            )  # fmt: skip
+            vector_quantize_backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](*given, x.numel(), x.shape[1], **kind)
     if not wanted & 2:
         return grad_x, codebook.new_empty(0)
     grad_codebook = codebook.new_empty(codebook.shape)
@@ -52,7 +63,7 @@ def vector_quantize_backward(grad_quantized, grad_loss, x, codebook, codes, comm
     return grad_x, grad_codebook
 
 
-def codebook_statistics(x, codes, count):
+def codebook_statistics(x: Tensor, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns `counts` [count] and `sums` [count, D], both float32."""
     sums = x.new_empty((count, x.shape[1]), dtype=torch.float32)
     starts = _sum_rows(x, codes, sums)
@@ -65,19 +76,32 @@ def _sum_rows(x, codes, sums, codebook=None, grad_loss=None, scale=1.0):
     ordered, order = codes.sort(stable=True)
     starts = torch.searchsorted(ordered, torch.arange(len(sums) + 1, device=codes.device))
     block = min(128, triton.next_power_of_2(x.shape[1]))
+    loss = (x, x) if codebook is None else (codebook, grad_loss)
+    kind = {"OF_LOSS": codebook is not None, "ROWS": ROWS, "BLOCK_D": block}
     with device_of(x):
         sum_rows_kernel[(len(sums), triton.cdiv(x.shape[1], block))](
-            x, order, starts, x if codebook is None else codebook, x if grad_loss is None else grad_loss, sums, scale,
-            x.shape[1], OF_LOSS=codebook is not None, ROWS=ROWS, BLOCK_D=block,
-        )  # fmt: skip
+            x, order, starts, *loss, sums, scale, x.shape[1], **kind
+        )
     return starts
 
 
 @triton.jit
 def vector_quantize_kernel(
-    x, codebook, moved, near, norms, codes, quantized, parts, N, K,
-    D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    codebook,
+    moved,
+    near,
+    norms,
+    codes,
+    quantized,
+    parts,
+    N,
+    K,
+    D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = load_rows(moved, n, 0, N, D, BLOCK_D)
     least, code = tl.full((BLOCK_N,), float("inf"), tl.float32), tl.zeros((BLOCK_N,), tl.int32)
@@ -94,18 +118,28 @@ def vector_quantize_kernel(
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         inside = (n[:, None] < N) & (d[None, :] < D)
-        chosen = tl.load(codebook + code.to(tl.int64)[:, None] * D + d[None, :], mask=inside, other=0.0)
-        tl.store(quantized + n[:, None] * D + d[None, :], chosen, mask=inside)
-        error = load_rows(x, n, start, N, D, BLOCK_D).to(tl.float32) - chosen.to(tl.float32)
+        nearest = tl.load(codebook + code.to(tl.int64)[:, None] * D + d[None, :], mask=inside, other=0.0)
+        tl.store(quantized + n[:, None] * D + d[None, :], nearest, mask=inside)
+        error = load_rows(x, n, start, N, D, BLOCK_D).to(tl.float32) - nearest.to(tl.float32)
         squares += error * error
     tl.store(parts + tl.program_id(0), tl.sum(squares))
 
 
 @triton.jit
 def vector_quantize_backward_kernel(
-    grad_quantized, grad_loss, x, codebook, codes, grad_x, SCALE, SIZE, D,
-    THROUGH: tl.constexpr, OF_LOSS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    grad_quantized,
+    grad_loss,
+    x,
+    codebook,
+    codes,
+    grad_x,
+    SCALE,
+    SIZE,
+    D,
+    THROUGH: tl.constexpr,
+    OF_LOSS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     grad = tl.zeros((BLOCK,), tl.float32)
     if THROUGH:
@@ -120,9 +154,18 @@ def vector_quantize_backward_kernel(
 
 @triton.jit
 def sum_rows_kernel(
-    x, order, starts, codebook, grad_loss, sums, SCALE, D,
-    OF_LOSS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    order,
+    starts,
+    codebook,
+    grad_loss,
+    sums,
+    SCALE,
+    D,
+    OF_LOSS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One program sums the rows of one code, in the order of the rows."""
     code = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -11,13 +11,13 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import report, sampling, sampling_cases, sampling_report
 from genfast.engine.engine import Engine
-model = sampling_cases.made(sampling_cases.plain, 16, 2)
+model = sampling_cases.untrained(sampling_cases.plain, 16, 2)
 program = Engine(model, shape=(1, 28, 28), levels=2).program
 print(sampling.flops(program))
 machine = dict(cpu="a", cores=2, level="v3", genfast="1", torch="2", python="3", date="today", load_before=0.1)
 row = dict(group="models", case="C=16", batch=64, threads=2, calls=3, images=64, share_of_pixels=1.0, median_ms=16.0)
 ours = row | dict(contender="genfast", images_per_s=4000.0, q20_images_per_s=3900.0, q80_images_per_s=4100.0,
-                  gflops=48.0, share_of_sgemm=0.5, times_genfast=1.0, must=8000)
+                  gflops=48.0, share_of_sgemm=0.5, times_genfast=1.0)
 rival = row | dict(contender=sampling_cases.FULL, images_per_s=2.0, q20_images_per_s=1.9, q80_images_per_s=2.1,
                    share_of_pixels=0.25, times_genfast=2000.0)
 result = dict(machine=machine, sgemm_gflops={"1": 50.0, "2": 96.0}, rows=[ours, rival])
@@ -37,5 +37,5 @@ def test_tables_and_flops():
     assert filled.split("\n", 1)[1].startswith("before <!--") and filled.rstrip().endswith("--> after")
     assert "stale" not in filled
     assert "| models, C=16 | 64, 2 | **4,000** (3,900-4,100) | 48, 50% | 2, 2,000x |  |  |" in filled
-    assert "| 4,000 | 3,900 | 4,100 | 3 | whole images | 48, 50% |  | 8,000 |  |" in page
-    assert "| 2 | 1.9 | 2.1 | 3 | 25.00% of the pixels |  | 2,000x as fast |  |  |" in page
+    assert "| 4,000 | 3,900 | 4,100 | 3 | whole images | 48, 50% |  |" in page
+    assert "| 2 | 1.9 | 2.1 | 3 | 25.00% of the pixels |  | 2,000x as fast |" in page

@@ -1,0 +1,27 @@
+"""No speed is reported unless the tests of what is measured pass first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def check(what: str, backend: str, tests: Iterable[str], *options: str) -> None:
+    """Run `tests`, paths below tests/, in a process of its own where `backend` must serve; end here unless they pass.
+
+    From tests/, so that the installed package is imported and not the checkout.
+    """
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", ROOT]
+    environment = {**os.environ, "GENFAST_REQUIRE": backend}
+    if subprocess.run([*pytest, *options, *tests], cwd=ROOT / "tests", env=environment, check=False).returncode:
+        raise SystemExit(f"benchmarks: {what} must pass the tests before any speed is reported")
+
+
+def tests_of_ops() -> list[str]:
+    """The tests that find every op in its SPEC."""
+    return [f"ops/test_every_{kind}.py" for kind in ("op", "op_reproducible", "sampler", "measure")]
