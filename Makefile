@@ -13,7 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test lint sanitize bench clean
+.PHONY: demo test lint docs sanitize bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
@@ -26,6 +26,10 @@ test: $(VENV)/installed lint
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check --quiet .
+
+# The parts of README.md and docs/ that are made of the code and of measured results.
+docs: $(VENV)/installed
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

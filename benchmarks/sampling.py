@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,11 @@ import torch
 from sampling_cases import CACHED, FULL
 from torch import Tensor
 
-from genfast import ops
 from genfast.engine.engine import Engine
 from genfast.engine.full_forward import FullForward
 from genfast.engine.program import Program
 from genfast.io import write_bytes
+from genfast.likelihoods import Likelihood
 
 ROOT = Path(__file__).resolve().parent.parent
 RIVAL_SECONDS = 0.25  # a rival is timed on so many pixels as it makes in about this time
@@ -133,11 +133,12 @@ def _rival(name, case, engine):
         stepped = Engine(model, backend="torch", **case.options)
         return partial(stepped.run, case.batch, seed=0), case.batch, 1.0
     images = case.rival_images or case.batch
-    zeros = torch.zeros(images, network.channels, network.height, network.width, dtype=torch.uint8)
+    zeros = torch.zeros(images, *network.spec.shape, dtype=torch.uint8)
     forward = timing.once(partial(network.parameters, zeros, None))
     forward = min(forward, timing.once(partial(network.parameters, zeros, None)))
-    pixels = network.height * network.width
-    count = max(1, min(pixels, int(RIVAL_SECONDS / forward / network.draws)))
+    spec, likelihood = network.spec, network.likelihood
+    pixels = spec.height * spec.width
+    count = max(1, min(pixels, int(RIVAL_SECONDS / forward / likelihood.draws)))
     places = [int((k + 0.5) * pixels / count) for k in range(count)]
     if name == FULL:
         return partial(draw_by_whole_images, network, zeros, places), images, count / pixels
@@ -153,27 +154,20 @@ def draw_by_whole_images(network: FullForward, images: Tensor, places: Iterable[
     `images`: uint8 [n, C, H, W], of which the pixels `places` are drawn.
     """
     for place in places:
-        i, j = divmod(place, network.width)
-        for k in range(network.draws):
-            parameters = network.parameters(images, None)[:, :, i : i + 1, j : j + 1].split(network.counts, 1)[k]
-            values = DRAWS[network.head](network, parameters)
-            images[:, k : k + values.shape[1], i, j] = values
+        i, j = divmod(place, network.spec.width)
+        for k, draw in enumerate(draws_of_a_tutorial(network.likelihood)):
+            parameters = network.parameters(images, None)[:, :, i : i + 1, j : j + 1]
+            values = draw(parameters.split(network.likelihood.counts, 1)[k])
+            images[:, network.likelihood.drawn_channels(k), i, j] = values
 
 
-def _draw_mixture(network, parameters):
-    return ops.logistic_mixture_sample(parameters, network.levels, 0, channels=network.channels)[..., 0, 0]
-
-
-def _draw_bernoulli(network, parameters):
-    return torch.bernoulli(parameters[..., 0, 0].sigmoid())
-
-
-def _draw_categorical(network, parameters):
-    return torch.multinomial(parameters[..., 0, 0].softmax(1), 1)
-
-
-# How a tutorial draws the values of one pixel, [n, 1] or [n, C], from parameters [n, P, 1, 1], by likelihood.
-DRAWS = {"mixture": _draw_mixture, "bernoulli": _draw_bernoulli, "categorical": _draw_categorical}
+def draws_of_a_tutorial(likelihood: Likelihood) -> list[Callable[[Tensor], Tensor]]:
+    """How a tutorial draws each draw of a pixel, [n, 1] or [n, C], from its parameters [n, P, 1, 1]."""
+    if not likelihood.takes_evidence:
+        return [lambda parameters: likelihood.draw(parameters, 0)[..., 0, 0]]
+    if likelihood.parameters == likelihood.channels:
+        return [lambda parameters: torch.bernoulli(parameters[..., 0, 0].sigmoid())] * likelihood.draws
+    return [lambda parameters: torch.multinomial(parameters[..., 0, 0].softmax(1), 1)] * likelihood.draws
 
 
 def flops(program: Program) -> int:
@@ -183,7 +177,7 @@ def flops(program: Program) -> int:
         if it.kind == "linear":
             first, end, left, right = it.domain
             stride = program.buffers[it.buffer].stride
-            rows = range(it.row_remainder, program.height, it.row_modulus)
+            rows = range(it.row_remainder, program.spec.height, it.row_modulus)
             columns = range(it.column_remainder, program.columns, it.column_modulus)
             high = sum(first <= at // stride < end for at in rows)
             wide = sum(left <= at // stride < right for at in columns)

@@ -4,14 +4,12 @@ import errno
 import json
 import math
 import os
-import re
 import resource
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -484,9 +482,3 @@ def test_presets_are_valid(model, name):
     shape = {"channels": channels, "height": side, "width": side, "levels": levels}
     classes = {"classes": 10} if recipe.conditional else {}
     models.MODELS[model][1](**recipe.model, **shape, **classes)
-
-
-def test_presets_that_the_readme_names():
-    text = (Path(__file__).parent.parent.parent / "README.md").read_text()
-    named = re.findall(r"([a-z0-9+-]+) --preset ([a-z-]+)", text)
-    assert len(named) > 9 and [name for model, name in named if name not in PRESETS[model]] == []
