@@ -1,37 +1,57 @@
 """Models as a folder: config.json beside model.safetensors, the layout of the Hugging Face Hub."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from genfast.io import read_json, writable_folder, write_bytes, write_json
-
-try:
-    from huggingface_hub import PyTorchModelHubMixin
-except ImportError:
-    PyTorchModelHubMixin = object
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-class Pretrained(PyTorchModelHubMixin):
-    """Gives a `torch.nn.Module` with a dataclass `config` its `save_pretrained` and `from_pretrained`.
+class Pretrained:
+    """Gives a `torch.nn.Module` with a dataclass `config` its `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
-    With huggingface_hub installed the model is a `PyTorchModelHubMixin` (`push_to_hub`, model ids in
-    `from_pretrained`). Its own file handling is replaced: it rewrites config.json in place, ignores
-    unknown fields of it, and writes a model card into every folder. A class sets `name` and `config_type`.
+    A class sets `name` and `config_type`. Model ids of the Hugging Face Hub need the package huggingface_hub, which is
+    imported where one is asked for: as a base class it would cost every command half a second.
     """
 
-    def save_pretrained(self, save_directory, *, config=None, model_card_kwargs=None):
-        """Write config.json and model.safetensors into a folder; each file is whole or not there.
-
-        `config` and `model_card_kwargs` are what `push_to_hub` passes along; the model's own config counts.
-        """
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write config.json and model.safetensors into a folder; each file is whole or not there."""
         folder = writable_folder(save_directory)
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         write_bytes(folder / WEIGHTS, _safetensors().save(state, metadata={"format": "pt"}))
         write_json(folder / CONFIG, {"model": self.name, **asdict(self.config)})
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Model of genfast",
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload config.json and model.safetensors to the Hugging Face Hub; returns the address of the commit.
+
+        Args: repo_id ("owner/name", made if it is not there); private (of a repository that is made); token (None:
+            that of the machine); revision (a branch).
+        Raises: ImportError without huggingface_hub; its own errors where an upload fails.
+        """
+        try:
+            from huggingface_hub import HfApi
+        except ImportError:
+            raise ImportError("push_to_hub: expected the package huggingface_hub; pip install huggingface_hub") from None
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            what = {"repo_id": repo_id, "folder_path": Path(folder), "revision": revision}
+            return str(api.upload_folder(**what, commit_message=commit_message))
 
     @classmethod
     def from_pretrained(cls, folder, *, revision=None):
@@ -96,10 +116,15 @@ def local_folder(folder, revision=None):
         return path
     # A path whose parent exists was meant as a path: do not ask the network for a misspelt run folder.
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
-    if not is_model_id or PyTorchModelHubMixin is object:
-        raise FileNotFoundError(f"model: expected a folder with {CONFIG} and {WEIGHTS}; got {folder}, not a folder")
-    from huggingface_hub import snapshot_download
-
+    expected = f"a folder with {CONFIG} and {WEIGHTS}"
+    if not is_model_id:
+        raise FileNotFoundError(f"model: expected {expected}; got {folder}, not a folder")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise FileNotFoundError(
+            f"model: expected {expected}, or huggingface_hub for a model id; got {folder}, not a folder"
+        ) from None
     try:
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (OSError, ValueError) as error:
