@@ -1,6 +1,7 @@
 """How far translations are from the images that they should be, beside what knows less."""
 
 from genfast.metrics.distortion import psnr
+from genfast.tasks.translate import translate
 
 
 def translation_errors(model, training, held_out, *, seed=0):
@@ -11,8 +12,6 @@ def translation_errors(model, training, held_out, *, seed=0):
     Returns: {name: (mean absolute error in per cent of the range of levels, PSNR in dB)}, also of the mean target of
         training, and of the source taken as it is.
     """
-    from genfast.tasks.translate import translate  # which knows the models
-
     device, levels, truth = next(model.parameters()).device, held_out.levels, held_out.target
     source = held_out.source.to(device)
     mean = training.target.double().mean(0)
