@@ -117,13 +117,10 @@ def dtypes(op, backend):
 
 def refusal(op, backend, tensor):
     """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
-    # Dynamo warns of what is cached, and looks through it anyway.
-    cached = _refusal.__wrapped__ if torch.compiler.is_dynamo_compiling() else _refusal
-    why = cached(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
+    why = _refusal(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
     return _CPP_MISSING if why is None and backend == "cpp" else why
 
 
-@functools.cache
 def _refusal(op, backend, device, layout, dtype):
     if backend == "reference":
         return None
@@ -146,16 +143,14 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
-    if backend == "auto" and not torch.compiler.is_dynamo_compiling() and _CAPTURING.get():
+    compiling = torch.compiler.is_dynamo_compiling()
+    if backend == "auto" and not compiling and _CAPTURING.get():
         return candidates[0]
-    if backend == "auto":
-        for name in candidates:
-            # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
-            interpreted = name == "triton" and tensor.device.type == "cpu"
-            if not interpreted and refusal(op, name, tensor) is None:
-                return name
-    elif backend in candidates and refusal(op, backend, tensor) is None:
-        return backend
+    # Dynamo warns of what is cached, and looks through it anyway.
+    cached = _selected.__wrapped__ if compiling else _selected
+    selected = cached(op, backend, candidates, tensor.device, tensor.layout, tensor.dtype, cpp is None)
+    if selected:
+        return selected
     reasons = {name: refusal(op, name, tensor) for name in candidates}
     able = [name for name, why in reasons.items() if why is None]
     listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
@@ -163,6 +158,18 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
         f"{op}: backend must be able to serve {_short(tensor.dtype)} on {tensor.device}; got {backend!r}; "
         f"can serve: {', '.join(able) or 'none'} ({listed})"
     )
+
+
+@functools.cache
+def _selected(op, backend, candidates, device, layout, dtype, without_cpp):
+    """The backend that serves, or None."""
+    for name in candidates if backend == "auto" else (backend,) if backend in candidates else ():
+        # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
+        interpreted = backend == "auto" and name == "triton" and device.type == "cpu"
+        missing = name == "cpp" and without_cpp
+        if not interpreted and not missing and _refusal(op, name, device.type, layout, dtype) is None:
+            return name
+    return None
 
 
 @contextlib.contextmanager

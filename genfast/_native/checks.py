@@ -108,7 +108,7 @@ def _check_kind(op, x, like, dtypes, name="x"):
 
 def wide(dtype):
     """The dtype of sums over an image: float32 for half types, which would overflow."""
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 # The schema types of what `check_draw` returns.

@@ -1,5 +1,7 @@
 """The two memory layouts of an image that kernels read in place: `torch.contiguous_format` and `channels_last`."""
 
+import torch
+
 
 def pixels_first(tensor):
     """[B, C, H, W] or [B, C, L, H, W] with the places H W C as one dimension, and the levels behind it."""
@@ -19,6 +21,11 @@ def channels_innermost(tensor):
 def in_place_or_copy(tensor):
     """The tensor itself where its layout is one of the two, else a contiguous copy."""
     return tensor if channels_innermost(tensor) else tensor.contiguous()
+
+
+def contiguous_like(tensor, dtype=None):
+    """An empty contiguous tensor of the same shape. `new_empty` takes twice the time for a shape."""
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def empty_like(tensor):

@@ -3,14 +3,10 @@
 import torch
 
 from genfast._native.checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
-from genfast._native.layout import channels_innermost, pixels_first
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import channels_innermost, contiguous_like, pixels_first
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
-
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
@@ -123,33 +119,36 @@ def _allocate(x, logits, weight, save):
 
 
 def _allocate_gradients(grad_nll, x, logits, weight):
-    return _numbers(x, logits, weight), (logits.new_empty(logits.shape),)
+    return _numbers(x, logits, weight), (contiguous_like(logits),)
 
 
 def _allocate_sample(logits, seed, first_index, temperature, first_element):
     batch, places, *inner = logits.shape
     numbers = (batch, places, torch.Size(inner).numel(), seed, first_index, first_element, temperature)
-    return numbers, (logits.new_empty(logits.shape, dtype=torch.uint8),)
+    return numbers, (contiguous_like(logits, torch.uint8),)
 
 
 _nll = register(
-    "bernoulli_nll",
+    OpSchema(
+        name="bernoulli_nll",
+        arguments=("x", "logits", "weight"),
+        outputs=("nll",),
+        residuals=("x", "logits", "weight"),
+        constants=("x", "weight"),
+        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     bernoulli_nll_ref,
-    arguments=("x", "logits", "weight"),
-    constants=("x", "weight"),
-    results=("nll",),
-    residuals=("x", "logits", "weight"),
-    numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_sample = register_without_gradient(
-    "bernoulli_sample",
+_sample = register(
+    OpSchema(
+        name="bernoulli_sample",
+        arguments=("logits",),
+        outputs=("draw",),
+        settings=DRAW,
+        numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
+        allocate=_allocate_sample,
+    ),
     bernoulli_sample_ref,
-    arguments=("logits",),
-    settings=DRAW,
-    numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
-    allocate=_allocate_sample,
-    dtypes=_NATIVE,
 )

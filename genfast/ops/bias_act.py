@@ -5,7 +5,9 @@ import math
 import torch
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.bias_act import ACTIVATIONS, bias_act_ref
 
 
@@ -81,27 +83,25 @@ def _numbers(x, activation, slope, gain, limit):
 
 
 def _allocate(x, bias, activation, slope, gain, limit, save):
-    return _numbers(x, activation, slope, gain, limit), (x.new_empty(x.shape),)
+    return _numbers(x, activation, slope, gain, limit), (contiguous_like(x),)
 
 
 def _allocate_gradients(grad_y, x, bias, activation, slope, gain, limit, wanted):
-    made = x.new_empty(x.shape), bias.new_empty(bias.shape if wanted & 2 else (0,))
+    made = contiguous_like(x), contiguous_like(bias) if wanted & 2 else bias.new_empty(0)
     return _numbers(x, activation, slope, gain, limit), made
 
 
 _call = register(
-    "bias_act",
+    OpSchema(
+        name="bias_act",
+        arguments=("x", "bias"),
+        outputs=("y",),
+        residuals=("x", "bias"),
+        optional=("bias",),
+        settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
+        numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     bias_act_ref,
-    arguments=("x", "bias"),
-    optional=("bias",),
-    results=("y",),
-    residuals=("x", "bias"),
-    settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
-    numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

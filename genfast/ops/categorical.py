@@ -3,14 +3,10 @@
 import torch
 
 from genfast._native.checks import DRAW, check_draw, check_levels, check_shape, check_tensors
-from genfast._native.layout import is_channels_last, pixels_first
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import contiguous_like, is_channels_last, pixels_first
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
-
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def categorical_nll(x, logits, *, backend="auto"):
@@ -130,7 +126,7 @@ def _allocate(x, logits, save):
 
 
 def _allocate_gradients(grad_nll, x, logits):
-    return _numbers(logits), (logits.new_empty(logits.shape),)
+    return _numbers(logits), (contiguous_like(logits),)
 
 
 def _allocate_sample(logits, seed, first_index, temperature, first_element):
@@ -140,23 +136,26 @@ def _allocate_sample(logits, seed, first_index, temperature, first_element):
 
 
 _nll = register(
-    "categorical_nll",
+    OpSchema(
+        name="categorical_nll",
+        arguments=("x", "logits"),
+        outputs=("nll",),
+        residuals=("x", "logits"),
+        constants=("x",),
+        numbers=("batch", "places", "levels", "inner"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     categorical_nll_ref,
-    arguments=("x", "logits"),
-    constants=("x",),
-    results=("nll",),
-    residuals=("x", "logits"),
-    numbers=("batch", "places", "levels", "inner"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_sample = register_without_gradient(
-    "categorical_sample",
+_sample = register(
+    OpSchema(
+        name="categorical_sample",
+        arguments=("logits",),
+        outputs=("draw",),
+        settings=DRAW,
+        numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
+        allocate=_allocate_sample,
+    ),
     categorical_sample_ref,
-    arguments=("logits",),
-    settings=DRAW,
-    numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
-    allocate=_allocate_sample,
-    dtypes=_NATIVE,
 )

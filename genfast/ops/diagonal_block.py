@@ -3,7 +3,9 @@
 import torch
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.diagonal_block import diagonal_block_ref
 
@@ -84,33 +86,37 @@ def _allocate(x, input_weight, input_bias, weight, h0, c0, output_weight, output
     batch, height, width, features = x.shape
     size = weight.shape[2]
     shape = (batch, height, width, 2)
-    hidden = x.new_empty((*shape, size) if save else (0,))
-    saved_gates = x.new_empty((*shape, 4 * size) if save else (0,))
-    saved_cells = x.new_empty(hidden.shape, dtype=cell_dtype(x.dtype))
-    return (batch, height, width, features, size), (x.new_empty(x.shape), hidden, saved_gates, saved_cells)
+    hidden = x.new_empty(*shape, size) if save else x.new_empty(0)
+    saved_gates = x.new_empty(*shape, 4 * size) if save else x.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(x.dtype))
+    return (batch, height, width, features, size), (contiguous_like(x), hidden, saved_gates, saved_cells)
 
 
 def _allocate_gradients(grad_y, x, hidden, gates, cells, input_weight, weight, h0, c0, output_weight):
     size, features = output_weight.shape
-    sizes = (*x.shape, size)
-    like = (x, input_weight, (2, 4 * size), weight, h0, c0, output_weight, (features,))
-    return sizes, tuple(x.new_empty(getattr(shape, "shape", shape)) for shape in like)
+    input_gradients = contiguous_like(x), contiguous_like(input_weight), x.new_empty(2, 4 * size)
+    scan_gradients = contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    output_gradients = contiguous_like(output_weight), x.new_empty(features)
+    return (*x.shape, size), (*input_gradients, *scan_gradients, *output_gradients)
 
 
 _call = register(
-    "diagonal_block",
-    diagonal_block_ref,
-    arguments=_ARGUMENTS,
-    results=("y", "hidden", "saved_gates", "saved_cells"),
-    residuals=(
-        *("x", "hidden", "saved_gates", "saved_cells"),
-        *("input_weight", "weight", "h0", "c0", "output_weight"),
+    OpSchema(
+        name="diagonal_block",
+        arguments=_ARGUMENTS,
+        outputs=("y",),
+        saved=("hidden", "saved_gates", "saved_cells"),
+        residuals=(
+            *("x", "hidden", "saved_gates", "saved_cells"),
+            *("input_weight", "weight", "h0", "c0", "output_weight"),
+        ),
+        numbers=("batch", "height", "width", "features", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        dtypes={
+            "cpp": (torch.float32, torch.float64),
+            "triton": (torch.float32, torch.bfloat16, torch.float16),
+        },
     ),
-    numbers=("batch", "height", "width", "features", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
+    diagonal_block_ref,
 )

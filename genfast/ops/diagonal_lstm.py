@@ -3,7 +3,9 @@
 import torch
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 
 
@@ -77,27 +79,27 @@ def cell_dtype(dtype):
 
 def _allocate(gates, weight, h0, c0, save):
     sizes = (*gates.shape[:4], weight.shape[2])
-    saved_gates = gates.new_empty(gates.shape if save else (0,))
-    saved_cells = gates.new_empty(sizes if save else (0,), dtype=cell_dtype(gates.dtype))
-    return sizes, (gates.new_empty(sizes), saved_gates, saved_cells)
+    hidden = gates.new_empty(*sizes)
+    saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(gates.dtype)) if save else gates.new_empty(0)
+    return sizes, (hidden, saved_gates, saved_cells)
 
 
 def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
-    made = tuple(tensor.new_empty(tensor.shape) for tensor in (saved_gates, weight, h0, c0))
-    return hidden.shape, made
+    gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    return hidden.shape, gradients
 
 
 _call = register(
-    "diagonal_lstm",
+    OpSchema(
+        name="diagonal_lstm",
+        arguments=("gates", "weight", "h0", "c0"),
+        outputs=("hidden",),
+        saved=("saved_gates", "saved_cells"),
+        residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+        numbers=("batch", "height", "width", "directions", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     diagonal_lstm_ref,
-    arguments=("gates", "weight", "h0", "c0"),
-    results=("hidden", "saved_gates", "saved_cells"),
-    residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
-    numbers=("batch", "height", "width", "directions", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

@@ -3,7 +3,9 @@
 import torch
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.gated_activation import gated_activation_ref
 
 
@@ -58,20 +60,18 @@ def _allocate(x, save):
 
 def _allocate_gradients(grad_y, x):
     (rows, size), _ = _allocate(x, False)
-    return (rows, size), (x.new_empty(x.shape),)
+    return (rows, size), (contiguous_like(x),)
 
 
 _call = register(
-    "gated_activation",
+    OpSchema(
+        name="gated_activation",
+        arguments=("x",),
+        outputs=("y",),
+        residuals=("x",),
+        numbers=("rows", "size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     gated_activation_ref,
-    arguments=("x",),
-    results=("y",),
-    residuals=("x",),
-    numbers=("rows", "size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

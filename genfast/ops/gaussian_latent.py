@@ -1,15 +1,12 @@
 """The Gaussian latent variable: a reparameterised draw and its KL divergence in one native call."""
 
-import torch
 
 from genfast._native.checks import check_shape, check_tensors, check_whole, signed, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 _SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
 
 
@@ -103,25 +100,25 @@ def _allocate(mean, log_variance, prior_mean, prior_log_variance, *settings):
     *settings, _ = settings
     batch, size = mean.shape
     samples, per_latent = settings[2], settings[4]
-    kl = mean.new_empty((batch, size) if per_latent else (batch,), dtype=wide(mean.dtype))
+    kl = mean.new_empty(batch, *(size,) * per_latent, dtype=wide(mean.dtype))
     return _numbers(mean, *settings), (mean.new_empty(batch * samples, size), kl)
 
 
 def _allocate_gradients(grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance, *settings):
     tensors = mean, log_variance, prior_mean, prior_log_variance
-    return _numbers(mean, *settings), tuple(t.new_empty(t.shape) for t in tensors)
+    return _numbers(mean, *settings), tuple(contiguous_like(t) for t in tensors)
 
 
 _latent = register(
-    "gaussian_latent",
+    OpSchema(
+        name="gaussian_latent",
+        arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+        outputs=("z", "kl"),
+        residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+        settings=_SETTINGS,
+        numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     gaussian_latent_ref,
-    arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
-    results=("z", "kl"),
-    outputs=2,
-    residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
-    settings=_SETTINGS,
-    numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

@@ -3,13 +3,10 @@
 import torch
 
 from genfast._native.checks import check_tensors, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.importance_bound import importance_bound_ref
-
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def importance_bound(log_weights, path=None, *, backend="auto"):
@@ -84,17 +81,18 @@ def _allocate(log_weights, save):
 
 
 def _allocate_gradients(grad_bound, log_weights):
-    return log_weights.shape, (log_weights.new_empty(log_weights.shape),)
+    return log_weights.shape, (contiguous_like(log_weights),)
 
 
 _bound = register(
-    "importance_bound",
+    OpSchema(
+        name="importance_bound",
+        arguments=("log_weights",),
+        outputs=("bound",),
+        residuals=("log_weights",),
+        numbers=("batch", "samples"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     importance_bound_ref,
-    arguments=("log_weights",),
-    results=("bound",),
-    residuals=("log_weights",),
-    numbers=("batch", "samples"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

@@ -5,14 +5,10 @@ import math
 import torch
 
 from genfast._native.checks import check_whole
-from genfast._native.register import register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.ops.nearest_neighbors import check_pair
 from genfast.reference.kernel_sum import KERNELS, kernel_sum_ref
-
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, backend="auto"):
@@ -76,13 +72,14 @@ def _allocate(x, y, kernel, gamma, coef0, degree):
     return (rows, y.shape[0], depth, kernel, gamma, coef0, degree), (x.new_empty(rows, dtype=torch.float64),)
 
 
-_sum = register_without_gradient(
-    "kernel_sum",
+_sum = register(
+    OpSchema(
+        name="kernel_sum",
+        arguments=("x", "y"),
+        outputs=("total",),
+        settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
+        numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
+        allocate=_allocate,
+    ),
     kernel_sum_ref,
-    arguments=("x", "y"),
-    settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
-    results=("total",),
-    numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
-    allocate=_allocate,
-    dtypes=_NATIVE,
 )

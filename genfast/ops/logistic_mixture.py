@@ -4,13 +4,9 @@ import torch
 
 from genfast._native.checks import DRAW, check_draw, check_levels, check_tensors
 from genfast._native.layout import channels_innermost, empty_like, in_place_or_copy
-from genfast._native.register import register, register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
-
-_DTYPES = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def logistic_mixture_nll(x, params, levels, *, backend="auto"):
@@ -168,30 +164,33 @@ def _allocate_draw(params, levels, seed, first_index, temperature, first_element
 
 
 _nll = register(
-    "logistic_mixture_nll",
+    OpSchema(
+        name="logistic_mixture_nll",
+        arguments=("x", "params"),
+        outputs=("nll",),
+        residuals=("x", "params"),
+        constants=("x",),
+        settings={"levels": "int"},
+        numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        arrange=in_place_or_copy,
+    ),
     logistic_mixture_nll_ref,
-    arguments=("x", "params"),
-    constants=("x",),
-    settings={"levels": "int"},
-    results=("nll",),
-    residuals=("x", "params"),
-    numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_DTYPES,
-    arrange=in_place_or_copy,
 )
 
-_sample = register_without_gradient(
-    "logistic_mixture_sample",
-    logistic_mixture_sample_ref,
-    arguments=("params",),
-    settings={"levels": "int", **DRAW, "channels": "int"},
-    numbers=(
-        *("batch", "channels", "components", "pixels", "levels"),
-        *("params_innermost", "seed", "first_index", "first_element", "temperature"),
+_sample = register(
+    OpSchema(
+        name="logistic_mixture_sample",
+        arguments=("params",),
+        outputs=("draw",),
+        settings={"levels": "int", **DRAW, "channels": "int"},
+        numbers=(
+            *("batch", "channels", "components", "pixels", "levels"),
+            *("params_innermost", "seed", "first_index", "first_element", "temperature"),
+        ),
+        allocate=_allocate_draw,
+        arrange=in_place_or_copy,
     ),
-    allocate=_allocate_draw,
-    dtypes=_DTYPES,
-    arrange=in_place_or_copy,
+    logistic_mixture_sample_ref,
 )

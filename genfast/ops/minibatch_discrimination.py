@@ -1,9 +1,10 @@
 """Minibatch discrimination, the layer that shows a discriminator how alike the images of a batch are."""
 
-import torch
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.minibatch_discrimination import closeness_ref, project
 
 
@@ -63,21 +64,19 @@ def _allocate(projected, rows, save):
 
 
 def _allocate_gradients(grad_y, projected, rows):
-    return (*projected.shape, rows), (projected.new_empty(projected.shape),)
+    return (*projected.shape, rows), (contiguous_like(projected),)
 
 
 _closeness = register(
-    "minibatch_discrimination",
+    OpSchema(
+        name="minibatch_discrimination",
+        arguments=("projected",),
+        outputs=("y",),
+        residuals=("projected",),
+        settings={"rows": "SymInt"},
+        numbers=("count", "kernels", "dim", "rows"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     closeness_ref,
-    arguments=("projected",),
-    results=("y",),
-    residuals=("projected",),
-    settings={"rows": "SymInt"},
-    numbers=("count", "kernels", "dim", "rows"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

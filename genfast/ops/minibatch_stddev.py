@@ -1,9 +1,10 @@
 """The standard deviation over a minibatch as a feature map, which shows a discriminator a lack of variety."""
 
-import torch
 
 from genfast._native.checks import check_tensors, check_whole
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.minibatch_stddev import minibatch_stddev_ref
 
 
@@ -70,21 +71,19 @@ def _allocate(x, group, channels, save):
 
 
 def _allocate_gradients(grad_y, x, group, channels):
-    return _numbers(x, group, channels), (x.new_empty(x.shape),)
+    return _numbers(x, group, channels), (contiguous_like(x),)
 
 
 _append = register(
-    "minibatch_stddev",
+    OpSchema(
+        name="minibatch_stddev",
+        arguments=("x",),
+        outputs=("y",),
+        residuals=("x",),
+        settings={"group": "int", "channels": "int"},
+        numbers=("batch", "channels", "height", "width", "group", "maps"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     minibatch_stddev_ref,
-    arguments=("x",),
-    results=("y",),
-    residuals=("x",),
-    settings={"group": "int", "channels": "int"},
-    numbers=("batch", "channels", "height", "width", "group", "maps"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

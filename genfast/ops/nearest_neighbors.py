@@ -3,13 +3,10 @@
 import torch
 
 from genfast._native.checks import check_tensors, check_whole, wide
-from genfast._native.register import register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 MOST = 1024
 
 
@@ -71,13 +68,14 @@ def _allocate(x, y, k):
     return (x.shape[0], y.shape[0], x.shape[1], k), made
 
 
-_nearest = register_without_gradient(
-    "nearest_neighbors",
+_nearest = register(
+    OpSchema(
+        name="nearest_neighbors",
+        arguments=("x", "y"),
+        outputs=("squared_distances", "indices"),
+        settings={"k": "int"},
+        numbers=("rows", "count", "depth", "k"),
+        allocate=_allocate,
+    ),
     nearest_neighbors_ref,
-    arguments=("x", "y"),
-    settings={"k": "int"},
-    results=("squared_distances", "indices"),
-    numbers=("rows", "count", "depth", "k"),
-    allocate=_allocate,
-    dtypes=_NATIVE,
 )

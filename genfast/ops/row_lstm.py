@@ -1,9 +1,10 @@
 """The row LSTM: an LSTM that scans an image from top to bottom, a whole row a step, in one native call."""
 
-import torch
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.row_lstm import row_lstm_ref
 
@@ -73,27 +74,27 @@ def _numbers(batch, height, width, size):
 
 def _allocate(gates, weight, h0, c0, save):
     shape = (*gates.shape[:3], weight.shape[1])
-    saved_gates = gates.new_empty(gates.shape if save else (0,))
-    saved_cells = gates.new_empty(shape if save else (0,), dtype=cell_dtype(gates.dtype))
-    return _numbers(*shape), (gates.new_empty(shape), saved_gates, saved_cells)
+    hidden = gates.new_empty(*shape)
+    saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(gates.dtype)) if save else gates.new_empty(0)
+    return _numbers(*shape), (hidden, saved_gates, saved_cells)
 
 
 def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
-    made = tuple(tensor.new_empty(tensor.shape) for tensor in (saved_gates, weight, h0, c0))
-    return _numbers(*hidden.shape), made
+    gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    return _numbers(*hidden.shape), gradients
 
 
 _call = register(
-    "row_lstm",
+    OpSchema(
+        name="row_lstm",
+        arguments=("gates", "weight", "h0", "c0"),
+        outputs=("hidden",),
+        saved=("saved_gates", "saved_cells"),
+        residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+        numbers=("batch", "height", "width", "directions", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     row_lstm_ref,
-    arguments=("gates", "weight", "h0", "c0"),
-    results=("hidden", "saved_gates", "saved_cells"),
-    residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
-    numbers=("batch", "height", "width", "directions", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

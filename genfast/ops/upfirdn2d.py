@@ -3,7 +3,9 @@
 import torch
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.upfirdn2d import upfirdn2d_ref
 
 
@@ -104,7 +106,7 @@ def _allocate(x, filter, *settings):
 
 
 def _allocate_gradients(grad_y, x, filter, *settings):
-    return _numbers(x, filter, grad_y, settings), (x.new_empty(x.shape),)
+    return _numbers(x, filter, grad_y, settings), (contiguous_like(x),)
 
 
 def _adjoint(grad_y, x, filter, *settings):
@@ -120,23 +122,21 @@ def _adjoint(grad_y, x, filter, *settings):
 
 
 _call = register(
-    "upfirdn2d",
-    _reference,
-    arguments=("x", "filter"),
-    constants=("filter",),
-    results=("y",),
-    residuals=("x", "filter"),
-    settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
-    | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
-    numbers=(
-        *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
-        *("up_v", "up_h", "down_v", "down_h", "left", "top"),
+    OpSchema(
+        name="upfirdn2d",
+        arguments=("x", "filter"),
+        outputs=("y",),
+        residuals=("x", "filter"),
+        constants=("filter",),
+        settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
+        | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
+        numbers=(
+            *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
+            *("up_v", "up_h", "down_v", "down_h", "left", "top"),
+        ),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        adjoint=_adjoint,
     ),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    adjoint=_adjoint,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
+    _reference,
 )

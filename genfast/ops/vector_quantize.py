@@ -5,13 +5,10 @@ import math
 import torch
 
 from genfast._native.checks import check_tensors, check_whole, wide
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import contiguous_like
+from genfast._native.register import register
+from genfast._native.schema import OpSchema
 from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
-
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backend="auto"):
@@ -137,13 +134,13 @@ def _numbers(x, codebook, commitment, codebook_weight):
 
 def _allocate(x, codebook, commitment, codebook_weight, save):
     codes = x.new_empty(x.shape[0], dtype=torch.int64)
-    made = codes, x.new_empty(x.shape), x.new_empty((), dtype=wide(x.dtype))
+    made = codes, contiguous_like(x), x.new_empty((), dtype=wide(x.dtype))
     return _numbers(x, codebook, commitment, codebook_weight), made
 
 
 def _allocate_gradients(grad_quantized, grad_loss, x, codebook, codes, commitment, codebook_weight, wanted):
-    of_codebook = codebook.new_empty(codebook.shape if wanted & 2 else (0,))
-    return _numbers(x, codebook, commitment, codebook_weight), (x.new_empty(x.shape), of_codebook)
+    of_codebook = contiguous_like(codebook) if wanted & 2 else codebook.new_empty(0)
+    return _numbers(x, codebook, commitment, codebook_weight), (contiguous_like(x), of_codebook)
 
 
 def _allocate_statistics(x, codes, count):
@@ -152,27 +149,28 @@ def _allocate_statistics(x, codes, count):
 
 
 _quantize = register(
-    "vector_quantize",
+    OpSchema(
+        name="vector_quantize",
+        arguments=("x", "codebook"),
+        outputs=("codes", "quantized", "loss"),
+        residuals=("x", "codebook", "codes"),
+        integer_outputs=("codes",),
+        optional=("codebook",),
+        settings={"commitment": "float", "codebook_weight": "float"},
+        numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     vector_quantize_ref,
-    arguments=("x", "codebook"),
-    optional=("codebook",),
-    results=("codes", "quantized", "loss"),
-    outputs=3,
-    whole=("codes",),
-    residuals=("x", "codebook", "codes"),
-    settings={"commitment": "float", "codebook_weight": "float"},
-    numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_statistics = register_without_gradient(
-    "codebook_statistics",
+_statistics = register(
+    OpSchema(
+        name="codebook_statistics",
+        arguments=("x", "codes"),
+        outputs=("counts", "sums"),
+        settings={"count": "int"},
+        numbers=("rows", "depth", "count"),
+        allocate=_allocate_statistics,
+    ),
     codebook_statistics_ref,
-    arguments=("x", "codes"),
-    settings={"count": "int"},
-    results=("counts", "sums"),
-    numbers=("rows", "depth", "count"),
-    allocate=_allocate_statistics,
-    dtypes=_NATIVE,
 )
