@@ -33,9 +33,10 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
 
     Args:
         schema: names, and the functions that make room for results.
-        reference: pure PyTorch function of the arguments and settings. It gives the derivatives of the gradient.
+        reference: pure PyTorch function of the arguments and settings. It gives the derivatives of the gradient, and
+            its module the name of the op's files.
     """
-    backends.serves(schema.name, schema.dtypes)
+    backends.serves(schema.name, schema.dtypes, stem=reference.__module__.rpartition(".")[2])
     ways = [(schema.arguments, schema.forward_settings, schema.results)]
     ways.append(((*schema.incoming, *schema.residuals), schema.backward_settings, schema.gradients))
     ops = []

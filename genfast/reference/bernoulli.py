@@ -78,6 +78,7 @@ SAMPLER = Spec(
     reference=bernoulli_sample_ref,
     make=_make_sample,
     gradients="none",
+    kind="sampler",
     paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 5.3, arXiv 1601.06759",
     **_COMMON,
 )

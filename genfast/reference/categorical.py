@@ -87,6 +87,7 @@ SAMPLER = Spec(
     reference=categorical_sample_ref,
     make=_make_sample,
     gradients="none",
+    kind="sampler",
     paper=_PAPER,
     **_COMMON,
 )

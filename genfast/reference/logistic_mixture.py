@@ -182,6 +182,7 @@ SAMPLER = Spec(
     gradcheck=(_sizes(2, 3, 2, 4, 2, 3), _sizes(1, 1, 3, 2, 3, 2)),
     bench=_BENCH,
     gradients="none",
+    kind="sampler",
     paper=_PAPER,
     ranges=_LETTERS,
 )

@@ -82,6 +82,7 @@ ITERATION = Spec(
     gradcheck=(_sizes(3, 4, 5, 1), _sizes(2, 1, 2, 2)),
     bench=_BENCH,
     gradients="none",
+    kind="non_differentiable",
     batched=("weight", "u", "v"),
     paper=_PAPER,
     ranges=_RANGES,

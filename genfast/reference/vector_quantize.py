@@ -87,5 +87,6 @@ STATISTICS = Spec(
     reference=codebook_statistics_ref,
     make=_make_statistics,
     gradients="none",
+    kind="non_differentiable",
     **_COMMON,
 )
