@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support import stubs
 
 import genfast
 from genfast._native import backends
@@ -99,6 +100,12 @@ def test_one_stem_in_every_place(op):
     users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains")]
     assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model or metric uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
+
+
+def test_stubs():
+    """Type checkers know the ops that running code finds."""
+    for path, text in stubs.texts().items():
+        assert (ROOT / path).read_text() == text, f"{path}: run `make stubs`"
 
 
 def test_no_file_without_its_op():

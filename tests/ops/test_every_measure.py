@@ -1,4 +1,4 @@
-"""Every measure, an op without draws or gradients, x every backend. What is special to one is in its own file."""
+"""Every op without draws or gradients x every backend. What is special to one is in its own file."""
 
 import doctest
 import inspect
