@@ -145,9 +145,7 @@ def _refusal(op: str, backend: str, device: str, layout: torch.layout, dtype: to
     return missing
 
 
-def select(
-    op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str, ...] = (*NATIVE, "reference")
-) -> str:
+def select(op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str, ...] = (*NATIVE, "reference")) -> str:
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+# The numbers that the C++ function takes after the addresses, and the empty tensors that it fills.
+Allocated = tuple[tuple[int | float, ...], tuple[Tensor, ...]]
 # What the native backends serve unless a schema says otherwise.
 DTYPES = {
     "cpp": (torch.float32, torch.float64, torch.bfloat16),
@@ -54,8 +57,8 @@ class OpSchema:
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
     numbers: tuple[str, ...]
-    allocate: Callable
-    allocate_gradients: Callable | None = None
+    allocate: Callable[..., Allocated]
+    allocate_gradients: Callable[..., Allocated] | None = None
     saved: tuple[str, ...] = ()
     residuals: tuple[str, ...] = ()
     integer_outputs: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ class OpSchema:
     optional: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     dtypes: Mapping[str, tuple[torch.dtype, ...]] = field(default_factory=DTYPES.copy)
-    adjoint: Callable | None = None
+    adjoint: Callable[..., tuple[Sequence[Tensor], Sequence[Any]]] | None = None
     arrange: Callable[[Tensor], Tensor] = Tensor.contiguous
 
     def __post_init__(self) -> None:

@@ -184,7 +184,7 @@ def source(schema: OpSchema) -> str:
 
 def load(schema: OpSchema, namespace: dict[str, Any]) -> types.ModuleType:
     """The module of an op, in which the names of `namespace` are known."""
-    taken = {"backend", "ctx", "inputs", "output", "save", "wanted", "numbers", *namespace}
+    taken = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", *namespace}
     clash = taken & {*schema.arguments, *schema.settings, *schema.results}
     if clash:
         raise ValueError(f"{schema.name}: names must be free; got {', '.join(sorted(clash))}")
@@ -223,7 +223,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
     every_gradient = [f"grad_{result}" for result in schema.results]
     several, constant_results = len(incoming) > 1, schema.non_differentiable
     places = {name: place for place, name in enumerate(schema.arguments, 1)}
-    bits = [f"(ctx.needs_input_grad[{places[name]}] << {bit})" for bit, name in enumerate(schema.differentiable)]
+    bits = [f"needed[{places[name]}] << {bit}" for bit, name in enumerate(schema.differentiable)]
     inputs = (*schema.arguments, *schema.settings)
     gradient_inputs = ("backend", *wanted, *incoming, *schema.kept, *schema.settings)
     if schema.adjoint:
@@ -247,7 +247,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
         "result_gradients": _listed(every_gradient),
         "none_used": " and ".join(f"{grad} is None" for grad in incoming),
         "no_gradients": _listed(["None"] * (1 + len(inputs))),
-        "wanted": f"wanted = {' | '.join(bits)}" if wanted else "",
+        "wanted": f"needed = ctx.needs_input_grad\n        wanted = {' | '.join(bits)}" if wanted else "",
         "fill": f"{_listed(incoming)} = {_listed(f'given({g}, {schema.lead})' for g in incoming)}" if several else "",
         "backward_inputs": _listed(incoming, schema.residuals, schema.backward_settings),
         "gradients": _listed(schema.gradients),

@@ -1,15 +1,20 @@
 """The diagonal LSTM: a two-dimensional LSTM scan, in one native call."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
-from genfast._native.schema import OpSchema
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 
 
-def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
+def diagonal_lstm(
+    gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """Scan a two-dimensional LSTM over images, in one or both horizontal directions at once.
 
     Pixel (i, j) of direction d, with side = j - 1 for direction 0 (left to right) and j + 1 for direction 1::
@@ -68,16 +73,16 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     return _call(gates, weight, h0, c0, backend=backend)
 
 
-def _given(**tensors):
+def _given(**tensors: Tensor | None) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def cell_dtype(dtype):
+def cell_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of saved cells: a cell is a running sum, which 8 or 11 bits of mantissa would not hold."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def _allocate(gates, weight, h0, c0, save):
+def _allocate(gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool) -> Allocated:
     sizes = (*gates.shape[:4], weight.shape[2])
     hidden = gates.new_empty(*sizes)
     saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
@@ -85,7 +90,15 @@ def _allocate(gates, weight, h0, c0, save):
     return sizes, (hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
+def _allocate_gradients(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> Allocated:
     gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
     return hidden.shape, gradients
 

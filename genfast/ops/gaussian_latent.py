@@ -1,19 +1,31 @@
 """The Gaussian latent variable: a reparameterised draw and its KL divergence in one native call."""
 
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, check_whole, signed, wide
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
-from genfast._native.schema import OpSchema
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
 _SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
 
 
 def gaussian_latent(
-    mean, log_variance, seed, first_index=0, samples=1, prior_mean=None, prior_log_variance=None, per_latent=False,
-    first_sample=0, *, backend="auto",
-):  # fmt: skip
+    mean: Tensor,
+    log_variance: Tensor,
+    seed: int,
+    first_index: int = 0,
+    samples: int = 1,
+    prior_mean: Tensor | None = None,
+    prior_log_variance: Tensor | None = None,
+    per_latent: bool = False,
+    first_sample: int = 0,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
     """Draw from a diagonal Gaussian by reparameterisation, and take its KL divergence from the prior.
 
     With the noise e of `genfast.random.philox.normal` and the prior N(m, exp(v)), which is N(0, I) if not given::
@@ -91,12 +103,16 @@ def gaussian_latent(
     return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl
 
 
-def _numbers(mean, seed, first_index, samples, first_sample, per_latent):
+def _numbers(
+    mean: Tensor, seed: int, first_index: int, samples: int, first_sample: int, per_latent: bool
+) -> tuple[int | float, ...]:
     batch, size = mean.shape
     return batch, size, samples, seed, first_index, first_sample, int(per_latent)
 
 
-def _allocate(mean, log_variance, prior_mean, prior_log_variance, *settings):
+def _allocate(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor, *settings: int
+) -> Allocated:
     *settings, _ = settings
     batch, size = mean.shape
     samples, per_latent = settings[2], settings[4]
@@ -104,7 +120,15 @@ def _allocate(mean, log_variance, prior_mean, prior_log_variance, *settings):
     return _numbers(mean, *settings), (mean.new_empty(batch * samples, size), kl)
 
 
-def _allocate_gradients(grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance, *settings):
+def _allocate_gradients(
+    grad_z: Tensor,
+    grad_kl: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    *settings: int,
+) -> Allocated:
     tensors = mean, log_variance, prior_mean, prior_log_variance
     return _numbers(mean, *settings), tuple(contiguous_like(t) for t in tensors)
 

@@ -1,16 +1,19 @@
 """The nearest rows of one set for every row of another, without a matrix of distances."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors, check_whole, wide
 from genfast._native.register import register
-from genfast._native.schema import OpSchema
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 
 MOST = 1024
 
 
-def nearest_neighbors(x, y, k, *, backend="auto"):
+def nearest_neighbors(x: Tensor, y: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """The k rows of y that are nearest to every row of x.
 
     ::
@@ -54,7 +57,7 @@ def nearest_neighbors(x, y, k, *, backend="auto"):
     return _nearest(x, y, k, backend=backend)
 
 
-def check_pair(op, x, y):
+def check_pair(op: str, x: Tensor, y: Tensor) -> None:
     """Two sets of vectors of one size."""
     check_tensors(op, x=x, y=y)
     if x.ndim != 2 or x.shape[1] < 1:
@@ -63,7 +66,7 @@ def check_pair(op, x, y):
         raise ValueError(f"{op}: y must have shape [M, D] with D={x.shape[1]}; got {tuple(y.shape)}")
 
 
-def _allocate(x, y, k):
+def _allocate(x: Tensor, y: Tensor, k: int) -> Allocated:
     made = x.new_empty((x.shape[0], k), dtype=wide(x.dtype)), x.new_empty((x.shape[0], k), dtype=torch.int64)
     return (x.shape[0], y.shape[0], x.shape[1], k), made
 

@@ -1,15 +1,20 @@
 """The row LSTM: an LSTM that scans an image from top to bottom, a whole row a step, in one native call."""
 
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
-from genfast._native.schema import OpSchema
+from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.row_lstm import row_lstm_ref
 
 
-def row_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
+def row_lstm(
+    gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """Scan an LSTM down the rows of images; every pixel reads three pixels of the row above.
 
     Pixel (i, j)::
@@ -67,12 +72,12 @@ def row_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     return _call(gates, weight, h0, c0, backend=backend)
 
 
-def _numbers(batch, height, width, size):
+def _numbers(batch: int, height: int, width: int, size: int) -> tuple[int | float, ...]:
     """What C++ takes after the addresses: the scans of one family share their arguments, this one has one direction."""
     return batch, height, width, 1, size
 
 
-def _allocate(gates, weight, h0, c0, save):
+def _allocate(gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool) -> Allocated:
     shape = (*gates.shape[:3], weight.shape[1])
     hidden = gates.new_empty(*shape)
     saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
@@ -80,7 +85,15 @@ def _allocate(gates, weight, h0, c0, save):
     return _numbers(*shape), (hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
+def _allocate_gradients(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> Allocated:
     gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
     return _numbers(*hidden.shape), gradients
 

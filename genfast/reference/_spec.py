@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Sizes = Mapping[str, int]
+Inputs = dict[str, Any]
 KINDS = ("differentiable", "sampler", "non_differentiable")
 
 
@@ -36,10 +38,10 @@ class Spec:
 
     name: str
     reference: Callable
-    make: Callable[[Mapping[str, int], torch.Generator], dict[str, Any]]
-    shapes: tuple[Mapping[str, int], ...]
-    gradcheck: tuple[Mapping[str, int], ...]
-    bench: Mapping[str, Mapping[str, int]]
+    make: Callable[[Sizes, torch.Generator], Inputs]
+    shapes: tuple[Sizes, ...]
+    gradcheck: tuple[Sizes, ...]
+    bench: Mapping[str, Sizes]
     gradients: str
     paper: str
     kind: str = "differentiable"
@@ -59,12 +61,12 @@ class Spec:
 
     def inputs(
         self,
-        sizes: Mapping[str, int],
+        sizes: Sizes,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         seed: int = 0,
-    ) -> dict[str, Any]:
+    ) -> Inputs:
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
         made = self.make(sizes, torch.Generator().manual_seed(seed))
         return {
