@@ -16,8 +16,8 @@ from typing import Any
 
 from genfast._native.schema import OpSchema
 
-# One native function. `run_*` is the op below autograd; where nothing intercepts it, its kernel is called at once,
-# which takes a third of the time.
+# A native function, forward or backward. `run_*` is the op below autograd: where nothing intercepts it, its kernel is
+# called at once, which takes a third of the time.
 NATIVE = Template('''
 def native_$way(backend, $inputs):
     """The function of a native backend, for tensors whose memory holds their values."""
@@ -58,7 +58,7 @@ def call($inputs, *, backend):
     return run_forward(backend, $inputs)
 ''')
 
-# Of level: under the op, at one level of torch.func; the op goes on to the next level.
+# `...OfLevel` is the same under the op, at one level of torch.func: the op goes on to the next level.
 WITH_GRADIENT = Template('''
 class Forward(Function):
     """`$name`; its derivative is the backward op."""
@@ -158,44 +158,42 @@ def call($inputs, *, backend):
     return $outputs
 ''')
 
+# What the functions above call their own, and what `register` adds to the module.
+LOCALS = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", "traced", "adjoint_call"}
 TYPES = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 
 
 def source(schema: OpSchema) -> str:
     """The text of the module that runs an op."""
-    ways = [
-        ("forward", schema.arguments, schema.forward_settings, schema.results, schema.lead),
-        ("backward", (*schema.incoming, *schema.residuals), schema.backward_settings, schema.gradients,
-         schema.backward_lead if schema.has_gradient else ""),
-    ]  # fmt: skip
     texts = [f'"""The functions of {schema.name}, made by genfast._native.template."""\n']
-    for function, (way, tensors, settings, results, lead) in zip(schema.native_functions, ways):
-        fragments = _native_fragments(tensors, settings, results)
-        allocate = "allocate" if way == "forward" else "allocate_gradients"
-        texts.append(NATIVE.substitute(fragments, way=way, function=function, allocate=allocate, lead=lead))
+    names = {"way": "forward", "function": schema.native_functions[0], "allocate": "allocate", "lead": schema.lead}
+    forward = _native_fragments(schema.arguments, schema.forward_settings, schema.results) | names
+    texts.append(NATIVE.substitute(forward))
     if schema.has_gradient:
-        texts.append(WITH_GRADIENT.substitute(_gradient_fragments(schema)))
+        names = {"way": "backward", "function": schema.native_functions[1], "allocate": "allocate_gradients"}
+        tensors, settings = (*schema.incoming, *schema.residuals), schema.backward_settings
+        backward = _native_fragments(tensors, settings, schema.gradients) | names | {"lead": schema.backward_lead}
+        texts += NATIVE.substitute(backward), WITH_GRADIENT.substitute(_gradient_fragments(schema))
     else:
-        fragments = _native_fragments(schema.arguments, schema.settings, schema.results)
-        texts.append(WITHOUT_GRADIENT.substitute(fragments, name=schema.name, lead=schema.lead))
+        texts.append(WITHOUT_GRADIENT.substitute(forward, name=schema.name))
     # A fragment that is empty leaves a line of spaces.
     return re.sub(r"^ +\n", "", "\n".join(texts), flags=re.MULTILINE)
 
 
 def load(schema: OpSchema, namespace: dict[str, Any]) -> types.ModuleType:
     """The module of an op, in which the names of `namespace` are known."""
-    taken = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", *namespace}
-    clash = taken & {*schema.arguments, *schema.settings, *schema.results}
-    if clash:
-        raise ValueError(f"{schema.name}: names must be free; got {', '.join(sorted(clash))}")
     text, file = source(schema), f"<genfast {schema.name}>"
     # Tracebacks, debuggers and inspect read the text here.
     linecache.cache[file] = len(text), None, text.splitlines(True), file
     # torch.compile looks up the globals of a function by the name of its module.
-    module = types.ModuleType(f"genfast._native.made.{schema.name}")
+    module = types.ModuleType(f"genfast._native.{schema.name}_call")
     sys.modules[module.__name__] = module
     module.__dict__.update(namespace)
     exec(compile(text, file, "exec"), module.__dict__)
+    names = (*schema.arguments, *schema.settings, *schema.results)
+    taken = [n for n in names if n in LOCALS or n in module.__dict__ or n.startswith(("grad_", "second_", "of_"))]
+    if taken:
+        raise ValueError(f"{schema.name}: names must be free; got {', '.join(taken)}")
     return module
 
 
@@ -222,16 +220,17 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
     incoming, wanted = schema.incoming, ("wanted",) * bool(schema.optional)
     every_gradient = [f"grad_{result}" for result in schema.results]
     several, constant_results = len(incoming) > 1, schema.non_differentiable
-    places = {name: place for place, name in enumerate(schema.arguments, 1)}
-    bits = [f"needed[{places[name]}] << {bit}" for bit, name in enumerate(schema.differentiable)]
+    # The first input is the backend.
+    places = [1 + schema.arguments.index(name) for name in schema.differentiable]
+    bits = [f"needed[{place}] << {bit}" for bit, place in enumerate(places)]
     inputs = (*schema.arguments, *schema.settings)
     gradient_inputs = ("backend", *wanted, *incoming, *schema.kept, *schema.settings)
     if schema.adjoint:
         higher = f"adjoint_call({_listed(('backend',), incoming, inputs)})"
     else:
         higher = f"apply(Gradient, {_listed(gradient_inputs)})"
-    second_order = ["None", *["None"] * len(wanted), "*of_incoming", "*of_arguments"]
-    second_order += ["None"] * (len(schema.kept) - len(schema.arguments) + len(schema.settings))
+    after = len(schema.kept) - len(schema.arguments) + len(schema.settings)
+    second_order = [*["None"] * (1 + len(wanted)), "*of_incoming", "*of_arguments", *["None"] * after]
     return {
         "name": schema.name,
         "lead": schema.lead,
@@ -257,7 +256,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
         "second_gradients": _listed(f"second_{name}" for name in schema.differentiable),
         "second_order": _listed(second_order),
         "requires_grad": " or ".join(f"{name}.requires_grad" for name in schema.arguments),
-    }  # fmt: skip
+    }
 
 
 def _argument_gradients(schema: OpSchema) -> Iterable[str]:
