@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,10 +202,14 @@ def stem(op: str) -> str:
     return _STEMS[op]
 
 
-@functools.cache
 def launcher(op: str, name: str) -> Callable:
     """The Triton launcher `genfast.kernels.<stem>.<name>`."""
-    return getattr(importlib.import_module(f"genfast.kernels.{stem(op)}"), name)
+    return getattr(_kernels(op), name)
+
+
+@functools.cache
+def _kernels(op: str) -> types.ModuleType:
+    return importlib.import_module(f"genfast.kernels.{stem(op)}")
 
 
 @functools.cache

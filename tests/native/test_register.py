@@ -43,7 +43,7 @@ def test_names_that_do_not_fit(changes, message):
 
 @pytest.mark.parametrize("taken", ["backend", "wanted", "plain", "run_forward", "grad_x"])
 def test_names_that_the_template_needs(taken):
-    schema = OpSchema(name="gate", arguments=("x",), outputs=(taken,), allocate=None)
+    schema = OpSchema(name="gate", arguments=("x",), outputs=(taken,), numbers=(), allocate=None)
     with pytest.raises(ValueError, match=f"gate: names must be free; got {taken}$"):
         template.load(schema, {"plain": None})
 
