@@ -13,7 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test lint docs sanitize bench clean
+.PHONY: demo test lint docs sanitize bench stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
@@ -30,6 +30,10 @@ lint: $(VENV)/installed
 # The parts of README.md and docs/ that are made of the code and of measured results.
 docs: $(VENV)/installed
 	$(BIN)/python docs/generate.py
+
+# What type checkers read of the ops, which the package finds when it is imported.
+stubs: $(VENV)/installed
+	$(BIN)/python tests/support/stubs.py
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

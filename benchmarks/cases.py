@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from genfast import ops, testing
 from genfast._native import backends
 from genfast.models import PixelRNN, PixelRNNConfig
-from genfast.reference import MEASURES, SAMPLERS, SPECS, Spec
+from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS, Spec
 from genfast.train.config import TrainConfig
 from genfast.train.memory import keep_freed_memory
 from genfast.train.optim import make_optimizer
@@ -99,13 +99,13 @@ class Comparison:
 
 def measured_ops() -> list[str]:
     """Every op that is measured by itself, those of one stem together."""
-    names = [op for op in (*SPECS, *SAMPLERS, *MEASURES) if op not in WITHIN]
+    names = [op for op in (*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE) if op not in WITHIN]
     stems = [backends.stem(op) for op in names]
     return sorted(names, key=lambda op: stems.index(backends.stem(op)))
 
 
 def spec_of(op: str) -> Spec:
-    return (SPECS | SAMPLERS | MEASURES)[op]
+    return (SPECS | SAMPLERS | NON_DIFFERENTIABLE)[op]
 
 
 def shapes(op: str) -> dict[str, Mapping[str, int]]:

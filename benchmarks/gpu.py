@@ -30,7 +30,7 @@ from genfast import losses, ops, testing
 from genfast import nn as layers
 from genfast.io import write_bytes
 from genfast.models import PixelRNN, PixelRNNConfig
-from genfast.reference import MEASURES, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SPECS
 
 DTYPES = (torch.bfloat16, torch.float32)
 # The step of training measures it.
@@ -94,7 +94,7 @@ def _of_op(op, case, sizes):
         for contender, function in beside(op).items():
             run = partial(function, **inputs)
             row = {"case": f"{op} {case}", "dtype": "float32", "contender": contender, "mode": cases.modes(op)[0]}
-            yield row | {"us": median(run)} | ({"bytes": most_bytes(run)} if op in MEASURES else {})
+            yield row | {"us": median(run)} | ({"bytes": most_bytes(run)} if op in NON_DIFFERENTIABLE else {})
         return
     for dtype in DTYPES:
         torch._dynamo.reset()

@@ -14,7 +14,7 @@ from genfast import losses, metrics, nn, ops
 from genfast._native import backends
 from genfast.cli.main import make_parser
 from genfast.models import MODELS
-from genfast.reference import MEASURES, SAMPLERS, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 from genfast.train import PRESETS
 from genfast.train.session import needs_labels
 
@@ -83,7 +83,7 @@ def op_tables():
     kinds = (
         ("Ops with gradients", SPECS),
         ("Samplers: one uniform number a draw, no gradient", SAMPLERS),
-        ("Measures and updates, without a gradient", MEASURES),
+        ("Measures and updates, without a gradient", NON_DIFFERENTIABLE),
     )
     return "\n\n".join(f"### {title}\n\n{_op_table(specs)}" for title, specs in kinds)
 

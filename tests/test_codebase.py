@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support import stubs
 
 import genfast
 from genfast._native import backends
-from genfast.reference import MEASURES, SAMPLERS, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 try:
     import tomllib
@@ -25,7 +26,7 @@ PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp", ".def"))
 SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
-OPS = sorted([*SPECS, *SAMPLERS, *MEASURES])
+OPS = sorted([*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE])
 STEMS = sorted({backends.stem(op) for op in OPS})
 ISAS = ("plain", "v3", "v4", "v4_bf16")
 # The file of kernels -> its entries, as csrc/ops.def lists them; and those with a version for bfloat16 instructions.
@@ -99,6 +100,12 @@ def test_one_stem_in_every_place(op):
     users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains")]
     assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model or metric uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
+
+
+def test_stubs():
+    """Type checkers know the ops that running code finds."""
+    for path, text in stubs.texts().items():
+        assert (ROOT / path).read_text() == text, f"{path}: run `make stubs`"
 
 
 def test_no_file_without_its_op():
@@ -257,7 +264,7 @@ def test_docstring_of_an_op(op):
     arguments = doc[places[0] : places[1]]
     for argument in inspect.signature(getattr(genfast.ops, op)).parameters:
         assert f"    {argument}: " in arguments, argument
-    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", (SPECS | SAMPLERS | MEASURES)[op].paper)
+    assert re.search(r"arXiv[: ]\d{4}\.\d{4,5}", (SPECS | SAMPLERS | NON_DIFFERENTIABLE)[op].paper)
 
 
 @pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent.name == "nn" and p.stem != "__init__"], ids=name)

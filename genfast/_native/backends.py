@@ -4,6 +4,8 @@
 native then cannot pass on the fallback.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import ctypes
@@ -11,9 +13,13 @@ import functools
 import importlib
 import importlib.util
 import os
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 try:
     cpp = importlib.import_module("genfast._C")
@@ -26,8 +32,9 @@ else:
 NATIVE = ("cpp", "triton")
 NAMES = ("auto", "reference", *NATIVE)
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# op -> backend -> the dtypes it serves; filled by `_register.register`.
-_DTYPES: dict[str, dict[str, tuple[torch.dtype, ...]]] = {}
+# op -> backend -> the dtypes it serves, and op -> the name of its files; `register` fills them.
+_DTYPES: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
+_STEMS: dict[str, str] = {}
 _CAPTURING = contextvars.ContextVar("capturing", default=False)
 
 
@@ -41,7 +48,7 @@ class Backend:
     isa: str | None = None
     isas: tuple[str, ...] = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         state = "available" if self.available else "not available"
         isas = f", isa {self.isa} of {', '.join(self.isas)}" if self.isa else ""
         return f"{self.name}: {state} ({self.reason}){isas}"
@@ -55,12 +62,12 @@ class Explanation:
     backend: str
     others: dict[str, str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         others = [f"  not {name}: {why}" for name, why in self.others.items()]
         return "\n".join([f"{self.op}: {self.backend}", *others])
 
 
-def backends():
+def backends() -> dict[str, Backend]:
     """Every backend by name: whether it can run on this machine, and the reason."""
     native_cpp = Backend("cpp", False, _CPP_MISSING)
     if cpp is not None:
@@ -72,7 +79,7 @@ def backends():
     return {"reference": reference, "cpp": native_cpp, "triton": triton}
 
 
-def explanation(name, *args, **kwargs):
+def explanation(name: str, *args: Any, **kwargs: Any) -> Explanation:
     """The `Explanation` of a call of the op `name`."""
     if name not in _DTYPES:
         names = ", ".join(sorted([*_DTYPES, "genfast.sample"]))
@@ -91,40 +98,37 @@ def explanation(name, *args, **kwargs):
     return Explanation(name, chosen, others)
 
 
-def set_isa(name):
+def set_isa(name: str) -> None:
     """Make the C++ kernels use the CPU instruction set `name`, one of `backends()["cpp"].isas`."""
     if cpp is None:
         raise RuntimeError(f"set_isa: the backend must be available; got {_CPP_MISSING}")
     cpp.set_isa(name)
 
 
-def check_signature(entry, names):
+def check_signature(entry: str, names: Sequence[str]) -> None:
     """Compare by name what Python passes to `entry` of the C++ module with what that reads: a swap would be silent."""
     expected = cpp.signatures().get(entry, []) if cpp else names
     if list(expected) != list(names):
         raise ImportError(f"{entry}: expected ({', '.join(expected)}) as in csrc; got ({', '.join(names)})")
 
 
-def serves(op, by_backend):
-    """Declare the dtypes of each native backend of `op`."""
-    _DTYPES[op] = by_backend
+def serves(op: str, by_backend: Mapping[str, tuple[torch.dtype, ...]], stem: str) -> None:
+    """Declare the dtypes of each native backend of `op`, and the name of its files."""
+    _DTYPES[op], _STEMS[op] = by_backend, stem
 
 
-def dtypes(op, backend):
+def dtypes(op: str, backend: str) -> tuple[torch.dtype, ...]:
     """The dtypes that a native backend serves."""
     return _DTYPES[op].get(backend, ())
 
 
-def refusal(op, backend, tensor):
+def refusal(op: str, backend: str, tensor: Tensor) -> str | None:
     """The reason why `backend` cannot serve `op` for `tensor`, or None if it can."""
-    # Dynamo warns of what is cached, and looks through it anyway.
-    cached = _refusal.__wrapped__ if torch.compiler.is_dynamo_compiling() else _refusal
-    why = cached(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
+    why = _refusal(op, backend, tensor.device.type, tensor.layout, tensor.dtype)
     return _CPP_MISSING if why is None and backend == "cpp" else why
 
 
-@functools.cache
-def _refusal(op, backend, device, layout, dtype):
+def _refusal(op: str, backend: str, device: str, layout: torch.layout, dtype: torch.dtype) -> str | None:
     if backend == "reference":
         return None
     if layout != torch.strided:
@@ -142,20 +146,18 @@ def _refusal(op, backend, device, layout, dtype):
     return missing
 
 
-def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
+def select(op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str, ...] = (*NATIVE, "reference")) -> str:
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
-    if backend == "auto" and not torch.compiler.is_dynamo_compiling() and _CAPTURING.get():
+    compiling = torch.compiler.is_dynamo_compiling()
+    if backend == "auto" and not compiling and _CAPTURING.get():
         return candidates[0]
-    if backend == "auto":
-        for name in candidates:
-            # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
-            interpreted = name == "triton" and tensor.device.type == "cpu"
-            if not interpreted and refusal(op, name, tensor) is None:
-                return name
-    elif backend in candidates and refusal(op, backend, tensor) is None:
-        return backend
+    # Dynamo warns of what is cached, and looks through it anyway.
+    cached = _selected.__wrapped__ if compiling else _selected
+    selected = cached(op, backend, candidates, tensor.device, tensor.layout, tensor.dtype, cpp is None)
+    if selected:
+        return selected
     reasons = {name: refusal(op, name, tensor) for name in candidates}
     able = [name for name, why in reasons.items() if why is None]
     listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
@@ -165,8 +167,28 @@ def select(op, tensor, backend="auto", candidates=(*NATIVE, "reference")):
     )
 
 
+@functools.cache
+def _selected(
+    op: str,
+    backend: str,
+    candidates: tuple[str, ...],
+    device: torch.device,
+    layout: torch.layout,
+    dtype: torch.dtype,
+    without_cpp: bool,
+) -> str | None:
+    """The backend that serves, or None."""
+    for name in candidates if backend == "auto" else (backend,) if backend in candidates else ():
+        # Triton's interpreter is a test tool, far slower than the reference: never chosen unasked.
+        interpreted = backend == "auto" and name == "triton" and device.type == "cpu"
+        missing = name == "cpp" and without_cpp
+        if not interpreted and not missing and _refusal(op, name, device.type, layout, dtype) is None:
+            return name
+    return None
+
+
 @contextlib.contextmanager
-def capturing():
+def capturing() -> Iterator[None]:
     """While a model is traced, "auto" takes the registered op, which the graph then names, even where it cannot run."""
     token = _CAPTURING.set(True)
     try:
@@ -175,19 +197,23 @@ def capturing():
         _CAPTURING.reset(token)
 
 
-def stem(op):
-    """The file of an op: the sampler stands beside the likelihood, what finds or counts beside what it is for."""
-    beside = {"codebook_statistics": "vector_quantize", "power_iteration": "spectral_norm"}
-    return beside.get(op, op.removesuffix("_nll").removesuffix("_sample"))
+def stem(op: str) -> str:
+    """The name of the files of an op, which is that of its reference's: a sampler stands beside its likelihood."""
+    return _STEMS[op]
 
 
-def launcher(op, name):
+def launcher(op: str, name: str) -> Callable:
     """The Triton launcher `genfast.kernels.<stem>.<name>`."""
-    return getattr(importlib.import_module(f"genfast.kernels.{stem(op)}"), name)
+    return getattr(_kernels(op), name)
 
 
 @functools.cache
-def _triton_missing():
+def _kernels(op: str) -> types.ModuleType:
+    return importlib.import_module(f"genfast.kernels.{stem(op)}")
+
+
+@functools.cache
+def _triton_missing() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if importlib.util.find_spec("genfast.kernels") is None:
@@ -195,14 +221,14 @@ def _triton_missing():
     return None
 
 
-def _triton_idle():
+def _triton_idle() -> str | None:
     if torch.cuda.is_available() or _interpreting():
         return None
     return "no CUDA device (TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests)"
 
 
 @functools.cache
-def _interpreting():
+def _interpreting() -> bool:
     if _triton_missing():
         return False
     import triton
@@ -210,18 +236,18 @@ def _interpreting():
     return bool(triton.knobs.runtime.interpret)
 
 
-def _short(dtype):
+def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _share_threads():
+def _share_threads() -> None:
     """Lend torch's threads to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
     # A lookup through the extension module finds libtorch_cpu, whatever its file is called.
     function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
     cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
-def _require(names):
+def _require(names: str) -> None:
     for name in filter(None, names.split(",")):
         if name not in NATIVE:
             raise ValueError(f"GENFAST_REQUIRE: expected backends among {', '.join(NATIVE)}; got {name!r}")

@@ -1,36 +1,41 @@
 """Argument checks of the ops, and the house error message: `name: expected ...; got ...`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.backends import FLOATS
 
 
-def check_tensors(op, **tensors):
+def check_tensors(op: str, **tensors: Tensor) -> None:
     """All are strided float tensors that share the device and dtype of the first."""
     first, lead = next(iter(tensors.items()))
+    dtype = device = None
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
+        if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise TypeError(f"{op}: {name} must be a strided tensor; got layout {tensor.layout}")
-        if name == first and tensor.dtype not in FLOATS:
-            names = "float32, float64, bfloat16 or float16"
-            raise TypeError(f"{op}: {name} must have dtype {names}; got {tensor.dtype}")
-        if tensor.dtype != lead.dtype:
-            raise TypeError(f"{op}: {name} must have the dtype of {first}, {lead.dtype}; got {tensor.dtype}")
-        if tensor.device != lead.device:
-            device = lead.device
+        if tensor is lead:
+            dtype, device = tensor.dtype, tensor.device
+            if dtype not in FLOATS:
+                names = "float32, float64, bfloat16 or float16"
+                raise TypeError(f"{op}: {name} must have dtype {names}; got {dtype}")
+        if tensor.dtype != dtype:
+            raise TypeError(f"{op}: {name} must have the dtype of {first}, {dtype}; got {tensor.dtype}")
+        if tensor.device != device:
             raise ValueError(f"{op}: {name} must be on the device of {first}, {device}; got {tensor.device}")
 
 
-def check_shape(op, name, tensor, shape, symbols, **sizes):
+def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...], symbols: str, **sizes: int) -> None:
     """`tensor` has `shape`; `symbols` is the same shape in letters and `sizes` what the letters stand for."""
     if tensor.shape != shape:
         values = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
         raise ValueError(f"{op}: {name} must have shape {symbols} with {values}; got {tuple(tensor.shape)}")
 
 
-def check_whole(op, name, value, low, end):
+def check_whole(op: str, name: str, value: int, low: int, end: int) -> None:
     """`value` is an int in [low, end)."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{op}: {name} must be an int; got {type(value).__name__}")
@@ -38,7 +43,7 @@ def check_whole(op, name, value, low, end):
         raise ValueError(f"{op}: {name} must lie in [{low}, {_power(end)}); got {value}")
 
 
-def check_sizes(layer, **sizes):
+def check_sizes(layer: str, **sizes: int) -> None:
     """Each is an int of at least 1."""
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool):
@@ -47,17 +52,17 @@ def check_sizes(layer, **sizes):
             raise ValueError(f"{layer}: {name} must be at least 1; got {value}")
 
 
-def _power(number):
+def _power(number: int) -> str:
     return f"2**{number.bit_length() - 1}" if number > 1 and number & (number - 1) == 0 else str(number)
 
 
-def signed(op, seed):
+def signed(op: str, seed: int) -> int:
     """A seed in [0, 2**64) as the signed 64-bit number of the same bits, which is what an op's schema can hold."""
     check_whole(op, "seed", seed, 0, 2**64)
     return seed - 2**64 if seed >= 2**63 else seed
 
 
-def check_levels(op, x, like, levels):
+def check_levels(op: str, x: Tensor, like: Tensor, levels: int) -> None:
     """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
     _check_kind(op, x, like, (torch.uint8,))
     # Reading a value would break a compiled graph in two.
@@ -65,18 +70,19 @@ def check_levels(op, x, like, levels):
         raise ValueError(f"{op}: x must lie in 0 .. {levels - 1}; got {top}")
 
 
-def check_values(op, x, like):
+def check_values(op: str, x: Tensor, like: Tensor) -> None:
     """`x` holds 0 and 1 as uint8, or values in [0, 1] in the dtype of the tensor `like`, on its device."""
     _check_kind(op, x, like, (torch.uint8, like.dtype))
     if not x.is_floating_point():
-        return check_levels(op, x, like, 2)
+        check_levels(op, x, like, 2)
+        return
     if x.numel() and not torch.compiler.is_compiling():
         low, high = (float(value) for value in x.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
 
 
-def check_weight(op, weight, like):
+def check_weight(op: str, weight: Tensor | None, like: Tensor) -> Tensor:
     """`weight` of the shape of `like`, as uint8 or in its dtype, detached; an empty tensor for None."""
     if weight is None:
         return like.new_empty(0, dtype=torch.uint8)
@@ -95,8 +101,8 @@ def check_weight(op, weight, like):
     return weight
 
 
-def _check_kind(op, x, like, dtypes, name="x"):
-    if not isinstance(x, torch.Tensor):
+def _check_kind(op: str, x: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...], name: str = "x") -> None:
+    if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor; got {type(x).__name__}")
     if x.dtype not in dtypes:
         raise TypeError(f"{op}: {name} must have dtype {' or '.join(map(str, dtypes))}; got {x.dtype}")
@@ -106,16 +112,18 @@ def _check_kind(op, x, like, dtypes, name="x"):
         raise ValueError(f"{op}: {name} must be on the device {like.device}; got {x.device}")
 
 
-def wide(dtype):
+def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums over an image: float32 for half types, which would overflow."""
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 # The schema types of what `check_draw` returns.
 DRAW = {"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"}
 
 
-def check_draw(op, seed, first_index, temperature, first_element):
+def check_draw(
+    op: str, seed: int, first_index: int, temperature: float, first_element: int
+) -> tuple[int, int, float, int]:
     """The settings of a sampler, checked, as its op takes them."""
     for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
         check_whole(op, name, value, 0, 2**bits)

@@ -1,27 +1,37 @@
 """The two memory layouts of an image that kernels read in place: `torch.contiguous_format` and `channels_last`."""
 
+from __future__ import annotations
 
-def pixels_first(tensor):
+import torch
+from torch import Tensor
+
+
+def pixels_first(tensor: Tensor) -> Tensor:
     """[B, C, H, W] or [B, C, L, H, W] with the places H W C as one dimension, and the levels behind it."""
     return tensor.movedim((-2, -1), (1, 2)).flatten(1, 3)
 
 
-def is_channels_last(tensor):
+def is_channels_last(tensor: Tensor) -> bool:
     """Whether [B, ..., H, W] lies in memory as [B, H, W, ...], as a channels_last convolution leaves it."""
     return tensor.movedim((-2, -1), (1, 2)).is_contiguous()
 
 
-def channels_innermost(tensor):
+def channels_innermost(tensor: Tensor) -> bool:
     """Whether it lies so and not, as tensors of one pixel or one channel do, in the order of its dimensions too."""
     return tensor.ndim > 3 and not tensor.is_contiguous() and is_channels_last(tensor)
 
 
-def in_place_or_copy(tensor):
+def in_place_or_copy(tensor: Tensor) -> Tensor:
     """The tensor itself where its layout is one of the two, else a contiguous copy."""
     return tensor if channels_innermost(tensor) else tensor.contiguous()
 
 
-def empty_like(tensor):
+def contiguous_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty contiguous tensor of the same shape. `new_empty` takes twice the time for a shape."""
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def empty_like(tensor: Tensor) -> Tensor:
     """An empty tensor of the same layout, or contiguous where the layout is neither of the two."""
     if not channels_innermost(tensor):
         return tensor.new_empty(tensor.shape)

@@ -1,18 +1,19 @@
 """The density of the aggregate posterior, which the total correlation of a beta-TC VAE is made of."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.aggregate_posterior import aggregate_posterior_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def aggregate_posterior(z, mean, log_variance, *, backend="auto"):
+def aggregate_posterior(
+    z: Tensor, mean: Tensor, log_variance: Tensor, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """The log-density of a sum of diagonal Gaussians at points, of all latents together and of each one alone.
 
     With lv held to [-30, 20], outside of which its gradient is 0, and n(j, l) = log N(z[i, l]; mean[j, l], exp(lv))::
@@ -60,28 +61,36 @@ def aggregate_posterior(z, mean, log_variance, *, backend="auto"):
     return _density(z, mean, log_variance, backend=backend)
 
 
-def _numbers(z, mean):
+def _numbers(z: Tensor, mean: Tensor) -> tuple[int | float, ...]:
     return z.shape[0], mean.shape[0], z.shape[1]
 
 
-def _allocate(z, mean, log_variance, save):
+def _allocate(z: Tensor, mean: Tensor, log_variance: Tensor, save: bool) -> Allocated:
     dtype = wide(z.dtype)
-    return _numbers(z, mean), (z.new_empty(z.shape[0], dtype=dtype), z.new_empty(z.shape, dtype=dtype))
+    return _numbers(z, mean), (z.new_empty(z.shape[0], dtype=dtype), contiguous_like(z, dtype))
 
 
-def _allocate_gradients(grad_joint, grad_marginals, z, mean, log_variance, joint, marginals):
-    return _numbers(z, mean), tuple(t.new_empty(t.shape) for t in (z, mean, log_variance))
+def _allocate_gradients(
+    grad_joint: Tensor,
+    grad_marginals: Tensor,
+    z: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    joint: Tensor,
+    marginals: Tensor,
+) -> Allocated:
+    return _numbers(z, mean), tuple(contiguous_like(t) for t in (z, mean, log_variance))
 
 
 _density = register(
-    "aggregate_posterior",
+    OpSchema(
+        name="aggregate_posterior",
+        arguments=("z", "mean", "log_variance"),
+        outputs=("joint", "marginals"),
+        residuals=("z", "mean", "log_variance", "joint", "marginals"),
+        numbers=("points", "count", "latents"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     aggregate_posterior_ref,
-    arguments=("z", "mean", "log_variance"),
-    results=("joint", "marginals"),
-    outputs=2,
-    residuals=("z", "mean", "log_variance", "joint", "marginals"),
-    numbers=("points", "count", "latents"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

@@ -1,19 +1,20 @@
 """The Bernoulli distribution of binary pixels: its likelihood and its sampler, each one native call."""
 
+from __future__ import annotations
+
+import math
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
-from genfast._native.layout import channels_innermost, pixels_first
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import channels_innermost, contiguous_like, pixels_first
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.bernoulli import bernoulli_nll_ref, bernoulli_sample_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
+def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """Negative log-likelihood of binary images, or cross-entropy of grey values in [0, 1].
 
     With p = sigmoid(logits)::
@@ -65,7 +66,15 @@ def bernoulli_nll(x, logits, weight=None, *, backend="auto"):
     return _nll(x, logits, weight, backend=backend)
 
 
-def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
+def bernoulli_sample(
+    logits: Tensor,
+    seed: int,
+    first_index: int = 0,
+    temperature: float = 1.0,
+    first_element: int = 0,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Draw binary images by one uniform number for each value, the same on every backend.
 
     With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.random.uniform`::
@@ -113,43 +122,46 @@ def bernoulli_sample(logits, seed, first_index=0, temperature=1.0, first_element
     return _sample(logits, *settings, backend=backend)
 
 
-def _numbers(x, logits, weight):
+def _numbers(x: Tensor, logits: Tensor, weight: Tensor) -> tuple[int | float, ...]:
     batch, *places = logits.shape
-    return batch, torch.Size(places).numel(), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8)
+    return batch, math.prod(places), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8)
 
 
-def _allocate(x, logits, weight, save):
+def _allocate(x: Tensor, logits: Tensor, weight: Tensor, save: bool) -> Allocated:
     return _numbers(x, logits, weight), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
 
 
-def _allocate_gradients(grad_nll, x, logits, weight):
-    return _numbers(x, logits, weight), (logits.new_empty(logits.shape),)
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor) -> Allocated:
+    return _numbers(x, logits, weight), (contiguous_like(logits),)
 
 
-def _allocate_sample(logits, seed, first_index, temperature, first_element):
+def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Allocated:
     batch, places, *inner = logits.shape
-    numbers = (batch, places, torch.Size(inner).numel(), seed, first_index, first_element, temperature)
-    return numbers, (logits.new_empty(logits.shape, dtype=torch.uint8),)
+    numbers = (batch, places, math.prod(inner), seed, first_index, first_element, temperature)
+    return numbers, (contiguous_like(logits, torch.uint8),)
 
 
 _nll = register(
-    "bernoulli_nll",
+    OpSchema(
+        name="bernoulli_nll",
+        arguments=("x", "logits", "weight"),
+        outputs=("nll",),
+        residuals=("x", "logits", "weight"),
+        constants=("x", "weight"),
+        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     bernoulli_nll_ref,
-    arguments=("x", "logits", "weight"),
-    constants=("x", "weight"),
-    results=("nll",),
-    residuals=("x", "logits", "weight"),
-    numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_sample = register_without_gradient(
-    "bernoulli_sample",
+_sample = register(
+    OpSchema(
+        name="bernoulli_sample",
+        arguments=("logits",),
+        outputs=("draw",),
+        settings=DRAW,
+        numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
+        allocate=_allocate_sample,
+    ),
     bernoulli_sample_ref,
-    arguments=("logits",),
-    settings=DRAW,
-    numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
-    allocate=_allocate_sample,
-    dtypes=_NATIVE,
 )

@@ -1,15 +1,29 @@
 """Bias, activation, gain and limit in one pass over a feature map."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.bias_act import ACTIVATIONS, bias_act_ref
 
 
-def bias_act(x, bias=None, activation="linear", slope=0.2, gain=1.0, limit=None, *, backend="auto"):
+def bias_act(
+    x: Tensor,
+    bias: Tensor | None = None,
+    activation: str = "linear",
+    slope: float = 0.2,
+    gain: float = 1.0,
+    limit: float | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Add a bias to every channel, and scale and limit what the activation makes of it.
 
     ::
@@ -67,7 +81,7 @@ def bias_act(x, bias=None, activation="linear", slope=0.2, gain=1.0, limit=None,
     return _call(x, bias, activation, slope, gain, limit, backend=backend)
 
 
-def _number(name, value, low):
+def _number(name: str, value: float, low: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"bias_act: {name} must be a number; got {type(value).__name__}")
     if not (low <= value < math.inf and value > -math.inf):
@@ -76,32 +90,34 @@ def _number(name, value, low):
     return float(value)
 
 
-def _numbers(x, activation, slope, gain, limit):
+def _numbers(x: Tensor, activation: str, slope: float, gain: float, limit: float) -> tuple[int | float, ...]:
     return *x.shape[:2], math.prod(x.shape[2:]), ACTIVATIONS.index(activation), slope, gain, limit
 
 
-def _allocate(x, bias, activation, slope, gain, limit, save):
-    return _numbers(x, activation, slope, gain, limit), (x.new_empty(x.shape),)
+def _allocate(
+    x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float, save: bool
+) -> Allocated:
+    return _numbers(x, activation, slope, gain, limit), (contiguous_like(x),)
 
 
-def _allocate_gradients(grad_y, x, bias, activation, slope, gain, limit, wanted):
-    made = x.new_empty(x.shape), bias.new_empty(bias.shape if wanted & 2 else (0,))
+def _allocate_gradients(
+    grad_y: Tensor, x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float, wanted: int
+) -> Allocated:
+    made = contiguous_like(x), contiguous_like(bias) if wanted & 2 else bias.new_empty(0)
     return _numbers(x, activation, slope, gain, limit), made
 
 
 _call = register(
-    "bias_act",
+    OpSchema(
+        name="bias_act",
+        arguments=("x", "bias"),
+        outputs=("y",),
+        residuals=("x", "bias"),
+        optional=("bias",),
+        settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
+        numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     bias_act_ref,
-    arguments=("x", "bias"),
-    optional=("bias",),
-    results=("y",),
-    residuals=("x", "bias"),
-    settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
-    numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

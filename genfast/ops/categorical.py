@@ -1,19 +1,20 @@
 """The categorical distribution over the levels of a pixel: its likelihood and its sampler, each one native call."""
 
+from __future__ import annotations
+
+import math
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import DRAW, check_draw, check_levels, check_shape, check_tensors
-from genfast._native.layout import is_channels_last, pixels_first
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import contiguous_like, is_channels_last, pixels_first
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def categorical_nll(x, logits, *, backend="auto"):
+def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tensor:
     """Negative log-likelihood of images under a softmax for each pixel and channel.
 
     With l over the levels 0 .. L-1::
@@ -65,7 +66,15 @@ def categorical_nll(x, logits, *, backend="auto"):
     return _nll(x, logits, backend=backend)
 
 
-def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_element=0, *, backend="auto"):
+def categorical_sample(
+    logits: Tensor,
+    seed: int,
+    first_index: int = 0,
+    temperature: float = 1.0,
+    first_element: int = 0,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Draw the level of each pixel and channel by one uniform number, the same on every backend.
 
     With u of image `first_index + b` and element `first_element + (h W + w) C + c`, see `genfast.random.uniform`::
@@ -114,49 +123,52 @@ def categorical_sample(logits, seed, first_index=0, temperature=1.0, first_eleme
     return _sample(logits, *settings, backend=backend)
 
 
-def _check_logits(op, logits):
+def _check_logits(op: str, logits: Tensor) -> None:
     if logits.ndim != 5 or not 2 <= logits.shape[2] <= 256:
         got = tuple(logits.shape)
         raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
 
 
-def _numbers(logits):
+def _numbers(logits: Tensor) -> tuple[int | float, ...]:
     batch, places, levels, *inner = logits.shape
-    return batch, places, levels, torch.Size(inner).numel()
+    return batch, places, levels, math.prod(inner)
 
 
-def _allocate(x, logits, save):
+def _allocate(x: Tensor, logits: Tensor, save: bool) -> Allocated:
     return _numbers(logits), (logits.new_empty(logits.shape[0]),)
 
 
-def _allocate_gradients(grad_nll, x, logits):
-    return _numbers(logits), (logits.new_empty(logits.shape),)
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor) -> Allocated:
+    return _numbers(logits), (contiguous_like(logits),)
 
 
-def _allocate_sample(logits, seed, first_index, temperature, first_element):
+def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Allocated:
     shape = logits.shape[:2] + logits.shape[3:]
     numbers = (*_numbers(logits), seed, first_index, first_element, temperature)
     return numbers, (logits.new_empty(shape, dtype=torch.uint8),)
 
 
 _nll = register(
-    "categorical_nll",
+    OpSchema(
+        name="categorical_nll",
+        arguments=("x", "logits"),
+        outputs=("nll",),
+        residuals=("x", "logits"),
+        constants=("x",),
+        numbers=("batch", "places", "levels", "inner"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     categorical_nll_ref,
-    arguments=("x", "logits"),
-    constants=("x",),
-    results=("nll",),
-    residuals=("x", "logits"),
-    numbers=("batch", "places", "levels", "inner"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_sample = register_without_gradient(
-    "categorical_sample",
+_sample = register(
+    OpSchema(
+        name="categorical_sample",
+        arguments=("logits",),
+        outputs=("draw",),
+        settings=DRAW,
+        numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
+        allocate=_allocate_sample,
+    ),
     categorical_sample_ref,
-    arguments=("logits",),
-    settings=DRAW,
-    numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
-    allocate=_allocate_sample,
-    dtypes=_NATIVE,
 )

@@ -1,9 +1,14 @@
 """The residual Diagonal BiLSTM layer of PixelRNN, fused into one native call."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.diagonal_block import diagonal_block_ref
 
@@ -11,8 +16,17 @@ _ARGUMENTS = ("x", "input_weight", "input_bias", "weight", "h0", "c0", "output_w
 
 
 def diagonal_block(
-    x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, *, backend="auto"
-):  # fmt: skip
+    x: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Apply one residual Diagonal BiLSTM layer: input-to-state, both scans, shift, add, 1x1 up, residual.
 
     With pixel (i, j) as in `diagonal_lstm`::
@@ -80,37 +94,62 @@ def diagonal_block(
     return _call(*tensors.values(), backend=backend)
 
 
-def _allocate(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias, save):
+def _allocate(
+    x: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    save: bool,
+) -> Allocated:
     batch, height, width, features = x.shape
     size = weight.shape[2]
     shape = (batch, height, width, 2)
-    hidden = x.new_empty((*shape, size) if save else (0,))
-    saved_gates = x.new_empty((*shape, 4 * size) if save else (0,))
-    saved_cells = x.new_empty(hidden.shape, dtype=cell_dtype(x.dtype))
-    return (batch, height, width, features, size), (x.new_empty(x.shape), hidden, saved_gates, saved_cells)
+    hidden = x.new_empty(*shape, size) if save else x.new_empty(0)
+    saved_gates = x.new_empty(*shape, 4 * size) if save else x.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(x.dtype))
+    return (batch, height, width, features, size), (contiguous_like(x), hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_y, x, hidden, gates, cells, input_weight, weight, h0, c0, output_weight):
+def _allocate_gradients(
+    grad_y: Tensor,
+    x: Tensor,
+    hidden: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    input_weight: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+) -> Allocated:
     size, features = output_weight.shape
-    sizes = (*x.shape, size)
-    like = (x, input_weight, (2, 4 * size), weight, h0, c0, output_weight, (features,))
-    return sizes, tuple(x.new_empty(getattr(shape, "shape", shape)) for shape in like)
+    input_gradients = contiguous_like(x), contiguous_like(input_weight), x.new_empty(2, 4 * size)
+    scan_gradients = contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    output_gradients = contiguous_like(output_weight), x.new_empty(features)
+    return (*x.shape, size), (*input_gradients, *scan_gradients, *output_gradients)
 
 
 _call = register(
-    "diagonal_block",
-    diagonal_block_ref,
-    arguments=_ARGUMENTS,
-    results=("y", "hidden", "saved_gates", "saved_cells"),
-    residuals=(
-        *("x", "hidden", "saved_gates", "saved_cells"),
-        *("input_weight", "weight", "h0", "c0", "output_weight"),
+    OpSchema(
+        name="diagonal_block",
+        arguments=_ARGUMENTS,
+        outputs=("y",),
+        saved=("hidden", "saved_gates", "saved_cells"),
+        residuals=(
+            *("x", "hidden", "saved_gates", "saved_cells"),
+            *("input_weight", "weight", "h0", "c0", "output_weight"),
+        ),
+        numbers=("batch", "height", "width", "features", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        dtypes={
+            "cpp": (torch.float32, torch.float64),
+            "triton": (torch.float32, torch.bfloat16, torch.float16),
+        },
     ),
-    numbers=("batch", "height", "width", "features", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
+    diagonal_block_ref,
 )

@@ -1,13 +1,20 @@
 """The diagonal LSTM: a two-dimensional LSTM scan, in one native call."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 
 
-def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
+def diagonal_lstm(
+    gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """Scan a two-dimensional LSTM over images, in one or both horizontal directions at once.
 
     Pixel (i, j) of direction d, with side = j - 1 for direction 0 (left to right) and j + 1 for direction 1::
@@ -66,38 +73,46 @@ def diagonal_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     return _call(gates, weight, h0, c0, backend=backend)
 
 
-def _given(**tensors):
+def _given(**tensors: Tensor | None) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def cell_dtype(dtype):
+def cell_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of saved cells: a cell is a running sum, which 8 or 11 bits of mantissa would not hold."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def _allocate(gates, weight, h0, c0, save):
+def _allocate(gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool) -> Allocated:
     sizes = (*gates.shape[:4], weight.shape[2])
-    saved_gates = gates.new_empty(gates.shape if save else (0,))
-    saved_cells = gates.new_empty(sizes if save else (0,), dtype=cell_dtype(gates.dtype))
-    return sizes, (gates.new_empty(sizes), saved_gates, saved_cells)
+    hidden = gates.new_empty(*sizes)
+    saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(gates.dtype)) if save else gates.new_empty(0)
+    return sizes, (hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
-    made = tuple(tensor.new_empty(tensor.shape) for tensor in (saved_gates, weight, h0, c0))
-    return hidden.shape, made
+def _allocate_gradients(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> Allocated:
+    gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    return hidden.shape, gradients
 
 
 _call = register(
-    "diagonal_lstm",
+    OpSchema(
+        name="diagonal_lstm",
+        arguments=("gates", "weight", "h0", "c0"),
+        outputs=("hidden",),
+        saved=("saved_gates", "saved_cells"),
+        residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+        numbers=("batch", "height", "width", "directions", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     diagonal_lstm_ref,
-    arguments=("gates", "weight", "h0", "c0"),
-    results=("hidden", "saved_gates", "saved_cells"),
-    residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
-    numbers=("batch", "height", "width", "directions", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

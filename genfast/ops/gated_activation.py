@@ -1,13 +1,20 @@
 """The gate of Gated PixelCNN and PixelCNN++, in one native call."""
 
+from __future__ import annotations
+
+import math
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.gated_activation import gated_activation_ref
 
 
-def gated_activation(x, *, backend="auto"):
+def gated_activation(x: Tensor, *, backend: str = "auto") -> Tensor:
     """Multiply the tanh of one half of the channels by the sigmoid of the other.
 
     With a, b = the two halves of dimension 1::
@@ -50,28 +57,29 @@ def gated_activation(x, *, backend="auto"):
     return _call(x, backend=backend)
 
 
-def _allocate(x, save):
+def _numbers(x: Tensor) -> tuple[int, int]:
+    """How many images there are, and how many values each has after the gate."""
+    return x.shape[0], x.shape[1] // 2 * math.prod(x.shape[2:])
+
+
+def _allocate(x: Tensor, save: bool) -> Allocated:
     rows, channels, *inner = x.shape
-    size = channels // 2 * torch.Size(inner).numel()
-    return (rows, size), (x.new_empty(rows, channels // 2, *inner),)
+    return _numbers(x), (x.new_empty(rows, channels // 2, *inner),)
 
 
-def _allocate_gradients(grad_y, x):
-    (rows, size), _ = _allocate(x, False)
-    return (rows, size), (x.new_empty(x.shape),)
+def _allocate_gradients(grad_y: Tensor, x: Tensor) -> Allocated:
+    return _numbers(x), (contiguous_like(x),)
 
 
 _call = register(
-    "gated_activation",
+    OpSchema(
+        name="gated_activation",
+        arguments=("x",),
+        outputs=("y",),
+        residuals=("x",),
+        numbers=("rows", "size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     gated_activation_ref,
-    arguments=("x",),
-    results=("y",),
-    residuals=("x",),
-    numbers=("rows", "size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

@@ -1,18 +1,20 @@
 """The diagonal Gaussian likelihood of real values: one pass forward, one backward."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, check_weight, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.gaussian import gaussian_nll_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def gaussian_nll(x, mean, log_variance, weight=None, *, backend="auto"):
+def gaussian_nll(
+    x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """Negative log-likelihood of real values under a diagonal Gaussian, summed over each image.
 
     With lv held to [-30, 20], outside of which its gradient is 0::
@@ -65,29 +67,32 @@ def gaussian_nll(x, mean, log_variance, weight=None, *, backend="auto"):
     return _nll(x, mean, log_variance, weight, backend=backend)
 
 
-def _numbers(x, weight):
+def _numbers(x: Tensor, weight: Tensor) -> tuple[int | float, ...]:
     return x.shape[0], x.shape[1:].numel(), int(weight.dtype == torch.uint8)
 
 
-def _allocate(x, mean, log_variance, weight, save):
+def _allocate(x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor, save: bool) -> Allocated:
     return _numbers(x, weight), (x.new_empty(x.shape[0], dtype=wide(x.dtype)),)
 
 
-def _allocate_gradients(grad_nll, x, mean, log_variance, weight, wanted):
-    of_x = x.new_empty(x.shape if wanted & 1 else (0,))
-    return _numbers(x, weight), (of_x, mean.new_empty(mean.shape), log_variance.new_empty(mean.shape))
+def _allocate_gradients(
+    grad_nll: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor, wanted: int
+) -> Allocated:
+    of_x = contiguous_like(x) if wanted & 1 else x.new_empty(0)
+    return _numbers(x, weight), (of_x, contiguous_like(mean), contiguous_like(log_variance))
 
 
 _nll = register(
-    "gaussian_nll",
+    OpSchema(
+        name="gaussian_nll",
+        arguments=("x", "mean", "log_variance", "weight"),
+        outputs=("nll",),
+        residuals=("x", "mean", "log_variance", "weight"),
+        constants=("weight",),
+        optional=("x",),
+        numbers=("batch", "size", "weight_is_bytes"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     gaussian_nll_ref,
-    arguments=("x", "mean", "log_variance", "weight"),
-    constants=("weight",),
-    optional=("x",),
-    results=("nll",),
-    residuals=("x", "mean", "log_variance", "weight"),
-    numbers=("batch", "size", "weight_is_bytes"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

@@ -1,22 +1,31 @@
 """The Gaussian latent variable: a reparameterised draw and its KL divergence in one native call."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, check_whole, signed, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 _SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
 
 
 def gaussian_latent(
-    mean, log_variance, seed, first_index=0, samples=1, prior_mean=None, prior_log_variance=None, per_latent=False,
-    first_sample=0, *, backend="auto",
-):  # fmt: skip
+    mean: Tensor,
+    log_variance: Tensor,
+    seed: int,
+    first_index: int = 0,
+    samples: int = 1,
+    prior_mean: Tensor | None = None,
+    prior_log_variance: Tensor | None = None,
+    per_latent: bool = False,
+    first_sample: int = 0,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
     """Draw from a diagonal Gaussian by reparameterisation, and take its KL divergence from the prior.
 
     With the noise e of `genfast.random.philox.normal` and the prior N(m, exp(v)), which is N(0, I) if not given::
@@ -94,34 +103,46 @@ def gaussian_latent(
     return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl
 
 
-def _numbers(mean, seed, first_index, samples, first_sample, per_latent):
+def _numbers(
+    mean: Tensor, seed: int, first_index: int, samples: int, first_sample: int, per_latent: bool
+) -> tuple[int | float, ...]:
     batch, size = mean.shape
     return batch, size, samples, seed, first_index, first_sample, int(per_latent)
 
 
-def _allocate(mean, log_variance, prior_mean, prior_log_variance, *settings):
+def _allocate(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor, *settings: int
+) -> Allocated:
     *settings, _ = settings
     batch, size = mean.shape
     samples, per_latent = settings[2], settings[4]
-    kl = mean.new_empty((batch, size) if per_latent else (batch,), dtype=wide(mean.dtype))
+    kl = mean.new_empty(batch, *(size,) * per_latent, dtype=wide(mean.dtype))
     return _numbers(mean, *settings), (mean.new_empty(batch * samples, size), kl)
 
 
-def _allocate_gradients(grad_z, grad_kl, mean, log_variance, prior_mean, prior_log_variance, *settings):
+def _allocate_gradients(
+    grad_z: Tensor,
+    grad_kl: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    *settings: int,
+) -> Allocated:
     tensors = mean, log_variance, prior_mean, prior_log_variance
-    return _numbers(mean, *settings), tuple(t.new_empty(t.shape) for t in tensors)
+    return _numbers(mean, *settings), tuple(contiguous_like(t) for t in tensors)
 
 
 _latent = register(
-    "gaussian_latent",
+    OpSchema(
+        name="gaussian_latent",
+        arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+        outputs=("z", "kl"),
+        residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
+        settings=_SETTINGS,
+        numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     gaussian_latent_ref,
-    arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
-    results=("z", "kl"),
-    outputs=2,
-    residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
-    settings=_SETTINGS,
-    numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

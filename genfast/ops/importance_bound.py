@@ -1,18 +1,18 @@
 """The importance-weighted bound on the log-likelihood, and its estimators of the gradient."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors, wide
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.importance_bound import importance_bound_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def importance_bound(log_weights, path=None, *, backend="auto"):
+def importance_bound(log_weights: Tensor, path: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """The logarithm of the mean of importance weights: a lower bound on log p(x) that tightens with their number.
 
     ::
@@ -61,8 +61,8 @@ def importance_bound(log_weights, path=None, *, backend="auto"):
     return _bound(log_weights, backend=backend)
 
 
-def _reweight(op, path, log_weights):
-    if not isinstance(path, torch.Tensor):
+def _reweight(op: str, path: Tensor, log_weights: Tensor) -> None:
+    if not isinstance(path, Tensor):
         raise TypeError(f"{op}: path must be a torch.Tensor; got {type(path).__name__}")
     batch, samples = log_weights.shape
     if path.ndim < 1 or path.shape[0] != log_weights.numel():
@@ -79,22 +79,23 @@ def _reweight(op, path, log_weights):
     path.register_hook(lambda grad: grad * weights.to(grad.dtype))
 
 
-def _allocate(log_weights, save):
+def _allocate(log_weights: Tensor, save: bool) -> Allocated:
     return log_weights.shape, (log_weights.new_empty(log_weights.shape[0], dtype=wide(log_weights.dtype)),)
 
 
-def _allocate_gradients(grad_bound, log_weights):
-    return log_weights.shape, (log_weights.new_empty(log_weights.shape),)
+def _allocate_gradients(grad_bound: Tensor, log_weights: Tensor) -> Allocated:
+    return log_weights.shape, (contiguous_like(log_weights),)
 
 
 _bound = register(
-    "importance_bound",
+    OpSchema(
+        name="importance_bound",
+        arguments=("log_weights",),
+        outputs=("bound",),
+        residuals=("log_weights",),
+        numbers=("batch", "samples"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     importance_bound_ref,
-    arguments=("log_weights",),
-    results=("bound",),
-    residuals=("log_weights",),
-    numbers=("batch", "samples"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )

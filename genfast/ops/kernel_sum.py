@@ -1,21 +1,29 @@
 """Sums of a kernel over pairs of vectors, without the matrix of its values: what MMD and KID are made of."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_whole
-from genfast._native.register import register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.nearest_neighbors import check_pair
 from genfast.reference.kernel_sum import KERNELS, kernel_sum_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, backend="auto"):
+def kernel_sum(
+    x: Tensor,
+    y: Tensor,
+    kernel: str = "polynomial",
+    gamma: float | None = None,
+    coef0: float = 1.0,
+    degree: int = 3,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """The sum over all rows of y of a kernel with every row of x.
 
     ::
@@ -71,18 +79,19 @@ def kernel_sum(x, y, kernel="polynomial", gamma=None, coef0=1.0, degree=3, *, ba
     return _sum(x, y, KERNELS.index(kernel), *map(float, numbers.values()), degree, backend=backend)
 
 
-def _allocate(x, y, kernel, gamma, coef0, degree):
+def _allocate(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, degree: int) -> Allocated:
     rows, depth = x.shape
     return (rows, y.shape[0], depth, kernel, gamma, coef0, degree), (x.new_empty(rows, dtype=torch.float64),)
 
 
-_sum = register_without_gradient(
-    "kernel_sum",
+_sum = register(
+    OpSchema(
+        name="kernel_sum",
+        arguments=("x", "y"),
+        outputs=("total",),
+        settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
+        numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
+        allocate=_allocate,
+    ),
     kernel_sum_ref,
-    arguments=("x", "y"),
-    settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
-    results=("total",),
-    numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
-    allocate=_allocate,
-    dtypes=_NATIVE,
 )

@@ -1,19 +1,18 @@
 """The discretised mixture of logistics, the likelihood of PixelCNN++."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import DRAW, check_draw, check_levels, check_tensors
 from genfast._native.layout import channels_innermost, empty_like, in_place_or_copy
-from genfast._native.register import register, register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.logistic_mixture import channels_of, logistic_mixture_nll_ref, logistic_mixture_sample_ref
 
-_DTYPES = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def logistic_mixture_nll(x, params, levels, *, backend="auto"):
+def logistic_mixture_nll(x: Tensor, params: Tensor, levels: int, *, backend: str = "auto") -> Tensor:
     """Negative log-likelihood of images under a discretised mixture of logistics, the likelihood of PixelCNN++.
 
     The channels of a pixel share the component k of the mixture; a level has the mass of a logistic over its bin::
@@ -76,8 +75,16 @@ def logistic_mixture_nll(x, params, levels, *, backend="auto"):
 
 
 def logistic_mixture_sample(
-    params, levels, seed, first_index=0, temperature=1.0, first_element=0, channels=None, *, backend="auto"
-):  # fmt: skip
+    params: Tensor,
+    levels: int,
+    seed: int,
+    first_index: int = 0,
+    temperature: float = 1.0,
+    first_element: int = 0,
+    channels: int | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Draw images from a discretised mixture of logistics; what `logistic_mixture_nll` says of `params` holds.
 
     One number chooses the component, then one for each channel its value, R first::
@@ -132,7 +139,7 @@ def logistic_mixture_sample(
     return _sample(params, levels, *settings, found, backend=backend)
 
 
-def _check_params(op, params, levels):
+def _check_params(op: str, params: Tensor, levels: int) -> None:
     check_tensors(op, params=params)
     if isinstance(levels, bool) or not isinstance(levels, int):
         raise TypeError(f"{op}: levels must be an int; got {type(levels).__name__}")
@@ -142,25 +149,27 @@ def _check_params(op, params, levels):
         raise ValueError(f"{op}: params must have shape [B, P, H, W]; got {tuple(params.shape)}")
 
 
-def _sizes(channels, params, levels):
+def _sizes(channels: int, params: Tensor, levels: int) -> tuple[int, ...]:
     """B, C, K, H W, L, as the C++ functions read them."""
     batch, size, height, width = params.shape
     return batch, channels, size // (3 if channels == 1 else 10), height * width, levels
 
 
-def _layouts(*tensors):
+def _layouts(*tensors: Tensor) -> tuple[int, ...]:
     return tuple(int(channels_innermost(tensor)) for tensor in tensors)
 
 
-def _allocate(x, params, levels, save):
+def _allocate(x: Tensor, params: Tensor, levels: int, save: bool) -> Allocated:
     return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (params.new_empty(params.shape[0]),)
 
 
-def _allocate_gradients(grad_nll, x, params, levels):
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Allocated:
     return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (empty_like(params),)
 
 
-def _allocate_draw(params, levels, seed, first_index, temperature, first_element, channels):
+def _allocate_draw(
+    params: Tensor, levels: int, seed: int, first_index: int, temperature: float, first_element: int, channels: int
+) -> Allocated:
     batch, _, height, width = params.shape
     draw = params.new_empty((batch, channels, height, width), dtype=torch.uint8)
     sizes = _sizes(channels, params, levels)
@@ -168,30 +177,33 @@ def _allocate_draw(params, levels, seed, first_index, temperature, first_element
 
 
 _nll = register(
-    "logistic_mixture_nll",
+    OpSchema(
+        name="logistic_mixture_nll",
+        arguments=("x", "params"),
+        outputs=("nll",),
+        residuals=("x", "params"),
+        constants=("x",),
+        settings={"levels": "int"},
+        numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        arrange=in_place_or_copy,
+    ),
     logistic_mixture_nll_ref,
-    arguments=("x", "params"),
-    constants=("x",),
-    settings={"levels": "int"},
-    results=("nll",),
-    residuals=("x", "params"),
-    numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_DTYPES,
-    arrange=in_place_or_copy,
 )
 
-_sample = register_without_gradient(
-    "logistic_mixture_sample",
-    logistic_mixture_sample_ref,
-    arguments=("params",),
-    settings={"levels": "int", **DRAW, "channels": "int"},
-    numbers=(
-        *("batch", "channels", "components", "pixels", "levels"),
-        *("params_innermost", "seed", "first_index", "first_element", "temperature"),
+_sample = register(
+    OpSchema(
+        name="logistic_mixture_sample",
+        arguments=("params",),
+        outputs=("draw",),
+        settings={"levels": "int", **DRAW, "channels": "int"},
+        numbers=(
+            *("batch", "channels", "components", "pixels", "levels"),
+            *("params_innermost", "seed", "first_index", "first_element", "temperature"),
+        ),
+        allocate=_allocate_draw,
+        arrange=in_place_or_copy,
     ),
-    allocate=_allocate_draw,
-    dtypes=_DTYPES,
-    arrange=in_place_or_copy,
+    logistic_mixture_sample_ref,
 )

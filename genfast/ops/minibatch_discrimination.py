@@ -1,13 +1,19 @@
 """Minibatch discrimination, the layer that shows a discriminator how alike the images of a batch are."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.minibatch_discrimination import closeness_ref, project
 
 
-def minibatch_discrimination(features, kernel, others=None, *, backend="auto"):
+def minibatch_discrimination(
+    features: Tensor, kernel: Tensor, others: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """How close every image is to all images of the batch, in B learned projections.
 
     With M[i] = sum over a of features[i, a] kernel[a], a [B, C] matrix, and j over all images, i itself too as in the
@@ -58,26 +64,24 @@ def minibatch_discrimination(features, kernel, others=None, *, backend="auto"):
     return _closeness(project(features, kernel, others), features.shape[0], backend=backend)
 
 
-def _allocate(projected, rows, save):
+def _allocate(projected: Tensor, rows: int, save: bool) -> Allocated:
     return (*projected.shape, rows), (projected.new_empty(rows, projected.shape[1]),)
 
 
-def _allocate_gradients(grad_y, projected, rows):
-    return (*projected.shape, rows), (projected.new_empty(projected.shape),)
+def _allocate_gradients(grad_y: Tensor, projected: Tensor, rows: int) -> Allocated:
+    return (*projected.shape, rows), (contiguous_like(projected),)
 
 
 _closeness = register(
-    "minibatch_discrimination",
+    OpSchema(
+        name="minibatch_discrimination",
+        arguments=("projected",),
+        outputs=("y",),
+        residuals=("projected",),
+        settings={"rows": "SymInt"},
+        numbers=("count", "kernels", "dim", "rows"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     closeness_ref,
-    arguments=("projected",),
-    results=("y",),
-    residuals=("projected",),
-    settings={"rows": "SymInt"},
-    numbers=("count", "kernels", "dim", "rows"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

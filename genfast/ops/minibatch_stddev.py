@@ -1,13 +1,17 @@
 """The standard deviation over a minibatch as a feature map, which shows a discriminator a lack of variety."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_tensors, check_whole
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.minibatch_stddev import minibatch_stddev_ref
 
 
-def minibatch_stddev(x, group=4, channels=1, *, backend="auto"):
+def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1, *, backend: str = "auto") -> Tensor:
     """Append to the images the mean standard deviation of their features over groups of images.
 
     A group is the images n, n + N / g, n + 2 N / g, ... with g = min(group, N). For each of `channels` blocks of
@@ -60,31 +64,29 @@ def minibatch_stddev(x, group=4, channels=1, *, backend="auto"):
     return _append(x, group, channels, backend=backend)
 
 
-def _numbers(x, group, channels):
+def _numbers(x: Tensor, group: int, channels: int) -> tuple[int | float, ...]:
     return *x.shape, min(group, x.shape[0]), channels
 
 
-def _allocate(x, group, channels, save):
+def _allocate(x: Tensor, group: int, channels: int, save: bool) -> Allocated:
     batch, features, height, width = x.shape
     return _numbers(x, group, channels), (x.new_empty(batch, features + channels, height, width),)
 
 
-def _allocate_gradients(grad_y, x, group, channels):
-    return _numbers(x, group, channels), (x.new_empty(x.shape),)
+def _allocate_gradients(grad_y: Tensor, x: Tensor, group: int, channels: int) -> Allocated:
+    return _numbers(x, group, channels), (contiguous_like(x),)
 
 
 _append = register(
-    "minibatch_stddev",
+    OpSchema(
+        name="minibatch_stddev",
+        arguments=("x",),
+        outputs=("y",),
+        residuals=("x",),
+        settings={"group": "int", "channels": "int"},
+        numbers=("batch", "channels", "height", "width", "group", "maps"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     minibatch_stddev_ref,
-    arguments=("x",),
-    results=("y",),
-    residuals=("x",),
-    settings={"group": "int", "channels": "int"},
-    numbers=("batch", "channels", "height", "width", "group", "maps"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

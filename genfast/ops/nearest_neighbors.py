@@ -1,19 +1,19 @@
 """The nearest rows of one set for every row of another, without a matrix of distances."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors, check_whole, wide
-from genfast._native.register import register_without_gradient
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 MOST = 1024
 
 
-def nearest_neighbors(x, y, k, *, backend="auto"):
+def nearest_neighbors(x: Tensor, y: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """The k rows of y that are nearest to every row of x.
 
     ::
@@ -57,7 +57,7 @@ def nearest_neighbors(x, y, k, *, backend="auto"):
     return _nearest(x, y, k, backend=backend)
 
 
-def check_pair(op, x, y):
+def check_pair(op: str, x: Tensor, y: Tensor) -> None:
     """Two sets of vectors of one size."""
     check_tensors(op, x=x, y=y)
     if x.ndim != 2 or x.shape[1] < 1:
@@ -66,18 +66,19 @@ def check_pair(op, x, y):
         raise ValueError(f"{op}: y must have shape [M, D] with D={x.shape[1]}; got {tuple(y.shape)}")
 
 
-def _allocate(x, y, k):
+def _allocate(x: Tensor, y: Tensor, k: int) -> Allocated:
     made = x.new_empty((x.shape[0], k), dtype=wide(x.dtype)), x.new_empty((x.shape[0], k), dtype=torch.int64)
     return (x.shape[0], y.shape[0], x.shape[1], k), made
 
 
-_nearest = register_without_gradient(
-    "nearest_neighbors",
+_nearest = register(
+    OpSchema(
+        name="nearest_neighbors",
+        arguments=("x", "y"),
+        outputs=("squared_distances", "indices"),
+        settings={"k": "int"},
+        numbers=("rows", "count", "depth", "k"),
+        allocate=_allocate,
+    ),
     nearest_neighbors_ref,
-    arguments=("x", "y"),
-    settings={"k": "int"},
-    results=("squared_distances", "indices"),
-    numbers=("rows", "count", "depth", "k"),
-    allocate=_allocate,
-    dtypes=_NATIVE,
 )

@@ -1,14 +1,20 @@
 """The row LSTM: an LSTM that scans an image from top to bottom, a whole row a step, in one native call."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.row_lstm import row_lstm_ref
 
 
-def row_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
+def row_lstm(
+    gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
     """Scan an LSTM down the rows of images; every pixel reads three pixels of the row above.
 
     Pixel (i, j)::
@@ -66,34 +72,42 @@ def row_lstm(gates, weight, h0=None, c0=None, *, backend="auto"):
     return _call(gates, weight, h0, c0, backend=backend)
 
 
-def _numbers(batch, height, width, size):
+def _numbers(batch: int, height: int, width: int, size: int) -> tuple[int | float, ...]:
     """What C++ takes after the addresses: the scans of one family share their arguments, this one has one direction."""
     return batch, height, width, 1, size
 
 
-def _allocate(gates, weight, h0, c0, save):
+def _allocate(gates: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, save: bool) -> Allocated:
     shape = (*gates.shape[:3], weight.shape[1])
-    saved_gates = gates.new_empty(gates.shape if save else (0,))
-    saved_cells = gates.new_empty(shape if save else (0,), dtype=cell_dtype(gates.dtype))
-    return _numbers(*shape), (gates.new_empty(shape), saved_gates, saved_cells)
+    hidden = gates.new_empty(*shape)
+    saved_gates = contiguous_like(gates) if save else gates.new_empty(0)
+    saved_cells = contiguous_like(hidden, cell_dtype(gates.dtype)) if save else gates.new_empty(0)
+    return _numbers(*shape), (hidden, saved_gates, saved_cells)
 
 
-def _allocate_gradients(grad_hidden, hidden, saved_gates, saved_cells, weight, h0, c0):
-    made = tuple(tensor.new_empty(tensor.shape) for tensor in (saved_gates, weight, h0, c0))
-    return _numbers(*hidden.shape), made
+def _allocate_gradients(
+    grad_hidden: Tensor,
+    hidden: Tensor,
+    saved_gates: Tensor,
+    saved_cells: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+) -> Allocated:
+    gradients = contiguous_like(saved_gates), contiguous_like(weight), contiguous_like(h0), contiguous_like(c0)
+    return _numbers(*hidden.shape), gradients
 
 
 _call = register(
-    "row_lstm",
+    OpSchema(
+        name="row_lstm",
+        arguments=("gates", "weight", "h0", "c0"),
+        outputs=("hidden",),
+        saved=("saved_gates", "saved_cells"),
+        residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
+        numbers=("batch", "height", "width", "directions", "hidden_size"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     row_lstm_ref,
-    arguments=("gates", "weight", "h0", "c0"),
-    results=("hidden", "saved_gates", "saved_cells"),
-    residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
-    numbers=("batch", "height", "width", "directions", "hidden_size"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
 )

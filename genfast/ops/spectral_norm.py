@@ -1,18 +1,17 @@
 """Spectral normalisation of many layers at once: the power method over a stack of matrices, and the division."""
 
-import torch
+from __future__ import annotations
+
+from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, check_whole, wide
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import contiguous_like
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.spectral_norm import power_iteration_ref, spectral_norm_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def spectral_norm(weight, u, v, *, backend="auto"):
+def spectral_norm(weight: Tensor, u: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
     """Divide every matrix of a stack by its largest singular value, as its singular vectors give it.
 
     ::
@@ -54,7 +53,9 @@ def spectral_norm(weight, u, v, *, backend="auto"):
     return _normalize(weight, u, v, backend=backend)
 
 
-def power_iteration(weight, u, v, iterations=1, *, backend="auto"):
+def power_iteration(
+    weight: Tensor, u: Tensor, v: Tensor, iterations: int = 1, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """Steps of the power method for the largest singular value of every matrix of a stack.
 
     Each step, as torch.nn.utils.parametrizations.spectral_norm has it, with |x| held to at least 1e-12::
@@ -95,7 +96,7 @@ def power_iteration(weight, u, v, iterations=1, *, backend="auto"):
     return _iterate(weight, u, v, iterations, backend=backend)
 
 
-def _check(op, weight, u, v):
+def _check(op: str, weight: Tensor, u: Tensor, v: Tensor) -> None:
     check_tensors(op, weight=weight, u=u, v=v)
     if weight.ndim != 3 or 0 in weight.shape[1:]:
         raise ValueError(f"{op}: weight must have shape [L, R, C] with R>=1, C>=1; got {tuple(weight.shape)}")
@@ -104,40 +105,43 @@ def _check(op, weight, u, v):
     check_shape(op, "v", v, (layers, columns), "[L, C]", L=layers, C=columns)
 
 
-def _allocate(weight, u, v, save):
+def _allocate(weight: Tensor, u: Tensor, v: Tensor, save: bool) -> Allocated:
     sigma = weight.new_empty(weight.shape[0] if save else 0, dtype=wide(weight.dtype))
-    return tuple(weight.shape), (weight.new_empty(weight.shape), sigma)
+    return tuple(weight.shape), (contiguous_like(weight), sigma)
 
 
-def _allocate_gradients(grad_y, weight, u, v, sigma, wanted):
-    made = (t.new_empty(t.shape if wanted >> bit & 1 else (0,)) for bit, t in enumerate((weight, u, v)))
+def _allocate_gradients(grad_y: Tensor, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, wanted: int) -> Allocated:
+    made = (contiguous_like(t) if wanted >> bit & 1 else t.new_empty(0) for bit, t in enumerate((weight, u, v)))
     return tuple(weight.shape), tuple(made)
 
 
-def _allocate_vectors(weight, u, v, iterations):
-    made = tuple(t.new_empty(t.shape, dtype=wide(t.dtype)) for t in (u, v))
+def _allocate_vectors(weight: Tensor, u: Tensor, v: Tensor, iterations: int) -> Allocated:
+    made = tuple(contiguous_like(t, wide(t.dtype)) for t in (u, v))
     return (*weight.shape, iterations), made
 
 
 _normalize = register(
-    "spectral_norm",
+    OpSchema(
+        name="spectral_norm",
+        arguments=("weight", "u", "v"),
+        outputs=("y",),
+        saved=("sigma",),
+        residuals=("weight", "u", "v", "sigma"),
+        optional=("weight", "u", "v"),
+        numbers=("layers", "rows", "columns"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     spectral_norm_ref,
-    arguments=("weight", "u", "v"),
-    optional=("weight", "u", "v"),
-    results=("y", "sigma"),
-    residuals=("weight", "u", "v", "sigma"),
-    numbers=("layers", "rows", "columns"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_iterate = register_without_gradient(
-    "power_iteration",
+_iterate = register(
+    OpSchema(
+        name="power_iteration",
+        arguments=("weight", "u", "v"),
+        outputs=("new_u", "new_v"),
+        settings={"iterations": "int"},
+        numbers=("layers", "rows", "columns", "iterations"),
+        allocate=_allocate_vectors,
+    ),
     power_iteration_ref,
-    arguments=("weight", "u", "v"),
-    settings={"iterations": "int"},
-    results=("new_u", "new_v"),
-    numbers=("layers", "rows", "columns", "iterations"),
-    allocate=_allocate_vectors,
-    dtypes=_NATIVE,
 )

@@ -1,13 +1,26 @@
 """Upsample, filter and downsample images in one pass: what resampling and blur layers are made of."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors
+from genfast._native.layout import contiguous_like
 from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.upfirdn2d import upfirdn2d_ref
 
 
-def upfirdn2d(x, filter, up=1, down=1, padding=0, *, backend="auto"):
+def upfirdn2d(
+    x: Tensor,
+    filter: Tensor,
+    up: int | tuple[int, int] = 1,
+    down: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int, int, int] = 0,
+    *,
+    backend: str = "auto",
+) -> Tensor:
     """Upsample images by zeros, pad them, convolve them with a filter and keep every down-th pixel.
 
     Along each axis, with up - 1 zeros after each sample, p of `padding` before the first, and K taps::
@@ -67,7 +80,7 @@ def upfirdn2d(x, filter, up=1, down=1, padding=0, *, backend="auto"):
     return _call(x, filter, *up, *down, *padding, backend=backend)
 
 
-def _integers(name, value, count, low):
+def _integers(name: str, value: int | tuple[int, ...], count: int, low: int | None) -> tuple[int, ...]:
     """`value`, one for all or `count` of them, as a tuple."""
     values = (value,) * count if isinstance(value, int) else value
     if not isinstance(values, (tuple, list)) or len(values) != count:
@@ -79,23 +92,34 @@ def _integers(name, value, count, low):
     return tuple(values)
 
 
-def _padded(x, up, padding):
+def _padded(x: Tensor, up: tuple[int, ...], padding: tuple[int, ...]) -> tuple[int, int]:
     left, right, top, bottom = padding
     return x.shape[2] * up[0] + top + bottom, x.shape[3] * up[1] + left + right
 
 
-def _reference(x, filter, up_v, up_h, down_v, down_h, left, right, top, bottom):
+def _reference(
+    x: Tensor,
+    filter: Tensor,
+    up_v: int,
+    up_h: int,
+    down_v: int,
+    down_h: int,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
+) -> Tensor:
     return upfirdn2d_ref(x, filter, (up_v, up_h), (down_v, down_h), (left, right, top, bottom))
 
 
-def _numbers(x, filter, y, settings):
+def _numbers(x: Tensor, filter: Tensor, y: Tensor, settings: tuple[int, ...]) -> tuple[int | float, ...]:
     # A filter of one dimension has the height 0.
     taps = (0, len(filter)) if filter.ndim == 1 else tuple(filter.shape)
     up_v, up_h, down_v, down_h, left, _, top, _ = settings
     return x.shape[0] * x.shape[1], *x.shape[2:], *y.shape[2:], *taps, up_v, up_h, down_v, down_h, left, top
 
 
-def _allocate(x, filter, *settings):
+def _allocate(x: Tensor, filter: Tensor, *settings: int) -> Allocated:
     *settings, save = settings
     up, down, padding = settings[:2], settings[2:4], settings[4:]
     sides = zip(_padded(x, up, padding), (filter.shape[0], filter.shape[-1]), down)
@@ -103,11 +127,13 @@ def _allocate(x, filter, *settings):
     return _numbers(x, filter, y, settings), (y,)
 
 
-def _allocate_gradients(grad_y, x, filter, *settings):
-    return _numbers(x, filter, grad_y, settings), (x.new_empty(x.shape),)
+def _allocate_gradients(grad_y: Tensor, x: Tensor, filter: Tensor, *settings: int) -> Allocated:
+    return _numbers(x, filter, grad_y, settings), (contiguous_like(x),)
 
 
-def _adjoint(grad_y, x, filter, *settings):
+def _adjoint(
+    grad_y: Tensor, x: Tensor, filter: Tensor, *settings: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, ...]]:
     """The transposed map: the filter reversed, up and down exchanged."""
     up_v, up_h, down_v, down_h, left, _, top, _ = settings
     sides = []
@@ -120,23 +146,21 @@ def _adjoint(grad_y, x, filter, *settings):
 
 
 _call = register(
-    "upfirdn2d",
-    _reference,
-    arguments=("x", "filter"),
-    constants=("filter",),
-    results=("y",),
-    residuals=("x", "filter"),
-    settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
-    | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
-    numbers=(
-        *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
-        *("up_v", "up_h", "down_v", "down_h", "left", "top"),
+    OpSchema(
+        name="upfirdn2d",
+        arguments=("x", "filter"),
+        outputs=("y",),
+        residuals=("x", "filter"),
+        constants=("filter",),
+        settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
+        | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
+        numbers=(
+            *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
+            *("up_v", "up_h", "down_v", "down_h", "left", "top"),
+        ),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+        adjoint=_adjoint,
     ),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    adjoint=_adjoint,
-    dtypes={
-        "cpp": (torch.float32, torch.float64, torch.bfloat16),
-        "triton": (torch.float32, torch.bfloat16, torch.float16),
-    },
+    _reference,
 )

@@ -1,20 +1,22 @@
 """Vector quantisation: the nearest code of every vector, without a matrix of distances."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from genfast._native.checks import check_tensors, check_whole, wide
-from genfast._native.register import register, register_without_gradient
+from genfast._native.layout import contiguous_like
+from genfast._native.register import register
+from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.vector_quantize import codebook_statistics_ref, vector_quantize_ref
 
-_NATIVE = {
-    "cpp": (torch.float32, torch.float64, torch.bfloat16),
-    "triton": (torch.float32, torch.bfloat16, torch.float16),
-}
 
-
-def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backend="auto"):
+def vector_quantize(
+    x: Tensor, codebook: Tensor, commitment: float = 0.25, codebook_weight: float = 1.0, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Replace every vector by the nearest of a codebook, and say what that costs.
 
     With e[n] = codebook[codes[n]] and sg a stop of the gradient::
@@ -75,7 +77,7 @@ def vector_quantize(x, codebook, commitment=0.25, codebook_weight=1.0, *, backen
     return _quantize(x, codebook, *map(float, weights.values()), backend=backend)
 
 
-def codebook_statistics(x, codes, count, *, backend="auto"):
+def codebook_statistics(x: Tensor, codes: Tensor, count: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """How often each code was chosen, and the sum of the vectors that chose it: what moving averages need.
 
     ::
@@ -126,53 +128,63 @@ def codebook_statistics(x, codes, count, *, backend="auto"):
     return _statistics(x, codes, count, backend=backend)
 
 
-def _check_vectors(op, x):
+def _check_vectors(op: str, x: Tensor) -> None:
     if x.ndim != 2 or x.shape[1] < 1:
         raise ValueError(f"{op}: x must have shape [N, D] with D>=1; got {tuple(x.shape)}")
 
 
-def _numbers(x, codebook, commitment, codebook_weight):
+def _numbers(x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float) -> tuple[int | float, ...]:
     return *x.shape, codebook.shape[0], commitment, codebook_weight
 
 
-def _allocate(x, codebook, commitment, codebook_weight, save):
+def _allocate(x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float, save: bool) -> Allocated:
     codes = x.new_empty(x.shape[0], dtype=torch.int64)
-    made = codes, x.new_empty(x.shape), x.new_empty((), dtype=wide(x.dtype))
+    made = codes, contiguous_like(x), x.new_empty((), dtype=wide(x.dtype))
     return _numbers(x, codebook, commitment, codebook_weight), made
 
 
-def _allocate_gradients(grad_quantized, grad_loss, x, codebook, codes, commitment, codebook_weight, wanted):
-    of_codebook = codebook.new_empty(codebook.shape if wanted & 2 else (0,))
-    return _numbers(x, codebook, commitment, codebook_weight), (x.new_empty(x.shape), of_codebook)
+def _allocate_gradients(
+    grad_quantized: Tensor,
+    grad_loss: Tensor,
+    x: Tensor,
+    codebook: Tensor,
+    codes: Tensor,
+    commitment: float,
+    codebook_weight: float,
+    wanted: int,
+) -> Allocated:
+    of_codebook = contiguous_like(codebook) if wanted & 2 else codebook.new_empty(0)
+    return _numbers(x, codebook, commitment, codebook_weight), (contiguous_like(x), of_codebook)
 
 
-def _allocate_statistics(x, codes, count):
+def _allocate_statistics(x: Tensor, codes: Tensor, count: int) -> Allocated:
     made = x.new_empty(count, dtype=wide(x.dtype)), x.new_empty((count, x.shape[1]), dtype=wide(x.dtype))
     return (*x.shape, count), made
 
 
 _quantize = register(
-    "vector_quantize",
+    OpSchema(
+        name="vector_quantize",
+        arguments=("x", "codebook"),
+        outputs=("codes", "quantized", "loss"),
+        residuals=("x", "codebook", "codes"),
+        integer_outputs=("codes",),
+        optional=("codebook",),
+        settings={"commitment": "float", "codebook_weight": "float"},
+        numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
+        allocate=_allocate,
+        allocate_gradients=_allocate_gradients,
+    ),
     vector_quantize_ref,
-    arguments=("x", "codebook"),
-    optional=("codebook",),
-    results=("codes", "quantized", "loss"),
-    outputs=3,
-    whole=("codes",),
-    residuals=("x", "codebook", "codes"),
-    settings={"commitment": "float", "codebook_weight": "float"},
-    numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
-    allocate=_allocate,
-    allocate_gradients=_allocate_gradients,
-    dtypes=_NATIVE,
 )
-_statistics = register_without_gradient(
-    "codebook_statistics",
+_statistics = register(
+    OpSchema(
+        name="codebook_statistics",
+        arguments=("x", "codes"),
+        outputs=("counts", "sums"),
+        settings={"count": "int"},
+        numbers=("rows", "depth", "count"),
+        allocate=_allocate_statistics,
+    ),
     codebook_statistics_ref,
-    arguments=("x", "codes"),
-    settings={"count": "int"},
-    results=("counts", "sums"),
-    numbers=("rows", "depth", "count"),
-    allocate=_allocate_statistics,
-    dtypes=_NATIVE,
 )

@@ -1,9 +1,12 @@
 """A vector to subtract from both sides of a distance, where scores cancel because the data lie far from the origin."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 
-def centre_of(y, least=2.0):
+def centre_of(y: Tensor, least: float = 2.0) -> Tensor:
     """The mean of the rows of `y` [M, D], M at least 1, [D] in the dtype of y; a coordinate whose mean is less than
     `least` standard deviations from 0, or no finite number, is 0.
 

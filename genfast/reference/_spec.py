@@ -1,9 +1,17 @@
 """What tests and benchmarks need to know of an op, said once beside its reference."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
+
+Sizes = Mapping[str, int]
+Inputs = dict[str, Any]
+KINDS = ("differentiable", "sampler", "non_differentiable")
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,8 @@ class Spec:
         bench: benchmark case -> sizes.
         gradients: orders of derivatives, and whether they are deterministic.
         paper: title, equation, arXiv id.
+        kind: "differentiable"; or what has no derivative: "sampler", which draws, or "non_differentiable", which does
+            not.
         batched: the arguments whose dimension 0 counts images; the first float tensor if not given.
         ranges: letter -> the values that a random test may give it, where that is not what other ops allow.
         estimator: whether stops of the gradient make of it what a numeric derivative is not.
@@ -28,18 +38,35 @@ class Spec:
 
     name: str
     reference: Callable
-    make: Callable[[Mapping[str, int], torch.Generator], dict[str, torch.Tensor | float]]
-    shapes: tuple[Mapping[str, int], ...]
-    gradcheck: tuple[Mapping[str, int], ...]
-    bench: Mapping[str, Mapping[str, int]]
+    make: Callable[[Sizes, torch.Generator], Inputs]
+    shapes: tuple[Sizes, ...]
+    gradcheck: tuple[Sizes, ...]
+    bench: Mapping[str, Sizes]
     gradients: str
     paper: str
+    kind: str = "differentiable"
     batched: tuple[str, ...] = ()
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
     estimator: bool = False
     coupled: bool = False
 
-    def inputs(self, sizes, *, dtype=torch.float32, device="cpu", seed=0):
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+
+    @property
+    def stem(self) -> str:
+        """The name of the files of the op: that of the module of its reference."""
+        return self.reference.__module__.rpartition(".")[2]
+
+    def inputs(
+        self,
+        sizes: Sizes,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> Inputs:
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
         made = self.make(sizes, torch.Generator().manual_seed(seed))
         return {
@@ -48,5 +75,5 @@ class Spec:
         }
 
 
-def normal(generator, *shape, scale=1.0):
+def normal(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale

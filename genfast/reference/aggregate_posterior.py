@@ -1,14 +1,17 @@
 """The aggregate posterior in plain PyTorch: the specification of `genfast.ops.aggregate_posterior`."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
 
-def aggregate_posterior_ref(z, mean, log_variance):
+def aggregate_posterior_ref(z: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
     """`z` [N, Z], `mean` and `log_variance` [M, Z] -> log sum over the M Gaussians of their density at z [N], and of
     that of every latent alone [N, Z]; half precision is computed in float32."""
     z, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (z, mean, log_variance))
@@ -18,7 +21,7 @@ def aggregate_posterior_ref(z, mean, log_variance):
     return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "z": normal(generator, sizes["B"], sizes["Z"]),
         "mean": normal(generator, sizes["M"], sizes["Z"]),
@@ -26,7 +29,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BMZ", values))
 
 

@@ -1,15 +1,18 @@
 """The Bernoulli likelihood and sampler in plain PyTorch: the specification of `genfast.ops.bernoulli`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from genfast.random import inverse_cdf
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.categorical import place_uniform
 from genfast.reference.gaussian import make_weight, present, weighted
 
 
-def bernoulli_nll_ref(x, logits, weight=None):
+def bernoulli_nll_ref(x: Tensor, logits: Tensor, weight: Tensor | None = None) -> Tensor:
     """`x` in [0, 1], `logits` and `weight`, all [B, ...], the weight None or empty for ones -> nats per image [B]; half
     precision is summed in float32.
 
@@ -22,12 +25,12 @@ def bernoulli_nll_ref(x, logits, weight=None):
     return -weighted(one + zero, weight).flatten(1).sum(1)
 
 
-def bernoulli_sample_ref(logits, seed, first_index, temperature, first_element):
+def bernoulli_sample_ref(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Tensor:
     """`logits` [B, N, ...] -> uint8 0 or 1 of the same shape: whether u passes the probability of 0."""
     return inverse_cdf(logits[..., None], place_uniform(logits, seed, first_index, first_element), temperature)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     shape = tuple(sizes[k] for k in "BCHW")
     return {
         "x": torch.randint(2, shape, generator=generator, dtype=torch.uint8),
@@ -36,12 +39,12 @@ def _make(sizes, generator):
     }
 
 
-def _make_sample(sizes, generator):
+def _make_sample(sizes: Sizes, generator: torch.Generator) -> Inputs:
     settings = {"seed": 2**64 - 3, "first_index": 7, "temperature": 0.75, "first_element": 11}
     return {"logits": _make(sizes, generator)["logits"], **settings}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHWM", (*values, 0) if len(values) < 5 else values))
 
 
@@ -78,6 +81,7 @@ SAMPLER = Spec(
     reference=bernoulli_sample_ref,
     make=_make_sample,
     gradients="none",
+    kind="sampler",
     paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 5.3, arXiv 1601.06759",
     **_COMMON,
 )

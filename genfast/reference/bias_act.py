@@ -1,15 +1,26 @@
 """Bias, activation, gain and limit in plain PyTorch: the specification of `genfast.ops.bias_act`."""
 
+from __future__ import annotations
+
 import math
 
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "swish")
 
 
-def bias_act_ref(x, bias=None, activation="linear", slope=0.2, gain=1.0, limit=None):
+def bias_act_ref(
+    x: Tensor,
+    bias: Tensor | None = None,
+    activation: str = "linear",
+    slope: float = 0.2,
+    gain: float = 1.0,
+    limit: float | None = None,
+) -> Tensor:
     """`x` [N, C, ...], `bias` [C], none or empty -> clamp(activation(x + bias) * gain) of the shape of x."""
     if bias is not None and bias.numel():
         x = x + bias.view(-1, *[1] * (x.ndim - 2))
@@ -25,7 +36,7 @@ def bias_act_ref(x, bias=None, activation="linear", slope=0.2, gain=1.0, limit=N
     return y if limit is None or limit == math.inf else y.clamp(-limit, limit)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     # Every activation has its turn; so has no bias, with swish and a leaky relu, and a limit, from 6 on.
     kind = sizes["K"]
     return {
@@ -38,7 +49,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHWK", values))
 
 

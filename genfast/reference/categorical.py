@@ -3,26 +3,31 @@
 Logits are [B, N, L, ...]: N places before the levels and any number after them.
 """
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast.random import inverse_cdf, uniform
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def categorical_nll_ref(x, logits):
+def categorical_nll_ref(x: Tensor, logits: Tensor) -> Tensor:
     """`x` uint8 [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B]; half precision is summed in float32."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = wide.log_softmax(2).gather(2, x[:, :, None].long())
     return -chosen.flatten(1).sum(1).to(logits.dtype)
 
 
-def categorical_sample_ref(logits, seed, first_index, temperature, first_element):
+def categorical_sample_ref(
+    logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int
+) -> Tensor:
     """`logits` [B, N, L, ...] -> uint8 [B, N, ...]: the level at which the distribution function passes u."""
     logits = logits.movedim(2, -1)
     return inverse_cdf(logits, place_uniform(logits[..., 0], seed, first_index, first_element), temperature)
 
 
-def place_uniform(like, seed, first_index, first_element):
+def place_uniform(like: Tensor, seed: int, first_index: int, first_element: int) -> Tensor:
     """The random numbers of every place (n, m) of `like` [B, N, ...]: its element is m N + n, so that with N colours
     before the pixels, as with nothing after them, pixels count in raster order and colours inside a pixel."""
     batch, places, *inner = like.shape
@@ -32,7 +37,7 @@ def place_uniform(like, seed, first_index, first_element):
     return uniform(seed % 2**64, image[:, None, None], element).view(like.shape)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, channels, levels, height, width = (sizes[k] for k in "BCLHW")
     shape = (batch, channels, height, width)
     return {
@@ -41,12 +46,12 @@ def _make(sizes, generator):
     }
 
 
-def _make_sample(sizes, generator):
+def _make_sample(sizes: Sizes, generator: torch.Generator) -> Inputs:
     settings = {"seed": 2**64 - 3, "first_index": 7, "temperature": 0.75, "first_element": 11}
     return {"logits": _make(sizes, generator)["logits"], **settings}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCLHW", values))
 
 
@@ -87,6 +92,7 @@ SAMPLER = Spec(
     reference=categorical_sample_ref,
     make=_make_sample,
     gradients="none",
+    kind="sampler",
     paper=_PAPER,
     **_COMMON,
 )

@@ -1,24 +1,36 @@
 """The residual Diagonal BiLSTM layer in plain PyTorch: the specification of `genfast.ops.diagonal_block`."""
 
-import torch
+from __future__ import annotations
 
-from genfast.reference._spec import Spec, normal
+import torch
+from torch import Tensor
+
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 
 
-def diagonal_block_ref(x, input_weight, input_bias, weight, h0, c0, output_weight, output_bias):
+def diagonal_block_ref(
+    x: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    output_weight: Tensor,
+    output_bias: Tensor,
+) -> Tensor:
     """`x` [B, H, W, F] -> [B, H, W, F]: input-to-state, both scans, shift, add, 1x1 up, residual."""
     gates = (x @ input_weight.flatten(1)).unflatten(-1, input_bias.shape) + input_bias
     hidden = diagonal_lstm_ref(gates, weight, h0, c0)
     return x + (hidden[..., 0, :] + shift_down(hidden[..., 1, :])) @ output_weight + output_bias
 
 
-def shift_down(x):
+def shift_down(x: Tensor) -> Tensor:
     """Move [B, H, W, C] down by one row; the first row becomes zero, so no pixel reads its own right side."""
     return torch.nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, : x.shape[1]]
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, height, width, features, size = (sizes[k] for k in "BHWFC")
     return {
         "x": normal(generator, batch, height, width, features),
@@ -32,7 +44,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BHWFC", values))
 
 

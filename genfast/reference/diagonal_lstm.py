@@ -1,12 +1,15 @@
 """The diagonal LSTM in plain PyTorch: the specification of `genfast.ops.diagonal_lstm`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def diagonal_lstm_ref(gates, weight, h0=None, c0=None):
+def diagonal_lstm_ref(gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None) -> Tensor:
     """Scan both directions along the anti-diagonals, one matrix product a step; differentiable to any order.
 
     `gates` [B, H, W, D, 4C], `weight` [D, 2, C, 4C], `h0` and `c0` [D, C]; returns `hidden` [B, H, W, D, C].
@@ -22,7 +25,7 @@ def diagonal_lstm_ref(gates, weight, h0=None, c0=None):
     return mirror(unskew(hidden, width)).permute(3, 1, 2, 0, 4)
 
 
-def _scan(diagonals, taps, h0, c0, width):
+def _scan(diagonals: Tensor, taps: Tensor, h0: Tensor, c0: Tensor, width: int) -> Tensor:
     """`diagonals` [D, H, T, B, 4C] -> hidden of the same form. Step t computes the rows `first` to `last`."""
     directions, height, steps, batch, _ = diagonals.shape
     outside_h, outside_c = (x[:, None, None].expand(-1, 1, batch, -1) for x in (h0, c0))
@@ -46,12 +49,12 @@ def _scan(diagonals, taps, h0, c0, width):
     return torch.stack(hidden, 2)
 
 
-def mirror(x):
+def mirror(x: Tensor) -> Tensor:
     """Exchange left and right in direction 1 of [D, H, W, ...], to scan it like direction 0."""
     return torch.cat((x[:1], x[1:].flip(2)))
 
 
-def skew(x):
+def skew(x: Tensor) -> Tensor:
     """[D, H, W, B, G] -> [D, H, H + W - 1, B, G]: row i moves right by i, diagonals become columns."""
     height, width = x.shape[1:3]
     steps = height + width - 1
@@ -59,14 +62,14 @@ def skew(x):
     return padded[:, : height * steps].unflatten(1, (height, steps))
 
 
-def unskew(x, width):
+def unskew(x: Tensor, width: int) -> Tensor:
     """The inverse of `skew`."""
     height, steps = x.shape[1:3]
     padded = pad(x.flatten(1, 2), (0, 0, 0, 0, 0, height))
     return padded.unflatten(1, (height, steps + 1))[:, :, :width]
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, height, width, directions, size = (sizes[k] for k in "BHWDC")
     return {
         "gates": normal(generator, batch, height, width, directions, 4 * size),
@@ -76,7 +79,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BHWDC", values))
 
 

@@ -1,19 +1,24 @@
 """The gated activation in plain PyTorch: the specification of `genfast.ops.gated_activation`."""
 
-from genfast.reference._spec import Spec, normal
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def gated_activation_ref(x):
+def gated_activation_ref(x: Tensor) -> Tensor:
     """`x` [B, 2C, ...] -> tanh of the first half of dimension 1 times sigmoid of the second, [B, C, ...]."""
     a, b = x.chunk(2, 1)
     return a.tanh() * b.sigmoid()
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {"x": normal(generator, sizes["B"], 2 * sizes["C"], sizes["H"], sizes["W"], scale=2.0)}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHW", values))
 
 

@@ -1,14 +1,17 @@
 """The Gaussian likelihood in plain PyTorch: the specification of `genfast.ops.gaussian`."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
 
-def gaussian_nll_ref(x, mean, log_variance, weight=None):
+def gaussian_nll_ref(x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor | None = None) -> Tensor:
     """`x`, `mean`, `log_variance` and `weight` [B, ...], the weight None or empty for ones -> nats per image [B]."""
     x, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, mean, log_variance))
     x, mean, log_variance = present(weight, x, mean, log_variance)
@@ -17,24 +20,24 @@ def gaussian_nll_ref(x, mean, log_variance, weight=None):
     return weighted(nats, weight).reshape(len(x), x.shape[1:].numel()).sum(1)
 
 
-def present(weight, *tensors):
+def present(weight: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors with 0 where the weight is 0: whatever stands there, a NaN too, has no part in sums and gradients."""
     if weight is None or weight.shape != tensors[0].shape:
         return tensors
     return tuple(torch.where(weight > 0, tensor, 0) for tensor in tensors)
 
 
-def weighted(nats, weight):
+def weighted(nats: Tensor, weight: Tensor | None) -> Tensor:
     """`nats` times `weight`, or as they are if there is none."""
     return nats if weight is None or weight.shape != nats.shape else nats * weight.to(nats.dtype)
 
 
-def make_weight(kind, generator, *shape):
+def make_weight(kind: int, generator: torch.Generator, *shape: int) -> Tensor | None:
     """A weight for a test: none for 0, bytes 0 and 1 for 1."""
     return torch.randint(2, shape, generator=generator, dtype=torch.uint8) if kind else None
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     shape = tuple(sizes[k] for k in "BCHW")
     return {
         "x": normal(generator, *shape),
@@ -44,7 +47,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHWM", values))
 
 

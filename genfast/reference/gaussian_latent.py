@@ -1,17 +1,28 @@
 """The Gaussian latent variable in plain PyTorch: the specification of `genfast.ops.gaussian_latent`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast.random.philox import normal
-from genfast.reference._spec import Spec
+from genfast.reference._spec import Inputs, Sizes, Spec
 from genfast.reference._spec import normal as random
 
 LOWEST, HIGHEST = -30.0, 20.0  # log-variances are held between them
 
 
 def gaussian_latent_ref(
-    mean, log_variance, prior_mean, prior_log_variance, seed, first_index, samples, first_sample, per_latent
-):  # fmt: skip
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    seed: int,
+    first_index: int,
+    samples: int,
+    first_sample: int,
+    per_latent: bool,
+) -> tuple[Tensor, Tensor]:
     """`mean` and `log_variance` [B, Z], the prior's [B, Z], or [0, Z] for N(0, I) -> z [B samples, Z] and the KL
     divergence, [B] or [B, Z]."""
     dtype = mean.dtype
@@ -32,7 +43,7 @@ def gaussian_latent_ref(
     return z.flatten(0, 1).to(dtype), kl if per_latent else kl.sum(1)
 
 
-def latent_noise(like, seed, first_index, samples, first_sample):
+def latent_noise(like: Tensor, seed: int, first_index: int, samples: int, first_sample: int) -> Tensor:
     """Standard normal numbers [B, samples, Z] in the dtype of `like` [B, Z]: number j of sample s of image b is number
     j % 4 of the place (first_index + b, j // 4, draw first_sample + s)."""
     batch, size = like.shape
@@ -42,7 +53,7 @@ def latent_noise(like, seed, first_index, samples, first_sample):
     return normal(seed % 2**64, image, element, draw).flatten(2)[:, :, :size].to(like.dtype)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     shape = sizes["B"], sizes["Z"]
     prior = sizes["B"] * sizes["P"], sizes["Z"]
     return {
@@ -58,7 +69,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BZSPL", values))
 
 

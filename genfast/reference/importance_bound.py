@@ -1,13 +1,16 @@
 """The importance-weighted bound in plain PyTorch: the specification of `genfast.ops.importance_bound`."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def importance_bound_ref(log_weights):
+def importance_bound_ref(log_weights: Tensor) -> Tensor:
     """`log_weights` [B, S] -> the logarithm of their mean in each image [B]; half precision is summed in float32."""
     wide = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32))
     # Without the largest: the gradient of logsumexp takes the difference from its rounded result.
@@ -16,11 +19,11 @@ def importance_bound_ref(log_weights):
     return (wide - largest).logsumexp(1) + (largest[:, 0] - math.log(log_weights.shape[1]))
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {"log_weights": normal(generator, sizes["B"], sizes["S"], scale=3.0)}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BS", values))
 
 

@@ -1,13 +1,16 @@
 """Sums of a kernel in plain PyTorch: the specification of `genfast.ops.kernel_sum`."""
 
-import torch
+from __future__ import annotations
 
-from genfast.reference._spec import Spec, normal
+import torch
+from torch import Tensor
+
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 KERNELS = ("polynomial", "gaussian")
 
 
-def kernel_sum_ref(x, y, kernel, gamma, coef0, degree):
+def kernel_sum_ref(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, degree: int) -> Tensor:
     """`x` [N, D], `y` [M, D] -> the sum over the rows of y of k(x, y) [N], in float64; `kernel` counts in KERNELS."""
     x, y = x.double(), y.double()
     rows = max(1, 2**22 // max(1, len(y)))
@@ -21,7 +24,7 @@ def kernel_sum_ref(x, y, kernel, gamma, coef0, degree):
     return torch.cat(parts) if parts else x.new_empty(0)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "x": normal(generator, sizes["B"], sizes["C"]),
         "y": normal(generator, sizes["M"], sizes["C"]),
@@ -32,7 +35,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BMCG", values))
 
 
@@ -53,5 +56,6 @@ SPEC = Spec(
     gradcheck=(_sizes(5, 4, 3, 0), _sizes(1, 2, 2, 1)),
     bench={"N=M=10000 D=64 polynomial": _sizes(10000, 10000, 64, 0), "gaussian": _sizes(10000, 10000, 64, 1)},
     gradients="none",
+    kind="non_differentiable",
     paper="Demystifying MMD GANs, Binkowski et al. 2018, section 4, arXiv 1801.01401",
 )

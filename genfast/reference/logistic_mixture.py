@@ -1,18 +1,21 @@
 """The discretised mixture of logistics in plain PyTorch: the specification of `genfast.ops.logistic_mixture_nll` and
 `logistic_mixture_sample`."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from genfast.random.philox import uniform
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 LOWEST_LOG_SCALE = -7.0
 
 
-def logistic_mixture_nll_ref(x, params, levels):
+def logistic_mixture_nll_ref(x: Tensor, params: Tensor, levels: int) -> Tensor:
     """Negative log-likelihood of images under a mixture of logistics, integrated over the bin of each level.
 
     `x` uint8 [B, C, H, W], `params` [B, 3K or 10K, H, W] for C = 1 or 3; returns nats per image [B].
@@ -43,13 +46,19 @@ def logistic_mixture_nll_ref(x, params, levels):
 
 
 def logistic_mixture_sample_ref(
-    params, levels, seed, first_index=0, temperature=1.0, first_element=0, channels=None
-):  # fmt: skip
+    params: Tensor,
+    levels: int,
+    seed: int,
+    first_index: int = 0,
+    temperature: float = 1.0,
+    first_element: int = 0,
+    channels: int | None = None,
+) -> Tensor:
     """Draw images, in float64. Returns uint8 [B, C, H, W]; the arguments are those of `logistic_mixture_sample`."""
     batch, _, height, width = params.shape
     channels = channels_of(params, channels)
 
-    def u(draw):
+    def u(draw: int) -> Tensor:
         """[B, C, H, W]"""
         image = first_index + torch.arange(batch, device=params.device).view(-1, 1, 1, 1)
         place = torch.arange(height * width * channels, device=params.device).view(height, width, channels)
@@ -58,7 +67,7 @@ def logistic_mixture_sample_ref(
     return inverse_mixture(params, levels, u(0)[:, :1], u(1), temperature)
 
 
-def inverse_mixture(params, levels, component_u, channel_u, temperature):
+def inverse_mixture(params: Tensor, levels: int, component_u: Tensor, channel_u: Tensor, temperature: float) -> Tensor:
     """The levels, uint8 [B, C, H, W], that random numbers [B, 1, H, W] and [B, C, H, W] stand for, in float64."""
     channels = channel_u.shape[1]
     log_weights, means, log_scales, coefficients = split_params(params.double(), channels)
@@ -78,7 +87,7 @@ def inverse_mixture(params, levels, component_u, channel_u, temperature):
     return ((torch.stack(positions, 1) + (levels - 1)) / 2).to(torch.uint8)
 
 
-def split_params(params, channels):
+def split_params(params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """[B, P, H, W] -> logits of the components [B, K, H, W]; means, log-scales (at least -7), coefficients or None,
     [B, C, K, H, W]."""
     size = params.shape[1] // (3 if channels == 1 else 10)
@@ -87,21 +96,21 @@ def split_params(params, channels):
     return log_weights, means, log_scales, rest[:, 6:].tanh() if channels == 3 else None
 
 
-def coupling(coefficients, position):
+def coupling(coefficients: Tensor, position: Tensor) -> Tensor:
     """What the channels before shift the means of each channel by: G sees R, B sees R and G."""
     red, green = position[:, 0], position[:, 1]
     on_green, on_blue, green_on_blue = coefficients.unbind(1)
     return torch.stack((torch.zeros_like(on_green), on_green * red, on_blue * red + green_on_blue * green), 1)
 
 
-def log_one_minus_exp(log_width):
+def log_one_minus_exp(log_width: Tensor) -> Tensor:
     """log(1 - e^-w) of log(w), also where w is too small or too large for the dtype."""
     small = log_width < -40  # there it is log(w) - w/2, and w/2 is under the rounding of float64
     width = log_width.clamp(min=-40).exp()
     return torch.where(small, log_width, torch.log(-torch.expm1(-width)))
 
 
-def channels_of(params, channels=None):
+def channels_of(params: Tensor, channels: int | None = None) -> int | None:
     """The C that P stands for: the one given, else the only one that fits. None if there is not one."""
     fitting = [c for c, per_component in ((1, 3), (3, 10)) if params.shape[1] and params.shape[1] % per_component == 0]
     if channels is None:
@@ -109,7 +118,7 @@ def channels_of(params, channels=None):
     return channels if channels in fitting else None
 
 
-def _params(sizes, generator):
+def _params(sizes: Sizes, generator: torch.Generator) -> Tensor:
     batch, channels, size, height, width = (sizes[k] for k in "BCKHW")
     made = normal(generator, batch, (3 if channels == 1 else 10) * size, height, width)
     # Scales of a few bins, means within the range of pixels: every kind of level has a share of the mass.
@@ -118,13 +127,13 @@ def _params(sizes, generator):
     return made
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, channels, levels, height, width = (sizes[k] for k in "BCLHW")
     x = torch.randint(levels, (batch, channels, height, width), generator=generator, dtype=torch.uint8)
     return {"x": x, "params": _params(sizes, generator), "levels": levels}
 
 
-def _make_sample(sizes, generator):
+def _make_sample(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "params": _params(sizes, generator),
         "levels": sizes["L"],
@@ -136,7 +145,7 @@ def _make_sample(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCKLHW", values))
 
 
@@ -182,6 +191,7 @@ SAMPLER = Spec(
     gradcheck=(_sizes(2, 3, 2, 4, 2, 3), _sizes(1, 1, 3, 2, 3, 2)),
     bench=_BENCH,
     gradients="none",
+    kind="sampler",
     paper=_PAPER,
     ranges=_LETTERS,
 )

@@ -1,29 +1,32 @@
 """Minibatch discrimination in plain PyTorch: the specification of `genfast.ops.minibatch_discrimination`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def minibatch_discrimination_ref(features, kernel, others=None):
+def minibatch_discrimination_ref(features: Tensor, kernel: Tensor, others: Tensor | None = None) -> Tensor:
     """`features` [N, A], `kernel` [A, B, C], `others` [M, A] or none -> closeness of every image to all [N, B]."""
     own = project(features, kernel)
     return closeness_ref(own if others is None else project(features, kernel, others), features.shape[0])
 
 
-def project(features, kernel, others=None):
+def project(features: Tensor, kernel: Tensor, others: Tensor | None = None) -> Tensor:
     """The rows that are compared, [N + M, B, C]."""
     rows = features if others is None else torch.cat((features, others))
     return (rows @ kernel.flatten(1)).unflatten(1, kernel.shape[1:])
 
 
-def closeness_ref(projected, rows):
+def closeness_ref(projected: Tensor, rows: int) -> Tensor:
     """`projected` [M, B, C] -> of its first `rows`, the sum of exp(-L1 distance) to all M, [rows, B]."""
     distances = (projected[:rows, None] - projected).abs().sum(3)
     return (-distances).exp().sum(1)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "features": normal(generator, sizes["B"], sizes["A"]),
         "kernel": normal(generator, sizes["A"], sizes["K"], sizes["C"], scale=0.5 / sizes["A"] ** 0.5),
@@ -31,7 +34,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BAKCM", values))
 
 

@@ -1,14 +1,17 @@
 """The minibatch standard deviation in plain PyTorch: the specification of `genfast.ops.minibatch_stddev`."""
 
-import torch
+from __future__ import annotations
 
-from genfast.reference._spec import Spec, normal
+import torch
+from torch import Tensor
+
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 # What keeps the root differentiable where the images of a group are the same.
 EPSILON = 1e-8
 
 
-def minibatch_stddev_ref(x, group=4, channels=1):
+def minibatch_stddev_ref(x: Tensor, group: int = 4, channels: int = 1) -> Tensor:
     """`x` [N, C, H, W] -> `x` and `channels` constant maps, [N, C + channels, H, W]; half types by float32."""
     batch, features, height, width = x.shape
     size = min(group, batch)
@@ -20,12 +23,12 @@ def minibatch_stddev_ref(x, group=4, channels=1):
     return torch.cat((x, maps), 1)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     shape = sizes["B"] * sizes["G"], sizes["F"] * sizes["C"], sizes["H"], sizes["W"]
     return {"x": normal(generator, *shape), "group": sizes["G"], "channels": sizes["F"]}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BGFCHW", values))
 
 

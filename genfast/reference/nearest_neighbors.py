@@ -1,12 +1,15 @@
 """Nearest neighbours in plain PyTorch: the specification of `genfast.ops.nearest_neighbors`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast.reference._centre import centre_of
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def nearest_neighbors_ref(x, y, k):
+def nearest_neighbors_ref(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`x` [N, D], `y` [M, D] -> squared distances [N, k], ascending, and indices [N, k] of the k nearest rows of y."""
     wide = torch.promote_types(x.dtype, torch.float32)
     x, y = x.to(wide), y.to(wide)
@@ -23,7 +26,7 @@ def nearest_neighbors_ref(x, y, k):
     return squares.gather(1, order), indices.gather(1, order)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "x": normal(generator, sizes["B"], sizes["C"]),
         "y": normal(generator, sizes["M"], sizes["C"]),
@@ -31,7 +34,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BMCK", values))
 
 
@@ -51,5 +54,6 @@ SPEC = Spec(
     gradcheck=(_sizes(5, 4, 3, 2), _sizes(1, 2, 2, 2)),
     bench={"N=M=50000 D=64 k=5": _sizes(50000, 50000, 64, 5)},
     gradients="none",
+    kind="non_differentiable",
     paper="Reliable Fidelity and Diversity Metrics for Generative Models, Naeem et al. 2020, arXiv 2002.09797",
 )

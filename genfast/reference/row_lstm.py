@@ -1,11 +1,14 @@
 """The row LSTM in plain PyTorch: the specification of `genfast.ops.row_lstm`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def row_lstm_ref(gates, weight, h0=None, c0=None):
+def row_lstm_ref(gates: Tensor, weight: Tensor, h0: Tensor | None = None, c0: Tensor | None = None) -> Tensor:
     """Scan the rows downwards, one matrix product a row; differentiable to any order.
 
     `gates` [B, H, W, 4C], `weight` [3, C, 4C], `h0` and `c0` [C]; returns `hidden` [B, H, W, C].
@@ -30,7 +33,7 @@ def row_lstm_ref(gates, weight, h0=None, c0=None):
     return torch.stack(hidden, 1)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, height, width, size = (sizes[k] for k in "BHWC")
     return {
         "gates": normal(generator, batch, height, width, 4 * size),
@@ -40,7 +43,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BHWC", values))
 
 

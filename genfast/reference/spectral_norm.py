@@ -1,22 +1,25 @@
 """Spectral normalisation of a stack of matrices in plain PyTorch: the specification of `genfast.ops.spectral_norm` and
 `genfast.ops.power_iteration`."""
 
-import torch
+from __future__ import annotations
 
-from genfast.reference._spec import Spec, normal
+import torch
+from torch import Tensor
+
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 # The least length that a vector is divided by, as in torch.nn.functional.normalize.
 EPSILON = 1e-12
 
 
-def spectral_norm_ref(weight, u, v):
+def spectral_norm_ref(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """`weight` [L, R, C], `u` [L, R], `v` [L, C] -> every matrix over its u^T W v; half types by float32."""
     matrices, left, right = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (weight, u, v))
     sigma = torch.einsum("lr,lrc,lc->l", left, matrices, right)
     return (matrices / sigma[:, None, None]).to(weight.dtype)
 
 
-def power_iteration_ref(weight, u, v, iterations=1):
+def power_iteration_ref(weight: Tensor, u: Tensor, v: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
     """`weight` [L, R, C], `u` [L, R], `v` [L, C] -> u and v after so many steps of the power method,
     float32 or wider."""
     weight, u, v = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (weight, u, v))
@@ -26,11 +29,11 @@ def power_iteration_ref(weight, u, v, iterations=1):
     return u.clone(), v.clone()
 
 
-def _unit(x):
+def _unit(x: Tensor) -> Tensor:
     return x / (x**2).sum(1, keepdim=True).sqrt().clamp(min=EPSILON)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     layers, rows, columns = sizes["B"], sizes["R"], sizes["C"]
     weight = normal(generator, layers, rows, columns)
     # Near the first singular vectors, as after some steps: a random u^T W v may be near 0.
@@ -39,11 +42,11 @@ def _make(sizes, generator):
     return {"weight": weight, "u": u, "v": v}
 
 
-def _make_iteration(sizes, generator):
+def _make_iteration(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {**_make(sizes, generator), "iterations": sizes["N"]}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BRCN", values))
 
 
@@ -82,6 +85,7 @@ ITERATION = Spec(
     gradcheck=(_sizes(3, 4, 5, 1), _sizes(2, 1, 2, 2)),
     bench=_BENCH,
     gradients="none",
+    kind="non_differentiable",
     batched=("weight", "u", "v"),
     paper=_PAPER,
     ranges=_RANGES,

@@ -1,11 +1,21 @@
 """Upsample, filter, downsample in plain PyTorch: the specification of `genfast.ops.upfirdn2d`."""
 
+from __future__ import annotations
+
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def upfirdn2d_ref(x, filter, up=(1, 1), down=(1, 1), padding=(0, 0, 0, 0)):
+def upfirdn2d_ref(
+    x: Tensor,
+    filter: Tensor,
+    up: tuple[int, int] = (1, 1),
+    down: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> Tensor:
     """`x` [N, C, H, W], `filter` [K] or [KH, KW]; `up` and `down` (vertical, horizontal), `padding` (left, right, top,
     bottom) in pixels of the upsampled image, negative to crop; a filter of one dimension is used along both."""
     batch, channels, height, width = x.shape
@@ -21,7 +31,7 @@ def upfirdn2d_ref(x, filter, up=(1, 1), down=(1, 1), padding=(0, 0, 0, 0)):
     return y.reshape(batch, channels, *y.shape[2:])
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     taps = (sizes["K"], sizes["L"]) if sizes["L"] else (sizes["K"],)
     p = sizes["P"]
     return {
@@ -34,7 +44,7 @@ def _make(sizes, generator):
     }
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHWKLUVDEP", values))
 
 

@@ -1,12 +1,17 @@
 """Vector quantisation in plain PyTorch: the specification of `genfast.ops.vector_quantize`."""
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
 from genfast.reference._centre import centre_of
-from genfast.reference._spec import Spec, normal
+from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
-def vector_quantize_ref(x, codebook, commitment, codebook_weight):
+def vector_quantize_ref(
+    x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """`x` [N, D] and `codebook` [K, D] -> the nearest code of each row [N], its vector [N, D] with the gradient handed
     to x, and the loss []; half precision is computed in float32."""
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -19,7 +24,7 @@ def vector_quantize_ref(x, codebook, commitment, codebook_weight):
     return codes, chosen.detach() + (x - x.detach()), loss
 
 
-def nearest_codes(x, codebook, chunk=2**24):
+def nearest_codes(x: Tensor, codebook: Tensor, chunk: int = 2**24) -> Tensor:
     """The code of the least distance for every row, the lowest of equals; rows in chunks that bound the memory."""
     if not len(x):
         return torch.empty(0, dtype=torch.int64, device=x.device)
@@ -30,14 +35,14 @@ def nearest_codes(x, codebook, chunk=2**24):
     return torch.cat([(half_norms - part @ codebook.T).argmin(1) for part in x.split(rows)])
 
 
-def codebook_statistics_ref(x, codes, count):
+def codebook_statistics_ref(x: Tensor, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`x` [N, D] and `codes` [N] below `count` -> how often each occurs [count], and the sums of its x [count, D]."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     counts = torch.bincount(codes, minlength=count).to(x.dtype)
     return counts, x.new_zeros(count, x.shape[1]).index_add_(0, codes, x)
 
 
-def _make(sizes, generator):
+def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     return {
         "x": normal(generator, sizes["B"], sizes["C"]),
         "codebook": normal(generator, sizes["K"], sizes["C"]),
@@ -46,12 +51,12 @@ def _make(sizes, generator):
     }
 
 
-def _make_statistics(sizes, generator):
+def _make_statistics(sizes: Sizes, generator: torch.Generator) -> Inputs:
     codes = torch.randint(sizes["K"], (sizes["B"],), generator=generator)
     return {"x": normal(generator, sizes["B"], sizes["C"]), "codes": codes, "count": sizes["K"]}
 
 
-def _sizes(*values):
+def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCK", values))
 
 
@@ -87,5 +92,6 @@ STATISTICS = Spec(
     reference=codebook_statistics_ref,
     make=_make_statistics,
     gradients="none",
+    kind="non_differentiable",
     **_COMMON,
 )

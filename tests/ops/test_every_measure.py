@@ -1,4 +1,4 @@
-"""Every measure, an op without draws or gradients, x every backend. What is special to one is in its own file."""
+"""Every op without draws or gradients x every backend. What is special to one is in its own file."""
 
 import doctest
 import inspect
@@ -10,20 +10,20 @@ from support.op_lanes import INTERPRETED, lanes, parametrize
 import genfast
 from genfast import testing
 from genfast._native import backends
-from genfast.reference import MEASURES
+from genfast.reference import NON_DIFFERENTIABLE
 
-OPS = list(MEASURES)
+OPS = list(NON_DIFFERENTIABLE)
 LANES = list(lanes(OPS))
 FLOAT32 = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float32]
 NATIVE = [(op, backend) for op, backend in FLOAT32 if backend != "reference"]
 CPP = [lane for lane in LANES if lane[1] == "cpp"]
-SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(MEASURES[lane[0]].shapes))]
+SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(NON_DIFFERENTIABLE[lane[0]].shapes))]
 
 
 def inputs_of(op, backend="cpp", dtype=torch.float32, shape=0):
-    sizes = MEASURES[op].shapes[shape] if isinstance(shape, int) else shape
+    sizes = NON_DIFFERENTIABLE[op].shapes[shape] if isinstance(shape, int) else shape
     device = "cuda" if backend == "triton" and not INTERPRETED else "cpu"
-    return MEASURES[op].inputs(sizes, dtype=dtype, device=device)
+    return NON_DIFFERENTIABLE[op].inputs(sizes, dtype=dtype, device=device)
 
 
 def outputs(op, inputs, backend):
@@ -31,11 +31,11 @@ def outputs(op, inputs, backend):
 
 
 def crowded(op):
-    return max(MEASURES[op].shapes, key=lambda sizes: sizes["B"])
+    return max(NON_DIFFERENTIABLE[op].shapes, key=lambda sizes: sizes["B"])
 
 
 def small(op):
-    return MEASURES[op].gradcheck[0]
+    return NON_DIFFERENTIABLE[op].gradcheck[0]
 
 
 def lead(inputs):
@@ -104,7 +104,7 @@ def test_same_bits_for_batch_splits(op, backend, dtype):
     """What a row of x gives depends on that row alone, and on what stands beside it."""
     inputs = inputs_of(op, backend, dtype, crowded(op))
     expected = outputs(op, inputs, backend)
-    together = MEASURES[op].batched or (lead(inputs),)
+    together = NON_DIFFERENTIABLE[op].batched or (lead(inputs),)
     for size in (1, 7, 16, 32):
         split = (dict(zip(together, part)) for part in zip(*(inputs[name].split(size) for name in together)))
         parts = [outputs(op, inputs | part, backend) for part in split]
@@ -170,7 +170,7 @@ def test_docstring(op):
 
 @parametrize("op", OPS)
 def test_function_and_spec_agree(op):
-    spec = MEASURES[op]
+    spec = NON_DIFFERENTIABLE[op]
     assert spec.name == op and "arXiv" in spec.paper and spec.bench and spec.gradients == "none"
     assert list(spec.inputs(small(op))) == list(inspect.signature(getattr(genfast.ops, op)).parameters)[:-1]
 

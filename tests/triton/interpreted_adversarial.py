@@ -10,13 +10,13 @@ from triton_interpreted_latent import check, guarded
 
 import genfast
 from genfast import testing
-from genfast.reference import MEASURES, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SPECS
 from genfast.reference.bias_act import ACTIVATIONS
 
 OPS = ("minibatch_discrimination", "minibatch_stddev", "bias_act", "upfirdn2d", "spectral_norm")
 CASES = [(op, shape, torch.float32) for op in OPS for shape in range(len(SPECS[op].shapes))]
 CASES += [(op, shape, torch.float16) for op in OPS for shape in range(1, 5)]
-POWER = MEASURES["power_iteration"]
+POWER = NON_DIFFERENTIABLE["power_iteration"]
 
 
 @pytest.mark.parametrize("op, shape, dtype", CASES)
