@@ -1,6 +1,6 @@
 """genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
-from genfast import ops as _ops
+from genfast import data, losses, metrics, models, nn, ops, tasks, train
 from genfast._native.backends import backends, set_isa
 from genfast._version import __version__ as __version__
 from genfast.engine.engine import Engine
@@ -25,6 +25,14 @@ from genfast.tasks import (
 )
 
 __all__ = [
+    "train",
+    "tasks",
+    "ops",
+    "nn",
+    "models",
+    "metrics",
+    "losses",
+    "data",
     "BitFlipNoise",
     "Engine",
     "GaussianNoise",
@@ -44,5 +52,5 @@ __all__ = [
     "stream",
     "translate",
     "traverse",
-    *_ops.__all__,
+    *ops.__all__,
 ]

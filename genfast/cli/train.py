@@ -90,7 +90,7 @@ def _config_options(group: argparse._ArgumentGroup, config: type) -> None:
         if field.metadata["from_data"]:
             continue
         kind, choices = hints[field.name], field.metadata["choices"]
-        how: dict[str, Any] = {"type": kind, "metavar": getattr(kind, "__name__", "X").upper()}
+        how: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper() if isinstance(kind, type) else "X"}
         if kind is bool:
             how = {"action": argparse.BooleanOptionalAction}
         elif choices or get_origin(kind) is Literal:

@@ -44,6 +44,13 @@ class ImageSpec:
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A model with a name of its own, which is not that of its class."""
+
+    name: str
+
+
+@runtime_checkable
 class ImageModel(Protocol):
     """A model that says what images it is of."""
 

@@ -24,6 +24,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from genfast.models import GAN
+
 
 def rgb(images, levels=256):
     """Images of 1 or 3 channels, uint8 [N, C, H, W] in 0..levels-1, as uint8 [N, 3, H, W] in 0..255.
@@ -133,12 +135,12 @@ def fidelity_generator(model):
     [N, 3, H, W]. Raises: ImportError without torch-fidelity; ValueError for another model.
     """
     package = _fidelity("fidelity_generator")
-    if not (hasattr(model, "generate") and hasattr(model, "quantised")):
+    if not isinstance(model, GAN):
         raise ValueError(f"fidelity_generator: model must be a GAN; got a {type(model).__name__}")
 
     class Generator(package.GenerativeModelBase):
         z_type, z_size = "normal", model.config.latent
-        num_classes = getattr(model.config, "classes", 0)
+        num_classes = model.spec.classes
 
         def __init__(self):
             super().__init__()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from genfast import ops
+from genfast._native.derivatives import within_transform
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -65,7 +66,7 @@ class SpectralNorm(nn.Module):
                     layer.weight = None
 
     def forward(self, *args, **kwargs):
-        update = self.training and not _within_transform()
+        update = self.training and not within_transform()
         return torch.func.functional_call(self.module, self._normalized(update), args, kwargs)
 
     def remove(self):
@@ -150,9 +151,3 @@ def _matrices(stack, transposed):
 
 def _name(path):
     return f"{path}.weight" if path else "weight"
-
-
-@torch._dynamo.assume_constant_result
-def _within_transform():
-    """Whether a torch.func transform is running: it lets no captured tensor be written to."""
-    return torch._C._are_functorch_transforms_active()

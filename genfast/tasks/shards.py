@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import engine_of
+from genfast.engine.protocols import Named
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 from genfast.tasks.sample import stream
 
@@ -102,7 +103,7 @@ def archive(arrays: dict[str, np.ndarray]) -> bytes:
 
 def digest(model: nn.Module) -> str:
     """SHA-256 of the kind of a model, its config and its weights."""
-    config = getattr(model, "config", None)
+    config = vars(model).get("config")
     described = f"{type(model).__name__} {sorted(asdict(config).items()) if is_dataclass(config) else ''}"
     found = hashlib.sha256(described.encode())
     for name, value in sorted(model.state_dict().items()):
@@ -116,7 +117,7 @@ def _settings(engine, n, *, seed, first, temperature, labels, shard):
     """What the files depend on, as the manifest holds it."""
     spec = engine.network.spec
     return {
-        "model": getattr(engine.model, "name", type(engine.model).__name__),
+        "model": engine.model.name if isinstance(engine.model, Named) else type(engine.model).__name__,
         "digest": digest(engine.model),
         # Other arithmetic may draw another level where a number lies within rounding of a boundary.
         "backend": f"{engine.backend} on {engine.network.device.type}",

@@ -1,10 +1,13 @@
 """The names of what is found when genfast is imported, for type checkers: `make stubs` writes them.
 
-An op is exported by `genfast.ops` and `genfast.reference` because its `Spec` is there, which only running code sees.
+An op is exported by `genfast.ops` and `genfast.reference` because its `Spec` is there, a model by `genfast.models`
+because its file is: only running code sees that. The functions of the C++ module are those of csrc/ops.def.
 """
 
 from pathlib import Path
 
+from genfast import models
+from genfast._native import backends
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 HEADER = "# Written by `make stubs`: type checkers do not see what is found at import.\n"
@@ -20,7 +23,24 @@ def texts():
     return {
         "genfast/ops/__init__.pyi": f"{HEADER}{exports(functions)}",
         "genfast/reference/__init__.pyi": f"{HEADER}{exports(imports)}\n{kinds}",
+        "genfast/models/__init__.pyi": f"{HEADER}{exports(of_models())}",
+        "genfast/_C.pyi": f"{HEADER}{native()}",
     }
+
+
+def of_models():
+    """(module, name) of what `genfast.models` exports."""
+    values = [getattr(models, name) for name in models.__all__]
+    where = {"MODELS": "genfast.models.base"}
+    return sorted((where.get(name) or value.__module__, name) for name, value in zip(models.__all__, values))
+
+
+def native():
+    """The functions of the C++ module: addresses are ints, numbers are ints and floats."""
+    text = "def isa() -> str: ...\ndef isas() -> list[str]: ...\ndef set_isa(name: str) -> None: ...\n"
+    text += "def set_parallel_for(address: int) -> None: ...\ndef signatures() -> dict[str, list[str]]: ...\n"
+    entries = sorted(backends.cpp.signatures())
+    return text + "".join(f"def {entry}(dtype: str, *values: int | float) -> None: ...\n" for entry in entries)
 
 
 def exports(names):
