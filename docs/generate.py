@@ -16,7 +16,6 @@ from genfast.cli.main import make_parser
 from genfast.models import MODELS
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 from genfast.train import PRESETS
-from genfast.train.session import needs_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -117,11 +116,16 @@ def model_table():
 
 def preset_table():
     rows = [
-        (f"`{model}`", f"`{name}`", recipe["data"] or "codes of a vq-vae", f"{recipe['train']['steps']:,}",
-         recipe["train"]["batch"], "yes" if recipe.get("conditional", needs_labels(model)) else "")
+        (f"`{model}`", f"`{name}`", recipe.data or "codes of a vq-vae", f"{recipe.train['steps']:,}",
+         recipe.train["batch"], "yes" if _is_conditional(model, recipe) else "")
         for model, recipes in PRESETS.items() for name, recipe in recipes.items()
     ]  # fmt: skip
     return table(("model", "preset", "data", "updates", "images each", "given the label"), rows)
+
+
+def _is_conditional(model, recipe):
+    always = MODELS[model][1].is_always_conditional()
+    return always if recipe.conditional is None else recipe.conditional
 
 
 def exported(module):
