@@ -24,6 +24,8 @@ class Spec:
         ranges: letter -> the values that a random test may give it, where that is not what other ops allow.
         estimator: whether stops of the gradient make of it what a numeric derivative is not.
         coupled: whether the images of a batch act on each other.
+        compiled: sizes beside those of `bench` for which the Triton kernels must compile: for each other row of the
+            launch tables.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Spec:
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
     estimator: bool = False
     coupled: bool = False
+    compiled: tuple[Mapping[str, int], ...] = ()
 
     def inputs(self, sizes, *, dtype=torch.float32, device="cpu", seed=0):
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
