@@ -1,10 +1,11 @@
 # make demo   set up, train a small PixelRNN on real digits, sample from it: runs/demo/index.html
 # make test   set up, then everything that checks the project
+# make quick  what a change most likely breaks, in a minute
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TEST_THREADS ?= 2
+JOBS ?= 2
 # While C++ is written: ISA=native compiles for this machine alone. WERROR=ON makes warnings of the compiler errors.
 ISA ?=
 WERROR ?= OFF
@@ -13,7 +14,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test lint docs sanitize bench stubs clean
+.PHONY: demo test quick lint docs sanitize bench stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
@@ -22,7 +23,26 @@ demo: $(VENV)/installed
 # Triton cannot serve this process: tests/triton/test_triton.py then interprets and compiles its kernels in others.
 REQUIRE = $(shell $(BIN)/python -c 'import torch; print("cpp,triton" if torch.cuda.is_available() else "cpp")')
 test: $(VENV)/installed lint
-	GENFAST_REQUIRE=$(REQUIRE) OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest $(PYTEST_ARGS)
+	GENFAST_REQUIRE=$(REQUIRE) OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
+
+# A process of tests for each core, of one thread each: tests of several threads ask for them.
+PARALLEL = -n $(JOBS) --dist worksteal
+
+# The package as links to the checkout, with the C++ core for this machine alone: `make quick BASE=HEAD` tests what has
+# changed since a commit, which is the one at which the branch left main if none is given.
+INPLACE := build/inplace/genfast
+QUICK := build/quick
+quick:
+	@test -x $(BIN)/pytest || $(MAKE) $(VENV)/installed
+	@mkdir -p $(INPLACE) $(QUICK)
+	@for entry in genfast/* kernels; do ln -sfn $(CURDIR)/$$entry $(INPLACE)/; done
+	@test -e $(QUICK)/build.ninja || PATH=$(abspath $(BIN)):$$PATH cmake -S . -B $(QUICK) -G Ninja \
+		-DCMAKE_BUILD_TYPE=Release -DGENFAST_ISA=native -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >$(QUICK)/configure.log || \
+		{ cat $(QUICK)/configure.log; exit 1; }
+	@$(BIN)/ninja -C $(QUICK) --quiet
+	@ln -sfn $(CURDIR)/$(QUICK)/_C.*.so $(INPLACE)/
+	PYTHONPATH=build/inplace GENFAST_REQUIRE=cpp OMP_NUM_THREADS=1 $(BIN)/python tests/support/quick.py $(BASE)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check --quiet .
@@ -60,7 +80,7 @@ $(VENV)/tools: constraints.txt
 
 # The C++ core once more with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests of the ops.
 SANITIZED := build/sanitized
-UNDER_SANITIZERS = PYTHONPATH=$(CURDIR)/$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM_THREADS=$(TEST_THREADS) \
+UNDER_SANITIZERS = PYTHONPATH=$(CURDIR)/$(SANITIZED) GENFAST_REQUIRE=cpp OMP_NUM_THREADS=1 \
 	LD_PRELOAD="$(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize: $(VENV)/installed
@@ -69,7 +89,7 @@ sanitize: $(VENV)/installed
 		SKBUILD_INSTALL_STRIP=false $(PIP) install --quiet --no-deps --no-build-isolation --target $(SANITIZED) .
 	nm -D $(SANITIZED)/genfast/_C*.so | grep -q __ubsan_handle_
 	$(UNDER_SANITIZERS) $(BIN)/python tests/support/overflow.py 2>&1 | grep heap-buffer-overflow
-	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
+	$(UNDER_SANITIZERS) $(BIN)/pytest $(PARALLEL) -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/engine/test_pixel_program.py
 SANITIZE_TESTS ?= tests/ops/test_every_op.py tests/ops/test_every_op_reproducible.py tests/ops/test_every_sampler.py tests/ops/test_every_measure.py
 

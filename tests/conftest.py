@@ -7,6 +7,14 @@ import torch
 
 from genfast import cli
 
+if os.environ.get("TRITON_INTERPRET"):
+    from support.interpreter import guards  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest first: of several processes none is left with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _away_from_the_checkout(tmp_path_factory):

@@ -34,6 +34,8 @@ class Spec:
         ranges: letter -> the values that a random test may give it, where that is not what other ops allow.
         estimator: whether stops of the gradient make of it what a numeric derivative is not.
         coupled: whether the images of a batch act on each other.
+        compiled: sizes beside those of `bench` for which the Triton kernels must compile: for each other row of the
+            launch tables.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Spec:
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
     estimator: bool = False
     coupled: bool = False
+    compiled: tuple[Mapping[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

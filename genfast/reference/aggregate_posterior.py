@@ -50,6 +50,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(3, 4, 2), _sizes(1, 2, 3)),
     bench={"B=256 L=64": _sizes(256, 256, 64), "B=128 L=10": _sizes(128, 128, 10)},
+    compiled=(_sizes(100, 100, 130),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     batched=("z",),
     paper="Isolating Sources of Disentanglement in VAEs, Chen et al. 2018, equation 5, arXiv 1802.04942",

@@ -64,6 +64,7 @@ _COMMON = {
     ),
     "gradcheck": (_sizes(2, 2, 2, 2), _sizes(1, 1, 3, 1, 1)),
     "bench": {"B=64 1x28x28": _sizes(64, 1, 28, 28), "B=16 3x32x32": _sizes(16, 3, 32, 32)},
+    "compiled": (_sizes(256, 3, 64, 64, 1),),
 }
 
 SPEC = Spec(

@@ -75,6 +75,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(2, 2, 2, 3, 10), _sizes(1, 3, 1, 2, 7)),
     bench={"16x128x64x64 leaky relu": _sizes(16, 128, 64, 64, 2), "64x128x14x14 tanh": _sizes(64, 128, 14, 14, 3)},
+    compiled=tuple(_sizes(16, 128, 64, 64, kind) for kind in (0, 1, 4, 6, 7, 9, 10, 11)),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     batched=("x",),
     paper="A Style-Based Generator Architecture for GANs, Karras et al. 2019, appendix C, arXiv 1812.04948",

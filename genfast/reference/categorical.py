@@ -74,6 +74,7 @@ _COMMON = {
         "B=16 3x32x32 L=256": _sizes(16, 3, 256, 32, 32),
         "B=64 1x28x28 L=256": _sizes(64, 1, 256, 28, 28),
     },
+    "compiled": (_sizes(64, 1, 2, 28, 28), _sizes(64, 1, 5, 28, 28)),
     "ranges": {"B": range(4), "C": range(1, 4), "L": (2, 3, 4, 7, 15, 16, 17, 33, 64, 255, 256)},
 }
 _PAPER = "Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 2.2, arXiv 1601.06759"

@@ -110,6 +110,7 @@ SPEC = Spec(
         "B=64 32x32 C=64 D=2": _sizes(64, 32, 32, 2, 64),
         "B=16 32x32 C=128 D=2": _sizes(16, 32, 32, 2, 128),
     },
+    compiled=(_sizes(64, 64, 64, 2, 32), _sizes(16, 64, 64, 2, 128)),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.2, arXiv 1601.06759",
 )

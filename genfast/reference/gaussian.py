@@ -70,6 +70,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(2, 2, 2, 2, 0), _sizes(1, 1, 3, 1, 1)),
     bench={"B=256 3x64x64": _sizes(256, 3, 64, 64, 0), "B=64 1x28x28": _sizes(64, 1, 28, 28, 0)},
+    compiled=(_sizes(256, 3, 64, 64, 1),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     batched=("x", "mean", "log_variance", "weight"),
     paper="Auto-Encoding Variational Bayes, Kingma and Welling 2013, appendix C.2, arXiv 1312.6114",

@@ -92,6 +92,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(2, 3, 2, 0, 0), _sizes(2, 5, 1, 1, 1)),
     bench={"B=4096 Z=256": _sizes(4096, 256, 1, 0, 0), "B=128 Z=20": _sizes(128, 20, 1, 0, 0)},
+    compiled=(_sizes(128, 20, 50, 1, 1),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     batched=("mean", "log_variance"),
     paper="Auto-Encoding Variational Bayes, Kingma and Welling 2013, section 2.4 and appendix B, arXiv 1312.6114",

@@ -45,6 +45,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(2, 3), _sizes(1, 5)),
     bench={"B=64 S=50": _sizes(64, 50)},
+    compiled=(_sizes(64, 5000),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     paper="Importance Weighted Autoencoders, Burda et al. 2015, equation 8, arXiv 1509.00519",
     ranges={"S": range(1, 80)},

@@ -55,6 +55,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(5, 4, 3, 0), _sizes(1, 2, 2, 1)),
     bench={"N=M=10000 D=64 polynomial": _sizes(10000, 10000, 64, 0), "gaussian": _sizes(10000, 10000, 64, 1)},
+    compiled=(_sizes(10000, 10000, 2048, 0), _sizes(10000, 10000, 2048, 1)),
     gradients="none",
     kind="non_differentiable",
     paper="Demystifying MMD GANs, Binkowski et al. 2018, section 4, arXiv 1801.01401",

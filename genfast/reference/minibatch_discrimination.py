@@ -56,6 +56,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(3, 2, 2, 2, 0), _sizes(2, 3, 1, 2, 2)),
     bench={"N=256 B=100 C=5": _sizes(256, 128, 100, 5, 0), "N=64 B=50 C=5": _sizes(64, 128, 50, 5, 0)},
+    compiled=(_sizes(256, 128, 100, 16, 0),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     coupled=True,
     paper="Improved Techniques for Training GANs, Salimans et al. 2016, section 3.2, arXiv 1606.03498",

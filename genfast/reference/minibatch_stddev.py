@@ -49,6 +49,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(2, 2, 1, 2, 2, 1), _sizes(1, 3, 2, 1, 1, 2)),
     bench={"64x512x4x4": _sizes(16, 4, 1, 512, 4, 4), "32x256x8x8": _sizes(8, 4, 1, 256, 8, 8)},
+    compiled=(_sizes(1, 64, 1, 512, 4, 4),),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     coupled=True,
     paper="Progressive Growing of GANs, Karras et al. 2018, section 3, arXiv 1710.10196",

@@ -53,6 +53,7 @@ SPEC = Spec(
     ),
     gradcheck=(_sizes(5, 4, 3, 2), _sizes(1, 2, 2, 2)),
     bench={"N=M=50000 D=64 k=5": _sizes(50000, 50000, 64, 5)},
+    compiled=(_sizes(50000, 50000, 64, 64), _sizes(50000, 50000, 2048, 65)),
     gradients="none",
     kind="non_differentiable",
     paper="Reliable Fidelity and Diversity Metrics for Generative Models, Naeem et al. 2020, arXiv 2002.09797",

@@ -71,6 +71,7 @@ SPEC = Spec(
         "B=16 32x32 C=128": _sizes(16, 32, 32, 128),
         "B=1 28x28 C=16": _sizes(1, 28, 28, 16),
     },
+    compiled=(_sizes(64, 32, 32, 64), _sizes(64, 64, 64, 32), _sizes(16, 64, 64, 128)),
     gradients="every order, deterministic; the first is native, the higher ones run the reference",
     paper="Pixel Recurrent Neural Networks, van den Oord et al. 2016, section 3.1, arXiv 1601.06759",
 )

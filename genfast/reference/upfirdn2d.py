@@ -73,6 +73,7 @@ SPEC = Spec(
         "down 2, 4 taps, 16x64x128x128": _sizes(16, 64, 128, 128, 4, 0, 1, 1, 2, 2, 1),
         "blur, 4 taps, 16x64x64x64": _sizes(16, 64, 64, 64, 4, 0, 1, 1, 1, 1, 1),
     },
+    compiled=(_sizes(16, 64, 4, 4, 4, 4, 2, 2, 1, 1, 2), _sizes(16, 64, 64, 64, 12, 0, 1, 1, 1, 1, 5)),
     gradients="every order in x, deterministic and native: the gradient is the same op",
     paper="Analyzing and Improving the Image Quality of StyleGAN, Karras et al. 2020, section 2, arXiv 1912.04958",
     ranges={

@@ -74,6 +74,7 @@ _COMMON = {
     ),
     "gradcheck": (_sizes(5, 3, 4), _sizes(1, 2, 1)),
     "bench": {"N=65536 D=64 K=1024": _sizes(65536, 64, 1024), "N=65536 D=64 K=8192": _sizes(65536, 64, 8192)},
+    "compiled": (_sizes(65536, 512, 1024),),
     "paper": "Neural Discrete Representation Learning, van den Oord et al. 2017, equations 1 to 3, arXiv 1711.00937",
     "ranges": {"C": range(1, 40), "K": range(1, 70)},
 }

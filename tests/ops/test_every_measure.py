@@ -12,6 +12,7 @@ from genfast import testing
 from genfast._native import backends
 from genfast.reference import NON_DIFFERENTIABLE
 
+pytestmark = pytest.mark.interpreted
 OPS = list(NON_DIFFERENTIABLE)
 LANES = list(lanes(OPS))
 FLOAT32 = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float32]

@@ -46,12 +46,14 @@ def test_cpp_serves(op):
 SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(SPECS[lane[0]].shapes))]
 
 
+@pytest.mark.interpreted
 @parametrize("op, backend, dtype, shape", SHAPES)
 def test_matches_reference(op, backend, dtype, shape):
     """Outputs and every gradient, with NaN around the inputs and in the outputs before they are written."""
     sizes = SPECS[op].shapes[shape]
-    if INTERPRETED and backend == "triton" and "H" in sizes and math.prod(sizes[k] for k in "BHW") > 60:
-        sizes = {**sizes, "B": 1}
+    if INTERPRETED and backend == "triton" and {"H", "S"} & set(sizes) and not SPECS[op].coupled:
+        # Few images, which the interpreter walks one by one.
+        sizes = sizes if math.prod(sizes.get(k, 1) for k in "BHWS") < 60 else {**sizes, "B": 1}
     inputs = testing.each_tensor(testing.embedded, sample(op, backend, dtype, sizes))
     with testing.poisoned():
         got = run(op, inputs, backend)
@@ -76,6 +78,7 @@ def has_several_outputs(op):
     return len(outputs(op, sample(op, shape=small(op)), "reference")) > 1
 
 
+@pytest.mark.interpreted
 @parametrize("op, backend, dtype", [lane for lane in LANES if has_several_outputs(lane[0])])
 def test_gradient_of_one_output(op, backend, dtype):
     """Where the others are not used: their incoming gradient is missing, to the second order."""
@@ -167,6 +170,12 @@ def test_estimator(op, backend, case):
         testing.assert_matches(got, expected, name=f"derivative {i}")
 
 
+def scale_of(*tensors):
+    """Small elements of a derivative are left from large terms: its error scales with the largest."""
+    return max(1, *(float(t.abs().max()) for t in tensors if t.numel()))
+
+
+@pytest.mark.interpreted
 @parametrize("op, backend, dtype", PRECISE)
 def test_gradient_of_one_argument(op, backend, dtype):
     """Each argument may be the only one that requires a gradient, to the second order."""
@@ -180,7 +189,7 @@ def test_gradient_of_one_argument(op, backend, dtype):
             return first, *torch.autograd.grad((first**2).sum(), leaf)  # noqa: B023
 
         for got, expected in zip(derivatives(backend), derivatives("reference")):
-            testing.assert_matches(got, expected, name=name, atol=SECOND[dtype])
+            testing.assert_matches(got, expected, name=name, atol=SECOND[dtype] * scale_of(expected))
 
 
 @parametrize("op, backend, dtype", NATIVE)
@@ -210,6 +219,18 @@ def fewer(op, inputs, arguments):
         yield from ({name: arguments[name].new_empty(0)} for name in incoming)
     if "wanted" in arguments:
         yield from ({"wanted": arguments["wanted"] ^ 1 << bit} for bit in range(len(testing.learned(inputs))))
+
+
+@pytest.mark.interpreted
+@parametrize("op, backend, dtype", NATIVE)
+def test_same_results_when_nothing_is_saved(op, backend, dtype):
+    inputs = raw_arguments(op, sample(op, backend, dtype, small(op)), backend)
+    forward = getattr(torch.ops.genfast, f"{op}_forward")
+    lean, full = (testing.outputs_of(forward(*inputs.values(), save, backend=backend)) for save in (False, True))
+    count = len(outputs(op, sample(op, backend, dtype, small(op)), backend))
+    for i, (a, b) in enumerate(zip(lean[:count], full)):
+        testing.assert_identical(a, b, name=f"output {i}")
+    assert all(saved.numel() == 0 for saved in lean[count:])
 
 
 @parametrize("op, backend, dtype", NATIVE)
@@ -305,7 +326,7 @@ def test_second_order_in_one_graph(op, backend, dtype):
     torch._dynamo.reset()
     compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")
     expected = derivatives(penalty, "reference")
-    scale = max(1, *(float(t.abs().max()) for t in expected if t.numel()))
+    scale = scale_of(*expected)
     for name, a, b in zip(testing.learned(inputs), derivatives(compiled, backend), expected):
         testing.assert_matches(a, b, name=name, atol=SECOND[dtype] * scale)
 
@@ -327,7 +348,8 @@ def test_functional_gradients(op, backend, dtype):
     def twice(f):
         return torch.func.grad(lambda x: (torch.func.grad(f)(x) ** 2).sum())(inputs[first])
 
-    testing.assert_matches(twice(loss), twice(loss_ref), atol=SECOND[dtype])
+    expected = twice(loss_ref)
+    testing.assert_matches(twice(loss), expected, atol=SECOND[dtype] * scale_of(expected))
 
 
 @parametrize("op, backend, dtype", NATIVE)

@@ -5,43 +5,21 @@ import inspect
 
 import pytest
 import torch
+from support.op_lanes import INTERPRETED, innermost, lanes, parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import genfast
 from genfast import testing
-from genfast._native import backends
 from genfast.reference import SAMPLERS
 
+pytestmark = pytest.mark.interpreted
 OPS = list(SAMPLERS)
-# The interpreter's bfloat16 is silently wrong, and it takes a second for a few pixels.
-INTERPRETED = genfast.backends()["triton"].available and not torch.cuda.is_available()
-
-
-def lanes():
-    """(op, backend, dtype) that must work here. cpp is always among them: without it these tests fail."""
-    for op in OPS:
-        for backend in ("reference", "cpp", "triton"):
-            if backend == "triton" and not genfast.backends()["triton"].available:
-                continue
-            for dtype in backends.dtypes(op, "cpp" if backend == "reference" else backend):
-                if not (INTERPRETED and backend == "triton" and dtype == torch.bfloat16):
-                    yield op, backend, dtype
-
-
-LANES = list(lanes())
+LANES = list(lanes(OPS))
 FLOAT32 = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float32]
 NATIVE = [(op, backend) for op, backend in FLOAT32 if backend != "reference"]
 SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(SAMPLERS[lane[0]].shapes))]
 # Many images of several pixels, whatever the op.
 BATCH = {"B": 19, "C": 3, "H": 3, "W": 5}
-
-
-def label(value):
-    return getattr(value, "__name__", str(value).removeprefix("torch."))
-
-
-def parametrize(names, values):
-    return pytest.mark.parametrize(names, values, ids=label)
 
 
 def inputs_of(op, backend="cpp", dtype=torch.float32, sizes=None):
@@ -121,11 +99,6 @@ def test_one_pixel_at_a_time(op, backend):
             pixel = params[..., i : i + 1, j : j + 1]
             got[..., i : i + 1, j : j + 1] = draw(op, inputs, backend, **{name: pixel, "first_element": element})
     assert_same(got, expected)
-
-
-def innermost(tensor):
-    """The same values with what belongs to one pixel together in memory, as torch's channels_last has it."""
-    return tensor.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1))
 
 
 @parametrize("layout", [*testing.LAYOUTS.values(), innermost])

@@ -46,6 +46,11 @@ def parametrize(names, values):
     return pytest.mark.parametrize(names, values, ids=label)
 
 
+def innermost(tensor):
+    """The same values with what belongs to one pixel together in memory, as torch's channels_last has it."""
+    return tensor.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1)) if tensor.ndim > 3 else tensor
+
+
 def device_of(backend):
     return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
 

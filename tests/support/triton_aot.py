@@ -1,17 +1,24 @@
 """Compile what the Triton launchers would launch, without a GPU, and read what it needs of one."""
 
 import contextlib
+import importlib
+import pkgutil
 import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 import triton
+from torch._subclasses import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from genfast import kernels, testing
+from genfast._native import backends
 
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
@@ -54,28 +61,59 @@ def compile_launch(kernel, arguments, options, capability):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def resources(compiled):
-    """`(registers, stack bytes, shared bytes)` of one compiled kernel; the stack holds what spilled."""
+class Needs(NamedTuple):
+    """What one compiled kernel needs: registers and bytes of stack a thread, which hold what spilled; bytes of shared
+    memory a program."""
+
+    warps: int
+    registers: int
+    stack: int
+    shared: int
+
+
+def needs(compiled):
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        listing = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
-        ).stdout
+        command = [tool, "--dump-resource-usage", file.name]
+        listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     usage = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", listing))
-    return int(usage["REG"]), int(usage["STACK"]), compiled.metadata.shared
+    return Needs(compiled.metadata.num_warps, int(usage["REG"]), int(usage["STACK"]), compiled.metadata.shared)
 
 
-def measure(launch, count, capability):
-    """Yields (kernel's name, warps, registers, stack bytes, shared bytes, PTX) of each of the `count` launches that
-    `launch()` makes whose kernel is not another's."""
-    with record_launches() as recorded:
-        launch()
-    assert len(recorded) == count
-    seen = set()
-    for kernel, arguments, options in recorded:
-        compiled = compile_launch(kernel, arguments, options, capability)
-        if compiled.hash not in seen:
-            seen.add(compiled.hash)
-            yield kernel.__name__, compiled.metadata.num_warps, *resources(compiled), compiled.asm["ptx"]
+def empty(shape, dtype):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def arguments(spec, sizes, dtype):
+    """The sample arguments of an op as tensors without memory: those of benchmarks take gigabytes."""
+    with FakeTensorMode():
+        sample = spec.inputs(sizes, dtype=dtype)
+    return testing.each_tensor(lambda tensor: empty(tensor.shape, tensor.dtype), sample)
+
+
+def launches_of(function, inputs, **constants):
+    """The launches of `function` and of its gradient for arguments without memory; `constants` have no gradient."""
+    leaves = {name: tensor.requires_grad_() for name, tensor in testing.learned(inputs).items()}
+    with (
+        record_launches() as launches,
+        mock.patch.object(backends, "refusal", lambda *_: None),
+        mock.patch.multiple(torch.Tensor, __int__=lambda _: 0, __float__=lambda _: 0.0),  # for checks of values
+    ):
+        outputs = testing.outputs_of(function(**inputs | constants, backend="triton"))
+        smooth = [output for output in outputs if output.requires_grad]
+        if smooth:
+            torch.autograd.grad(smooth, tuple(leaves.values()), [torch.empty_like(output) for output in smooth])
+    return launches
+
+
+@contextlib.contextmanager
+def lent(shared):
+    """Inside, the launchers find a GPU that lends a program `shared` bytes."""
+    names = [f"genfast.kernels.{module.name}" for module in pkgutil.iter_modules(kernels.__path__)]
+    with contextlib.ExitStack() as stack:
+        for module in map(importlib.import_module, names):
+            if hasattr(module, "shared_memory"):
+                stack.enter_context(mock.patch.object(module, "shared_memory", lambda _: shared))
+        yield

@@ -1,80 +1,129 @@
-"""Ahead-of-time compilation of every Triton kernel, without a GPU, within a budget of what it may need of one.
-Run by test_triton.py in a process of its own, where TRITON_INTERPRET is not set; alone it prints the table."""
+"""Every Triton kernel as the launchers launch it, compiled ahead of time without a GPU, within a budget.
 
+Run by test_triton.py in processes of its own, where TRITON_INTERPRET is not set. Alone it prints what they need.
+"""
+
+import ast
+import re
 import sys
-from unittest import mock
+from pathlib import Path
 
 import pytest
 import torch
 from support import triton_aot
+from support.op_lanes import innermost
+from support.pixel_programs import CASES, images_of, known_of, labels_of
 
-from genfast.kernels import diagonal_block, diagonal_lstm, row_lstm
+import genfast
+from genfast import testing
+from genfast.kernels import pixel_program
+from genfast.reference import MEASURES, SAMPLERS, SPECS
 
+EVERY = SPECS | SAMPLERS | MEASURES
+DTYPES = (torch.bfloat16, torch.float32)
 CAPABILITIES = (80, 90, 100)
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 REGISTERS_OF_A_PROCESSOR = 64 * 1024
-BF16, FP32 = torch.bfloat16, torch.float32
-
-# dtype, B, H, W, D, C: the shapes of the speed targets, then one for every other row of the launch tables.
-TARGETS = [(BF16, 64, 28, 28, 2, 16), (BF16, 64, 32, 32, 2, 64), (BF16, 16, 32, 32, 2, 128)]
-CASES = [
-    *TARGETS,
-    (BF16, 64, 64, 64, 2, 32),
-    (BF16, 16, 64, 64, 2, 128),
-    (FP32, 64, 28, 28, 2, 16),
-    (FP32, 16, 32, 32, 2, 64),
-]
-
-# Bytes that one thread may spill to its stack; nothing where a speed target is set.
-STACK = 128
+# Bytes that one thread may spill to its stack: of the state of a scan; a few addresses, of a program outside products.
+STACK = {"diagonal_lstm": 128, "diagonal_block": 128, "row_lstm": 128, "pixel_program": 32}
+STACK |= dict.fromkeys(("gaussian_nll", "gaussian_latent", "bernoulli_nll", "importance_bound", "vector_quantize"), 16)
+STACK |= dict.fromkeys(("codebook_statistics", "nearest_neighbors", "kernel_sum", "aggregate_posterior"), 16)
+# Bytes of shared memory in which programs exchange sums, where no tile passes through it.
+EXCHANGED = dict.fromkeys(("minibatch_discrimination", "minibatch_stddev", "bias_act", "upfirdn2d"), 16 * 1024)
+EXCHANGED |= {"spectral_norm": 16 * 1024, "power_iteration": 16 * 1024}
+# Kernels that read pixels wherever they lie.
+LAYOUTS = ("categorical_nll", "categorical_sample", "gated_activation", "bias_act")
+LAYOUTS += ("logistic_mixture_nll", "logistic_mixture_sample")
 
 
-def launches(dtype, B, H, W, D, C):
-    """Every launch of one layer's forward and backward, with the arguments that the launchers give."""
-
-    def empty(*shape, dtype=dtype):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    weight, outside = empty(D, 2, C, 4 * C), empty(D, C)
-    hidden, gates, cells = empty(B, H, W, D, C), empty(B, H, W, D, 4 * C), empty(B, H, W, D, C, dtype=FP32)
-    with triton_aot.record_launches() as recorded:
-        diagonal_lstm.diagonal_lstm_forward(gates, weight, outside, outside, True)
-        diagonal_lstm.diagonal_lstm_backward(hidden, hidden, gates, cells, weight, outside, outside)
-        diagonal_block._shift_add(hidden)
-        diagonal_block._shift_add_backward(empty(B * H * W, C), hidden.shape)
-        one = [empty(B, H, W, n, dtype=x.dtype) for n, x in ((C, hidden), (4 * C, gates), (C, cells))]
-        taps, edge = empty(3, C, 4 * C), empty(C)
-        row_lstm.row_lstm_forward(one[1], taps, edge, edge, True)
-        row_lstm.row_lstm_backward(one[0], *one, taps, edge, edge)
-    return recorded
+def launches(op, dtype):
+    """(launch, whether a speed target is set for it) of all sizes that the op's SPEC has for GPUs."""
+    spec, function = EVERY[op], getattr(genfast.ops, op)
+    for sizes in (*spec.bench.values(), *spec.compiled):
+        inputs = triton_aot.arguments(spec, sizes, dtype)
+        recorded = triton_aot.launches_of(function, inputs)
+        if op in LAYOUTS:
+            recorded += triton_aot.launches_of(function, testing.each_tensor(innermost, inputs))
+        if inputs.get("weight") is not None and "weight" not in testing.learned(inputs):
+            # One that is not of bits.
+            recorded += triton_aot.launches_of(function, inputs, weight=triton_aot.empty(inputs["x"].shape, dtype))
+        for launch in recorded:
+            yield launch, sizes in spec.bench.values() and dtype == torch.bfloat16
 
 
-def measure(case, capability):
-    """Yields (kernel's name, warps, registers, stack bytes, shared bytes)."""
-    with mock.patch.object(diagonal_lstm, "shared_memory", lambda _: SHARED[capability]):
-        recorded = launches(*case)
-    for kernel, arguments, options in recorded:
-        compiled = triton_aot.compile_launch(kernel, arguments, options, capability)
-        yield kernel.__name__, compiled.metadata.num_warps, *triton_aot.resources(compiled)
+def compiled_launches(op, dtype, capability):
+    """(kernel, what it needs, PTX, whether a speed target is set for it) of each launch that is not another's."""
+    seen = set()
+    with triton_aot.lent(SHARED[capability]):
+        for launch, targeted in [*launches(op, dtype)]:
+            compiled = triton_aot.compile_launch(*launch, capability)
+            if compiled.hash not in seen:
+                seen.add(compiled.hash)
+                yield compiled.name, triton_aot.needs(compiled), compiled.asm["ptx"], targeted
+
+
+def assert_within_budget(op, needs, capability, stack):
+    assert needs.registers * needs.warps * 32 <= REGISTERS_OF_A_PROCESSOR
+    assert needs.shared <= min(SHARED[capability], EXCHANGED.get(op, SHARED[capability]))
+    assert needs.stack <= stack
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)).removeprefix("torch."))
-def test_compiles_within_budget(case, capability):
-    found = list(measure(case, capability))
-    assert len(found) == 8
-    for name, warps, registers, stack, shared in found:
-        assert registers * warps * 32 <= REGISTERS_OF_A_PROCESSOR, (name, registers, warps)
-        assert shared <= SHARED[capability], (name, shared)
-        assert stack <= (0 if case in TARGETS and capability == 90 else STACK), (name, stack)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", EVERY)
+def test_compiles_within_budget(op, dtype, capability):
+    """Of no kernel is a sum in the order of chance."""
+    for kernel, needs, ptx, targeted in compiled_launches(op, dtype, capability):
+        spared = targeted and capability == 90 and STACK.get(op) == 128
+        assert_within_budget(op, needs, capability, 0 if spared else STACK.get(op, 0))
+        assert not re.search(r"\b(atom|red)\.", ptx), kernel
+        if op == "gaussian_latent":
+            # The noise is within 4 ulp: no instruction of the GPU's that is coarser.
+            assert ".approx" not in ptx.replace("rcp.approx", ""), kernel
+
+
+def launch_of_program(case, full):
+    """The launch for the program, alone or with all that may be given and wanted."""
+    p, n, options = case.program, 3, {}
+    if full:
+        options = {"given": images_of(p, n), "known": known_of(p, n), "want": ("parameters",)}
+        if p.head != "mixture":
+            options["evidence"] = torch.zeros(n, p.channels, p.height, p.width, p.levels)
+    with triton_aot.record_launches() as recorded:
+        pixel_program.pixel_program(p, n, seed=2**64 - 1, labels=labels_of(p, n), device="cpu", **options)
+    (launch,) = recorded
+    return launch
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
+@pytest.mark.parametrize("full, count", [(False, 16), (True, 64)], ids=["alone", "full"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[4]], ids=str)
+def test_pixel_program(case, full, count, capability):
+    kernel, arguments, options = launch_of_program(case, full)
+    width = pixel_program.width_of(count)
+    options = {name: width[name] for name in options}
+    compiled = triton_aot.compile_launch(kernel, {**arguments, "BLOCK_N": width["BLOCK_N"]}, options, capability)
+    assert_within_budget("pixel_program", triton_aot.needs(compiled), capability, STACK["pixel_program"])
+    # The cache of constant data would not see what other threads of the program have written.
+    assert "ld.global.nc" not in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_kernel_is_launched(dtype):
+    """What is compiled above leaves no kernel of the package out."""
+    launched = {launch[0].__name__ for op in EVERY for launch, _ in launches(op, dtype)}
+    launched.add(launch_of_program(CASES[0], full=False)[0].__name__)
+    trees = [ast.parse(path.read_text()) for path in Path(pixel_program.__file__).parent.glob("*.py")]
+    functions = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert launched == {name for name in functions if name.endswith("_kernel")}
 
 
 def main():
-    for case in CASES:
-        for capability in CAPABILITIES:
-            for name, warps, registers, stack, shared in measure(case, capability):
-                label = f"{str(case[0]).removeprefix('torch.')} {case[2]}x{case[3]} C={case[5]}"
-                print(f"{label} | {name} | sm_{capability} | {warps} | {registers} | {stack} | {shared}", flush=True)
+    for op in EVERY:
+        for dtype in DTYPES:
+            for capability in CAPABILITIES:
+                for kernel, needs, *_ in compiled_launches(op, dtype, capability):
+                    print(op, kernel, str(dtype).removeprefix("torch."), capability, needs, sep=" | ", flush=True)
 
 
 if __name__ == "__main__":

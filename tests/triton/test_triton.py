@@ -25,55 +25,37 @@ SHAPES = [(64, 28, 28, 2, 16), (7, 8, 8, 2, 33), (3, 32, 32, 2, 64), (2, 32, 17,
 SHAPES += [(3, 64, 20, 2, 19), (2, 50, 9, 2, 100), (1, 70, 6, 1, 16), (300, 1, 5, 2, 1)]
 
 
-def lane(file, *options, **environment):
-    """Run the tests of `file` in a process of its own, from this folder: the installed package is tested."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "GENFAST_REQUIRE")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
+def lane(*options, **environment):
+    """Run tests in a process of its own, from this folder: the installed package is tested."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_INTERPRET", "GENFAST_REQUIRE", "PYTEST_"))}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
     folder = Path(__file__).parent
     done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout[-2000:]
 
 
+INTERPRETED = {"TRITON_INTERPRET": "1", "GENFAST_REQUIRE": "cpp,triton"}
+
+
+@pytest.mark.slow
+@needs_triton
+def test_every_op_interpreted():
+    files = sorted(Path(__file__).parent.glob("../ops/test_every_*.py"))
+    lane(*map(str, files), "-m", "interpreted", "-k", "triton and not compiles", **INTERPRETED)
+
+
+@pytest.mark.slow
 @needs_triton
 def test_interpreted():
-    lane("interpreted.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
+    lane("interpreted.py", **INTERPRETED)
 
 
-@needs_triton
-def test_interpreted_pixelwise():
-    lane("interpreted_pixelwise.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
-
-
-@needs_triton
-def test_interpreted_latent():
-    lane("interpreted_latent.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
-
-
-@needs_triton
-def test_interpreted_adversarial():
-    lane("interpreted_adversarial.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
-
-
-@needs_triton
-def test_interpreted_program():
-    lane("interpreted_program.py", TRITON_INTERPRET="1", GENFAST_REQUIRE="triton")
-
-
-@needs_triton
-def test_samplers_interpreted():
-    options = {"TRITON_INTERPRET": "1", "GENFAST_REQUIRE": "cpp,triton"}
-    lane("../ops/test_every_sampler.py", "-k", "triton and not compiles", **options)
-
-
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiled_ahead_of_time(capability):
-    lane("compiled.py", "-k", f"sm_{capability}")
-    lane("compiled_pixelwise.py", "-k", f"sm_{capability}")
-    lane("compiled_program.py", "-k", f"sm_{capability}")
-    lane("compiled_latent.py", "-k", f"sm_{capability}")
-    lane("compiled_adversarial.py", "-k", f"sm_{capability}")
+    lane("compiled.py", "-k", f"sm_{capability}" + " or every_kernel" * (capability == 90))
 
 
 def inputs_on_gpu(op, shape, dtype):
