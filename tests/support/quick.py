@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from genfast._native import backends
-from genfast.reference import MEASURES, SAMPLERS, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What a change of what all ops share most likely breaks of them.
@@ -41,7 +41,7 @@ def changed_files(base):
 
 
 def ops_beside(stem):
-    return [op for op in (*SPECS, *SAMPLERS, *MEASURES) if backends.stem(op) == stem]
+    return [op for op in (*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE) if backends.stem(op) == stem]
 
 
 def tests_of(path):

@@ -16,10 +16,11 @@ from support.pixel_programs import CASES, images_of, known_of, labels_of
 
 import genfast
 from genfast import testing
+from genfast.engine.request import SampleRequest
 from genfast.kernels import pixel_program
-from genfast.reference import MEASURES, SAMPLERS, SPECS
+from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
-EVERY = SPECS | SAMPLERS | MEASURES
+EVERY = SPECS | SAMPLERS | NON_DIFFERENTIABLE
 DTYPES = (torch.bfloat16, torch.float32)
 CAPABILITIES = (80, 90, 100)
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -87,10 +88,11 @@ def launch_of_program(case, full):
     p, n, options = case.program, 3, {}
     if full:
         options = {"given": images_of(p, n), "known": known_of(p, n), "want": ("parameters",)}
-        if p.head != "mixture":
-            options["evidence"] = torch.zeros(n, p.channels, p.height, p.width, p.levels)
+        if p.likelihood.takes_evidence:
+            options["evidence"] = torch.zeros(n, *p.spec.shape, p.spec.levels)
     with triton_aot.record_launches() as recorded:
-        pixel_program.pixel_program(p, n, seed=2**64 - 1, labels=labels_of(p, n), device="cpu", **options)
+        request = SampleRequest(n, seed=2**64 - 1, labels=labels_of(p, n), **options)
+        pixel_program.pixel_program(p, request, torch.device("cpu"))
     (launch,) = recorded
     return launch
 

@@ -18,6 +18,7 @@ import genfast
 from genfast import testing
 from genfast._native import backends
 from genfast.engine import eager
+from genfast.engine.request import SampleRequest
 from genfast.kernels import _common, _products, categorical, pixel_program
 from genfast.reference import SAMPLERS, SPECS
 from genfast.reference.bias_act import ACTIVATIONS
@@ -448,10 +449,8 @@ SEED, FIRST = 2**64 - 3, 5
 def both(case, n, **options):
     p = case.program
     options = {"seed": SEED, "first": FIRST, "labels": labels_of(p, n)} | options
-    return (
-        pixel_program.pixel_program(p, n, device="cpu", **options),
-        eager.run(p, n, device="cpu", **options),
-    )
+    request = SampleRequest(n, **options)
+    return pixel_program.pixel_program(p, request, torch.device("cpu")), eager.run(p, request)
 
 
 def assert_same(got, expected):
@@ -471,10 +470,10 @@ def test_known_values(case):
     assert_same(*both(case, 2, given=images, known=known, draw=3, want=("log_probs", "parameters")))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.program.head != "mixture"], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.program.likelihood.takes_evidence], ids=str)
 def test_evidence(case):
     p = case.program
-    evidence = torch.randn(2, p.channels, p.height, p.width, p.levels)
+    evidence = torch.randn(2, *p.spec.shape, p.spec.levels)
     evidence[..., 0] = -torch.inf
     got, expected = both(case, 2, evidence=evidence, want=("log_evidence",))
     assert torch.equal(got.images, expected.images) and got.images.all()

@@ -14,6 +14,7 @@ import genfast
 from genfast import testing
 from genfast._native import backends
 from genfast.engine import eager
+from genfast.engine.request import SampleRequest
 from genfast.reference import SPECS
 
 # Where triton must be there, GENFAST_REQUIRE=triton has ended the import of genfast above.
@@ -166,8 +167,9 @@ def test_gpu_pixel_program(case, engine):
     images, known = images_of(p, n), known_of(p, n)
     settings = {"seed": 2**63 + 5, "first": 3, "labels": labels_of(p, n), "want": ("log_probs", "parameters")}
     for options in ({}, {"temperature": 1.7, "draw": 2}, {"given": images, "known": known}):
-        expected = eager.run(p, n, device="cpu", **settings, **options)
-        got = run(p, n, device="cuda", **settings, **options)
+        request = SampleRequest(n, **settings, **options)
+        expected = eager.run(p, request)
+        got = run(p, request.to(torch.device("cuda")), torch.device("cuda"))
         assert got.images.is_cuda and torch.equal(got.images.cpu(), expected.images)
         testing.assert_matches(got.parameters, expected.parameters, atol=1e-5)
         testing.assert_matches(got.log_probs, expected.log_probs, atol=1e-4)
