@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-# Log-variances are held between them.
+# Log-variances are clamped between them.
 LOWEST, HIGHEST = tl.constexpr(-30.0), tl.constexpr(20.0)
 LOG_TWO_PI = tl.constexpr(1.8378770664093453)
 
 
 @triton.jit
-def held(log_variance):
+def clamped(log_variance):
     """The log-variance within its bounds, and whether it has a gradient; a NaN stays."""
     low, high = log_variance < LOWEST, log_variance > HIGHEST
     return tl.where(low, LOWEST, tl.where(high, HIGHEST, log_variance)), ~(low | high)

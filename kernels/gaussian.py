@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from genfast.kernels._common import device_of, sum_parts
-from genfast.kernels._gaussian import LOG_TWO_PI, held
+from genfast.kernels._gaussian import LOG_TWO_PI, clamped
 
 BLOCK = 1024
 
@@ -44,7 +44,7 @@ def load_error(x, mean, log_variance, at, inside):
     """x - mean, the log-variance and whether it has a gradient, and the square of the error in variances."""
     error = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     error -= tl.load(mean + at, mask=inside, other=0.0).to(tl.float32)
-    log_var, free = held(tl.load(log_variance + at, mask=inside, other=0.0).to(tl.float32))
+    log_var, free = clamped(tl.load(log_variance + at, mask=inside, other=0.0).to(tl.float32))
     scaled = error * tl.exp(-log_var)
     return log_var, free, scaled, error * scaled
 

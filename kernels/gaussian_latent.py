@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from genfast.kernels._common import device_of
-from genfast.kernels._gaussian import exponential, exponential_rest, held, normal
+from genfast.kernels._gaussian import exponential, exponential_rest, clamped, normal
 
 MOST_LATENTS = 1024
 
@@ -94,9 +94,9 @@ def noise_of(seed, number, start, draw, BLOCK: tl.constexpr):
 def divergence(mean, log_variance, prior_mean, prior_log_variance, at, inside, PRIOR: tl.constexpr):
     """The KL divergence of each latent, 0 past the last."""
     distance = load(mean, at, inside)
-    ratio, _ = held(load(log_variance, at, inside))
+    ratio, _ = clamped(load(log_variance, at, inside))
     if PRIOR:
-        prior, _ = held(load(prior_log_variance, at, inside))
+        prior, _ = clamped(load(prior_log_variance, at, inside))
         ratio -= prior
         distance -= load(prior_mean, at, inside)
         nats = exponential_rest(ratio) + distance * distance * exponential(-prior)
@@ -128,7 +128,7 @@ def gaussian_latent_forward_kernel(
     l = tl.arange(0, BLOCK)
     i = block * BLOCK + l
     noise = noise_of(seed, first_index + image, block * BLOCK, (first_sample + sample).to(tl.uint32), BLOCK)
-    log_var, _ = held(load(log_variance, image * SIZE + i, i < SIZE))
+    log_var, _ = clamped(load(log_variance, image * SIZE + i, i < SIZE))
     drawn = load(mean, image * SIZE + i, i < SIZE) + exponential(0.5 * log_var) * noise
     tl.store(z + row * SIZE + i, drawn.to(z.dtype.element_ty), mask=i < SIZE)
     if PER_LATENT:
@@ -172,7 +172,7 @@ def gaussian_latent_backward_kernel(
     image, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     i = block * BLOCK + tl.arange(0, BLOCK)
     at, inside = image * SIZE + i, i < SIZE
-    log_var, free = held(load(log_variance, at, inside))
+    log_var, free = clamped(load(log_variance, at, inside))
     by_mean, by_log_variance = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     if OF_Z:
         for sample in range(0, SAMPLES):
@@ -188,7 +188,7 @@ def gaussian_latent_backward_kernel(
             grad = tl.load(grad_kl + image).to(tl.float32)
         distance, ratio = load(mean, at, inside), log_var
         if PRIOR:
-            prior, prior_free = held(load(prior_log_variance, at, inside))
+            prior, prior_free = clamped(load(prior_log_variance, at, inside))
             precision = exponential(-prior)
             distance -= load(prior_mean, at, inside)
             ratio -= prior

@@ -45,7 +45,7 @@ GENFAST_INLINE Vector<T> magnitude(Vector<T> x) {
 
 // e^x for x <= 0, and 0 where that is no normal number; a NaN stays a NaN.
 template <class T>
-GENFAST_INLINE Vector<T> decay(Vector<T> x) {
+GENFAST_INLINE Vector<T> exp_neg(Vector<T> x) {
   const Vector<T> least = broadcast(-Exponential<T>::kLimit);
   Vector<T> e = exponential<T>(x < least ? least : x);
   return x < least ? broadcast(T(0)) : e;
@@ -62,20 +62,20 @@ GENFAST_INLINE Vector<T> sigmoid(Vector<T> x) {
 // A probability, exact to the last bits where it is small.
 template <class T>
 GENFAST_INLINE Vector<T> exact_sigmoid(Vector<T> logits) {
-  const Vector<T> one = broadcast(T(1)), e = decay<T>(-magnitude<T>(logits));
+  const Vector<T> one = broadcast(T(1)), e = exp_neg<T>(-magnitude<T>(logits));
   return (logits < broadcast(T(0)) ? e : one) / (one + e);
 }
 
-// A log-variance held to these bounds, and whether that changed it. A NaN passes.
+// A log-variance clamped to these bounds, and whether that changed it. A NaN passes.
 constexpr double kLeastLogVariance = -30, kMostLogVariance = 20;
 template <class T>
-GENFAST_INLINE Vector<T> held(Vector<T> log_variance) {
+GENFAST_INLINE Vector<T> clamped(Vector<T> log_variance) {
   const Vector<T> least = broadcast(T(kLeastLogVariance)), most = broadcast(T(kMostLogVariance));
   log_variance = log_variance > most ? most : log_variance;
   return log_variance < least ? least : log_variance;
 }
 template <class T>
-GENFAST_INLINE auto is_held(Vector<T> log_variance) {
+GENFAST_INLINE auto is_clamped(Vector<T> log_variance) {
   return (log_variance < broadcast(T(kLeastLogVariance))) | (log_variance > broadcast(T(kMostLogVariance)));
 }
 

@@ -23,13 +23,13 @@ GENFAST_INLINE Vector<T> bernoulli_nats(Vector<T> x, Vector<T> logits) {
   const Vector<T> zero = broadcast(T(0)), one = broadcast(T(1));
   Vector<T> size = magnitude<T>(logits), a = logits > zero ? one - x : x;
   Vector<T> linear = a == zero ? zero : a * size;
-  return linear + log_one_plus<T>(decay<T>(-size));
+  return linear + log_one_plus<T>(exp_neg<T>(-size));
 }
 
 // 1 where the weight of level 0 does not pass u times the whole, else 0.
 GENFAST_INLINE Vector<double> bernoulli_level(Vector<double> logits, Vector<double> u, double temperature) {
   const Vector<double> zero = broadcast(0.), one = broadcast(1.);
-  const Vector<double> smaller = decay<double>(-magnitude<double>(logits) / broadcast(temperature));
+  const Vector<double> smaller = exp_neg<double>(-magnitude<double>(logits) / broadcast(temperature));
   const Vector<double> none = logits < zero ? one : smaller;
   return none <= u * (one + smaller) ? one : zero;
 }
@@ -42,7 +42,7 @@ GENFAST_INLINE Vector<double> categorical_level(double* columns, int64_t levels,
   for (int64_t l = 0; l < levels; ++l) {
     Vector<double> z = load(columns + l * kDrawTile) - largest;
     if (temperature != 1) z = z / divisor;
-    sum += decay<double>(z);
+    sum += exp_neg<double>(z);
     store(columns + l * kDrawTile, sum);
   }
   const Vector<double> threshold = u * sum;

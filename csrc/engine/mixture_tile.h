@@ -164,8 +164,8 @@ class MixtureTile {
     Vector<T> sum, best = total(&sum), weight_sum, best_weight = total_weight(&weight_sum);
     const Vector<T> grad = broadcast(scale), of_weight = grad / weight_sum, of_share = grad / sum;
     for (int64_t k = 0; k < m_.components; ++k) {
-      const Vector<T> share = decay<T>(row(shifts_, k) - best) * row(ratios_, k) * of_share;
-      const Vector<T> weight = decay<T>(row(params, k) - best_weight) * of_weight;
+      const Vector<T> share = exp_neg<T>(row(shifts_, k) - best) * row(ratios_, k) * of_share;
+      const Vector<T> weight = exp_neg<T>(row(params, k) - best_weight) * of_weight;
       store(gradients + k * kLanes<T>, weight - share);
       for (int64_t r = m_.components + k; r < m_.rows(); r += m_.components)
         store(gradients + r * kLanes<T>, -share * row(gradients, r));
@@ -215,13 +215,13 @@ class MixtureTile {
   GENFAST_INLINE Vector<T> total(Vector<T>* sum) const {
     const Vector<T> best = largest_of(shifts_, m_.components, kLanes<T>);
     *sum = broadcast(T(0));
-    for (int64_t k = 0; k < m_.components; ++k) *sum = fma(decay<T>(row(shifts_, k) - best), row(ratios_, k), *sum);
+    for (int64_t k = 0; k < m_.components; ++k) *sum = fma(exp_neg<T>(row(shifts_, k) - best), row(ratios_, k), *sum);
     return best;
   }
   GENFAST_INLINE Vector<T> total_weight(Vector<T>* sum) const {
     const Vector<T> best = largest_of(params, m_.components, kLanes<T>);
     *sum = broadcast(T(0));
-    for (int64_t k = 0; k < m_.components; ++k) *sum += decay<T>(row(params, k) - best);
+    for (int64_t k = 0; k < m_.components; ++k) *sum += exp_neg<T>(row(params, k) - best);
     return best;
   }
 };
@@ -287,7 +287,7 @@ class MixtureDraw {
     const Vector<double> best = largest_of(sums_, m_.components, kPixels);
     Vector<double> sum = broadcast(0.);
     for (int64_t k = 0; k < m_.components; ++k) {
-      sum += decay<double>((load(sums_ + k * kPixels) - best) * coldness_);
+      sum += exp_neg<double>((load(sums_ + k * kPixels) - best) * coldness_);
       store(sums_ + k * kPixels, sum);
     }
     const Vector<double> passed = u * sum;

@@ -159,7 +159,7 @@ class Draws {
   Vector<double> log_sum(const double* columns) const {
     const Vector<double> largest = largest_of(columns, p_.levels, kDrawTile);
     Vector<double> sum = broadcast(0.);
-    for (int64_t l = 0; l < p_.levels; ++l) sum += decay<double>(load(columns + l * kDrawTile) - largest);
+    for (int64_t l = 0; l < p_.levels; ++l) sum += exp_neg<double>(load(columns + l * kDrawTile) - largest);
     return largest + logarithm<double>(sum);
   }
 

@@ -51,7 +51,7 @@ struct Tables {
         double lanes[kLanes<double>];
         const int64_t at = l * padded(count) + j;
         for (int64_t i = 0; i < kLanes<double>; ++i) lanes[i] = peak[at + i];
-        store(lanes, held<double>(load(lanes)));
+        store(lanes, clamped<double>(load(lanes)));
         for (int64_t i = 0; i < kLanes<double>; ++i)
           peak[at + i] = j + i < count ? static_cast<T>(-0.5 * lanes[i] - kHalfLogTwoPi) : -kInfinity<T>;
         store(lanes, exponential<double>(broadcast(-0.5) * load(lanes)) * broadcast(0.70710678118654752440));
@@ -88,7 +88,7 @@ template <class T>
 GENFAST_INLINE Vector<T> log_sum_exp(const T* terms, int64_t count, Vector<T> largest) {
   const Vector<T> least = shift<T>(largest);
   Vector<T> sum = broadcast(T(0));
-  for (int64_t j = 0; j < count; ++j) sum += decay<T>(load(terms + j * kLanes<T>) - least);
+  for (int64_t j = 0; j < count; ++j) sum += exp_neg<T>(load(terms + j * kLanes<T>) - least);
   return largest + logarithm<T>(sum);
 }
 
@@ -172,7 +172,7 @@ struct Backward {
 // The part of a term in a sum: its share of the density times the gradient of the sum.
 template <class T>
 GENFAST_INLINE Vector<T> share(Vector<T> gradient, Vector<T> term, Vector<T> total) {
-  return gradient * decay<T>(term - total);
+  return gradient * exp_neg<T>(term - total);
 }
 
 // Of a row: a vector from `at` on where its elements are lanes, else element `i` in all of them.

@@ -70,7 +70,7 @@ GENFAST_INLINE T exponentials_of_row(T* row, int64_t padded, T& largest) {
 #pragma GCC unroll 8
     for (int64_t i = 0; i < LaneSum<T>::kParts; ++i) {
       T* at = row + l + i * lanes;
-      Vector<T> e = decay<T>(load(at) - top);
+      Vector<T> e = exp_neg<T>(load(at) - top);
       store(at, e);
       sum.add(i, e);
     }
@@ -85,7 +85,7 @@ GENFAST_INLINE Vector<T> exponentials_of_columns(T* columns, int64_t levels, Vec
   Vector<T> sum[kSumLanes];
   for (int64_t i = 0; i < kSumLanes; ++i) sum[i] = broadcast(T(0));
   for (int64_t l = 0; l < levels; ++l) {
-    Vector<T> e = decay<T>(load(columns + l * kTile) - largest);
+    Vector<T> e = exp_neg<T>(load(columns + l * kTile) - largest);
     store(columns + l * kTile, e);
     sum[l % kSumLanes] += e;
   }

@@ -21,7 +21,7 @@ void forward_blocks(const GaussianNllForward& a, double* sums, int64_t begin, in
     const S* log_variance = static_cast<const S*>(a.log_variance) + at;
     weights.read(at, count, weight);
     for (int64_t i = 0; i < count; i += kLanes<T>) {
-      const Vector<T> lv = held<T>(load(log_variance + i, count - i));
+      const Vector<T> lv = clamped<T>(load(log_variance + i, count - i));
       const Vector<T> d = load(x + i, count - i) - load(mean + i, count - i);
       const Vector<T> n = half * fma(d * d, exponential<T>(-lv), constant + lv);
       store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
@@ -45,9 +45,9 @@ void backward_blocks(const GaussianNllBackward& a, int64_t begin, int64_t end) {
       const Vector<T> lv = load(static_cast<const S*>(a.log_variance) + at + i, n);
       const Vector<T> d =
           load(static_cast<const S*>(a.x) + at + i, n) - load(static_cast<const S*>(a.mean) + at + i, n);
-      const Vector<T> scaled = d * exponential<T>(-held<T>(lv));
+      const Vector<T> scaled = d * exponential<T>(-clamped<T>(lv));
       Vector<T> of_x = grad * scaled, of_variance = half * (grad - grad * d * scaled);
-      of_variance = is_held<T>(lv) ? zero : of_variance;
+      of_variance = is_clamped<T>(lv) ? zero : of_variance;
       if (weights.at) {
         const Vector<T> w = load(weight + i);
         of_x = weights.template times<T>(w, of_x), of_variance = weights.template times<T>(w, of_variance);

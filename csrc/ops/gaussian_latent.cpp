@@ -78,8 +78,8 @@ struct Divergence {
   Vector<T> ratio, excess, offset, precision;  // log-variances' difference, exp(it) - 1, means' difference
 
   GENFAST_INLINE Divergence(const Piece<T>& piece, int64_t i, bool standard) {
-    const Vector<T> log_variance = held<T>(load(piece.log_variance + i));
-    const Vector<T> prior = standard ? broadcast(T(0)) : held<T>(load(piece.prior_log_variance + i));
+    const Vector<T> log_variance = clamped<T>(load(piece.log_variance + i));
+    const Vector<T> prior = standard ? broadcast(T(0)) : clamped<T>(load(piece.prior_log_variance + i));
     offset = standard ? load(piece.mean + i) : load(piece.mean + i) - load(piece.prior_mean + i);
     precision = standard ? broadcast(T(1)) : exponential<T>(-prior);
     ratio = log_variance - prior;
@@ -100,7 +100,7 @@ void forward_pieces(const Cut<GaussianLatentForward>& cut, double* sums, int64_t
     piece.template read<S>(cut, index);
     for (int64_t i = 0; i < piece.count; i += kLanes<T>) {
       store(nats + i, Divergence<T>(piece, i, !a.prior_mean).nats());
-      store(piece.log_variance + i, exponential<T>(broadcast(T(0.5)) * held<T>(load(piece.log_variance + i))));
+      store(piece.log_variance + i, exponential<T>(broadcast(T(0.5)) * clamped<T>(load(piece.log_variance + i))));
     }
     if (a.per_latent) {
       T* kl = static_cast<T*>(a.kl) + piece.at;
@@ -148,16 +148,16 @@ void backward_pieces(const Cut<GaussianLatentBackward>& cut, int64_t begin, int6
       const int64_t n = piece.count - i;
       const Divergence<T> divergence(piece, i, !a.prior_mean);
       const Vector<T> lv = load(piece.log_variance + i), g = load(grad_kl + i, n), half_g = half * g;
-      const Vector<T> spread = exponential<T>(half * held<T>(lv));
+      const Vector<T> spread = exponential<T>(half * clamped<T>(lv));
       const Vector<T> pull = g * divergence.offset * divergence.precision;
       store(static_cast<S*>(a.grad_mean) + piece.at + i, load(grad_mean + i) + pull, n);
       const Vector<T> of_variance = fma(half * spread, load(grad_spread + i), half_g * divergence.excess);
-      store(static_cast<S*>(a.grad_log_variance) + piece.at + i, is_held<T>(lv) ? zero : of_variance, n);
+      store(static_cast<S*>(a.grad_log_variance) + piece.at + i, is_clamped<T>(lv) ? zero : of_variance, n);
       if (!a.prior_mean) continue;
       const Vector<T> of_prior = -half_g * (divergence.excess + divergence.distance());
       const Vector<T> prior = load(piece.prior_log_variance + i);
       store(static_cast<S*>(a.grad_prior_mean) + piece.at + i, -pull, n);
-      store(static_cast<S*>(a.grad_prior_log_variance) + piece.at + i, is_held<T>(prior) ? zero : of_prior, n);
+      store(static_cast<S*>(a.grad_prior_log_variance) + piece.at + i, is_clamped<T>(prior) ? zero : of_prior, n);
     }
   }
 }

@@ -36,7 +36,7 @@ struct Normaliser {
   GENFAST_INLINE Vector<T> weights(const S* log_weights, int64_t s, int64_t samples) const {
     const int64_t n = samples - s;
     if (n <= 0) return broadcast(T(0));
-    const Vector<T> x = decay<T>(load(log_weights + s, n) - broadcast(largest));
+    const Vector<T> x = exp_neg<T>(load(log_weights + s, n) - broadcast(largest));
     return n < kLanes<T> ? first_or(x, n, T(0)) : x;
   }
 

@@ -19,7 +19,7 @@ struct Gaussian {
   }
   GENFAST_INLINE Vector<T> prepare(int64_t row, Vector<T> sum) const {
     const Vector<T> zero = broadcast(T(0)), square = fma(broadcast(T(-2)), sum, broadcast(norms[row]));
-    return decay<T>(-broadcast(gamma) * (square < zero ? zero : square));
+    return exp_neg<T>(-broadcast(gamma) * (square < zero ? zero : square));
   }
   GENFAST_INLINE Vector<double> finish(Vector<double> value) const { return value; }
 };

@@ -69,7 +69,7 @@ GENFAST_INLINE void sum_tile(const Panels<T>& p, const T* panel, int64_t i, T* t
       for (int r = 0; r < kRows; ++r) distance[r] += magnitude<T>(load(x + r * step + c) - other);
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) sums[r] += distance[r] = decay<T>(-distance[r]);
+    for (int r = 0; r < kRows; ++r) sums[r] += distance[r] = exp_neg<T>(-distance[r]);
     if (j < i + kRows || j >= p.rows) continue;
     Vector<T> total = load(totals + j * kPanel);
 #pragma GCC unroll 4
@@ -120,7 +120,7 @@ GENFAST_INLINE void gradient_tile(const Panels<T>& p, const T* panel, const T* g
       Vector<T> distance = broadcast(T(0));
 #pragma GCC unroll 8
       for (int64_t c = 0; c < step; c += kPanel) distance += magnitude<T>(load(x + r * step + c) - load(y + c));
-      weight[r] = (load(grads + (i + r) * kPanel) + load(grads + j * kPanel)) * decay<T>(-distance);
+      weight[r] = (load(grads + (i + r) * kPanel) + load(grads + j * kPanel)) * exp_neg<T>(-distance);
     }
     const bool behind = j >= i + kRows;
 #pragma GCC unroll 8

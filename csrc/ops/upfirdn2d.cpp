@@ -8,7 +8,7 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
-constexpr int64_t kColumns = 4096;     // outputs of a row that are made at once, or one vector of every class
+constexpr int64_t kColumns = 4096;     // outputs of a row that are made at once, or one vector of every phase
 constexpr int64_t kPiece = 64 * 1024;  // outputs of a piece of work, or one row
 constexpr int64_t kMostLanes = 16;     // of a vector of any isa
 constexpr int kTogether = 4;           // vectors that share the taps
@@ -37,17 +37,18 @@ struct Axis {
   Axis transposed() const { return {out, in, taps, down, up, taps - 1 - before}; }
 };
 
-// Outputs o = t classes + c of one class c read the same taps, from samples that move on by `step` with t: rows are
-// taken apart into every step-th sample, so that a vector of t is a vector of each.
-struct Classes {
-  int64_t classes, step, count;   // `count` of the classes have outputs
-  int64_t* begins;                // [count + 1], into the next two
-  int64_t *tap, *offset;          // of each class, taps ascending; the offset is that of t = 0 in a prepared row
-  int64_t* starts;                // [parts] which of every step-th samples are read
-  int64_t parts, lowest, length;  // a part is `length` samples from t + lowest on
-  int64_t block;                  // t of a block of columns
+// The polyphase form of resampling by up / down. Outputs o = t phases + c of one phase c use the same taps, and their
+// samples advance by `step` as t grows by 1. A row is therefore split into input phases, each of every step-th sample:
+// a vector over t then reads contiguous samples of one input phase.
+struct Polyphase {
+  int64_t phases, step, count;           // `count` of the phases have outputs
+  int64_t* begins;                       // [count + 1], into the next two
+  int64_t *tap, *offset;                 // of each phase, taps ascending; the offset is that of t = 0 in a prepared row
+  int64_t* starts;                       // [input_phases] which of every step-th samples are read
+  int64_t input_phases, lowest, length;  // an input phase is `length` samples from t + lowest on
+  int64_t block;                         // t of a block of columns
 
-  // Whether each of one or two classes has so many taps.
+  // Whether each of one or two phases has so many taps.
   bool each(int64_t taps) const { return begins[1] == taps && begins[count] == count * taps; }
 
   static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
@@ -55,13 +56,13 @@ struct Classes {
     return Scratch::bytes<int64_t>(min(a.up, a.out) + 1) + 3 * Scratch::bytes<int64_t>(a.taps);
   }
 
-  Classes(const Axis& axis, Scratch& memory) {
+  Polyphase(const Axis& axis, Scratch& memory) {
     const int64_t common = gcd(axis.up, axis.down);
-    classes = axis.up / common, step = axis.down / common, count = min(classes, axis.out);
+    phases = axis.up / common, step = axis.down / common, count = min(phases, axis.out);
     begins = memory.take<int64_t>(min(axis.up, axis.out) + 1);
     tap = memory.take<int64_t>(axis.taps), offset = memory.take<int64_t>(axis.taps);
     starts = memory.take<int64_t>(axis.taps);
-    parts = 0, lowest = 0;
+    input_phases = 0, lowest = 0;
     int64_t total = 0, highest = 0;
     for (int64_t c = 0; c < count; ++c) {
       begins[c] = total;
@@ -72,26 +73,26 @@ struct Classes {
       }
     }
     begins[count] = total;
-    const int64_t width = pieces_of(axis.out, classes), most = max(kColumns / classes / kMostLanes, 1);
+    const int64_t width = pieces_of(axis.out, phases), most = max(kColumns / phases / kMostLanes, 1);
     block = min(most, pieces_of(width, kMostLanes)) * kMostLanes;
     length = block + highest - lowest;
     for (int64_t c = 0; c < count; ++c)
       for (int64_t n = begins[c]; n < begins[c + 1]; ++n) {
         const int64_t sample = floor_of(axis.position(c, tap[n]), axis.up), at = floor_of(sample, step);
         const int64_t start = sample - at * step;
-        int64_t part = 0;
-        while (part < parts && starts[part] != start) ++part;
-        if (part == parts) starts[parts++] = start;
-        offset[n] = part * length + at - lowest;
+        int64_t phase = 0;
+        while (phase < input_phases && starts[phase] != start) ++phase;
+        if (phase == input_phases) starts[input_phases++] = start;
+        offset[n] = phase * length + at - lowest;
       }
     // Both halves of pairs are taken apart at once.
-    if (step == 2 && parts == 2 && starts[0] == 1)
+    if (step == 2 && input_phases == 2 && starts[0] == 1)
       for (int64_t n = 0; n < total; ++n) offset[n] += offset[n] < length ? length : -length;
-    if (step == 2 && parts == 2) starts[0] = 0, starts[1] = 1;
+    if (step == 2 && input_phases == 2) starts[0] = 0, starts[1] = 1;
   }
 };
 
-// A prepared row and the taps that it meets, in the order of Classes.
+// A prepared row and the taps that it meets, in the order of Polyphase.
 template <class T>
 struct Line {
   const T* row;
@@ -104,7 +105,7 @@ struct Map {
   const S* x;
   S* y;
   Axis v, h;
-  const Classes& classes;
+  const Polyphase& polyphase;
   bool separable;
   const T* taps;                // [KH or 1][total taps]
   const T* vertical;            // [KH], of a filter that is separable
@@ -112,15 +113,15 @@ struct Map {
   int64_t band;                 // output rows of a piece
 
   int64_t bands() const { return pieces_of(v.out, band); }
-  int64_t blocks() const { return ceil_of(h.out, classes.block * classes.classes); }
-  int64_t total() const { return classes.begins[classes.count]; }
-  int64_t row_size() const { return max(classes.parts, 1) * classes.length; }
-  int64_t block_size() const { return min(classes.block * classes.classes, round_up(h.out, kMostLanes)); }
+  int64_t blocks() const { return ceil_of(h.out, polyphase.block * polyphase.phases); }
+  int64_t total() const { return polyphase.begins[polyphase.count]; }
+  int64_t row_size() const { return max(polyphase.input_phases, 1) * polyphase.length; }
+  int64_t block_size() const { return min(polyphase.block * polyphase.phases, round_up(h.out, kMostLanes)); }
 };
 
 // to [length] = row[start + step (first + i)], 0 beyond the row.
 template <class S, class T>
-void take_part(const S* row, int64_t width, int64_t start, int64_t step, int64_t first, int64_t length, T* to) {
+void take_input_phase(const S* row, int64_t width, int64_t start, int64_t step, int64_t first, int64_t length, T* to) {
   const int64_t count = step == 1 ? width : width > start ? pieces_of(width - start, step) : 0;
   const int64_t begin = min(max(-first, 0), length), end = max(begin, min(count - first, length));
   for (int64_t i = 0; i < begin; ++i) to[i] = 0;
@@ -143,18 +144,18 @@ void take_pairs(const S* row, int64_t width, int64_t first, int64_t length, T* e
     separate<T>(a, b);
     store(even + i, a), store(odd + i, b);
   }
-  take_part(row, width, 0, 2, first + whole, length - whole, even + whole);
-  take_part(row, width, 1, 2, first + whole, length - whole, odd + whole);
+  take_input_phase(row, width, 0, 2, first + whole, length - whole, even + whole);
+  take_input_phase(row, width, 1, 2, first + whole, length - whole, odd + whole);
   for (int64_t i = 0; i < begin; ++i) even[i] = odd[i] = 0;
 }
 
 template <class S>
 void prepare(const Map<S>& map, const S* row, int64_t t, Arithmetic<S>* to) {
-  const Classes& c = map.classes;
+  const Polyphase& c = map.polyphase;
   const int64_t first = t + c.lowest;
-  if (c.step == 2 && c.parts == 2) return take_pairs(row, map.h.in, first, c.length, to, to + c.length);
-  for (int64_t part = 0; part < c.parts; ++part)
-    take_part(row, map.h.in, c.starts[part], c.step, first, c.length, to + part * c.length);
+  if (c.step == 2 && c.input_phases == 2) return take_pairs(row, map.h.in, first, c.length, to, to + c.length);
+  for (int64_t phase = 0; phase < c.input_phases; ++phase)
+    take_input_phase(row, map.h.in, c.starts[phase], c.step, first, c.length, to + phase * c.length);
 }
 
 // Several vectors are whole ones.
@@ -166,19 +167,19 @@ GENFAST_INLINE void store_vector(S* to, Vector<Arithmetic<S>> x, int64_t left) {
     store(to, x, left);
 }
 
-// sum[v] = the outputs t + v lanes and so on of a class: lines, then taps ascending. Each class has kTaps taps, any
+// sum[v] = the outputs t + v lanes and so on of a phase: lines, then taps ascending. Each phase has kTaps taps, any
 // number if that is 0: known numbers of taps and lines halve the time of small filters.
 template <class T, int V, int kTaps = 0>
-GENFAST_INLINE void sum_taps(const Classes& classes, int64_t c, const Line<T>* lines, int64_t count, int64_t t,
+GENFAST_INLINE void sum_taps(const Polyphase& polyphase, int64_t c, const Line<T>* lines, int64_t count, int64_t t,
                              Vector<T> (&sum)[V]) {
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) sum[v] = broadcast(T(0));
-  const int64_t first = kTaps ? c * kTaps : classes.begins[c], last = kTaps ? first + kTaps : classes.begins[c + 1];
+  const int64_t first = kTaps ? c * kTaps : polyphase.begins[c], last = kTaps ? first + kTaps : polyphase.begins[c + 1];
   for (const Line<T>* line = lines; line < lines + count; ++line)
 #pragma GCC unroll 4
     for (int64_t n = first; n < last; ++n) {
       const Vector<T> tap = broadcast(line->taps[n]);
-      const T* at = line->row + classes.offset[n] + t;
+      const T* at = line->row + polyphase.offset[n] + t;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[v] = fma(tap, load(at + v * kLanes<T>), sum[v]);
     }
@@ -186,15 +187,15 @@ GENFAST_INLINE void sum_taps(const Classes& classes, int64_t c, const Line<T>* l
 
 // The outputs of V vectors of t. `width` outputs are left.
 template <class T, int V, int kTaps, class S>
-GENFAST_INLINE void filter_vectors(const Classes& classes, const Line<T>* lines, int64_t count, int64_t t,
+GENFAST_INLINE void filter_vectors(const Polyphase& polyphase, const Line<T>* lines, int64_t count, int64_t t,
                                    int64_t width, S* to) {
   constexpr int64_t lanes = kLanes<T>;
   Vector<T> even[V], odd[V];
-  sum_taps<T, V, kTaps>(classes, 0, lines, count, t, even);
-  if (classes.classes == 2) sum_taps<T, V, kTaps>(classes, 1, lines, count, t, odd);
+  sum_taps<T, V, kTaps>(polyphase, 0, lines, count, t, even);
+  if (polyphase.phases == 2) sum_taps<T, V, kTaps>(polyphase, 1, lines, count, t, odd);
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    if (classes.classes == 2) {
+    if (polyphase.phases == 2) {
       interleave<T>(even[v], odd[v]);
       store_vector<V>(to + 2 * v * lanes, even[v], width - 2 * v * lanes);
       store_vector<V>(to + (2 * v + 1) * lanes, odd[v], width - (2 * v + 1) * lanes);
@@ -204,32 +205,32 @@ GENFAST_INLINE void filter_vectors(const Classes& classes, const Line<T>* lines,
   }
 }
 
-// `width` outputs of a row, of one class or of two.
+// `width` outputs of a row, of one phase or of two.
 template <class T, int kTaps, class S>
-void filter_classes(const Classes& classes, const Line<T>* lines, int64_t count, int64_t width, S* to) {
+void filter_phases(const Polyphase& polyphase, const Line<T>* lines, int64_t count, int64_t width, S* to) {
   constexpr int64_t lanes = kLanes<T>;
-  const int64_t apart = classes.classes;
+  const int64_t apart = polyphase.phases;
   int64_t t = 0;
   for (; (t + kTogether * lanes) * apart <= width; t += kTogether * lanes)
-    filter_vectors<T, kTogether, kTaps>(classes, lines, count, t, width - t * apart, to + t * apart);
+    filter_vectors<T, kTogether, kTaps>(polyphase, lines, count, t, width - t * apart, to + t * apart);
   for (; t * apart < width; t += lanes)
-    filter_vectors<T, 1, kTaps>(classes, lines, count, t, width - t * apart, to + t * apart);
+    filter_vectors<T, 1, kTaps>(polyphase, lines, count, t, width - t * apart, to + t * apart);
 }
 
 // `width` outputs of a row.
 template <class T, class S>
-void filter_row(const Classes& classes, const Line<T>* lines, int64_t count, int64_t width, S* to) {
+void filter_row(const Polyphase& polyphase, const Line<T>* lines, int64_t count, int64_t width, S* to) {
   constexpr int64_t lanes = kLanes<T>;
-  const int64_t apart = classes.classes;
-  if (classes.count == apart && apart <= 2) {
-    if (classes.each(2)) return filter_classes<T, 2>(classes, lines, count, width, to);
-    if (classes.each(4)) return filter_classes<T, 4>(classes, lines, count, width, to);
-    return filter_classes<T, 0>(classes, lines, count, width, to);
+  const int64_t apart = polyphase.phases;
+  if (polyphase.count == apart && apart <= 2) {
+    if (polyphase.each(2)) return filter_phases<T, 2>(polyphase, lines, count, width, to);
+    if (polyphase.each(4)) return filter_phases<T, 4>(polyphase, lines, count, width, to);
+    return filter_phases<T, 0>(polyphase, lines, count, width, to);
   }
-  for (int64_t c = 0; c < min(classes.count, width); ++c)
+  for (int64_t c = 0; c < min(polyphase.count, width); ++c)
     for (int64_t t = 0, at = c; at < width; t += lanes) {
       Vector<T> sum[1];
-      sum_taps<T, 1>(classes, c, lines, count, t, sum);
+      sum_taps<T, 1>(polyphase, c, lines, count, t, sum);
       T made[lanes];
       store(made, sum[0]);
       for (int64_t i = 0; i < lanes && at < width; ++i, at += apart) assign(to[at], made[i]);
@@ -301,7 +302,7 @@ template <class S>
 void filter_band(const Map<S>& map, const S* x, int64_t begin, int64_t end, int64_t t, Line<Arithmetic<S>>* lines,
                  Arithmetic<S>* prepared, Arithmetic<S>* ring, S* y) {
   using T = Arithmetic<S>;
-  const int64_t column = t * map.classes.classes, width = min(map.h.out - column, map.block_size());
+  const int64_t column = t * map.polyphase.phases, width = min(map.h.out - column, map.block_size());
   const int64_t total = map.total(), row_size = map.row_size(), size = map.block_size();
   const int64_t mask = map.ring - 1, prepared_mask = map.prepared_ring - 1;
   const int64_t ahead = map.v.down > map.v.taps ? 1 : kAhead;
@@ -318,7 +319,7 @@ void filter_band(const Map<S>& map, const S* x, int64_t begin, int64_t end, int6
       }
       if (map.separable) {
         const Line<T> line{prepared + (i & prepared_mask) * row_size, map.taps};
-        filter_row<T, T>(map.classes, &line, 1, width, ring + (i & mask) * size);
+        filter_row<T, T>(map.polyphase, &line, 1, width, ring + (i & mask) * size);
       }
       ready = i + 1;
     }
@@ -332,7 +333,7 @@ void filter_band(const Map<S>& map, const S* x, int64_t begin, int64_t end, int6
     if (map.separable)
       add_rows<T, S>(lines, count, width, to);
     else
-      filter_row<T, S>(map.classes, lines, count, width, to);
+      filter_row<T, S>(map.polyphase, lines, count, width, to);
   }
 }
 
@@ -350,7 +351,8 @@ int filter_pieces(const Map<S>& map, int64_t begin, int64_t end) {
     const S* x = map.x + plane * map.v.in * map.h.in;
     S* y = map.y + plane * map.v.out * map.h.out;
     for (int64_t block = 0; block < map.blocks(); ++block)
-      filter_band(map, x, first, min(first + map.band, map.v.out), block * map.classes.block, lines, prepared, ring, y);
+      filter_band(map, x, first, min(first + map.band, map.v.out), block * map.polyphase.block, lines, prepared, ring,
+                  y);
   }
   return kOk;
 }
@@ -361,15 +363,15 @@ int filter(const void* x, const void* taps, void* y, int64_t planes, Axis v, Axi
   using T = Arithmetic<S>;
   if (!planes || !v.out || !h.out) return kOk;
   const int64_t lines = separable ? 1 : v.taps, count = lines * h.taps;
-  Scratch memory(Classes::bytes(h) + Scratch::bytes<T>(count) + Scratch::bytes<T>(h.taps));
+  Scratch memory(Polyphase::bytes(h) + Scratch::bytes<T>(count) + Scratch::bytes<T>(h.taps));
   if (memory.failed()) return kNoMemory;
-  const Classes classes(h, memory);
+  const Polyphase polyphase(h, memory);
   T *sorted = memory.take<T>(count), *vertical = memory.take<T>(h.taps);
   const S* from = static_cast<const S*>(taps);
-  const int64_t total = classes.begins[classes.count];
+  const int64_t total = polyphase.begins[polyphase.count];
   for (int64_t k = 0; k < lines; ++k)
     for (int64_t n = 0; n < total; ++n) {
-      const int64_t at = k * h.taps + classes.tap[n];
+      const int64_t at = k * h.taps + polyphase.tap[n];
       sorted[k * total + n] = to_arithmetic(from[backwards ? count - 1 - at : at]);
     }
   for (int64_t k = 0; k < h.taps; ++k) vertical[k] = to_arithmetic(from[backwards ? h.taps - 1 - k : k]);
@@ -378,7 +380,7 @@ int filter(const void* x, const void* taps, void* y, int64_t planes, Axis v, Axi
   const int64_t ring = separable ? power_of_two(reads) : 0, prepared = power_of_two(kAhead + (separable ? 0 : reads));
   use_huge_pages(y, planes * v.out * h.out * static_cast<int64_t>(sizeof(S)));
   const Map<S> map{
-      static_cast<const S*>(x), static_cast<S*>(y), v, h, classes, separable, sorted, vertical, ring, prepared, band};
+      static_cast<const S*>(x), static_cast<S*>(y), v, h, polyphase, separable, sorted, vertical, ring, prepared, band};
   return parallel(
       planes * map.bands(), [&](int64_t begin, int64_t end) { return filter_pieces(map, begin, end); },
       grain_of(band * h.out));
