@@ -124,6 +124,14 @@ def test_no_circle():
     assert not circles, circles
 
 
+def test_the_picture_is_the_house():
+    text = (ROOT / "docs/architecture.md").read_text()
+    rooms = re.findall(r"^(\w+)  +\w", text.split("```text\n")[1].split("```")[0], re.MULTILINE)
+    assert {*rooms, "kernels", "_version", "_registry", "_config", "__init__", "__main__"} == set(FLOOR)
+    floors = [FLOOR[room] for room in rooms]
+    assert floors == sorted(floors, reverse=True), "from the roof down"
+
+
 LIKELIHOODS = ("bernoulli", "categorical", "gaussian", "mixture")
 
 
