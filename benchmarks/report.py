@@ -1,10 +1,6 @@
-"""Results as tables: everything for the results folder, the main figures for the README."""
+"""Results as a page of the results folder; docs/generate.py makes the tables of the documentation."""
 
 from __future__ import annotations
-
-import rivals
-
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def markdown(result: dict) -> str:
@@ -22,37 +18,6 @@ def markdown(result: dict) -> str:
     return "\n".join([*lines, *_peaks(result["rows"])])
 
 
-def summary(result: dict) -> str:
-    """The README's table: one line for each case, every rival beside genfast."""
-    rows = result["rows"]
-    lines = [_conditions(result), ""]
-    lines += [_line("case, float32", "", "genfast", rivals.EAGER, "torch.compile", rivals.REFERENCE, "another")]
-    lines += ["|---" * 7 + "|"]
-    for first in (row for row in rows if row["contender"] == "genfast"):
-        same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "mode"))]
-        beside = {row["contender"]: f"{_ms(row['median_ms'])} ms, {_times(row)}" for row in same}
-        known = [[rivals.EAGER], [rivals.COMPILED_STEP, rivals.COMPILED], [rivals.REFERENCE]]
-        cells = ["".join(beside.pop(name, "") for name in names) for names in known]
-        others = [f"{name}: {text}" for name, text in beside.items() if not name.startswith("genfast")]
-        case = f"{first['group']}: {first['case']}"
-        lines.append(_line(case, first["mode"], f"{_ms(first['median_ms'])} ms", *cells, "; ".join(others)))
-    lines += ["", "Each rival's column: its median, and how many times as fast genfast is (below 1: slower)."]
-    return "\n".join([*lines, *_shares(rows), *_peaks(rows)])
-
-
-def fill_readme(text: str, result: dict) -> str:
-    """`text` with the part between the two markers replaced by the summary of `result`."""
-    return fill(text, BEGIN, END, summary(result))
-
-
-def fill(text: str, begin: str, end: str, part: str) -> str:
-    """`text` with what stands between the markers `begin` and `end` replaced by `part`."""
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"benchmarks: README.md must hold {begin} and {end} once each")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
-
-
 def _conditions(result):
     m = result["machine"]
     return (
@@ -60,16 +25,6 @@ def _conditions(result):
         f"torch {m['torch']}, Python {m['python']}; {m['date']}. In the same run the machine reached "
         f"{result['sgemm_gflops']:.0f} GFLOP/s in torch's sgemm and {result['copy_gbytes']:.1f} GB/s in a memory copy."
     )
-
-
-def _shares(rows):
-    lines = []
-    for row in rows:
-        if row["contender"].startswith("genfast") and "share_of_sgemm" in row:
-            kind = "bfloat16" if "bfloat16" in row["contender"] else "float32"
-            share = f"{row['share_of_sgemm']:.0%} of the sgemm rate"
-            lines.append(f"- {row['case']}, {kind}, {row['mode']}: {row['gflops']:.0f} GFLOP/s, {share}")
-    return ["", *lines] if lines else []
 
 
 def _peaks(rows):

@@ -1,7 +1,6 @@
 """Measure genfast beside its rivals: `python benchmarks/run.py` writes results/<machine>.json and .md.
 
-No speed is reported unless the tests of the ops pass first.
-`--readme FILE.json` puts a committed result into README.md.
+No speed is reported unless the tests of the ops pass first. `make docs` makes the tables of the pages from it.
 """
 
 from __future__ import annotations
@@ -27,11 +26,6 @@ SHARE_FROM = 64  # below this many units half the work is exp, and a share of th
 
 def main() -> None:
     options = _options()
-    if options.readme:
-        result = json.loads(options.readme.read_text())
-        readme = ROOT / "README.md"
-        write_bytes(readme, report.fill_readme(readme.read_text(), result).encode())
-        return
     if not options.ungated:
         stems = dict.fromkeys(backends.stem(op) for op in (*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE))
         tests = [*gate.tests_of_ops(), *(f"ops/test_{stem}.py" for stem in stems)]
@@ -98,7 +92,6 @@ def _options():
     parser.add_argument("--threads", type=int, default=2, help="cores and threads to keep to (default 2)")
     parser.add_argument("--only", default="", help="only comparisons whose name contains this")
     parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the table of README.md and end")
     return parser.parse_args()
 
 

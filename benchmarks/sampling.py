@@ -1,7 +1,7 @@
 """Measure sampling beside its rivals: `python benchmarks/sampling.py` writes results/<machine>-sampling.json and .md.
 
 No speed is reported unless the tests of the native engine pass first, and unless the engine computes what the model's
-own forward computes. `--readme FILE.json` puts a committed result into README.md.
+own forward computes. `make docs` makes the tables of the pages from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import gate
 import machine
-import report
 import sampling_cases
 import sampling_report
 import timing
@@ -37,12 +36,6 @@ OURS, KNOWN = "genfast", "genfast, every pixel known"
 
 def main() -> None:
     options = _options()
-    if options.readme:
-        readme = ROOT / "README.md"
-        summary = sampling_report.summary(json.loads(options.readme.read_text()))
-        text = report.fill(readme.read_text(), sampling_report.BEGIN, sampling_report.END, summary)
-        write_bytes(readme, text.encode())
-        return
     if not options.ungated:
         gate.check("the engine", "cpp", ["engine/test_pixel_program.py"])
     result = measure(options)
@@ -203,7 +196,6 @@ def _options():
     parser.add_argument("--seconds", type=float, default=5, help="for each comparison (default 5)")
     parser.add_argument("--only", default="", help="only cases whose name contains this; writes nothing")
     parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the table of README.md and end")
     return parser.parse_args()
 
 

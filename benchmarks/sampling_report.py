@@ -1,10 +1,7 @@
-"""The results of sampling.py as tables."""
+"""The results of sampling.py as a page of the results folder; docs/generate.py makes the table of docs/speed.md."""
 
 from __future__ import annotations
 
-from sampling_cases import CACHED, FULL, ROWS
-
-BEGIN, END = "<!-- sampling: begin -->", "<!-- sampling: end -->"
 HEADER = ["case", "batch", "threads", "contender", "images/s", "20 %", "80 %", "calls", "timed on", "rate"]
 HEADER += ["genfast is"]
 ASKED = {"must": "asked", "aim": "aim"}
@@ -34,24 +31,6 @@ def markdown(result: dict) -> str:
             lines.append(_line(*cells, _rate(row), faster, *(_number(row.get(key)) for key in asked)))
         lines.append("")
     return "\n".join([*lines, *_drawing(result["rows"])])
-
-
-def summary(result: dict) -> str:
-    """The README's table: one line for each case, every rival beside genfast."""
-    rows = result["rows"]
-    lines = [_conditions(result), "", NOTES, ""]
-    lines += [_line("model, 28x28 unless said", "batch, threads", "images/s", "GFLOP/s, of sgemm", FULL, ROWS, CACHED)]
-    lines += ["|---" * 7 + "|"]
-    for first in (row for row in rows if row["contender"] == "genfast"):
-        same = [row for row in rows if all(row[key] == first[key] for key in ("group", "case", "batch", "threads"))]
-        beside = {row["contender"]: f"{_number(row['images_per_s'])}, {_times(row)}" for row in same}
-        spread = "-".join(_number(first[f"{q}_images_per_s"]) for q in ("q20", "q80"))
-        ours = f"**{_number(first['images_per_s'])}** ({spread})"
-        case = ", ".join(part for part in (first["group"], first["case"]) if part)
-        rivals = [beside.get(name, "") for name in (FULL, ROWS, CACHED)]
-        lines.append(_line(case, f"{first['batch']}, {first['threads']}", ours, _rate(first), *rivals))
-    lines += ["", "Each rival's column: its images/s, and how many times as fast genfast is.", *_drawing(rows)]
-    return "\n".join(lines)
 
 
 def _conditions(result):
