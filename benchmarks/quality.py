@@ -26,19 +26,22 @@ import torch
 import genfast
 from genfast import metrics, models
 from genfast.cli import report
+from genfast.cli.sample import sample_labels
 from genfast.data import ImageData
 from genfast.data.grid import grid, png
+from genfast.engine.protocols import Bounded
 from genfast.io import write_bytes, write_json
 from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.coverage import mode_coverage
 from genfast.models.gan import GAN
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, inputs
+from genfast.train.loop import pick_device
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
+from genfast.train.run_data import load_data
 from genfast.train.run_folder import load_run, open_model, shipped
-from genfast.train.session import load_data, sample_labels
-from genfast.train.trainer import mean_nats, pick_device
+from genfast.train.trainer import mean_nats
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TABLES = {"quality": quality_report.likelihoods, "gan_quality": quality_report.adversarial}
@@ -64,11 +67,11 @@ def measure(run: Path, settings: dict, options: argparse.Namespace) -> dict:
     """One row of the table: what a run was, what it took, and what its kept weights reach."""
     name = options.name or f"{settings['model']}-{settings.get('preset') or run.name}"
     model = open_model(run if (run / "model").is_dir() else name).to(pick_device("auto"))
-    source, records, config = _source(settings, options), read_metrics(run / "metrics.jsonl"), model.config
+    source, records, spec = _source(settings, options), read_metrics(run / "metrics.jsonl"), model.spec
     row = _about(name, settings, source) | {
-        "shape": [config.channels, config.height, config.width, config.levels],
-        "classes": getattr(config, "classes", 0),
-        "bound": hasattr(model, "bound"),
+        "shape": [*spec.shape, spec.levels],
+        "classes": spec.classes,
+        "bound": isinstance(model, Bounded),
         "parameters": _parameters(model),
     }
     row |= _took(records) | {"trained_on": settings.get("machine") or options.machine, "evaluated": _evaluated()}
@@ -77,8 +80,7 @@ def measure(run: Path, settings: dict, options: argparse.Namespace) -> dict:
     for split in ("valid", "test"):
         nats, count = _nll(model, source, split)
         row |= {f"{split}_images": count, f"{split}_nats": nats}
-        dims = config.channels * config.height * config.width
-        row[f"{split}_bits_per_dim"] = metrics.bits_per_dim(nats, dims) if count else None
+        row[f"{split}_bits_per_dim"] = metrics.bits_per_dim(nats, spec.values) if count else None
     if not options.dry:
         folder = _keep(run, options.results / name)
         lines = {f"{label} ({nats:.2f}, published)": nats for _, label, nats, _ in quality_report.anchors(row)[:1]}
@@ -104,7 +106,7 @@ def measure_generator(run: Path, settings: dict, options: argparse.Namespace) ->
         folder = _keep(run, options.results / f"gan_{name}")
         write_bytes(folder / "curve.png", quality_report.game(records))
         images = genfast.sample(model, 100, seed=2, labels=sample_labels(model, 100))
-        write_bytes(folder / "samples.png", png(grid(images, model.config.levels, columns=10)))
+        write_bytes(folder / "samples.png", png(grid(images, model.spec.levels, columns=10)))
     return row
 
 
@@ -154,8 +156,8 @@ def _settings(run):
         return load_run(run)
     model, name = shipped(run.name)
     recipe = preset(model, name)
-    data = {"data": recipe["data"]}
-    return {"model": model, "preset": name, "model_config": recipe["model"], "train": recipe["train"], "data": data}
+    settings = {"model_config": recipe.model, "train": recipe.train, "data": {"data": recipe.data}}
+    return {"model": model, "preset": name, **settings}
 
 
 def _source(settings, options):
