@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from genfast.kernels._common import device_of
-from genfast.kernels._gaussian import exponential, exponential_rest, clamped, normal
+from genfast.kernels._gaussian import clamped, exponential, exponential_rest, normal
 
 MOST_LATENTS = 1024
 
