@@ -32,7 +32,9 @@ def of_models():
     """(module, name) of what `genfast.models` exports."""
     values = [getattr(models, name) for name in models.__all__]
     where = {"MODELS": "genfast.models.base"}
-    return sorted((where.get(name) or value.__module__, name) for name, value in zip(models.__all__, values))
+    pairs = [(where.get(name) or value.__module__, name) for name, value in zip(models.__all__, values)]
+    # The order in which ruff sorts imports: constants, classes, functions.
+    return sorted(pairs, key=lambda pair: (pair[0], not pair[1].isupper(), not pair[1][0].isupper(), pair[1]))
 
 
 def native():
