@@ -60,7 +60,7 @@ class DCGAN(GAN):
 
     def generator_objective(self, real, fake, labels):
         features = self.discriminator.features(fake)
-        logits = self.discriminator.judge(features, labels)
+        logits = self.discriminator.logits(features, labels)
         report = {"fake_logits": logits.detach()}
         if not self.config.feature_matching:
             return losses.non_saturating_generator(logits), report
