@@ -1,6 +1,9 @@
 """Generative models, by name: `build("pixelrnn", hidden=32)`, `load("RUN/model")`."""
 
+from __future__ import annotations
+
 import sys
+from pathlib import Path
 
 from genfast._registry import import_modules
 from genfast.models._pretrained import local_folder, read_config
@@ -13,8 +16,11 @@ for _name in import_modules(__name__, __path__):
             globals()[_class.__name__] = _class
 
 
-def load(folder: str) -> ImageModel:
-    """The model of a folder or Hub model id, whichever of `MODELS` it is."""
+def load(folder: str | Path) -> ImageModel:
+    """Load a model of any class in `MODELS` from a folder, or by its Hub model id.
+
+    Raises: as the `from_pretrained` of a model; ValueError for a model that is not in `MODELS`.
+    """
     folder = local_folder(folder)
     name = read_config(folder)["model"]
     if name not in MODELS:
@@ -23,6 +29,7 @@ def load(folder: str) -> ImageModel:
 
 
 __all__ = sorted(
-    name for name, value in globals().items()
+    name
+    for name, value in globals().items()
     if isinstance(value, type) and issubclass(value, (ImageModel, ImageConfig)) and not name.startswith("_")
-) + ["MODELS", "build", "load", "register_model"]  # fmt: skip
+) + ["MODELS", "build", "load", "register_model"]
