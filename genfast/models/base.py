@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from genfast._config import check_options, documented, option
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
-from genfast.models._pretrained import Pretrained
+from genfast.models._pretrained import Pretrained, local_folder, read_config
 from genfast.tasks.sample import sample
 
 # name -> (class, class of its config); filled by `register_model`.
@@ -148,3 +149,15 @@ def build(name: str, **config: Any) -> ImageModel:
         raise ValueError(f"build: expected one of {sorted(MODELS)}; got {name!r}")
     model, config_type = MODELS[name]
     return model(config_type(**config))
+
+
+def load(folder: str | Path) -> ImageModel:
+    """Load a model of any class in `MODELS` from a folder, or by its Hub model id.
+
+    Raises: as the `from_pretrained` of a model; ValueError for a model that is not in `MODELS`.
+    """
+    folder = local_folder(folder)
+    name = read_config(folder)["model"]
+    if name not in MODELS:
+        raise ValueError(f"{folder}/config.json: expected a model of {sorted(MODELS)}; got {name!r}")
+    return MODELS[name][0].from_pretrained(folder)

@@ -115,11 +115,11 @@ class SpectralNorm(nn.Module):
         buffers = getattr(self, f"u_{index}"), getattr(self, f"v_{index}")
         with torch.autocast(stack.device.type, enabled=False):
             # New tensors: a later pass updates the buffers before the backward pass of this one.
-            vectors = ops.power_iteration(matrices.detach(), *buffers, int(update))
-            vectors = [vector.to(stack.dtype) for vector in vectors]
-            normalized = ops.spectral_norm(matrices, *vectors)
+            u, v = ops.power_iteration(matrices.detach(), *buffers, int(update))
+            u, v = u.to(stack.dtype), v.to(stack.dtype)
+            normalized = ops.spectral_norm(matrices, u, v)
         if update:
-            for buffer, vector in zip(buffers, vectors):
+            for buffer, vector in zip(buffers, (u, v)):
                 buffer.copy_(vector)
         if not transposed:
             return normalized.view(stack.shape)
