@@ -7,7 +7,7 @@ LatentModel)` asks whether a model has them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -78,7 +78,9 @@ class Autoregressive(ImageModel, Protocol):
 class Density(ImageModel, Protocol):
     """A model with a log-probability of images, or an estimate of it or lower bound on it."""
 
-    def log_prob(self, x: Tensor, labels: Tensor | None = None, **settings: int) -> Tensor: ...
+    def log_prob(self, x: Tensor, labels: Tensor | None = None, *, first: int = 0) -> Tensor:
+        """[B] in nats, of levels uint8 [B, C, H, W]; `first`: the index of the first image, for an estimate."""
+        ...
 
 
 @runtime_checkable
@@ -192,15 +194,16 @@ class Adversarial(Protocol):
     smallest batch that it learns from; and `adversarial_loss`, a name of `genfast.metrics.equilibrium.LOSSES`.
     """
 
-    def discriminator_loss(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    # A batch is images and labels for some models, source and target for others: any arguments conform.
+    def discriminator_loss(self, *batch: Any, **named: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss [], report with real_logits and fake_logits [B])."""
         ...
 
-    def generator_loss(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def generator_loss(self, *batch: Any, **named: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss [], report)."""
         ...
 
-    def preview(self, *batch: Tensor) -> Tensor:
+    def preview(self, *batch: Any, **named: Any) -> Tensor:
         """Images that show how training goes, uint8 [n, C, H, W]."""
         ...
 

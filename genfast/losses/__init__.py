@@ -1,4 +1,4 @@
-"""Losses of adversarial training: of logits, of features, and penalties on gradients."""
+"""Losses of adversarial training: functions of logits and of features, and gradient penalties."""
 
 from genfast.losses.adversarial import (
     hinge_discriminator,

@@ -1,85 +1,92 @@
-"""Techniques of Improved Techniques for Training GANs (Salimans et al. 2016, arXiv 1606.03498) by their formulas.
+"""Losses of Improved Techniques for Training GANs (Salimans et al. 2016, arXiv 1606.03498).
 
-Its others are elsewhere: `non_saturating_discriminator(..., smooth=0.1)` is one-sided label smoothing (3.4),
-`genfast.nn.MinibatchDiscrimination` (3.2) and `genfast.nn.VirtualBatchNorm2d` (3.5) are layers.
+The paper's other techniques are elsewhere: `non_saturating_discriminator(..., smooth=0.1)` is one-sided label smoothing
+(section 3.4), `genfast.nn.MinibatchDiscrimination` (3.2) and `genfast.nn.VirtualBatchNorm2d` (3.5) are layers.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._native.checks import wide
 
 
-def feature_matching(real_features, fake_features):
-    """`|mean_i f(x_i) - mean_i f(G(z_i))|^2`: the generator's loss of section 3.1, over the means of two batches.
+def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
+    """`|mean_i f(x_i) - mean_i f(G(z_i))|^2`: the generator's loss of section 3.1, of the mean features of two batches.
 
     Args:
-        real_features, fake_features: a layer of the discriminator for data and for generated images, float [B, ...];
-            the batches may differ. The real ones are a target: no gradient goes to them.
+        real_features, fake_features: features of real and of generated images in one layer of the discriminator, float
+            [B, ...]; the batch sizes may differ. The real features are a target: no gradient flows to them.
     Returns: loss [], summed over features, in float32 for half types.
-    Raises: TypeError for what is no float tensor; ValueError for an empty batch, or shapes that differ.
+    Raises: TypeError for an argument that is not a float tensor; ValueError for an empty batch, or shapes that differ.
+    Example: `feature_matching(torch.randn(8, 16), torch.randn(8, 16))`
     """
     name = "feature_matching"
     real, fake = _rows(name, real_features=real_features, fake_features=fake_features)
     return (real.detach().mean(0) - fake.mean(0)).square().sum()
 
 
-def semi_supervised_discriminator(labelled, labels, unlabelled, fake):
-    """The discriminator's loss of section 5: of K classes and of "generated", the K + 1st, whose logit is 0.
+def semi_supervised_discriminator(labelled: Tensor, labels: Tensor, unlabelled: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of section 5: K classes, and class K + 1 for generated images, whose logit is 0.
 
     ::
 
         - E log p(y | x, y <= K)  - E log(1 - p(K + 1 | x))  - E log p(K + 1 | G(z))
           over labelled             over unlabelled            over fake
 
-    With Z = sum_k exp(logit_k), D(x) = 1 - p(K + 1 | x) = Z / (Z + 1): `logits.logsumexp(1)` is the logit of real.
+    D(x) = 1 - p(K + 1 | x) = Z / (Z + 1) with Z = sum_k exp(logit_k), so `logits.logsumexp(1)` is the logit of D(x).
 
     Args:
         labelled: logits of images with labels, float [B, K].
         labels: int64 [B], in 0..K-1.
-        unlabelled: logits of images without, [B', K].
+        unlabelled: logits of images without labels, [B', K].
         fake: logits of generated images, [B'', K].
     Returns: loss [], in float32 for half types.
-    Raises: TypeError for another kind of tensor; ValueError for an empty batch, shapes that do not fit or labels out of
-        range.
+    Raises: TypeError for another kind of tensor; ValueError for an empty batch, shapes that do not fit, or labels out
+        of range.
     """
     name = "semi_supervised_discriminator"
     labelled, unlabelled, fake = _rows(name, labelled=labelled, unlabelled=unlabelled, fake=fake)
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, torch.Tensor) else type(labels).__name__
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{name}: labels must be torch.int64; got {got}")
     if labels.shape != labelled.shape[:1]:
         raise ValueError(f"{name}: labels must have shape [{len(labelled)}]; got {tuple(labels.shape)}")
-    # Reading a value would break a compiled graph in two, and wait for a GPU.
+    # Reading a value would break a compiled graph in two, and would wait for a GPU.
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or high >= labelled.shape[1]:
-            got = low if low < 0 else high
-            raise ValueError(f"{name}: labels must lie in 0..{labelled.shape[1] - 1}; got {got}")
+            raise ValueError(f"{name}: labels must lie in 0..{labelled.shape[1] - 1}; got {low if low < 0 else high}")
     supervised = F.cross_entropy(labelled, labels)
     real = F.softplus(-unlabelled.logsumexp(1)).mean()
     return supervised + real + F.softplus(fake.logsumexp(1)).mean()
 
 
 class HistoricalAverage(nn.Module):
-    """`|theta - 1/t sum_i theta[i]|^2`: the cost of section 3.3 that holds the parameters near their past.
+    """`|theta - 1/t sum_i theta[i]|^2`: the cost of section 3.3, which keeps the parameters near their past average.
 
-    theta[1] is the value at construction; `update()` after every step of the optimizer adds the next. Nothing is read
-    back from a GPU. The past is in the state dict, so a resumed run goes on with it; the parameters are not.
+    theta[1] is the value at construction. Call `update()` after every step of the optimizer; it adds the next value.
+    Nothing is read back from a GPU. The average is in the state dict, so a resumed run continues with it; the
+    parameters are not.
 
     Args:
-        parameters: of one player, such as `generator.parameters()`. A copy of this module has copies of them: make one
-            for each network.
-    Raises: TypeError for what is no tensor; ValueError for none.
+        parameters: the parameters of one player, such as `generator.parameters()`. A deep copy of this module refers to
+            copies of the parameters: make one module for each network.
+    Raises: TypeError for an element that is not a tensor; ValueError if there are no parameters.
     Example: `average = HistoricalAverage(net.parameters()); loss = loss + 1e-3 * average()`
     """
 
-    def __init__(self, parameters):
+    steps: Tensor
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
         super().__init__()
-        # A tuple, so that they are no parameters of this module too.
+        # In a tuple, so that they do not become parameters of this module.
         self._current = tuple(parameters)
-        if not all(isinstance(parameter, torch.Tensor) for parameter in self._current):
+        if not all(isinstance(parameter, Tensor) for parameter in self._current):
             raise TypeError("HistoricalAverage: parameters must be tensors; got something else among them")
         if not self._current:
             raise ValueError("HistoricalAverage: expected at least one parameter; got none")
@@ -88,31 +95,32 @@ class HistoricalAverage(nn.Module):
             self.register_buffer(f"mean_{index}", mean)
         self.register_buffer("steps", torch.ones((), dtype=torch.int64, device=self._current[0].device))
 
-    def forward(self):
-        """The cost [], to be added to the player's loss with a small weight."""
+    def forward(self) -> Tensor:
+        """The cost []; add it to the player's loss with a small weight."""
         parts = [(p.to(mean.dtype) - mean).square().sum() for p, mean in zip(self._current, self._means())]
         return torch.stack([part.to(parts[0]) for part in parts]).sum()
 
     @torch.no_grad()
-    def update(self):
-        """Take the present parameters into the average."""
+    def update(self) -> None:
+        """Add the current parameters to the average."""
         self.steps.add_(1)
         for parameter, mean in zip(self._current, self._means()):
             mean.add_((parameter.to(mean.dtype) - mean) / self.steps)
 
-    def _means(self):
+    def _means(self) -> list[Tensor]:
         return [getattr(self, f"mean_{index}") for index in range(len(self._current))]
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{len(self._current)} parameters"
 
 
-def _rows(name, **tensors):
-    """The tensors as [B, F], checked, in float32 at least."""
-    first, rows = None, []
+def _rows(name: str, **tensors: Tensor) -> list[Tensor]:
+    """The checked tensors as [B, F], in float32 or wider."""
+    first: torch.Size | None = None
+    rows = []
     for argument, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{name}: {argument} must be a float tensor; got {got}")
         if tensor.dim() < 2 or not tensor.numel():
             expected = "[B, ...] with at least one value"

@@ -1,4 +1,4 @@
-"""Models as a folder: config.json beside model.safetensors, the layout of the Hugging Face Hub."""
+"""Model folders: config.json and model.safetensors, as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
 
 from genfast.io import read_json, writable_folder, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-class Pretrained:
-    """Gives a `torch.nn.Module` with a dataclass `config` its `save_pretrained`, `from_pretrained` and `push_to_hub`.
+class Pretrained(nn.Module):
+    """Base class of modules with a dataclass `config`: `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
-    A class sets `name` and `config_type`. Model ids of the Hugging Face Hub need the package huggingface_hub, which is
-    imported where one is asked for: as a base class it would cost every command half a second.
+    A subclass sets `name` and `config_type`. Model ids of the Hugging Face Hub need the package huggingface_hub. It is
+    imported only when it is used: a base class of it would slow every command down by half a second.
     """
 
+    name: ClassVar[str]
+    config_type: ClassVar[Any]
+    config: Any
+
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write config.json and model.safetensors into a folder; each file is whole or not there."""
+        """Write config.json and model.safetensors into a folder. Each file is written completely or not at all."""
         folder = writable_folder(save_directory)
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         write_bytes(folder / WEIGHTS, _safetensors().save(state, metadata={"format": "pt"}))
@@ -36,31 +47,39 @@ class Pretrained:
         token: str | None = None,
         revision: str | None = None,
     ) -> str:
-        """Upload config.json and model.safetensors to the Hugging Face Hub; returns the address of the commit.
+        """Upload config.json and model.safetensors to the Hugging Face Hub, and return the URL of the commit.
 
-        Args: repo_id ("owner/name", made if it is not there); private (of a repository that is made); token (None:
-            that of the machine); revision (a branch).
-        Raises: ImportError without huggingface_hub; its own errors where an upload fails.
+        Args:
+            repo_id: "owner/name"; the repository is created if it does not exist.
+            commit_message: of the commit.
+            private: whether a created repository is private; None: the default of its owner.
+            token: access token; None: the one that is stored on this machine.
+            revision: branch; None: the main branch.
+        Raises: ImportError without huggingface_hub; the errors of huggingface_hub if the upload fails.
         """
         try:
             from huggingface_hub import HfApi
         except ImportError:
-            raise ImportError("push_to_hub: expected the package huggingface_hub; pip install huggingface_hub") from None
+            raise ImportError(
+                "push_to_hub: expected the package huggingface_hub; pip install huggingface_hub"
+            ) from None
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            what = {"repo_id": repo_id, "folder_path": Path(folder), "revision": revision}
-            return str(api.upload_folder(**what, commit_message=commit_message))
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=Path(folder), revision=revision, commit_message=commit_message
+            )
+            return str(commit)
 
     @classmethod
-    def from_pretrained(cls, folder, *, revision=None):
-        """The model of a folder, or of a Hub model id `owner/name` where huggingface_hub is installed.
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
+        """Load a model from a folder, or by its Hub model id `owner/name` if huggingface_hub is installed.
 
-        The weights keep their dtype; the model is in evaluation mode, on the CPU.
+        The weights keep their dtype. The model is in evaluation mode, on the CPU.
 
-        Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are
-            broken, of another model, or not finite.
+        Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are corrupt, of
+            another model, or not finite.
         """
         folder = local_folder(folder, revision)
         config = read_config(folder)
@@ -82,8 +101,11 @@ class Pretrained:
         return model.eval()
 
     @classmethod
-    def pretrained(cls, name):
-        """The weights that come with the package: `PixelRNN.pretrained("mnist")`."""
+    def pretrained(cls, name: str) -> Self:
+        """Load weights that are part of the package: `PixelRNN.pretrained("mnist")`.
+
+        Raises: FileNotFoundError for an unknown name.
+        """
         prefix = f"{cls.name}-"
         folders = SHIPPED.glob(f"{prefix}*/")
         shipped = sorted(path.name.removeprefix(prefix) for path in folders if (path / CONFIG).is_file())
@@ -92,8 +114,8 @@ class Pretrained:
         return cls.from_pretrained(SHIPPED / f"{prefix}{name}")
 
 
-def read_config(folder):
-    """The dictionary in a model folder's config.json, which names its `model`."""
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The contents of config.json in a model folder, with the name of the model as `model`."""
     path = Path(folder) / CONFIG
     config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
@@ -101,7 +123,7 @@ def read_config(folder):
     return config
 
 
-def _safetensors():
+def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError:
@@ -109,12 +131,12 @@ def _safetensors():
     return safetensors.torch
 
 
-def local_folder(folder, revision=None):
-    """A folder as it is; a Hub model id as the folder that its files were downloaded to."""
+def local_folder(folder: str | Path, revision: str | None = None) -> Path:
+    """The path of an existing folder, or of the download of a Hub model id."""
     path = Path(folder)
     if path.is_dir():
         return path
-    # A path whose parent exists was meant as a path: do not ask the network for a misspelt run folder.
+    # If the parent exists, a misspelt path is more likely than a model id: do not ask the network.
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
     expected = f"a folder with {CONFIG} and {WEIGHTS}"
     if not is_model_id:
@@ -132,7 +154,7 @@ def local_folder(folder, revision=None):
         raise FileNotFoundError(f"model: expected a folder or a model id; got {folder} ({reason})") from None
 
 
-def _read_weights(path):
+def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"model: expected a file {path}; got none")
     from_bytes = _safetensors().load
@@ -144,15 +166,15 @@ def _read_weights(path):
         raise ValueError(f"{path}: expected a whole safetensors file; got {error}") from None
 
 
-def _check_weights(path, state, expected):
+def _check_weights(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
-    # A count, as of the batches that a batch norm has seen, stays what it is.
+    # Counts, such as the number of batches of a batch norm, keep their integer dtype.
     counts = {key for key, value in expected.items() if not value.is_floating_point()}
-    found = {value.dtype for key, value in state.items() if key not in counts}
-    if len(found) != 1 or not next(iter(found)).is_floating_point:
-        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, found)))}")
+    dtypes = {value.dtype for key, value in state.items() if key not in counts}
+    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
+        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, dtypes)))}")
     for key, value in state.items():
         if key in counts and value.dtype != expected[key].dtype:
             raise ValueError(f"{path}: {key} must have dtype {expected[key].dtype}; got {value.dtype}")

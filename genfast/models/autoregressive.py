@@ -1,4 +1,4 @@
-"""What the models of tractable density share: images and labels in, log-probabilities and samples out."""
+"""The base class of autoregressive models, which have a tractable log-probability."""
 
 from __future__ import annotations
 
@@ -14,75 +14,76 @@ from genfast.nn import MaskedConv2d
 
 @dataclass
 class AutoregressiveConfig(ImageConfig):
-    """Sizes of the images of an `Autoregressive` model."""
+    """The image format of an `Autoregressive` model."""
 
 
 class Autoregressive(ImageModel):
-    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel.
+    """`p(x) = prod_i p(x_i | x_<i)` in raster order, and in the order R, G, B inside a pixel.
 
-    A subclass sets `name` and `config_type` and defines `network`. Every conditional is a softmax over the levels, for
-    two levels the logit of level 1; a subclass with other conditionals overrides `likelihood`. A config with a field
-    `classes` above 0 makes the model conditional: it takes a label with every image.
+    A subclass sets `name` and `config_type` and defines `network`. Every conditional is a softmax over the levels, or
+    with two levels the logit of level 1; a subclass with other conditionals overrides `likelihood`. The model is
+    conditional on labels if the config has a field `classes` above 0.
     """
 
     @property
     def likelihood(self) -> Likelihood:
-        """Of the values of a pixel, given the parameters that `network` returns."""
+        """The likelihood of a pixel, whose parameters `network` returns."""
         return softmax(self.config.channels, self.config.levels)
 
     def network(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """What gives the conditionals their parameters.
+        """The parameters of all conditionals.
 
-        Args: x (float [B, C, R, W] in [-1, 1], the first R rows of images), labels (int64 [B] or None).
-        Returns: [B, P, R, W]; a row never depends on the rows below.
+        Args:
+            x: the first R rows of images, float [B, C, R, W] in [-1, 1].
+            labels: int64 [B] or None.
+        Returns: parameters [B, P, R, W] of the likelihood; a row never depends on the rows below it.
         """
         raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines network")
 
     def rows(self, row: int) -> int:
-        """How many rows of an image the network needs to draw one of row `row`."""
+        """Number of rows of an image that `network` needs for the conditionals of row `row`."""
         return row + 1
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits of every conditional.
+        """Logits of all conditionals.
 
         Args:
-            x: uint8 [B, C, H, W], levels.
+            x: levels, uint8 [B, C, H, W].
             labels: integers [B], 0 to classes - 1, for a conditional model.
-        Returns: [B, C, L', H, W]; L' is 1 for 2 levels (the logit of level 1), else the number of levels.
-        Raises: TypeError for another dtype; ValueError for another shape or device, a value out of range, a
-            label that is missing, or one given to an unconditional model.
+        Returns: [B, C, L', H, W]; L' is the number of levels, or 1 for two levels (the logit of level 1).
+        Raises: TypeError for another dtype; ValueError for another shape or device, a value out of range, a missing
+            label, or labels for an unconditional model.
         """
         return self.likelihood.per_channel(self._conditionals(x, labels))
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None, *, first: int = 0) -> Tensor:
-        """Log-probability of each image in nats: `x` uint8 [B, C, H, W] -> [B]. Arguments and errors as `forward`.
+        """Exact log-probability of each image, [B] in nats. Arguments and errors as `forward`.
 
-        It is exact: `first`, the number of the first image, changes nothing.
+        `first`, the index of the first image, is unused: nothing is random.
         """
         return -self.likelihood.nll(x, self._conditionals(x, labels))
 
     def loss(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What training minimises, [B] nats: `-log_prob`."""
+        """The training loss `-log_prob`, [B] in nats."""
         return -self.log_prob(x, labels)
 
     def bound(self, x: Tensor, labels: Tensor | None = None, *, seed: int = 0, first: int = 0) -> Tensor:
-        """What evaluation reports, [B] nats: `log_prob`, which is exact; `seed` and `first` change nothing."""
+        """`log_prob`, [B] in nats, which is exact: `seed` and `first` are unused."""
         return self.log_prob(x, labels)
 
     def _conditionals(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """[B, P, H, W]."""
+        """The parameters of all conditionals, [B, P, H, W], of checked images."""
         self._check_images(x)
         labels = self._check_labels(labels, len(x))
-        x = x.to(self._weight.dtype) * (2 / (self.config.levels - 1)) - 1
-        return self.network(x, labels)
+        return self.network(self.scaled(x), labels)
 
 
 def output_features(config: AutoregressiveConfig) -> int:
-    """Features of softmax conditionals: a logit for 2 levels, else one for each level, of every channel."""
+    """Number of parameters P of softmax conditionals."""
     return softmax(config.channels, config.levels).parameters
 
 
-def output_layers(features: int, config: AutoregressiveConfig) -> nn.ModuleList:
-    """1x1 convolutions (mask B) from `features` by way of `config.head` features, twice, to the conditionals."""
-    sizes = (features, config.head, config.head, output_features(config))
+def output_layers(features: int, head: int, config: AutoregressiveConfig) -> nn.ModuleList:
+    """1x1 convolutions (mask B) from `features` to P parameters, with two hidden layers of `head` features."""
+    sizes = (features, head, head, output_features(config))
     return nn.ModuleList(MaskedConv2d(n, m, 1, "B", config.channels) for n, m in pairwise(sizes))

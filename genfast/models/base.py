@@ -1,16 +1,18 @@
-"""What all models share: the registry, their config, the checks of images and labels, and `sample`."""
+"""The base class of all models and of their configs, and the registry of models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from genfast._config import check_options, documented, option
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
-from genfast.models._pretrained import Pretrained
+from genfast.models._pretrained import Pretrained, local_folder, read_config
 from genfast.tasks.sample import sample
 
 # name -> (class, class of its config); filled by `register_model`.
@@ -19,21 +21,21 @@ M = TypeVar("M", bound="type[ImageModel]")
 
 
 def register_model(cls: M) -> M:
-    """Class decorator: `build(cls.name, ...)` makes the model, `load` reads it, and `genfast train NAME` trains it."""
+    """Class decorator that adds a model to `MODELS`: `build`, `load` and `genfast train` then know it by its `name`."""
     MODELS[cls.name] = cls, documented(cls.config_type)
     return cls
 
 
 @dataclass
 class ImageConfig:
-    """Sizes of the images of an `ImageModel`."""
+    """The image format of an `ImageModel`."""
 
-    channels: int = option(1, "1 for grey, 3 for R, G, B", ge=1, from_data=True)
-    height: int = option(28, "of the images, in pixels", ge=1, from_data=True)
-    width: int = option(28, "of the images, in pixels", ge=1, from_data=True)
-    levels: int = option(2, "values of a channel, 2 to 256", ge=2, le=256, from_data=True)
+    channels: int = option(1, "channels of an image: 1 for grey, 3 for R, G, B", ge=1, from_data=True)
+    height: int = option(28, "height of an image, in pixels", ge=1, from_data=True)
+    width: int = option(28, "width of an image, in pixels", ge=1, from_data=True)
+    levels: int = option(2, "number of levels of a channel, 2 to 256", ge=2, le=256, from_data=True)
 
-    # No field, so that only configs of models that can be conditional have it in their files: labels, 0 for none.
+    # Number of labels. It is a field only in the configs of models that can be conditional, so others do not store it.
     classes = 0
 
     def __post_init__(self) -> None:
@@ -41,35 +43,37 @@ class ImageConfig:
 
     @property
     def spec(self) -> ImageSpec:
-        """The images of a model with this config."""
+        """The image format."""
         return ImageSpec(self.channels, self.height, self.width, self.levels, self.classes)
 
     @classmethod
     def may_be_conditional(cls) -> bool:
-        """Whether such a model can take labels."""
+        """Whether a model with such a config can be conditional on labels."""
         return any(field.name == "classes" for field in fields(cls))
 
     @classmethod
     def is_always_conditional(cls) -> bool:
-        """Whether such a model must have labels."""
+        """Whether a model with such a config is conditional on labels by default."""
         return bool(cls.may_be_conditional() and cls.classes)
 
     @classmethod
     def fixed_by(cls, data: Any) -> dict[str, Any]:
-        """The fields that training data (`genfast.data.ImageData` or `PairData`) decide, but for the labels."""
+        """The fields that follow from training data, `genfast.data.ImageData` or `PairData`, except `classes`."""
         _, channels, height, width = data.images.shape
         return {"channels": channels, "height": height, "width": width, "levels": data.levels}
 
 
-class ImageModel(Pretrained, nn.Module):
-    """A model of images of the sizes in its `config`; with `config.classes` above 0, of images given labels.
+class ImageModel(Pretrained):
+    """Base class of the models of images. The model is conditional on labels if `config.classes` is above 0.
 
-    A subclass sets `name` and `config_type`, and defines what training and evaluation use, each [B] nats per image:
-    `loss(x, labels)`, what training minimises, and `bound(x, labels, seed=0, first=0)`, the log-likelihood, or a lower
-    bound on it that is the same for the same seed and `first`, the number of the first image of the batch.
+    A subclass sets `name` and `config_type`. What it can do is defined by the protocols of `genfast.engine.protocols`:
+    for instance `loss`, which training minimises (`Trainable`), and `bound`, which evaluation reports (`Bounded`).
 
     Attributes:
-        takes_pairs: whether it is trained on pairs of images, see `genfast.data.PairData`.
+        name: name in the registry and on the command line.
+        config_type: class of `config`.
+        config: the settings.
+        takes_pairs: whether the model is trained on pairs of images, `genfast.data.PairData`.
     """
 
     name: ClassVar[str]
@@ -82,7 +86,7 @@ class ImageModel(Pretrained, nn.Module):
 
     @property
     def spec(self) -> ImageSpec:
-        """The images that the model is of."""
+        """The format of the images."""
         return self.config.spec
 
     def sample(
@@ -96,17 +100,34 @@ class ImageModel(Pretrained, nn.Module):
         batch_size: int | None = None,
         backend: str = "auto",
     ) -> Tensor:
-        """Images drawn from the model, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, with its arguments."""
-        settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
-        return sample(self, n, batch_size=batch_size, backend=backend, **settings)
+        """Draw images, uint8 [n, C, H, W]: `genfast.sample(self, n, ...)`, which see for the arguments and errors."""
+        return sample(
+            self,
+            n,
+            seed=seed,
+            first=first,
+            temperature=temperature,
+            labels=labels,
+            batch_size=batch_size,
+            backend=backend,
+        )
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Levels 0 to L - 1 as numbers in [-1, 1], in the dtype of the parameters."""
+        return x.to(self._weight.dtype) * (2 / (self.config.levels - 1)) - 1
+
+    def quantised(self, y: Tensor) -> Tensor:
+        """Float numbers in [-1, 1] as the nearest levels, uint8; numbers outside of it as the first or last level."""
+        top = self.config.levels - 1
+        return ((y.float() + 1) * (top / 2)).round_().clamp_(0, top).to(torch.uint8)
 
     @property
     def _weight(self) -> Tensor:
-        """A parameter, for its device and dtype."""
+        """One of the parameters: it has the device and dtype of the model."""
         return next(self.parameters())
 
     def _check_images(self, x: Tensor, size: tuple[int, int] | None = None) -> None:
-        """`size`: the height and width that x must have, those of the config if not given."""
+        """`size`: the height and width that x must have; by default those of the config."""
         check_batch(type(self).__name__, "x", x, self.spec, self._weight.device, size)
 
     def _check_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
@@ -118,8 +139,25 @@ class ImageModel(Pretrained, nn.Module):
 
 
 def build(name: str, **config: Any) -> ImageModel:
-    """A new model of the registry `MODELS` from the fields of its config."""
+    """A new model by its name in `MODELS`, with the given fields of its config.
+
+    Raises: ValueError for an unknown name, or a field out of range; TypeError for an unknown field, or one of another
+        type.
+    Example: `build("pixelrnn", hidden=32)`
+    """
     if name not in MODELS:
         raise ValueError(f"build: expected one of {sorted(MODELS)}; got {name!r}")
     model, config_type = MODELS[name]
     return model(config_type(**config))
+
+
+def load(folder: str | Path) -> ImageModel:
+    """Load a model of any class in `MODELS` from a folder, or by its Hub model id.
+
+    Raises: as the `from_pretrained` of a model; ValueError for a model that is not in `MODELS`.
+    """
+    folder = local_folder(folder)
+    name = read_config(folder)["model"]
+    if name not in MODELS:
+        raise ValueError(f"{folder}/config.json: expected a model of {sorted(MODELS)}; got {name!r}")
+    return MODELS[name][0].from_pretrained(folder)

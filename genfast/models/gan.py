@@ -1,37 +1,48 @@
-"""What all generative adversarial networks share: latents, labels, losses of a batch, and images drawn."""
+"""The base class of all generative adversarial networks."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genfast._config import inherited, option
 from genfast.engine.arguments import kind_of
-from genfast.models._prior import prior_blocks
+from genfast.models._prior import prior_blocks, sample_prior
 from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
-# Batches of the prior, of BLOCK latents each, that batch norms take their statistics of.
+# Batches of `BLOCK` latents over which `settle` averages the statistics of batch norms.
 SETTLING = 32
+
+# A loss [], and detached tensors to report.
+LossAndReport = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass
 class GANConfig(ImageConfig):
-    """Sizes of a `GAN`."""
+    """Settings of a `GAN`."""
 
     levels: int = inherited(ImageConfig, "levels", 256)
-    classes: int = option(0, "number of labels that both networks are conditional on, 0 for none", ge=0, from_data=True)
+    classes: int = option(
+        0, "number of labels that both networks are conditional on; 0: unconditional", ge=0, from_data=True
+    )
     latent: int = option(64, "size Z of the latent vector", ge=1)
-    features: int = option(64, "of the feature maps, those of the finest resolution where they differ", ge=1)
-    stages: int = option(2, "how often the resolution is halved, and doubled", ge=1)
-    discriminator_steps: int = option(1, "updates of the discriminator before each of the generator", ge=1)
+    features: int = option(64, "features (channels) of the feature maps at the finest resolution", ge=1)
+    stages: int = option(
+        2, "number of times that the resolution is halved in the discriminator and doubled in the generator", ge=1
+    )
+    discriminator_steps: int = option(1, "updates of the discriminator before each update of the generator", ge=1)
 
     @property
-    def stride(self):
-        """Pixels of an image along one side of the networks' smallest feature map."""
+    def stride(self) -> int:
+        """Side in pixels of the square of the image that a place in the smallest feature map covers."""
         return 2**self.stages
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.height % self.stride or self.width % self.stride:
             expected = f"multiples of {self.stride}, the networks' stride"
@@ -40,68 +51,76 @@ class GANConfig(ImageConfig):
 
 
 class GAN(ImageModel):
-    """A generator of images from z ~ N(0, I), and a discriminator that tells them from data.
+    """A generator of images from z ~ N(0, I), and a discriminator between real and generated images.
 
-    A subclass makes both (`networks`), names its loss (`adversarial_loss`, of `genfast.metrics.equilibrium.LOSSES`),
-    and says what each network minimises of the logits of real and generated images (`discriminator_objective`,
-    `generator_objective`) and of the images (`penalty`). Images are levels, which the networks see scaled to [-1, 1];
-    what the generator makes is rounded to the nearest level.
+    A subclass defines `networks`, `adversarial_loss` (a name in `genfast.metrics.equilibrium.LOSSES`),
+    `discriminator_objective` and `generator_objective`, and optionally a `penalty`. The networks work on levels scaled
+    to [-1, 1]; generated images are rounded to the nearest level.
 
     Training (`genfast.train.fit_adversarial`) calls `discriminator_loss` and `generator_loss`, which draw latents from
-    torch's global generator. Both are given the labels of the batch, real images and generated ones the same.
+    torch's global generator. The labels of the batch are those of the real and of the generated images.
     """
 
     config_type = GANConfig
+    config: GANConfig
+    adversarial_loss: ClassVar[str]
+    generator: nn.Module
+    discriminator: nn.Module
 
-    def __init__(self, config):
+    def __init__(self, config: GANConfig) -> None:
         super().__init__(config)
         self.generator, self.discriminator = self.networks()
 
     @property
-    def discriminator_steps(self):
-        """Updates of the discriminator before each of the generator."""
+    def discriminator_steps(self) -> int:
+        """Updates of the discriminator before each update of the generator."""
         return self.config.discriminator_steps
 
     @property
-    def least_batch(self):
-        """The smallest batch that can be trained on: 2 where a network takes statistics over the batch."""
+    def least_batch(self) -> int:
+        """The smallest batch for training: 2 if a network has batch norms, else 1."""
         return 2 if _batch_norms(self) else 1
 
-    def generate(self, z, labels=None):
-        """Images of latents: float [B, Z] -> float [B, C, H, W] in [-1, 1].
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Generate images, float [B, C, H, W] in [-1, 1].
 
-        Args: z; labels (integers [B], of a conditional model).
-        Raises: TypeError for another dtype; ValueError for another shape, a label that is missing or out of range, or
-            one given to an unconditional model.
+        Args:
+            z: latents, float [B, Z].
+            labels: integers [B], 0 to classes - 1, for a conditional model.
+        Raises: TypeError for another dtype; ValueError for another shape, a missing label, a label out of range, or
+            labels for an unconditional model.
         """
         return self._images(self._check_latents(z), self._check_labels(labels, len(z))).clamp(-1, 1)
 
-    def discriminate(self, x, labels=None):
-        """Logits of images, float [B, C, H, W] in [-1, 1] -> float [B]; labels and errors as of `generate`."""
+    def discriminate(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of images: float [B, C, H, W] in [-1, 1] -> float [B]. Labels and errors as for `generate`."""
         c, kind = self.config, type(self).__name__
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(f"{kind}: x must be a float tensor; got {kind_of(x)}")
         if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
             expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
             raise ValueError(f"{kind}: x must have shape {expected}; got {tuple(x.shape)}")
-        return self.discriminator(x.to(self._dtype), self._check_labels(labels, len(x)))
+        return self.discriminator(x.to(self._weight.dtype), self._check_labels(labels, len(x)))
 
-    def forward(self, z, labels=None):
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """As `generate`."""
         return self.generate(z, labels)
 
-    def discriminator_loss(self, x, labels=None):
-        """What the discriminator minimises on a batch: (loss [], report).
+    def discriminator_loss(self, x: Tensor, labels: Tensor | None = None) -> LossAndReport:
+        """The loss of the discriminator on a batch, and a report.
 
-        Args: x (uint8 [B, C, H, W], levels); labels as of `generate`.
-        Returns: the report holds detached tensors: real_logits and fake_logits [B], and a penalty [] where there is
-            one.
-        Raises: as `generate`; ValueError for a batch of one, of a model with batch statistics.
+        Args:
+            x: levels, uint8 [B, C, H, W].
+            labels: as for `generate`.
+        Returns: (loss [], report). The report has detached tensors: real_logits and fake_logits [B], and penalty [] if
+            there is one.
+        Raises: as `generate`; ValueError for a batch smaller than `least_batch` in training mode.
         """
         real, labels = self._batch(x, labels)
         with torch.no_grad():
-            fake = self._images(self.draw_latents(len(x)), labels).to(real.dtype)  # which autocast may have narrowed
-        real_logits, fake_logits = self.judge_both(real, fake, labels)
+            # Autocast may have lowered the precision.
+            fake = self._images(self.draw_latents(len(x)), labels).to(real.dtype)
+        real_logits, fake_logits = self.logits_of_both(real, fake, labels)
         report = {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
         loss, penalty = self.discriminator_objective(real_logits, fake_logits), self.penalty(real, fake, labels)
         if penalty is not None:
@@ -109,44 +128,46 @@ class GAN(ImageModel):
             loss = loss + penalty
         return loss, report
 
-    def generator_loss(self, x, labels=None):
-        """What the generator minimises: (loss [], report), the report's fake_logits [B]. Arguments as before."""
+    def generator_loss(self, x: Tensor, labels: Tensor | None = None) -> LossAndReport:
+        """The loss of the generator on a batch, and a report with fake_logits [B]; as `discriminator_loss`."""
         real, labels = self._batch(x, labels)
         fake = self._images(self.draw_latents(len(x)), labels)
         return self.generator_objective(real, fake, labels)
 
-    def judge_both(self, real, fake, labels):
-        """Logits of real and of generated images, as one batch where what the network says of an image depends on that image alone."""
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """A new generator (z, labels) -> images in [-1, 1], and a new discriminator (images, labels) -> logits [B]."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines networks")
+
+    def discriminator_objective(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss [] of logits [B], without the penalty."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines discriminator_objective")
+
+    def generator_objective(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> LossAndReport:
+        """The generator's loss [] of real and generated images in [-1, 1], and a report with fake_logits [B]."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines generator_objective")
+
+    def logits_of_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [B] of real and of generated images, computed as one batch unless the network couples the batch."""
         if couples_batch(self.discriminator):
             return self.discriminator(real, labels), self.discriminator(fake, labels)
         labels = None if labels is None else labels.repeat(2)
         real, fake = self.discriminator(torch.cat((real, fake)), labels).chunk(2)
         return real, fake
 
-    def penalty(self, real, fake, labels):
-        """What is added to the discriminator's objective, [] or None."""
+    def penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor | None:
+        """A penalty [] that is added to the discriminator's objective; None: no penalty."""
         return None
 
-    def draw_latents(self, n):
-        """z ~ N(0, I) by torch's global generator, float [n, Z]."""
-        like = next(self.parameters())
-        return torch.randn(n, self.config.latent, device=like.device, dtype=like.dtype)
-
-    def scaled(self, x):
-        """Levels as numbers in [-1, 1]."""
-        return x.to(self._dtype) * (2 / (self.config.levels - 1)) - 1
-
-    def quantised(self, y):
-        """Numbers in [-1, 1] as the nearest levels, uint8."""
-        top = self.config.levels - 1
-        return ((y.float() + 1) * (top / 2)).round_().clamp_(0, top).to(torch.uint8)
+    def draw_latents(self, n: int) -> Tensor:
+        """Draw z ~ N(0, I) by torch's global generator: float [n, Z]."""
+        return torch.randn(n, self.config.latent, device=self._weight.device, dtype=self._weight.dtype)
 
     @torch.no_grad()
-    def settle(self):
-        """Give the generator's batch norms the statistics of what these weights make: means over `SETTLING` batches.
+    def settle(self) -> None:
+        """Recompute the running statistics of the generator's batch norms, as means over `SETTLING` batches.
 
-        Averaged weights have other activations than those whose statistics training has followed. The latents are
-        always the same, the labels every class in turn. Without batch norms nothing happens.
+        Averaged weights need it: the running statistics of training belong to the weights before averaging. The latents
+        are fixed, the labels are every class in turn. Without batch norms there is no effect.
         """
         norms = _batch_norms(self.generator)
         if not norms:
@@ -157,62 +178,68 @@ class GAN(ImageModel):
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
-        device, n = next(self.parameters()).device, SETTLING * 64
+        device, n = self._weight.device, SETTLING * 64
         labels = torch.arange(n, device=device) % self.config.classes if self.config.classes else None
-        for _, z, chosen, _ in prior_blocks(n, self.config.latent, seed=2**64 - 1, first=0, labels=labels,
-                                            device=device):  # fmt: skip
-            self._images(z.to(self._dtype), chosen)
+        blocks = prior_blocks(n, self.config.latent, seed=2**64 - 1, first=0, labels=labels, device=device)
+        for _, z, block_labels, _ in blocks:
+            self._images(z.to(self._weight.dtype), block_labels)
         for norm, value in zip(norms, momentum, strict=True):
             norm.momentum = value
         self.train(was_training)
 
-    def preview(self, x, labels=None):
-        """Images of fixed latents, of a conditional model every class in turn: uint8 [n, C, H, W]."""
+    def preview(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images of fixed latents, uint8 [n, C, H, W], of every class in turn; x and labels are unused."""
         side = min(self.config.classes, 12) or 8
         labels = torch.arange(side * side) % self.config.classes if self.config.classes else None
         return self.sample(side * side, labels=labels)
 
     @torch.no_grad()
-    def sample_images(self, n, *, seed, first, temperature, labels):
-        """What `genfast.sample` calls, with arguments that were checked: uint8 [n, C, H, W].
+    def sample_images(self, n: int, *, seed: int, first: int, temperature: float, labels: Tensor | None) -> Tensor:
+        """Draw images for `genfast.sample`, which has checked the arguments: uint8 [n, C, H, W].
 
-        The prior's standard deviation is multiplied by the temperature.
+        The temperature multiplies the standard deviation of the prior.
         """
-        c, device = self.config, next(self.parameters()).device
-        blocks = prior_blocks(n, c.latent, seed=seed, first=first, labels=labels, device=device)
-        parts = [self._images((temperature * z).to(self._dtype), chosen)[part] for _, z, chosen, part in blocks]
-        empty = torch.empty(0, c.channels, c.height, c.width, device=device)
-        return self.quantised(torch.cat(parts) if n else empty)
 
-    @property
-    def _dtype(self):
-        return next(self.parameters()).dtype
+        def images(z: Tensor, labels: Tensor | None, first: int) -> Tensor:
+            return self.quantised(self._images(z.to(self._weight.dtype), labels))
 
-    def _images(self, z, labels):
+        return sample_prior(
+            images,
+            self.spec,
+            self.config.latent,
+            n,
+            seed=seed,
+            first=first,
+            temperature=temperature,
+            labels=labels,
+            device=self._weight.device,
+        )
+
+    def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.generator(z, labels)
 
-    def _batch(self, x, labels):
-        """Real images in [-1, 1], and their labels."""
+    def _batch(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The checked images, scaled to [-1, 1], and their checked labels."""
         self._check_images(x)
         if self.training and len(x) < self.least_batch:
             expected = f"a batch of at least {self.least_batch} images, as its statistics are taken over the batch"
             raise ValueError(f"{type(self).__name__}: x must be {expected}; got {len(x)}")
         return self.scaled(x), self._check_labels(labels, len(x))
 
-    def _check_latents(self, z):
+    def _check_latents(self, z: Any) -> Tensor:
         kind, latent = type(self).__name__, self.config.latent
-        if not isinstance(z, torch.Tensor) or not z.is_floating_point():
+        if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError(f"{kind}: z must be a float tensor; got {kind_of(z)}")
         if z.dim() != 2 or z.shape[1] != latent:
             raise ValueError(f"{kind}: z must have shape [B, {latent}]; got {tuple(z.shape)}")
-        return z.to(self._dtype)
+        return z.to(self._weight.dtype)
 
 
-def couples_batch(network):
-    """Whether what a network says of an image depends on the other images of the batch."""
+def couples_batch(network: nn.Module) -> bool:
+    """Whether a network's output for an image depends on the other images of the batch."""
     layers = MinibatchDiscrimination, MinibatchStddev
     return bool(_batch_norms(network)) or any(isinstance(module, layers) for module in network.modules())
 
 
-def _batch_norms(network):
-    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]

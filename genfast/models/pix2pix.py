@@ -1,9 +1,13 @@
-"""Pix2Pix: images of one domain translated to another, learned from pairs."""
+"""Pix2Pix: image-to-image translation, learned from pairs of images."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._config import inherited, option
@@ -11,38 +15,46 @@ from genfast.engine.decoder import BLOCK
 from genfast.engine.protocols import ImageSpec
 from genfast.losses import non_saturating_discriminator, non_saturating_generator
 from genfast.models.base import ImageConfig, ImageModel, register_model
+from genfast.models.gan import LossAndReport
 from genfast.nn import BiasAct
 from genfast.random.philox import uniform
 
 MOST_HALVINGS = 8
-SPREAD = 0.02  # standard deviation of the weights at first, as in the paper
+# Standard deviation of the initial weights, as in the paper.
+DEVIATION = 0.02
 
 
 @dataclass
 class Pix2PixConfig(ImageConfig):
-    """Sizes of a `Pix2Pix`."""
+    """Settings of a `Pix2Pix`."""
 
     height: int = inherited(ImageConfig, "height", 64)
     width: int = inherited(ImageConfig, "width", 64)
     levels: int = inherited(ImageConfig, "levels", 256)
-    source_channels: int = option(1, "channels of the source", ge=1, from_data=True)
+    source_channels: int = option(1, "channels of a source image", ge=1, from_data=True)
     features: int = option(
-        32, "of the first layer of both networks; each further one has twice as many, up to eight times", ge=1
+        32,
+        "features (channels) of the first layer of both networks; doubled in each further layer, up to eightfold",
+        ge=1,
     )
-    halvings: int = option(0, "strides of 2 of the U-Net; 0: as many as the size allows, at most 8", ge=0)
+    halvings: int = option(
+        0, "number of layers of the U-Net that halve the resolution; 0: as many as the image allows, at most 8", ge=0
+    )
     patch: int = option(
-        2, "strides of 2 of the discriminator; it judges patches of 16 (for 1), 34 (2) or 70 (3) pixels", ge=1
+        2,
+        "number of layers of the discriminator that halve the resolution; side of its patches: 16 (1), 34 (2), 70 (3)",
+        ge=1,
     )
     dropout: float = option(
         0.5,
-        "probability that a unit of the U-Net's inner layers is dropped, in translation too: it is the noise",
+        "dropout of the inner layers of the U-Net, also in translation, where it is the source of noise",
         ge=0,
         lt=1,
     )
-    l1_weight: float = option(100.0, "weight of the mean absolute error in [-1, 1], beside the adversarial loss", ge=0)
-    discriminator_steps: int = option(1, "updates of the discriminator for one of the generator", ge=1)
+    l1_weight: float = option(100.0, "weight of the L1 loss, relative to the adversarial loss", ge=0)
+    discriminator_steps: int = option(1, "updates of the discriminator before each update of the generator", ge=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         side, got = min(self.height, self.width), f"{self.height}x{self.width}"
         if side < 2 or side < 2**self.halvings:
@@ -50,30 +62,31 @@ class Pix2PixConfig(ImageConfig):
             raise ValueError(
                 f"Pix2PixConfig: height and width must be at least {least}, the stride of the U-Net; got {got}"
             )
-        # Two convolutions 4x4 follow the strides; normalisation needs two values of a channel.
+        # Two 4x4 convolutions follow the strides, and instance norm needs at least two values in a channel.
         if side < 3 * 2**self.patch:
             least = f"{3 * 2**self.patch} for patch={self.patch}, the discriminator's strides"
             raise ValueError(f"Pix2PixConfig: height and width must be at least {least}; got {got}")
 
     @classmethod
-    def fixed_by(cls, data):
+    def fixed_by(cls, data: Any) -> dict[str, Any]:
         return super().fixed_by(data) | {"source_channels": data.source.shape[1]}
 
     @property
-    def depth(self):
-        """Strides of 2 of the U-Net."""
+    def depth(self) -> int:
+        """Number of layers of the U-Net that halve the resolution."""
         return self.halvings or min(MOST_HALVINGS, min(self.height, self.width).bit_length() - 1)
 
 
 @register_model
 class Pix2Pix(ImageModel):
-    """A U-Net that draws the target of a source, and a discriminator of patches of (source, target).
+    """A U-Net that generates the target image of a source image, and a discriminator of patches of (source, target).
 
     The generator minimises `-log D(source, G(source)) + l1_weight |target - G(source)|_1`, means over patches and
-    values; the discriminator half its cross-entropy. Its noise is dropout. Both see values in [-1, 1].
+    values; the discriminator minimises half its cross-entropy. Dropout is the source of noise. Both networks work on
+    values in [-1, 1].
 
-    Training takes batches `(source, target)`, uint8 levels [B, S, H, W] and [B, C, H, W], of the sizes in the config;
-    what is translated may have any size of at least the stride, 2**depth: see `genfast.translate`.
+    Training takes batches `(source, target)`, levels uint8 [B, S, H, W] and [B, C, H, W], of the size in the config.
+    Translation takes images of any size that is at least the stride, 2**depth: see `genfast.translate`.
 
     Paper: Image-to-Image Translation with Conditional Adversarial Networks, arXiv 1611.07004.
     Example: `genfast.translate(Pix2Pix(Pix2PixConfig()), torch.zeros(1, 1, 64, 64, dtype=torch.uint8))`
@@ -81,11 +94,12 @@ class Pix2Pix(ImageModel):
 
     name = "pix2pix"
     config_type = Pix2PixConfig
+    config: Pix2PixConfig
     adversarial_loss = "non-saturating"
     takes_pairs = True
     least_batch = 1
 
-    def __init__(self, config):
+    def __init__(self, config: Pix2PixConfig) -> None:
         super().__init__(config)
         c = config
         self.generator = UNet(c.source_channels, c.channels, c.features, c.depth, c.dropout)
@@ -93,30 +107,38 @@ class Pix2Pix(ImageModel):
 
     @property
     def source(self) -> ImageSpec:
-        """The images that it takes, in training of the sizes in the config."""
+        """The format of source images in training."""
         return replace(self.spec, channels=self.config.source_channels)
 
     @property
     def stride(self) -> int:
-        """The least height and width that it translates."""
+        """The smallest height and width of an image to translate."""
         return 2**self.config.depth
 
     @property
-    def discriminator_steps(self):
+    def discriminator_steps(self) -> int:
+        """Updates of the discriminator before each update of the generator."""
         return self.config.discriminator_steps
 
-    def discriminator_loss(self, source, target):
-        """What the discriminator minimises, [], and a report: its logits, each [B * patches]."""
+    def discriminator_loss(self, source: Tensor, target: Tensor) -> LossAndReport:
+        """The loss of the discriminator, [], and a report with real_logits and fake_logits, each [B * patches].
+
+        Args: source, target: levels, uint8 [B, S, H, W] and [B, C, H, W].
+        Raises: TypeError for another dtype; ValueError for another shape, or a level out of range.
+        """
         source, target = self._pair(source, target)
         with torch.no_grad():
             fake = self.generator(source)
         real_logits, fake_logits = self.discriminator(source, target), self.discriminator(source, fake)
-        # Halved, so that the discriminator learns slower than the generator (the paper's section 3.3).
+        # Halved to slow the discriminator down relative to the generator (section 3.3 of the paper).
         loss = non_saturating_discriminator(real_logits, fake_logits) / 2
         return loss, {"real_logits": real_logits.detach().flatten(), "fake_logits": fake_logits.detach().flatten()}
 
-    def generator_loss(self, source, target):
-        """What the generator minimises, [], and a report of its parts: `adversarial`, and `l1` in [-1, 1]."""
+    def generator_loss(self, source: Tensor, target: Tensor) -> LossAndReport:
+        """The loss of the generator, [], and a report with adversarial [], l1 [] and fake_logits [B * patches].
+
+        Arguments and errors as `discriminator_loss`. l1 is of values in [-1, 1].
+        """
         source, target = self._pair(source, target)
         fake = self.generator(source)
         fake_logits = self.discriminator(source, fake)
@@ -125,24 +147,25 @@ class Pix2Pix(ImageModel):
         return adversarial + self.config.l1_weight * l1, report
 
     def settle(self) -> None:
-        """Nothing: instance norms have no statistics to settle."""
+        """No effect: instance norms have no running statistics."""
 
-    def preview(self, source, target):
-        """Source, translation and target of each pair side by side: uint8 levels [B, C, H, 3 W], C the larger of both.
+    def preview(self, source: Tensor, target: Tensor) -> Tensor:
+        """Source, translation and target of each pair side by side: levels, uint8 [B, C, H, 3 W].
 
-        The noise is that of `genfast.translate` with seed 0.
+        C is the larger number of channels. The noise is that of `genfast.translate` with seed 0.
         """
         self._pair(source, target)
-        parts = source, self.translated(source), target
+        parts = (source, self.translated(source), target)
         channels = max(part.shape[1] for part in parts)
         return torch.cat([part.expand(-1, channels, -1, -1) for part in parts], 3)
 
     @torch.no_grad()
-    def translated(self, source, seed=0, first=0, noise=True):
-        """What `genfast.translate` calls: uint8 levels [B, S, h, w] -> uint8 [B, C, h, w], the same in training mode.
+    def translated(self, source: Tensor, seed: int = 0, first: int = 0, noise: bool = True) -> Tensor:
+        """Translate images for `genfast.translate`, which has checked them: uint8 [B, S, h, w] -> uint8 [B, C, h, w].
 
-        In blocks of a size that h and w decide, each image at the place of its number: products of other sizes round
-        otherwise. Dropout's mask is that of Philox for (seed, first + i, unit, layer).
+        The result is the same in training and in evaluation mode. Images are translated in blocks whose size depends on
+        h and w only, and image i has a fixed place in its block, because the rounding of matrix products depends on
+        their size. The dropout mask is drawn by Philox for (seed, first + i, unit, layer).
         """
         size, p = source.shape[2:], self.config.dropout if noise else 0.0
         # 64 images of 32x32 and fewer of larger ones, a power of two.
@@ -153,54 +176,50 @@ class Pix2Pix(ImageModel):
         images = [source.new_empty(0, self.config.channels, *size)]
         for start in range(0, len(padded), block):
             drop = PhiloxDropout(p, seed, first - ahead + start)
-            values = self.generator(self._scaled(padded[start : start + block]), drop)
-            top = self.config.levels - 1
-            images.append(((values.float() + 1) * (top / 2)).round().clamp(0, top).to(torch.uint8))
+            images.append(self.quantised(self.generator(self.scaled(padded[start : start + block]), drop)))
         return torch.cat(images)[ahead : ahead + len(source)]
 
-    def _pair(self, source, target):
-        """The tensors of a batch in [-1, 1], checked."""
+    def _pair(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The checked images of a batch, scaled to [-1, 1]."""
         c = self.config
-        for what, images, channels in (("source", source, c.source_channels), ("target", target, c.channels)):
-            if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
-                got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-                raise TypeError(f"Pix2Pix: {what} must hold levels as torch.uint8; got {got}")
+        for name, images, channels in (("source", source, c.source_channels), ("target", target, c.channels)):
+            if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+                got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+                raise TypeError(f"Pix2Pix: {name} must hold levels as torch.uint8; got {got}")
             if images.dim() != 4 or images.shape[1:] != (channels, c.height, c.width) or len(images) != len(source):
                 expected = f"[B, C, H, W] with B={len(source)}, C={channels}, H={c.height}, W={c.width}"
-                raise ValueError(f"Pix2Pix: {what} must have shape {expected}; got {tuple(images.shape)}")
+                raise ValueError(f"Pix2Pix: {name} must have shape {expected}; got {tuple(images.shape)}")
             compiling = torch.compiler.is_compiling()  # reading a value would break the graph in two
             if c.levels < 256 and not compiling and images.numel() and (top := int(images.max())) >= c.levels:
-                raise ValueError(f"Pix2Pix: {what} must lie in 0..{c.levels - 1}; got {top}")
-        return self._scaled(source), self._scaled(target)
-
-    def _scaled(self, images):
-        return images.to(next(self.parameters()).dtype) * (2 / (self.config.levels - 1)) - 1
+                raise ValueError(f"Pix2Pix: {name} must lie in 0..{c.levels - 1}; got {top}")
+        return self.scaled(source), self.scaled(target)
 
 
 class UNet(nn.Module):
-    """[B, S, H, W] -> [B, C, H, W] in (-1, 1): halvings down, doublings up, each of which also sees the layer of its
-    size on the way down.
+    """A U-Net [B, S, H, W] -> [B, C, H, W] in (-1, 1), with `depth` layers down and as many up.
 
-    4x4 convolutions, instance norm but at both ends, leaky ReLU down and ReLU up. A size that the strides do not divide
-    is padded by reflection at the bottom and at the right, and cropped.
+    Each layer is a 4x4 convolution of stride 2, down with leaky ReLU, up with ReLU and a skip connection from the layer
+    of the same resolution. All layers have instance norm, except the first, the last, and the last layer down. If the
+    stride does not divide the size, the image is padded by reflection at the bottom and at the right, and the output is
+    cropped.
     """
 
-    def __init__(self, inputs, outputs, features, depth, dropout):
+    def __init__(self, inputs: int, outputs: int, features: int, depth: int, dropout: float) -> None:
         super().__init__()
         widths = [features * min(2**i, 8) for i in range(depth)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, width in enumerate(widths):
             conv = nn.Conv2d(widths[i - 1] if i else inputs, width, 4, stride=2, padding=1, bias=False)
-            # A channel of one value, as the innermost layer may have, would be normalised to nothing.
+            # The innermost layer may have one value in a channel, which instance norm would map to zero.
             self.down.append(ConvLayer(conv, "leaky_relu", normalised=0 < i < depth - 1))
         for i in reversed(range(depth)):
-            taken = widths[i] if i == depth - 1 else 2 * widths[i]
-            conv = nn.ConvTranspose2d(taken, widths[i - 1] if i else outputs, 4, stride=2, padding=1, bias=False)
-            self.up.append(ConvLayer(conv, "relu" if i else "tanh", normalised=i > 0))
+            width = widths[i] if i == depth - 1 else 2 * widths[i]
+            up = nn.ConvTranspose2d(width, widths[i - 1] if i else outputs, 4, stride=2, padding=1, bias=False)
+            self.up.append(ConvLayer(up, "relu" if i else "tanh", normalised=i > 0))
         self.dropout, self.dropped = dropout, min(3, depth - 1)
 
-    def forward(self, x, drop=None):
-        """`drop(h, layer)` drops units of the inner layers; None: dropout in training mode, nothing otherwise."""
+    def forward(self, x: Tensor, drop: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+        """`drop(h, layer)`: dropout of the inner layers; None: `torch.nn.functional.dropout`, in training mode only."""
         height, width = x.shape[2:]
         stride = 2 ** len(self.down)
         h = F.pad(x, (0, -width % stride, 0, -height % stride), mode="reflect")
@@ -216,13 +235,13 @@ class UNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Logits of patches, [B, 1, h, w], of a source and a target in [-1, 1].
+    """Logits of patches, [B, 1, h, w], of a source and a target image in [-1, 1].
 
-    4x4 convolutions, `halvings` of stride 2 and two of stride 1, with leaky ReLU and, but for the first and the last,
+    4x4 convolutions with leaky ReLU, `halvings` of stride 2 and two of stride 1. All but the first and the last have
     instance norm.
     """
 
-    def __init__(self, channels, features, halvings):
+    def __init__(self, channels: int, features: int, halvings: int) -> None:
         super().__init__()
         layers, widths = [], [features * min(2**i, 8) for i in range(halvings + 1)]
         for i in range(halvings + 1):
@@ -233,34 +252,34 @@ class PatchDiscriminator(nn.Module):
         layers.append(ConvLayer(nn.Conv2d(widths[-1], 1, 4, padding=1, bias=False), "linear", normalised=False))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, source, target):
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
         return self.layers(torch.cat((source, target), 1))
 
 
 class ConvLayer(nn.Module):
-    """A convolution without bias, instance norm of its channels if `normalised`, a bias and an activation."""
+    """A convolution, instance norm if `normalised`, a bias and an activation."""
 
-    def __init__(self, conv, activation, normalised):
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, activation: str, normalised: bool) -> None:
         super().__init__()
-        nn.init.normal_(conv.weight, std=SPREAD)
+        nn.init.normal_(conv.weight, std=DEVIATION)
         self.conv, self.normalised = conv, normalised
         self.act = BiasAct(conv.out_channels, activation)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.act(F.instance_norm(x) if self.normalised else x)
 
 
 class PhiloxDropout:
-    """Dropout of which the mask of image b of a batch is that of the number first + b: `drop(h, layer)`."""
+    """Dropout by (seed, index of the image, unit, layer) alone; image b of a batch has the index first + b."""
 
-    def __init__(self, p, seed, first):
+    def __init__(self, p: float, seed: int, first: int) -> None:
         self.p, self.seed, self.first = p, seed, first
 
-    def __call__(self, h, layer):
+    def __call__(self, h: Tensor, layer: int) -> Tensor:
         if not self.p:
             return h
-        number = self.first + torch.arange(len(h), device=h.device)[:, None]
+        index = self.first + torch.arange(len(h), device=h.device)[:, None]
         unit = torch.arange(h[0].numel(), device=h.device)
-        kept = uniform(self.seed, number, unit, torch.tensor(layer, device=h.device)) >= self.p
-        return h * kept.view(h.shape) / (1 - self.p)
+        mask = uniform(self.seed, index, unit, torch.tensor(layer, device=h.device)) >= self.p
+        return h * mask.view(h.shape) / (1 - self.p)

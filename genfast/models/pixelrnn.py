@@ -1,9 +1,11 @@
-"""PixelRNN: an image as a product of conditionals, pixel by pixel, by LSTMs over the image."""
+"""PixelRNN: an autoregressive model of LSTMs over the image."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._config import option
@@ -16,22 +18,28 @@ BLOCKS = {"diagonal": ResidualDiagonalBlock, "row": ResidualRowBlock}
 
 @dataclass
 class PixelRNNConfig(AutoregressiveConfig):
-    """Sizes of a `PixelRNN`."""
+    """Settings of a `PixelRNN`."""
 
     hidden: int = option(
-        16, "units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; the features are 2h", ge="channels"
+        16,
+        "hidden units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; a block has 2h features",
+        ge="channels",
     )
-    layers: int = option(7, "residual LSTM blocks", ge=0)
-    head: int = option(32, "features of the two 1x1 layers before the output", ge="channels")
+    layers: int = option(7, "number of residual LSTM blocks", ge=0)
+    head: int = option(32, "features of the two hidden 1x1 layers before the output", ge="channels")
     virtual_column: bool = option(
-        False, 'run on one more column past the right edge, which shows the next row the last pixel (kind "diagonal")'
+        False,
+        'pad the image by a column at the right, which removes the blind spot of the last column (kind "diagonal")',
     )
-    dropout: float = option(0.0, "probability that a feature map leaves a residual branch in training", ge=0, lt=1)
+    dropout: float = option(
+        0.0, "probability that a feature map of a residual branch is dropped in training", ge=0, lt=1
+    )
     kind: Literal["diagonal", "row"] = option(
-        "diagonal", '"diagonal" for Diagonal BiLSTMs, "row" for Row LSTMs, half the work but with blind spots'
+        "diagonal",
+        'kind of LSTM: "diagonal" (Diagonal BiLSTM), or "row" (Row LSTM), half the work but with a blind spot',
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.virtual_column and self.kind != "diagonal":
             raise ValueError(
@@ -42,18 +50,17 @@ class PixelRNNConfig(AutoregressiveConfig):
 
 @register_model
 class PixelRNN(Autoregressive):
-    """`p(x) = prod_i p(x_i | x_<i)`, raster order, R -> G -> B inside a pixel, by Diagonal BiLSTMs or Row LSTMs.
+    """An autoregressive model of residual blocks of Diagonal BiLSTMs or Row LSTMs.
 
-    7x7 convolution (mask A), `layers` residual blocks, two layers of ReLU and 1x1 convolution (mask B), and
-    ReLU and 1x1 convolution to the logits. Levels are scaled to [-1, 1]; what lies outside the image is 0 to
-    the convolution and learned to the LSTMs.
+    A 7x7 convolution (mask A), `layers` residual blocks, then three times ReLU and a 1x1 convolution (mask B). Levels
+    are scaled to [-1, 1]. The convolution pads the image by 0; the LSTMs have a learned state outside the image.
 
-    Diagonal BiLSTMs have the paper's blind spot: the last pixel of a row (of a colour image: its last colour) is
-    invisible to the next row, but for the last four columns, which the 7x7 convolution serves. Only a feature past
-    the right edge could hand it to the right-to-left map. `virtual_column=True` adds that feature.
+    Blind spot of Diagonal BiLSTMs, as in the paper: the last pixel of a row (its last colour in a colour image) is
+    hidden from the next row, except from its last four columns, by the 7x7 convolution. Only a feature past the right
+    edge could pass it to the right-to-left LSTM; `virtual_column=True` adds that feature.
 
-    Row LSTMs (`kind="row"`) read a triangle: with N >= 1 layers, of the row k >= 1 above, the columns from N + k + 3
-    at the left to k + 2 at the right, and N + 3 at the left of the own row. All else above is invisible.
+    Row LSTMs (`kind="row"`) depend on a triangle: with N >= 1 layers, on the columns from N + k + 3 at the left to k +
+    2 at the right in the row k >= 1 above, and on N + 3 columns at the left in the same row. All else is hidden.
 
     Paper: Pixel Recurrent Neural Networks, table 1, arXiv 1601.06759.
     Example: `PixelRNN(PixelRNNConfig(levels=2)).log_prob(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))`
@@ -61,16 +68,17 @@ class PixelRNN(Autoregressive):
 
     name = "pixelrnn"
     config_type = PixelRNNConfig
+    config: PixelRNNConfig
 
-    def __init__(self, config):
+    def __init__(self, config: PixelRNNConfig) -> None:
         super().__init__(config)
         colors, features = config.channels, 2 * config.hidden
         self.input = MaskedConv2d(colors, features, 7, "A", colors)
         block = BLOCKS[config.kind]
         self.blocks = nn.ModuleList(block(config.hidden, colors, config.dropout) for _ in range(config.layers))
-        self.head = output_layers(features, config)
+        self.head = output_layers(features, config.head, config)
 
-    def network(self, x, labels):
+    def network(self, x: Tensor, labels: Tensor | None) -> Tensor:
         width = x.shape[3]
         if self.config.virtual_column:
             x = F.pad(x, (0, 1))

@@ -1,4 +1,6 @@
-"""The class-conditional GAN with a projection discriminator."""
+"""Projection GAN: a class-conditional SNGAN with a projection discriminator."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -9,16 +11,14 @@ from genfast.models.sngan import SNGAN, SNGANConfig
 
 @dataclass
 class ProjectionGANConfig(SNGANConfig):
-    """Sizes of a `ProjectionGAN`."""
+    """Settings of a `ProjectionGAN`."""
 
-    classes: int = option(
-        10, "number of labels that both networks are conditional on, at least 1", ge=1, from_data=True
-    )
+    classes: int = option(10, "number of labels that both networks are conditional on", ge=1, from_data=True)
 
 
 @register_model
 class ProjectionGAN(SNGAN):
-    """An `SNGAN` of labelled images: class-conditional batch norms in the generator, a projection in the discriminator.
+    """An `SNGAN` with class-conditional batch norms in the generator and a projection discriminator.
 
     Paper: cGANs with Projection Discriminator, arXiv 1802.05637.
     Example: `ProjectionGAN(ProjectionGANConfig()).sample(4, labels=7)`

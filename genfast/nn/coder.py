@@ -1,53 +1,65 @@
 """Encoders of images into vectors, and decoders of vectors into images, of any height and width."""
 
+from __future__ import annotations
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class PlainResidualBlock(nn.Module):
-    """`x + conv(relu(conv(relu(x))))` with two 3x3 convolutions that see all sides; the second starts at zero.
+    """`x + conv(relu(conv(relu(x))))` with two unmasked 3x3 convolutions; the second is initialised to zero.
 
     Args:
         features: F.
-        dropout: probability that a feature map of an image leaves the residual branch in training.
+        dropout: probability that a feature map of the residual branch is dropped in training.
     Shape: [B, F, H, W] -> [B, F, H, W], channels last in memory.
     Paper: Identity Mappings in Deep Residual Networks, figure 1b, arXiv 1603.05027.
     Example: `PlainResidualBlock(32)(torch.randn(2, 32, 14, 14))`
     """
 
-    def __init__(self, features, dropout=0.0):
+    def __init__(self, features: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.features, self.dropout = features, dropout
         self.input = nn.Conv2d(features, features, 3, padding=1)
         self.output = nn.Conv2d(features, features, 3, padding=1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.output(F.relu(self.input(F.relu(x))))
         return x + F.dropout2d(y, self.dropout, self.training)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.features}, dropout={self.dropout}"
 
 
 class ConvEncoder(nn.Module):
-    """Images to vectors: a 5x5 convolution to half the resolution, a 3x3 one to a quarter, residual blocks at both.
+    """Encodes images as vectors: a 5x5 and a 3x3 convolution of stride 2, each followed by residual blocks.
 
     Args:
-        channels, height, width: of the images.
-        outputs: size of the vectors; the last layer starts small, so that a posterior starts near N(0, I).
+        channels, height, width: size of the images.
+        outputs: size of the vectors; the last layer has small initial weights, so that a posterior starts near N(0, I).
         features: F at half the resolution, 2F at a quarter.
         blocks: residual blocks at each of the two resolutions.
-        dropout: as in `PlainResidualBlock`.
-        classes: labels of which each has a bias of the first features, 0 for none.
+        dropout: dropout of the residual blocks; see `PlainResidualBlock`.
+        classes: number of labels, each with a bias on the first features; 0: unconditional.
     Shape: x [B, C, H, W], labels int64 [B] -> [B, outputs].
     Paper: Auto-Encoding Variational Bayes, section 3, arXiv 1312.6114; residual blocks: arXiv 1603.05027.
     Example: `ConvEncoder(1, 28, 28, 64)(torch.randn(2, 1, 28, 28))`
     """
 
-    def __init__(self, channels, height, width, outputs, features=32, blocks=1, dropout=0.0, classes=0):
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        outputs: int,
+        features: int = 32,
+        blocks: int = 1,
+        dropout: float = 0.0,
+        classes: int = 0,
+    ) -> None:
         super().__init__()
         self.input = nn.Conv2d(channels, features, 5, stride=2, padding=2)
         self.fine = nn.Sequential(*(PlainResidualBlock(features, dropout) for _ in range(blocks)))
@@ -58,33 +70,43 @@ class ConvEncoder(nn.Module):
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, x, labels=None):
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.input(_channels_last(x))
         if self.label is not None:
             h = h + self.label(labels)[:, :, None, None]
         h = self.coarse(self.down(F.relu(self.fine(h))))
         return self.output(F.relu(h).flatten(1))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.input.in_channels}, outputs={self.output.out_features}"
 
 
 class ConvDecoder(nn.Module):
-    """Vectors to images: residual blocks at a quarter and at half of the resolution, which sub-pixels then double.
+    """Decodes vectors into images: residual blocks and sub-pixel convolution, at a quarter and at half the resolution.
 
     Args:
         inputs: size of the vectors.
-        channels, height, width: of what comes out; the last layer starts at zero.
+        channels, height, width: size of the output; the last layer is initialised to zero.
         features: F at half the resolution, 2F at a quarter.
         blocks: residual blocks at each of the two resolutions.
-        dropout: as in `PlainResidualBlock`.
-        classes: labels of which each has a bias of the first features, 0 for none.
+        dropout: dropout of the residual blocks; see `PlainResidualBlock`.
+        classes: number of labels, each with a bias on the first features; 0: unconditional.
     Shape: z [B, inputs], labels int64 [B] -> [B, channels, H, W].
-    Paper: sub-pixel convolution: Real-Time Single Image and Video Super-Resolution, arXiv 1609.05158.
+    Paper: Real-Time Single Image and Video Super-Resolution (sub-pixel convolution), arXiv 1609.05158.
     Example: `ConvDecoder(32, 1, 28, 28)(torch.randn(2, 32))`
     """
 
-    def __init__(self, inputs, channels, height, width, features=32, blocks=1, dropout=0.0, classes=0):
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        height: int,
+        width: int,
+        features: int = 32,
+        blocks: int = 1,
+        dropout: float = 0.0,
+        classes: int = 0,
+    ) -> None:
         super().__init__()
         self.size = height, width
         self.small = 2 * features, -(-height // 4), -(-width // 4)
@@ -94,10 +116,10 @@ class ConvDecoder(nn.Module):
         self.fine = nn.Sequential(*(PlainResidualBlock(features, dropout) for _ in range(blocks)))
         self.output = nn.Conv2d(features, 4 * channels, 3, padding=1)
         self.label = _label_bias(classes, self.small[0])
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, z, labels=None):
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.input(z).unflatten(1, self.small)
         if self.label is not None:
             h = h + self.label(labels)[:, :, None, None]
@@ -105,27 +127,29 @@ class ConvDecoder(nn.Module):
         y = F.pixel_shuffle(self.output(F.relu(self.fine(_channels_last(h)))), 2)
         return y[:, :, : self.size[0], : self.size[1]]
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.input.in_features}, channels={self.output.out_channels // 4}, size={self.size}"
 
 
 class DenseCoder(nn.Module):
-    """Vectors to vectors: a dense layer and ReLU, then residual ones `h + relu(linear(dropout(h)))`, then a dense one.
+    """A multilayer perceptron with residual hidden layers `h + relu(linear(dropout(h)))`.
 
-    An encoder of flattened images as well as a decoder.
+    It serves as an encoder of flattened images and as a decoder.
 
     Args:
-        inputs, outputs: sizes of the vectors.
-        hidden: units of each layer.
-        layers: how many hidden layers there are, at least 1.
-        dropout: probability that a unit is dropped between layers in training.
-        classes: labels of which each has a bias of the first units, 0 for none.
+        inputs, outputs: sizes of the input and output vectors.
+        hidden: units of each hidden layer.
+        layers: number of hidden layers, at least 1; all but the first are residual.
+        dropout: probability that a hidden unit is dropped in training.
+        classes: number of labels, each with a bias on the first hidden layer; 0: unconditional.
     Shape: x [B, inputs], labels int64 [B] -> [B, outputs].
     Paper: Auto-Encoding Variational Bayes, appendix C, arXiv 1312.6114.
     Example: `DenseCoder(784, 64, hidden=500)(torch.randn(2, 784))`
     """
 
-    def __init__(self, inputs, outputs, hidden=500, layers=2, dropout=0.0, classes=0):
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int = 500, layers: int = 2, dropout: float = 0.0, classes: int = 0
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.input = nn.Linear(inputs, hidden)
@@ -133,7 +157,7 @@ class DenseCoder(nn.Module):
         self.output = nn.Linear(hidden, outputs)
         self.label = _label_bias(classes, hidden)
 
-    def forward(self, x, labels=None):
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.input(x)
         if self.label is not None:
             h = h + self.label(labels)
@@ -142,11 +166,11 @@ class DenseCoder(nn.Module):
             h = h + F.relu(layer(F.dropout(h, self.dropout, self.training)))
         return self.output(F.dropout(h, self.dropout, self.training))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.input.in_features}, {self.output.out_features}, dropout={self.dropout}"
 
 
-def _label_bias(classes, features):
+def _label_bias(classes: int, features: int) -> nn.Embedding | None:
     if not classes:
         return None
     bias = nn.Embedding(classes, features)
@@ -154,5 +178,5 @@ def _label_bias(classes, features):
     return bias
 
 
-def _channels_last(x):
+def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)

@@ -1,9 +1,12 @@
 """The two stacks of Gated PixelCNN."""
 
+from __future__ import annotations
+
 import math
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast import ops
@@ -19,28 +22,41 @@ class GatedStackLayer(nn.Module):
         b = conv_left(h) + linear(a)       g  = gate(b + label_bias_h[y])
         h' = h + residual(g)               skip = skip(g)        gate(p, q) = tanh(p) * sigmoid(q)
 
-    Of an image row the vertical features hold only the rows above it: the first layer (mask A) takes care of
-    that, so later layers (mask B) read `kernel_size // 2 + 1` whole rows of them, the own one included. The
-    horizontal convolution reads the own row up to the present pixel: its earlier colours (mask A), or also
-    the own colour (mask B). So nothing is hidden but by distance.
+    The vertical features of a row depend only on the rows above it. The first layer (mask A) ensures that, so later
+    layers (mask B) read `kernel_size // 2 + 1` whole rows of vertical features, including the current row. The
+    horizontal convolution reads the current row up to the current pixel; of that pixel it reads the earlier colours
+    (mask A), or also the current colour (mask B). So there is no blind spot: only distance hides an earlier pixel.
 
     Args:
-        in_channels: features of both inputs: the image's channels for mask A, `features` for mask B.
+        in_channels: features of both inputs: the channels of the image for mask A, `features` for mask B.
         features: F.
-        skip: features S of the short-cut to the output.
+        skip: features S of the skip connection to the output.
         kernel_size: k, odd, at least 3: k columns and k // 2 rows above; k // 2 columns to the left.
-        mask: "A" for the first layer, which has no residual connection, else "B".
-        colors: 1 for grey, 3 for R -> G -> B; `color_mask` says how colours share F and S in the horizontal
-            stack. The vertical one needs no such mask.
-        classes: number of labels, 0 for none.
-        dropout: probability that a map of g is dropped in training (as in `torch.nn.Dropout2d`).
-    Shape: v, h [B, in_channels, H, W], labels int64 [B] -> v', h' [B, F, H, W], skip [B, S, H, W], channels
-        last in memory.
+        mask: "A" for the first layer, which has no residual connection; else "B".
+        colors: 1 for grey, 3 for R -> G -> B; `color_mask` defines how the colours share F and S in the horizontal
+            stack. The vertical stack needs no colour mask.
+        classes: number of labels, each with a bias on the gates; 0: unconditional.
+        dropout: probability that a feature map of g is dropped in training, as in `torch.nn.Dropout2d`.
+    Shape: v, h [B, in_channels, H, W], labels int64 [B] -> v', h' [B, F, H, W], skip [B, S, H, W], channels last in
+        memory.
     Paper: Conditional Image Generation with PixelCNN Decoders, sections 2.1 to 2.3, arXiv 1606.05328.
     Example: `GatedStackLayer(1, 32, 32, kernel_size=7, mask="A")(x := torch.randn(2, 1, 28, 28), x)`
     """
 
-    def __init__(self, in_channels, features, skip, kernel_size=3, mask="B", colors=1, classes=0, dropout=0.0):
+    left_mask: Tensor
+    output_mask: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        skip: int,
+        kernel_size: int = 3,
+        mask: Literal["A", "B"] = "B",
+        colors: int = 1,
+        classes: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(f"GatedStackLayer: kernel_size must be odd and at least 3; got {kernel_size}")
@@ -66,15 +82,15 @@ class GatedStackLayer(nn.Module):
         self.register_buffer("output_mask", output if colors > 1 else None, persistent=False)
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Weights of variance 4 / fan in before a gate, which halves what is small; no residual yet."""
+    def reset_parameters(self) -> None:
+        """Weights before a gate have variance 4 / fan in: a gate halves small values. The residual starts at zero."""
         for weight in (self.above_weight, self.left_weight, self.cross_weight):
             bound = 2 * math.sqrt(3 / weight[0].numel())
             nn.init.uniform_(weight, -bound, bound)
         for bias in (self.above_bias, self.left_bias, self.output_bias):
             nn.init.zeros_(bias)
         with torch.no_grad():
-            # Two convolutions add up in the horizontal stack.
+            # The horizontal gate adds two convolutions: each has half the variance.
             self.left_weight.mul_(math.sqrt(0.5))
             self.cross_weight.mul_(math.sqrt(0.5))
         nn.init.uniform_(self.output_weight, -1 / math.sqrt(self.features), 1 / math.sqrt(self.features))
@@ -82,14 +98,15 @@ class GatedStackLayer(nn.Module):
         if self.label_bias is not None:
             nn.init.zeros_(self.label_bias)
 
-    def forward(self, v, h, labels=None):
+    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         side = self.kernel_size // 2
         own_row = 0 if self.mask_type == "B" else -1
         above = _conv(v, (side, side, side, own_row), self.above_weight, self.above_bias)
         left = _conv(h, (side, 0, 0, 0), self.left_weight * self.left_mask, self.left_bias)
         left = left + F.linear(above.permute(0, 2, 3, 1), self.cross_weight).permute(0, 3, 1, 2)
         if self.label_bias is not None:
-            up, across = F.embedding(labels, self.label_bias.flatten(1))[:, :, None, None].chunk(2, 1)
+            biases = F.embedding(labels, self.label_bias.flatten(1))  # type: ignore[arg-type]
+            up, across = biases[:, :, None, None].chunk(2, 1)
             above, left = above + up, left + across
         g = F.dropout2d(ops.gated_activation(left), self.dropout, self.training)
         output_weight = self.output_weight if self.output_mask is None else self.output_weight * self.output_mask
@@ -97,7 +114,7 @@ class GatedStackLayer(nn.Module):
         residual, skip = output.split((self.features, self.skip), 1)
         return ops.gated_activation(above), residual if self.mask_type == "A" else h + residual, skip
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         classes = 0 if self.label_bias is None else len(self.label_bias)
         return (
             f"{self.in_channels}, {self.features}, skip={self.skip}, kernel_size={self.kernel_size}, "
@@ -105,6 +122,6 @@ class GatedStackLayer(nn.Module):
         )
 
 
-def _conv(x, padding, weight, bias):
+def _conv(x: Tensor, padding: tuple[int, int, int, int], weight: Tensor, bias: Tensor) -> Tensor:
     y = F.conv2d(F.pad(x, padding), weight.contiguous(memory_format=torch.channels_last), bias)
     return y.contiguous(memory_format=torch.channels_last)

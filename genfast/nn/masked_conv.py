@@ -1,18 +1,25 @@
-"""Convolutions that read only what comes earlier in raster order, and earlier colours inside a pixel."""
+"""Masked convolutions: they read earlier pixels in raster order, and earlier colours inside a pixel."""
+
+from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def color_mask(inputs, outputs, colors=1, mask="B"):
-    """Which input feature an output feature may read inside one pixel: bool [outputs, inputs].
+def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B"] = "B") -> Tensor:
+    """Which input features an output feature may read inside one pixel: bool [outputs, inputs].
 
-    Feature k of n belongs to colour `k * colors // n`: groups in the order R, G, B, as even as n allows
-    (n = 16 and 3 colours make 6, 5, 5). Mask A lets a group read earlier colours, mask B also its own.
+    Feature k of n belongs to colour `k * colors // n`: groups in the order R, G, B, as equal as n allows (6, 5 and 5 of
+    n = 16 features). With mask A a feature reads earlier colours, with mask B also its own colour.
 
+    Args:
+        inputs, outputs: number of features, each at least `colors`.
+        colors: 1 for grey, 3 for R -> G -> B.
+        mask: "A" or "B".
     Raises: ValueError for another mask, or fewer features than colours.
     Example: `color_mask(3, 3, 3, "A")` is strictly lower triangular.
     """
@@ -29,23 +36,33 @@ def color_mask(inputs, outputs, colors=1, mask="B"):
 
 
 class MaskedConv2d(nn.Module):
-    """Convolution, stride 1, same size, over the pixels before the present one in raster order.
+    """Convolution of stride 1 and equal size that reads the pixels before the current pixel in raster order.
 
-    The kernel's centre is the present pixel: there mask A admits the earlier colours only (first layer),
-    mask B also the own colour (later layers).
+    Of the current pixel, at the centre of the kernel, mask A (first layer) reads the earlier colours only, mask B
+    (later layers) also the current colour.
 
     Args:
-        in_channels, out_channels: features F and F'; `color_mask` says how colours share them.
-        kernel_size: odd, an int or a pair (height, width).
+        in_channels, out_channels: features F and F'; `color_mask` defines how the colours share them.
+        kernel_size: an odd int, or a pair (height, width) of odd ints.
         mask: "A" or "B".
         colors: 1 for grey, 3 for R -> G -> B.
-        bias: learn a bias.
+        bias: whether to add a learned bias.
     Shape: [B, F, H, W] -> [B, F', H, W], channels last in memory.
     Paper: Pixel Recurrent Neural Networks, section 3.4 and figure 4, arXiv 1601.06759.
     Example: `MaskedConv2d(1, 32, 7, mask="A")(torch.randn(2, 1, 28, 28))`
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, mask, colors=1, bias=True):
+    mask: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        mask: Literal["A", "B"],
+        colors: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if height < 1 or width < 1 or height % 2 == 0 or width % 2 == 0:
@@ -61,27 +78,27 @@ class MaskedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self, gain=3**-0.5):
-        """Weights uniform with standard deviation gain/sqrt(fan in), counting only the taps that the mask admits.
+    def reset_parameters(self, gain: float = 3**-0.5) -> None:
+        """Weights uniform with standard deviation gain / sqrt(fan in); the fan in counts only the unmasked weights.
 
-        The default is that of `torch.nn.Conv2d`; sqrt(2) keeps the scale of what passes a ReLU (He et al. 2015).
+        The default gain is that of `torch.nn.Conv2d`; sqrt(2) preserves the variance through a ReLU (He et al. 2015).
         """
         bound = 1 / math.sqrt(max(1, int(self.mask.sum(dim=(1, 2, 3)).max())))
         nn.init.uniform_(self.weight, -gain * math.sqrt(3) * bound, gain * math.sqrt(3) * bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.mask
         if self.kernel_size == (1, 1):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        # The rows below the centre are all masked: leaving them out nearly halves the work.
+        # All rows below the centre are masked; without them the convolution takes nearly half the work.
         above, side = self.kernel_size[0] // 2, self.kernel_size[1] // 2
         weight = weight[:, :, : above + 1].contiguous(memory_format=torch.channels_last)
         y = F.conv2d(F.pad(x, (side, side, above, 0)), weight, self.bias)
         return y.contiguous(memory_format=torch.channels_last)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"mask={self.mask_type!r}, colors={self.colors}, bias={self.bias is not None}"

@@ -1,28 +1,36 @@
-"""A discriminator's head: one logit of an image's features, and of its label."""
+"""The head of a discriminator: a logit from the features and the label of an image."""
 
-from torch import nn
+from __future__ import annotations
+
+from torch import Tensor, nn
 
 from genfast._native.checks import wide
 from genfast.nn.minibatch import MinibatchDiscrimination
 
 
+class Trunk(nn.Module):
+    """A network that maps images to feature vectors [B, `outputs`]; a subclass sets `outputs`."""
+
+    outputs: int
+
+
 class Projection(nn.Module):
-    """A trunk's feature vectors as logits: a dense layer, and with classes the inner product with the label's vector.
+    """A projection discriminator: a dense layer on the features of a trunk, plus a projection on the label's embedding.
 
     ::
 
         logit(x, label) = w . f(x) + b + v[label] . f(x)
 
     Args:
-        trunk: module of images that gives feature vectors [B, `trunk.outputs`].
-        classes: labels, 0 for none.
-        kernels, dim: of a `MinibatchDiscrimination` between the trunk and the dense layer; 0 kernels for none.
+        trunk: module that maps images to feature vectors [B, `trunk.outputs`].
+        classes: number of labels; 0: unconditional.
+        kernels, dim: arguments of a `MinibatchDiscrimination` between the trunk and the dense layer; 0 kernels: none.
     Shape: x [B, C, H, W], labels int64 [B] or None -> [B], float32 or wider.
     Paper: cGANs with Projection Discriminator, equation 3, arXiv 1802.05637.
     Example: `Projection(StridedTrunk(1, 28, 28), 10)(torch.randn(2, 1, 28, 28), torch.tensor([3, 7]))`
     """
 
-    def __init__(self, trunk, classes=0, kernels=0, dim=5):
+    def __init__(self, trunk: Trunk, classes: int = 0, kernels: int = 0, dim: int = 5) -> None:
         super().__init__()
         self.trunk = trunk
         self.minibatch = MinibatchDiscrimination(trunk.outputs, kernels, dim) if kernels else nn.Identity()
@@ -30,22 +38,22 @@ class Projection(nn.Module):
         self.labels = nn.Linear(trunk.outputs, classes, bias=False) if classes else None
         nn.init.normal_(self.output.weight, std=trunk.outputs**-0.5)
         nn.init.zeros_(self.output.bias)
-        if classes:
+        if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=trunk.outputs**-0.5)
 
-    def features(self, x):
-        """What the trunk gives, [B, F]: what feature matching compares."""
+    def features(self, x: Tensor) -> Tensor:
+        """The features of the trunk, float [B, F], as feature matching compares them."""
         return self.trunk(x)
 
-    def judge(self, features, labels=None):
-        """Logits [B] of such features."""
+    def logits(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits [B], float32 or wider, of the `features` [B, F] of images."""
         logits = self.output(self.minibatch(features))[:, 0]
         if self.labels is not None:
-            logits = logits + self.labels(features).gather(1, labels[:, None])[:, 0]
+            logits = logits + self.labels(features).gather(1, labels[:, None])[:, 0]  # type: ignore[index]
         return logits.to(wide(logits.dtype))
 
-    def forward(self, x, labels=None):
-        return self.judge(self.features(x), labels)
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.logits(self.features(x), labels)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"classes={0 if self.labels is None else self.labels.out_features}"

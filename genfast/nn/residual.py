@@ -1,45 +1,47 @@
 """The residual block of PixelCNN."""
 
+from __future__ import annotations
+
 import math
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast.nn.masked_conv import MaskedConv2d
 
 
 class ResidualConvBlock(nn.Module):
-    """Masked 3x3 convolution between two 1x1 convolutions that halve and double the features, added to the input.
+    """`x + up(relu(conv(relu(down(relu(x))))))`, a residual block of masked convolutions.
 
-    `x + up(relu(conv(relu(down(relu(x))))))`, every convolution with mask B. `up` starts at zero, so a stack
-    of blocks starts as the identity.
+    `down` and `up` are 1x1 convolutions that halve and double the features; all three have mask B. `up` is initialised
+    to zero, so a stack of blocks starts as the identity.
 
     Args:
-        hidden: features h inside; the block has 2h outside.
-        colors: 1 for grey, 3 for R -> G -> B; `color_mask` says how colours share 2h and h.
-        kernel_size: of the convolution in the middle; odd.
-        dropout: probability that a feature map of an image leaves the residual branch in training.
+        hidden: features h of the residual branch; input and output have 2h.
+        colors: 1 for grey, 3 for R -> G -> B; `color_mask` defines how the colours share 2h and h.
+        kernel_size: size of the middle convolution, odd.
+        dropout: probability that a feature map of the residual branch is dropped in training.
     Shape: [B, 2h, H, W] -> [B, 2h, H, W], channels last in memory.
     Paper: Pixel Recurrent Neural Networks, figure 5 left, arXiv 1601.06759.
     Example: `ResidualConvBlock(16)(torch.randn(2, 32, 28, 28))`
     """
 
-    def __init__(self, hidden, colors=1, kernel_size=3, dropout=0.0):
+    def __init__(self, hidden: int, colors: int = 1, kernel_size: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden, self.colors, self.dropout = hidden, colors, dropout
         self.down = MaskedConv2d(2 * hidden, hidden, 1, "B", colors)
         self.conv = MaskedConv2d(hidden, hidden, kernel_size, "B", colors)
         self.up = MaskedConv2d(hidden, 2 * hidden, 1, "B", colors)
-        # 1.4 nats lower after 16,000 images of MNIST than with the default.
+        # This gain gave a loss 1.4 nats lower than the default after 16,000 images of MNIST.
         self.down.reset_parameters(math.sqrt(2))
         self.conv.reset_parameters(math.sqrt(2))
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
         return x + F.dropout2d(y, self.dropout, self.training)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         kernel_size = self.conv.kernel_size[0]
         return f"{self.hidden}, colors={self.colors}, kernel_size={kernel_size}, dropout={self.dropout}"

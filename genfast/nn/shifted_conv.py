@@ -1,34 +1,47 @@
-"""Convolutions of PixelCNN++: the window is shifted up, or up and left, instead of masked."""
+"""Convolutions of PixelCNN++: the kernel is shifted up, or up and left, instead of masked."""
+
+from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+Shift = Literal["down", "down-right"]
 SHIFTS = ("down", "down-right")
 
 
 class ShiftedConv2d(nn.Module):
-    """Convolution whose window ends at the present row, or at the present pixel.
+    """Convolution whose kernel ends at the current row, or at the current pixel.
 
-    shift "down": rows up to the present one, columns to both sides of it, so that features that hold the rows
-    above stay so. shift "down-right": rows and columns up to the present ones.
-    Mask B reads the present row or pixel as features that already leave it out; mask A, for the image itself,
-    moves the window one row further up, or with shift "down-right" one column further left.
+    With shift "down" it reads rows up to the current row, and columns on both sides of the current column. With shift
+    "down-right" it reads rows and columns up to the current pixel.
+    Mask B is for features, which already exclude the current row or pixel of the image, so the kernel includes its
+    place. Mask A is for the image itself: the kernel is shifted one row further up, or one column further left with
+    shift "down-right".
 
     Args:
         in_channels, out_channels: features F and F'.
-        kernel_size: (height, width); with shift "down" the width is odd.
+        kernel_size: (height, width); the width is odd with shift "down".
         shift: "down" or "down-right".
         mask: "A" or "B".
-        stride: 1, or 2 to halve an even height and width.
+        stride: 1 or 2; with 2 the height and width must be even.
     Shape: [B, F, H, W] -> [B, F', H / stride, W / stride], channels last in memory.
     Paper: PixelCNN++, section 2.3 and figure 2, arXiv 1701.05517.
     Example: `ShiftedConv2d(2, 40, (2, 3), "down", mask="A")(torch.randn(1, 2, 8, 8))`
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, shift, mask="B", stride=1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        shift: Shift,
+        mask: Literal["A", "B"] = "B",
+        stride: int = 1,
+    ) -> None:
         super().__init__()
         _check("ShiftedConv2d", kernel_size, shift)
         if mask not in ("A", "B"):
@@ -41,11 +54,11 @@ class ShiftedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Uniform in +-1/sqrt(fan in)."""
+    def reset_parameters(self) -> None:
+        """Weights and biases uniform in +-1/sqrt(fan in)."""
         _uniform(self.weight, self.bias, self.weight[0].numel())
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         above, left = self.kernel_size[0] - 1, self.kernel_size[1] - 1
         before = int(self.mask == "A")
         if self.shift == "down":
@@ -56,7 +69,7 @@ class ShiftedConv2d(nn.Module):
         y = F.conv2d(F.pad(x, padding), weight, self.bias, self.stride)
         return y.contiguous(memory_format=torch.channels_last)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"shift={self.shift!r}, mask={self.mask!r}, stride={self.stride}"
@@ -64,11 +77,11 @@ class ShiftedConv2d(nn.Module):
 
 
 class ShiftedConvTranspose2d(nn.Module):
-    """Transposed convolution that doubles height and width and hands nothing up, or nothing up and left.
+    """Transposed convolution that doubles height and width and passes nothing up, or nothing up and left.
 
-    Rows 2i and 2i + 1 read row i. shift "down", kernel (2, 3): columns 2j - 1 to 2j + 1 read column j.
-    shift "down-right", kernel (2, 2): columns 2j and 2j + 1 read column j. After `ShiftedConv2d` with stride 2
-    of the same shift, a row reads rows, and a pixel reads pixels, no later than itself.
+    Output rows 2i and 2i + 1 read input row i. With shift "down" and kernel (2, 3), output columns 2j - 1 to 2j + 1
+    read input column j; with shift "down-right" and kernel (2, 2), output columns 2j and 2j + 1 read input column j.
+    After `ShiftedConv2d` with stride 2 and the same shift, a row reads no later row, and a pixel no later pixel.
 
     Args:
         in_channels, out_channels: features F and F'.
@@ -78,7 +91,7 @@ class ShiftedConvTranspose2d(nn.Module):
     Example: `ShiftedConvTranspose2d(40, 40, "down-right")(torch.randn(1, 40, 4, 4))`
     """
 
-    def __init__(self, in_channels, out_channels, shift):
+    def __init__(self, in_channels: int, out_channels: int, shift: Shift) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.shift = in_channels, out_channels, shift
         self.kernel_size = (2, 3) if shift == "down" else (2, 2)
@@ -87,20 +100,20 @@ class ShiftedConvTranspose2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Uniform in +-1/sqrt(fan in): an output reads one input pixel, with width 3 every other one two."""
+    def reset_parameters(self) -> None:
+        """Uniform in +-1/sqrt(F): an output reads one input pixel (with width 3, every other output reads two)."""
         _uniform(self.weight, self.bias, self.in_channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         side = (0, self.kernel_size[1] - 2)
         y = F.conv_transpose2d(x, self.weight, self.bias, 2, padding=side, output_padding=side)
         return y.contiguous(memory_format=torch.channels_last)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, shift={self.shift!r}"
 
 
-def _check(name, kernel_size, shift):
+def _check(name: str, kernel_size: tuple[int, int], shift: str) -> None:
     if shift not in SHIFTS:
         raise ValueError(f"{name}: shift must be one of {SHIFTS}; got {shift!r}")
     height, width = kernel_size
@@ -109,6 +122,6 @@ def _check(name, kernel_size, shift):
         raise ValueError(f"{name}: kernel_size must be {expected}; got {kernel_size}")
 
 
-def _uniform(weight, bias, fan_in):
+def _uniform(weight: Tensor, bias: Tensor, fan_in: int) -> None:
     for parameter in (weight, bias):
         nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))

@@ -1,47 +1,65 @@
-"""Vector quantisation: every vector becomes the nearest one of a learnt codebook, or a sum of such."""
+"""Vector quantisation: a vector becomes the nearest one of a learned codebook, or a sum over several codebooks."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from genfast import ops
 from genfast._native.checks import check_sizes
 
 
 class VectorQuantizer(nn.Module):
-    """Replaces every vector by the nearest of K codes, which are learnt beside it.
+    """Replaces every vector by the nearest vector of a learned codebook.
 
     ::
 
-        code = argmin_k |x - e_k|^2, quantized = e_code         (the gradient goes to x as it is: straight-through)
+        code = argmin_k |x - e_k|^2, quantized = e_code         (straight-through: its gradient goes to x unchanged)
         loss = commitment mean((x - sg e)^2) [+ mean((sg x - e)^2) without ema]
         ema: n_k <- d n_k + (1 - d) #{code = k},  m_k <- d m_k + (1 - d) sum of their x,
              e_k = m_k / ((n_k + epsilon) / (n + K epsilon) n), n the sum of all n_k
 
-    The first batch in training mode gives the codes their values. A code whose moving count n_k falls below
-    `restart` times the mean is dead: it begins anew as a vector of the present batch. Both draw one vector of every
-    K-th part of the batch by torch's generator of its device, so `torch.manual_seed` repeats them. In a process group
-    of `torch.distributed` counts and sums are those of all ranks, and every rank takes a share of the draws: all
-    ranks have one codebook. In evaluation mode nothing changes.
+    The codebook is initialised from the first batch in training mode. A code is dead if its moving count n_k is below
+    `restart` times the mean count; it is replaced by a vector of the current batch. For both, the batch is split into K
+    equal parts, and one vector is drawn from each by the torch generator of its device, so `torch.manual_seed` makes
+    the draws reproducible. With `torch.distributed` the counts and sums are over all ranks, and each rank draws for its
+    share of the codes, so all ranks have the same codebook. In evaluation mode nothing changes.
 
     Args:
         codes: K, the size of the codebook.
         features: D, the size of a vector.
-        ema: the codebook is a moving mean of its vectors; False: a parameter, trained by the second term of the loss.
-        decay: d of the moving counts and sums, in [0, 1).
-        commitment: weight of the term that keeps x near its code.
-        restart: share of the mean count below which a code is dead, in [0, 1); 0: never.
-        from_batch: whether the first batch gives the codes; False: they begin as N(0, 1).
+        ema: True: the codebook is an exponential moving average of the vectors assigned to each code. False: it is a
+            parameter, trained by the second term of the loss.
+        decay: d, the decay of the moving counts and sums, in [0, 1).
+        commitment: weight of the commitment term, which keeps x near its code; at least 0.
+        restart: a code is dead below this fraction of the mean count, in [0, 1); 0: never.
+        from_batch: whether to initialise the codebook from the first batch; False: by N(0, 1).
         epsilon: Laplace smoothing of the counts, above 0.
     Shape: x [B, D, H, W] or [N, D] -> quantized as x, codes int64 [B, H, W] or [N], loss [], a mean over vectors and
-        features. A batch without vectors is served too.
+        features. A batch may be empty.
     Paper: Neural Discrete Representation Learning, section 3.2 and appendix A.1, arXiv 1711.00937; restarts:
         Jukebox, section 3.1, arXiv 2005.00341.
     Example: `VectorQuantizer(512, 64)(torch.randn(2, 64, 7, 7))`
     """
 
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+
     def __init__(
-        self, codes, features, *, ema=True, decay=0.99, commitment=0.25, restart=0.1, from_batch=True, epsilon=1e-5
-    ):
+        self,
+        codes: int,
+        features: int,
+        *,
+        ema: bool = True,
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        restart: float = 0.1,
+        from_batch: bool = True,
+        epsilon: float = 1e-5,
+    ) -> None:
         super().__init__()
         check_sizes("VectorQuantizer", codes=codes, features=features)
         for name, value in (("decay", decay), ("restart", restart)):
@@ -61,13 +79,13 @@ class VectorQuantizer(nn.Module):
         # All zero until the first batch.
         self.register_buffer("counts", torch.zeros(codes))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         vectors = self._vectors(x)
         if self.training:
             self._restart(vectors.detach())
-        # A copy, as the next batch may change the codebook before the backward pass of this one.
+        # A copy: the next batch may change the codebook before the backward pass of this one.
         codebook = self.codebook.clone() if self.training else self.codebook
-        with torch.autocast(x.device.type, enabled=False):  # distances need all the digits of float32
+        with torch.autocast(x.device.type, enabled=False):  # distances need full float32 precision
             codes, quantized, loss = ops.vector_quantize(vectors, codebook, self.commitment, 0.0 if self.ema else 1.0)
         if self.training:
             self._count(vectors.detach(), codes)
@@ -77,30 +95,30 @@ class VectorQuantizer(nn.Module):
         quantized = quantized.view(batch, height, width, features).permute(0, 3, 1, 2)
         return quantized, codes.view(batch, height, width), loss
 
-    def encode(self, x):
-        """The codes alone, without a change to the codebook: int64 [B, H, W] or [N]."""
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of x [B, D, H, W] or [N, D], without a change to the codebook: int64 [B, H, W] or [N]."""
         with torch.autocast(x.device.type, enabled=False):
             codes = ops.vector_quantize(self._vectors(x), self.codebook)[0]
         return codes if x.dim() == 2 else codes.view(x.shape[0], *x.shape[2:])
 
-    def lookup(self, codes):
+    def lookup(self, codes: Tensor) -> Tensor:
         """The vectors of codes: int64 [B, H, W] -> [B, D, H, W], or [N] -> [N, D].
 
-        Raises: TypeError for another dtype; ValueError for another number of dimensions, or a code that is none.
+        Raises: TypeError for another dtype; ValueError for another number of dimensions, or a code out of range.
         """
         _check_codes("VectorQuantizer", codes, self.codes, (1, 3))
         vectors = nn.functional.embedding(codes, self.codebook)
         return vectors if codes.dim() == 1 else vectors.permute(0, 3, 1, 2)
 
     @property
-    def perplexity(self):
-        """exp of the entropy of the moving counts, [], 1 to K: as many equally frequent codes are in use."""
+    def perplexity(self) -> Tensor:
+        """exp of the entropy of the moving counts, [], from 1 to K: the effective number of codes in use."""
         shares = self.counts.double() / self.counts.double().sum().clamp(min=1e-300)
         return torch.special.entr(shares).sum().exp()
 
-    def _vectors(self, x):
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+    def _vectors(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"VectorQuantizer: x must be a float tensor; got {got}")
         if x.dim() not in (2, 4) or x.shape[1] != self.features:
             expected = f"[B, D, H, W] or [N, D] with D={self.features}"
@@ -110,13 +128,13 @@ class VectorQuantizer(nn.Module):
         return x.to(self.codebook.dtype)
 
     @torch.no_grad()
-    def _restart(self, vectors):
-        """Codes that are dead, or all of them before the first batch, become vectors of the batch."""
+    def _restart(self, vectors: Tensor) -> None:
+        """Replace dead codes, or all codes at the first batch, by vectors of the batch."""
         here, total = len(vectors), _summed(self.counts.new_tensor([len(vectors)]))
-        untouched = self.counts.sum() == 0
-        mean = torch.where(untouched, total / self.codes, self.counts.mean())
-        replaced = torch.where(untouched, self.from_batch, self.counts < self.restart * self.counts.mean())
-        # The draws of this rank are those of every R-th code; without vectors it makes none.
+        is_first = self.counts.sum() == 0
+        mean = torch.where(is_first, total / self.codes, self.counts.mean())
+        replaced = torch.where(is_first, self.from_batch, self.counts < self.restart * self.counts.mean())
+        # Of R ranks each draws for every R-th code, and for none if its part of the batch is empty.
         rank, ranks = _rank()
         mine = (torch.arange(self.codes, device=vectors.device) % ranks == rank) & (here > 0)
         share = torch.rand(self.codes, dtype=torch.float64, device=vectors.device)
@@ -127,28 +145,28 @@ class VectorQuantizer(nn.Module):
         drawn, there = drawn[:, :-1], (drawn[:, -1] > 0) & drawn.isfinite().all(1)
         replaced = (replaced & there)[:, None]
         self.codebook.copy_(torch.where(replaced, drawn, self.codebook))
-        self.counts.copy_(torch.where(replaced[:, 0] | untouched, mean, self.counts))
+        self.counts.copy_(torch.where(replaced[:, 0] | is_first, mean, self.counts))
         if self.ema:
-            self.sums.copy_(torch.where(replaced | untouched, self.codebook * mean, self.sums))
+            self.sums.copy_(torch.where(replaced | is_first, self.codebook * mean, self.sums))
 
     @torch.no_grad()
-    def _count(self, vectors, codes):
-        """Moving counts, and the codebook as the mean of its vectors."""
+    def _count(self, vectors: Tensor, codes: Tensor) -> None:
+        """Update the moving counts and sums, and the codebook that they define."""
         counts, sums = ops.codebook_statistics(vectors, codes, self.codes)
-        found = _summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
-        # One batch that is not finite would be in the codebook for good.
-        weight = torch.where(found.isfinite().all(), 1 - self.decay, 0.0).to(found.dtype)
-        found = found.nan_to_num()
-        self.counts.lerp_(found[:, -1], weight)
+        statistics = _summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
+        # A batch that is not finite is ignored: it would stay in the moving averages for good.
+        weight = torch.where(statistics.isfinite().all(), 1 - self.decay, 0.0).to(statistics.dtype)
+        statistics = statistics.nan_to_num()
+        self.counts.lerp_(statistics[:, -1], weight)
         if not self.ema:
             return
-        self.sums.lerp_(found[:, :-1], weight)
+        self.sums.lerp_(statistics[:, :-1], weight)
         total = self.counts.sum()
-        smooth = (self.counts + self.epsilon) * (total / (total + self.codes * self.epsilon))
-        # Without any vector so far there is nothing to take a mean of.
-        self.codebook.copy_(torch.where(total > 0, self.sums / smooth[:, None], self.codebook))
+        smoothed = (self.counts + self.epsilon) * (total / (total + self.codes * self.epsilon))
+        # Before the first vector there is no mean.
+        self.codebook.copy_(torch.where(total > 0, self.sums / smoothed[:, None], self.codebook))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.codes}, {self.features}, ema={self.ema}, decay={self.decay}, commitment={self.commitment}, "
             f"restart={self.restart}"
@@ -156,7 +174,7 @@ class VectorQuantizer(nn.Module):
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """Q codebooks one after another: each quantises what the ones before it left, and their codes add up.
+    """Residual vector quantisation: each of Q codebooks quantises the residual of those before it.
 
     ::
 
@@ -164,57 +182,70 @@ class ResidualVectorQuantizer(nn.Module):
 
     Args:
         stages: Q, the number of codebooks.
-        codes, features: K and D of each.
-        options: the other arguments of each `VectorQuantizer`.
+        codes, features: K and D of each codebook.
+        options: further arguments of each `VectorQuantizer`.
     Shape: x [B, D, H, W] or [N, D] -> quantized as x, codes int64 [B, Q, H, W] or [N, Q], loss [].
     Paper: SoundStream, section III-C, arXiv 2107.03312.
     Example: `ResidualVectorQuantizer(4, 256, 64)(torch.randn(2, 64, 7, 7))`
     """
 
-    def __init__(self, stages, codes, features, **options):
+    def __init__(self, stages: int, codes: int, features: int, **options: Any) -> None:
         super().__init__()
         check_sizes("ResidualVectorQuantizer", stages=stages)
         self.stages = nn.ModuleList(VectorQuantizer(codes, features, **options) for _ in range(stages))
 
-    def forward(self, x):
-        rest, parts, codes, losses = x, [], [], []
-        for stage in self.stages:
-            quantized, code, loss = stage(rest)
-            rest = rest - quantized.detach()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = x
+        parts, codes, losses = [], [], []
+        for stage in self._quantizers:
+            quantized, code, loss = stage(residual)
+            residual = residual - quantized.detach()
             parts.append(quantized.detach())
             codes.append(code)
             losses.append(loss)
-        # Exactly what `lookup` gives, with the gradient of x.
-        return sum(parts) + (rest - rest.detach()), torch.stack(codes, 1), torch.stack(losses).mean()
+        # The value is exactly that of `lookup`, the gradient is that of x.
+        return (
+            sum(parts, torch.zeros_like(parts[0])) + (residual - residual.detach()),
+            torch.stack(codes, 1),
+            torch.stack(losses).mean(),
+        )
 
-    def encode(self, x):
-        """The codes alone, without a change to the codebooks: int64 [B, Q, H, W] or [N, Q]."""
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of x [B, D, H, W] or [N, D], without a change to the codebooks: int64 [B, Q, H, W] or [N, Q]."""
         codes = []
-        for stage in self.stages:
+        for stage in self._quantizers:
             codes.append(stage.encode(x))
             x = x - stage.lookup(codes[-1])
         return torch.stack(codes, 1)
 
-    def lookup(self, codes):
-        """The sums of vectors that codes stand for: int64 [B, Q, H, W] -> [B, D, H, W], or [N, Q] -> [N, D]."""
-        _check_codes("ResidualVectorQuantizer", codes, self.stages[0].codes, (2, 4))
+    def lookup(self, codes: Tensor) -> Tensor:
+        """The sum of the vectors of Q codes: int64 [B, Q, H, W] -> [B, D, H, W], or [N, Q] -> [N, D].
+
+        Raises: as `VectorQuantizer.lookup`; ValueError for another number of codes.
+        """
+        _check_codes("ResidualVectorQuantizer", codes, self._quantizers[0].codes, (2, 4))
         if codes.shape[1] != len(self.stages):
             expected = f"[B, Q, H, W] or [N, Q] with Q={len(self.stages)}"
             raise ValueError(f"ResidualVectorQuantizer: codes must have shape {expected}; got {tuple(codes.shape)}")
-        return sum(stage.lookup(code) for stage, code in zip(self.stages, codes.unbind(1), strict=True))
+        parts = [stage.lookup(code) for stage, code in zip(self._quantizers, codes.unbind(1), strict=True)]
+        return sum(parts, torch.zeros_like(parts[0]))
 
     @property
-    def perplexity(self):
-        """Mean over the codebooks of their `perplexity`, []."""
-        return torch.stack([stage.perplexity for stage in self.stages]).mean()
+    def _quantizers(self) -> list[VectorQuantizer]:
+        return list(self.stages)  # type: ignore[arg-type]  # a ModuleList has no type of its elements
 
-    def extra_repr(self):
+    @property
+    def perplexity(self) -> Tensor:
+        """The mean `perplexity` of the codebooks, []."""
+        return torch.stack([stage.perplexity for stage in self._quantizers]).mean()
+
+    def extra_repr(self) -> str:
         return f"{len(self.stages)}"
 
 
-def _check_codes(layer, codes, count, dims):
-    if not isinstance(codes, torch.Tensor) or codes.dtype != torch.int64:
-        got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
+def _check_codes(layer: str, codes: Any, count: int, dims: tuple[int, ...]) -> None:
+    if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
+        got = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
         raise TypeError(f"{layer}: codes must be torch.int64; got {got}")
     if codes.dim() not in dims:
         expected = " or ".join(map(str, dims))
@@ -225,14 +256,14 @@ def _check_codes(layer, codes, count, dims):
             raise ValueError(f"{layer}: codes must lie in 0..{count - 1}; got {low if low < 0 else high}")
 
 
-def _rank():
+def _rank() -> tuple[int, int]:
     """(rank, number of ranks) of this process."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
-def _summed(tensor):
+def _summed(tensor: Tensor) -> Tensor:
     """The sum over all ranks, in place."""
     if _rank()[1] > 1:
         distributed.all_reduce(tensor)

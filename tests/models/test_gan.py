@@ -264,7 +264,7 @@ def test_configs_are_checked():
         ("dcgan", {"smooth": 1.0}, r"smooth must be a number in \[0, 1\); got 1.0"),
         ("wgan-gp", {"weight": -1.0}, "weight must be a finite number of at least 0"),
         ("r3gan", {"gamma": math.nan}, "gamma must be a finite number"),
-        ("sngan", {"network": "deep"}, "network must be residual or strided; got 'deep'"),
+        ("sngan", {"network": "deep"}, "network must be one of residual, strided; got 'deep'"),
         ("sngan", {"network": "residual", "layers": 2}, "layers must be 0 for residual networks; got 2"),
         ("projection-gan", {"classes": 0}, "classes must be at least 1; got 0"),
         ("dcgan", {"latent": 0}, "latent must be at least 1; got 0"),
