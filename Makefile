@@ -42,7 +42,7 @@ quick:
 		{ cat $(QUICK)/configure.log; exit 1; }
 	@$(BIN)/ninja -C $(QUICK) --quiet
 	@ln -sfn $(CURDIR)/$(QUICK)/_C.*.so $(INPLACE)/
-	PYTHONPATH=build/inplace GENFAST_REQUIRE=cpp OMP_NUM_THREADS=1 $(BIN)/python tests/support/quick.py $(BASE)
+	PYTHONPATH=$(CURDIR)/build/inplace GENFAST_REQUIRE=cpp OMP_NUM_THREADS=1 $(BIN)/python tests/support/quick.py $(BASE)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check --quiet .

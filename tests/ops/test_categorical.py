@@ -1,5 +1,7 @@
 """What is special to `categorical`: its judges, layouts in place, -inf and huge logits, frequencies, and its errors."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -185,11 +187,12 @@ def test_place_with_u_next_to_one(backend):
         assert categorical_sample(ends, **settings).item() == (1 if u == 0 else 254)
 
 
+@cache
 def find(u, images=64, elements=2**20):
     for image in range(images):
-        found = np.flatnonzero(uniform(0, image, np.arange(elements)) == u)
-        if len(found):
-            return image, int(found[0])
+        places = np.flatnonzero(uniform(0, image, np.arange(elements)) == u)
+        if len(places):
+            return image, int(places[0])
     raise AssertionError(f"no place draws {u}")
 
 
