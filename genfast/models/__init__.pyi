@@ -1,9 +1,9 @@
 # Written by `make stubs`: type checkers do not see what is found at import.
 from genfast.models.autoregressive import Autoregressive as Autoregressive
 from genfast.models.autoregressive import AutoregressiveConfig as AutoregressiveConfig
+from genfast.models.base import MODELS as MODELS
 from genfast.models.base import ImageConfig as ImageConfig
 from genfast.models.base import ImageModel as ImageModel
-from genfast.models.base import MODELS as MODELS
 from genfast.models.base import build as build
 from genfast.models.base import load as load
 from genfast.models.base import register_model as register_model

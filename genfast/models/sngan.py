@@ -11,7 +11,7 @@ from genfast._config import option
 from genfast.losses import hinge_discriminator, hinge_generator
 from genfast.models.base import register_model
 from genfast.models.gan import GAN, GANConfig, LossAndReport
-from genfast.nn.projection import Projection, Trunk
+from genfast.nn.projection import Projection
 from genfast.nn.residual_resampling import ResidualGenerator, ResidualTrunk
 from genfast.nn.spectral_norm import SpectralNorm
 from genfast.nn.strided import StridedGenerator, StridedTrunk
@@ -36,7 +36,7 @@ class SNGANConfig(GANConfig):
     def plain_networks(self, slope: float) -> tuple[nn.Module, Projection]:
         """A generator, and a discriminator without normalisation. `slope`: of the leaky ReLUs of strided networks."""
         sizes = self.channels, self.height, self.width, self.features, self.stages
-        trunk: Trunk
+        trunk: nn.Module
         generator: nn.Module
         if self.network == "residual":
             trunk = ResidualTrunk(self.channels, self.features, self.stages)

@@ -8,12 +8,6 @@ from genfast._native.checks import wide
 from genfast.nn.minibatch import MinibatchDiscrimination
 
 
-class Trunk(nn.Module):
-    """A network that maps images to feature vectors [B, `outputs`]; a subclass sets `outputs`."""
-
-    outputs: int
-
-
 class Projection(nn.Module):
     """A projection discriminator: a dense layer on the features of a trunk, plus a projection on the label's embedding.
 
@@ -30,16 +24,17 @@ class Projection(nn.Module):
     Example: `Projection(StridedTrunk(1, 28, 28), 10)(torch.randn(2, 1, 28, 28), torch.tensor([3, 7]))`
     """
 
-    def __init__(self, trunk: Trunk, classes: int = 0, kernels: int = 0, dim: int = 5) -> None:
+    def __init__(self, trunk: nn.Module, classes: int = 0, kernels: int = 0, dim: int = 5) -> None:
         super().__init__()
         self.trunk = trunk
-        self.minibatch = MinibatchDiscrimination(trunk.outputs, kernels, dim) if kernels else nn.Identity()
-        self.output = nn.Linear(trunk.outputs + kernels, 1)
-        self.labels = nn.Linear(trunk.outputs, classes, bias=False) if classes else None
-        nn.init.normal_(self.output.weight, std=trunk.outputs**-0.5)
+        outputs: int = trunk.outputs  # type: ignore[assignment]  # nn.Module has no such attribute
+        self.minibatch = MinibatchDiscrimination(outputs, kernels, dim) if kernels else nn.Identity()
+        self.output = nn.Linear(outputs + kernels, 1)
+        self.labels = nn.Linear(outputs, classes, bias=False) if classes else None
+        nn.init.normal_(self.output.weight, std=outputs**-0.5)
         nn.init.zeros_(self.output.bias)
         if self.labels is not None:
-            nn.init.normal_(self.labels.weight, std=trunk.outputs**-0.5)
+            nn.init.normal_(self.labels.weight, std=outputs**-0.5)
 
     def features(self, x: Tensor) -> Tensor:
         """The features of the trunk, float [B, F], as feature matching compares them."""

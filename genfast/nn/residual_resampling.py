@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast.nn.class_batch_norm import ClassBatchNorm2d
-from genfast.nn.projection import Trunk
 
 
 class UpResidualBlock(nn.Module):
@@ -106,7 +105,7 @@ class ResidualGenerator(nn.Module):
         return f"{self.input.in_features}, small={self.small}"
 
 
-class ResidualTrunk(Trunk):
+class ResidualTrunk(nn.Module):
     """Maps images to feature vectors: `DownResidualBlock`s (the last keeps the resolution), ReLU, sum over pixels.
 
     Args:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast.nn.class_batch_norm import ClassBatchNorm2d
-from genfast.nn.projection import Trunk
 from genfast.nn.virtual_batch_norm import VirtualBatchNorm2d
 
 
@@ -78,7 +77,7 @@ class StridedGenerator(nn.Module):
         return f"{self.input.in_features}, small={self.small}"
 
 
-class StridedTrunk(Trunk):
+class StridedTrunk(nn.Module):
     """Maps images to feature vectors: 4x4 convolutions of stride 2 with leaky ReLUs, the mirror of `StridedGenerator`.
 
     Args:
