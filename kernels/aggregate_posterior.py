@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from genfast.kernels._common import device_of
-from genfast.kernels._gaussian import LOG_TWO_PI, held
+from genfast.kernels._gaussian import LOG_TWO_PI, clamped
 
 # What a program owns; and the values of a tile for each of them, forward and backward, where more would spill.
 OWN, FORWARD, BACKWARD = 2, 2048, 1024
@@ -75,7 +75,7 @@ def load_tile(tensor, rows, start, ROWS, SIZE, BLOCK_Z: tl.constexpr):
 @triton.jit
 def densities(z, mean, log_variance, i, j, start, N, M, SIZE, BLOCK_Z: tl.constexpr):
     """The log-density of each latent, [I, J, BLOCK_Z], 0 past the last; the error in variances, and its square."""
-    log_var, _ = held(load_tile(log_variance, j, start, M, SIZE, BLOCK_Z))
+    log_var, _ = clamped(load_tile(log_variance, j, start, M, SIZE, BLOCK_Z))
     points, means = load_tile(z, i, start, N, SIZE, BLOCK_Z), load_tile(mean, j, start, M, SIZE, BLOCK_Z)
     error = tl.expand_dims(points, 1) - tl.expand_dims(means, 0)
     scaled = error * tl.expand_dims(tl.exp(-log_var), 0)
@@ -312,7 +312,7 @@ def of_gaussians_kernel(
         )
         by_mean += tl.sum(share * scaled, 0)
         by_log_variance += tl.sum(share * (square - 1), 0)
-    _, free = held(load_tile(log_variance, j, first, M, SIZE, BLOCK_Z))
+    _, free = clamped(load_tile(log_variance, j, first, M, SIZE, BLOCK_Z))
     l = first + tl.arange(0, BLOCK_Z)
     inside = (j[:, None] < M) & (l[None, :] < SIZE)
     at = j.to(tl.int64)[:, None] * SIZE + l[None, :]

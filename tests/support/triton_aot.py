@@ -98,7 +98,7 @@ def launches_of(function, inputs, **constants):
     leaves = {name: tensor.requires_grad_() for name, tensor in testing.learned(inputs).items()}
     with (
         record_launches() as launches,
-        mock.patch.object(backends, "refusal", lambda *_: None),
+        mock.patch.object(backends, "_selected", lambda *_: "triton"),
         mock.patch.multiple(torch.Tensor, __int__=lambda _: 0, __float__=lambda _: 0.0),  # for checks of values
     ):
         outputs = testing.outputs_of(function(**inputs | constants, backend="triton"))
