@@ -29,8 +29,14 @@ def option(
         from_data: whether the data, or another training, decide it: the command line has no such option.
     """
     metadata = {
-        "help": help, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "from_data": from_data,
-    }  # fmt: skip
+        "help": help,
+        "ge": ge,
+        "gt": gt,
+        "le": le,
+        "lt": lt,
+        "choices": choices,
+        "from_data": from_data,
+    }
     return field(default=default, metadata=metadata)  # type: ignore[return-value]
 
 

@@ -41,8 +41,11 @@ def _photos():
 def _patches(photo, split, size, step):
     height, width = photo.shape[:2]
     tops = range(0, height - size + 1, step)
-    lefts = [left for start, stop in _columns(width // size, split)
-             for left in range(start * size, (stop - 1) * size + 1, step)]  # fmt: skip
+    lefts = [
+        left
+        for start, stop in _columns(width // size, split)
+        for left in range(start * size, (stop - 1) * size + 1, step)
+    ]
     windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=(0, 1))
     return windows[np.ix_(tops, lefts)].reshape(-1, photo.shape[2], size, size)
 

@@ -46,9 +46,7 @@ class SampleRequest:
 
     def part(self, start: int, end: int) -> SampleRequest:
         """The request of images start .. end - 1 of this one."""
-        return replace(
-            self, n=end - start, first=self.first + start, **self._tensors(lambda tensor: tensor[start:end])
-        )  # fmt: skip
+        return replace(self, n=end - start, first=self.first + start, **self._tensors(lambda tensor: tensor[start:end]))
 
     def repeated(self, start: int, end: int) -> SampleRequest:
         """The request of images start .. end - 1 of an endless row of images, all as the only one of this request."""

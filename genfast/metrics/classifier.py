@@ -91,9 +91,20 @@ class Classifier(ImageModel):
 
 
 def train_classifier(
-    images, labels, classes=None, *, levels=256, held_out=None, steps=2000, seconds=None, batch=64, rate=2e-3,
-    seed=0, device="cpu", progress=None,
-):  # fmt: skip
+    images,
+    labels,
+    classes=None,
+    *,
+    levels=256,
+    held_out=None,
+    steps=2000,
+    seconds=None,
+    batch=64,
+    rate=2e-3,
+    seed=0,
+    device="cpu",
+    progress=None,
+):
     """Train a `Classifier` and measure it on images that it was not trained on.
 
     AdamW with a learning rate that rises and falls once (Smith 2018, arXiv 1803.09820); each image is shifted by up to

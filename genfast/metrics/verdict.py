@@ -49,8 +49,10 @@ def verdict(accuracy, coverage=None, gap=None, *, variance=None, tolerance=TOLER
     if variance is not None:
         reasons.append(f"generated samples vary {variance:.2f} times as much as the data")
     if gap is not None:
-        reasons.append(f"duality gap {gap.gap:.3f}: {gap.discriminator:.3f} after the discriminator's best response, "
-                       f"{gap.generator:.3f} after the generator's, now {gap.value:.3f}")  # fmt: skip
+        reasons.append(
+            f"duality gap {gap.gap:.3f}: {gap.discriminator:.3f} after the discriminator's best response, "
+            f"{gap.generator:.3f} after the generator's, now {gap.value:.3f}"
+        )
         reasons.append(_right("that discriminator", gap.accuracy))
     lost = coverage is not None and not outside and coverage.kl >= COLLAPSED
     if lost or (variance is not None and variance < LEAST_VARIANCE):

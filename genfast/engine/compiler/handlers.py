@@ -45,8 +45,18 @@ def depends(value):
     return isinstance(value, Value) or (isinstance(value, (list, tuple)) and any(map(depends, value)))
 
 
-@handles("aten::contiguous", "aten::clone", "aten::alias", "aten::detach", "aten::lift_fresh_copy", "aten::dropout",
-         "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::positive")  # fmt: skip
+@handles(
+    "aten::contiguous",
+    "aten::clone",
+    "aten::alias",
+    "aten::detach",
+    "aten::lift_fresh_copy",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::alpha_dropout",
+    "aten::feature_alpha_dropout",
+    "aten::positive",
+)
 def same(at, x, *rest):
     if len(rest) == 2 and rest[1] is True and rest[0] > 0:
         raise Refused("dropout in training mode")
