@@ -1,4 +1,4 @@
-"""Settings as dataclasses: the help, the bounds and the choices of a field stand beside it, and nowhere else."""
+"""Settings as dataclasses, with the help, the bounds and the choices of each field in its metadata."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ def option(
         default, help: of the field; the command line shows both.
         ge, gt, le, lt: bounds of a number; ge may name another field.
         choices: the strings that are allowed.
-        from_data: whether the data, or another training, decide it: the command line has no such option.
+        from_data: whether the data, or another training, decide it; then the command line has no such option.
     """
-    metadata = {
-        "help": help, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "from_data": from_data,
-    }  # fmt: skip
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"help": help, **bounds, "choices": choices, "from_data": from_data}
     return field(default=default, metadata=metadata)  # type: ignore[return-value]
 
 
@@ -73,7 +72,7 @@ def _check_number(config: Any, name: str, option: Field[Any], kind: type, value:
         raise ValueError(f"{name}: {option.name} must be {expected}; got {value!r}")
 
 
-def _int_range(value: int, low: int | None, high: int | None) -> str:
+def _int_range(value: float, low: float | None, high: float | None) -> str:
     return f"at least {low}" if low is not None and value < low else f"at most {high}"
 
 
@@ -86,6 +85,7 @@ def _range(low: float | None, above: float | None, high: float | None, below: fl
 
 def documented(cls: type[T]) -> type[T]:
     """Class decorator: the docstring of a dataclass, with the help of each of its fields."""
-    lines = [f"    {option.name}: {option.metadata['help']}" for option in fields(cls) if "help" in option.metadata]
+    options = fields(cls)  # type: ignore[arg-type]  # a dataclass, which `type[T]` does not say
+    lines = [f"    {option.name}: {option.metadata['help']}" for option in options if "help" in option.metadata]
     cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\nAttributes:\n" + "\n".join(lines) + "\n"
     return cls

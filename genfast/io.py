@@ -1,14 +1,18 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Atomic writes: a file is written under a temporary name, then renamed."""
+
+from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def replacing(path):
-    """Yield a temporary path beside `path`; on leaving without an error it takes the place of `path`.
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which is renamed to `path` at the end if there was no error.
 
     A kill or a full disk at any moment leaves the previous `path` untouched.
     """
@@ -27,17 +31,19 @@ def replacing(path):
         raise
 
 
-def write_bytes(path, data):
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path, what):
-    """The JSON object in `path`, or one error that names the file."""
+def read_json(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object in `path`. `what` begins the errors, FileNotFoundError and ValueError, which name the file."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -49,8 +55,8 @@ def read_json(path, what):
     return value
 
 
-def writable_folder(path):
-    """Make the folder `path` and prove that a file can be written there, before any work starts."""
+def writable_folder(path: str | Path) -> Path:
+    """Make the folder `path` and check that a file can be written there, so that a long job fails at its start."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,15 @@
-"""What tests, benchmarks and users share: elementwise comparison, awkward memory layouts, poisoned outputs."""
+"""For tests, benchmarks and users: elementwise comparison, unusual memory layouts, poisoned outputs."""
+
+from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 # Allowed |actual - expected| is atol + rtol * |expected|, element by element, with `expected` computed in float64.
 TOLERANCES = {
@@ -13,9 +20,13 @@ TOLERANCES = {
 }
 
 
-def assert_matches(actual, expected, *, name="result", atol=None, rtol=None):
-    """Raise AssertionError with the worst index and both values unless every element is close. NaN never passes, and
-    whole numbers must be equal."""
+def assert_matches(
+    actual: Tensor, expected: Tensor, *, name: str = "result", atol: float | None = None, rtol: float | None = None
+) -> None:
+    """Raise AssertionError with the worst index and both values unless every element is close.
+
+    NaN never passes. Integers must be equal.
+    """
     if actual.shape != expected.shape:
         raise AssertionError(f"{name}: expected shape {tuple(expected.shape)}; got {tuple(actual.shape)}")
     if actual.numel() == 0:
@@ -35,7 +46,7 @@ def assert_matches(actual, expected, *, name="result", atol=None, rtol=None):
         )
 
 
-def assert_no_worse(actual, rival, truth, *, name="result"):
+def assert_no_worse(actual: Tensor, rival: Tensor, truth: Tensor, *, name: str = "result") -> None:
     """The rule for low precision: the worst error is at most twice that of `rival`, which has the same dtype."""
     if actual.shape != truth.shape or actual.dtype != rival.dtype:
         expected, got = (tuple(truth.shape), rival.dtype), (tuple(actual.shape), actual.dtype)
@@ -52,17 +63,17 @@ def assert_no_worse(actual, rival, truth, *, name="result"):
         )
 
 
-def assert_identical(actual, expected, *, name="result"):
-    """Raise AssertionError unless both have the same bits, NaN and signed zero apart."""
+def assert_identical(actual: Tensor, expected: Tensor, *, name: str = "result") -> None:
+    """Raise AssertionError unless all values are equal. NaN never passes; the sign of a zero is not compared."""
     assert_matches(actual, expected, name=name, atol=0, rtol=0)
 
 
-def _poison(tensor):
+def _poison(tensor: Tensor) -> float:
     return torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
 
 
-def embedded(tensor):
-    """A contiguous copy inside a larger NaN-filled buffer: what reads outside its input, reads NaN."""
+def embedded(tensor: Tensor) -> Tensor:
+    """A contiguous copy inside a larger NaN-filled buffer: a read out of bounds gives NaN."""
     guard = 64
     buffer = tensor.new_full((tensor.numel() + 2 * guard,), _poison(tensor))
     view = buffer[guard : guard + tensor.numel()].view(tensor.shape)
@@ -70,18 +81,18 @@ def embedded(tensor):
     return view
 
 
-def transposed(tensor):
+def transposed(tensor: Tensor) -> Tensor:
     """The same values with the order of the dimensions in memory reversed."""
     backward = tuple(reversed(range(tensor.ndim)))
     return tensor.detach().permute(backward).contiguous().permute(backward)
 
 
-def channels_last(tensor):
+def channels_last(tensor: Tensor) -> Tensor:
     """The same values with dimension 1 innermost in memory, as torch's channels_last has it."""
     return tensor.detach().movedim(1, -1).contiguous().movedim(-1, 1) if tensor.ndim > 2 else transposed(tensor)
 
 
-def sliced(tensor):
+def sliced(tensor: Tensor) -> Tensor:
     """The same values as every second element, in every dimension, of a larger NaN-filled buffer."""
     buffer = tensor.new_full([2 * size + 3 for size in tensor.shape], _poison(tensor))
     view = buffer[tuple(slice(1, 1 + 2 * size, 2) for size in tensor.shape)]
@@ -89,7 +100,7 @@ def sliced(tensor):
     return view
 
 
-def expanded(tensor):
+def expanded(tensor: Tensor) -> Tensor:
     """The first entry of dimension 0 repeated with stride 0."""
     return tensor.detach()[:1].expand(tensor.shape)
 
@@ -98,22 +109,23 @@ LAYOUTS = {f.__name__: f for f in (embedded, transposed, channels_last, sliced, 
 
 
 @contextlib.contextmanager
-def poisoned():
+def poisoned() -> Iterator[None]:
     """Inside, torch fills the memory of new empty tensors with NaN: an output that a kernel leaves out shows."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic
+    fill = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    deterministic.fill_uninitialized_memory = True
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        deterministic.fill_uninitialized_memory = fill
 
 
 @contextlib.contextmanager
-def threads(count):
+def threads(count: int) -> Iterator[None]:
     """Inside, torch and the C++ kernels use `count` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -123,43 +135,48 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-def awake(module, std=0.7):
-    """The module in float64 with all its weights at work: new ones have output projections that are zero."""
+def awake(module: M, std: float = 0.7) -> M:
+    """The module in float64 with random weights: new modules have output projections of zeros, which hide the rest."""
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=std)
     return module.double()
 
 
-def learned(inputs):
-    """The arguments that have a gradient: the float tensors, but for a filter."""
+def learned(inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """The arguments that have a gradient: the float tensors, except a filter."""
     return {name: t for name, t in _floats(inputs).items() if name != "filter"}
 
 
-def _floats(inputs):
+def _floats(inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: t for name, t in inputs.items() if torch.is_tensor(t) and t.is_floating_point()}
 
 
-def each_tensor(function, inputs):
+def each_tensor(function: Callable[[Tensor], Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with `function` applied to every tensor."""
     return {name: function(value) if torch.is_tensor(value) else value for name, value in inputs.items()}
 
 
-def doubled(inputs):
+def doubled(inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with the float tensors in float64."""
     return {**inputs, **{name: tensor.double() for name, tensor in _floats(inputs).items()}}
 
 
-def outputs_of(made):
+def outputs_of(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     """What a function returned, one tensor or several, as a tuple."""
-    return (made,) if torch.is_tensor(made) else tuple(made)
+    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def evaluate(function, inputs, seed=1, used=None, **kwargs):
+def evaluate(
+    function: Callable[..., Any],
+    inputs: dict[str, Any],
+    seed: int = 1,
+    used: Collection[int] | None = None,
+    **kwargs: Any,
+) -> dict[str, Tensor]:
     """Outputs and gradients of `function(**inputs)` for random incoming gradients, by name; inputs are detached.
 
-    The output is called "output", of several they are "output0", "output1" and so on; those of whole numbers have no
-    incoming gradient, nor have those that are not in `used`, if it is given: their numbers. What no gradient reaches
-    has one of zeros.
+    The output is called "output", several are "output0", "output1", ... Integer outputs have no incoming gradient. Nor
+    have outputs whose numbers are not in `used`, if that is given. An input that no gradient reaches gets zeros.
     """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in learned(inputs).items()}
     outputs = outputs_of(function(**{**inputs, **leaves}, **kwargs))
@@ -176,5 +193,5 @@ def evaluate(function, inputs, seed=1, used=None, **kwargs):
         differentiated, tuple(leaves.values()), tuple(incoming.values()), materialize_grads=True
     )
     names = ["output"] if len(outputs) == 1 else [f"output{i}" for i in range(len(outputs))]
-    made = {name: output.detach() for name, output in zip(names, outputs)}
-    return made | {f"grad_{name}": gradient for name, gradient in zip(leaves, gradients)}
+    detached = {name: output.detach() for name, output in zip(names, outputs)}
+    return detached | {f"grad_{name}": gradient for name, gradient in zip(leaves, gradients)}

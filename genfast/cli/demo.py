@@ -139,9 +139,7 @@ def _filled(model, images, seed, times=6):
     """A PNG: held-out images, their upper halves, and what the model makes of these."""
     known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
     known[:, :, : images.shape[2] // 2] = True
-    drawn = sample(
-        model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known
-    )  # fmt: skip
+    drawn = sample(model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known)
     true, drawn = (brightness(x, model.spec.levels) for x in (images, drawn))
     return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
 

@@ -38,9 +38,18 @@ def run(args: argparse.Namespace) -> None:
     size = args.batch_size or max(1, min(size, MOST_VALUES // (truth[0].numel() * levels)))
     with steps_bar(args.steps * samples, len(truth), size) as progress:
         result = denoise(
-            model, noisy, args.noise, method=args.method, samples=samples, steps=args.steps, seed=args.seed,
-            labels=given_labels, batch_size=size, backend=args.backend, progress=progress,
-        )  # fmt: skip
+            model,
+            noisy,
+            args.noise,
+            method=args.method,
+            samples=samples,
+            steps=args.steps,
+            seed=args.seed,
+            labels=given_labels,
+            batch_size=size,
+            backend=args.backend,
+            progress=progress,
+        )
     seen = args.noise.picture(noisy, levels)
     observed = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
     clean = (brightness(images, levels) for images in (result.samples[0], result.images))

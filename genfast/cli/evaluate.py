@@ -53,8 +53,9 @@ def lines(found: Evaluation) -> Iterator[str]:
         used = f"{found.active_latents} of {found.latents} latents active"
         yield f"model: log-likelihood by {found.importance_samples} importance samples; {used}"
     if found.codebook_use:
-        uses = (f"{100 * share:.0f} % of {found.codes} codes in use, perplexity {p:.1f}" for share, p in
-                found.codebook_use)  # fmt: skip
+        uses = (
+            f"{100 * share:.0f} % of {found.codes} codes in use, perplexity {p:.1f}" for share, p in found.codebook_use
+        )
         yield f"model: a lower bound, by each image's own codes; {', '.join(uses)}"
 
 

@@ -43,10 +43,17 @@ def run(args: argparse.Namespace) -> None:
     size = args.batch_size or batch_size_of(model, args.backend)
     with steps_bar(0 if args.order == "raster" else args.steps, len(truth) * repeats, size) as progress:
         result = inpaint(
-            model, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), order=args.order,
-            steps=args.steps, seed=args.seed, batch_size=size, backend=args.backend, progress=progress,
+            model,
+            truth.repeat_interleave(repeats, 0),
+            known.repeat_interleave(repeats, 0),
+            order=args.order,
+            steps=args.steps,
+            seed=args.seed,
+            batch_size=size,
+            backend=args.backend,
+            progress=progress,
             labels=None if given_labels is None else given_labels.repeat_interleave(repeats),
-        )  # fmt: skip
+        )
     true = brightness(truth, levels)
     filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
     means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
@@ -68,7 +75,7 @@ def _errors(images, means, truth, known, levels):
         repeats = len(filled) // len(truth)
         error = metrics.imputation_error(
             filled, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels
-        )  # fmt: skip
+        )
         wrong = f"{100 * error['wrong']:.2f} % of bits wrong, " if levels == 2 else ""
         found.append(f"{name} {wrong}PSNR {error['psnr']:.2f} dB")
     return "; ".join(found)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genfast.data import DATASETS
 from genfast.io import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
@@ -57,11 +58,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    text = (
-        "digits, photos, mnist, mnist-binary, a folder, an .npz file, codes:RUN (of a vq-vae, to train its prior); "
-        "pairs for a pix2pix: digit-outlines, photo-edges, or pairs:FOLDER with files of the same names in A and B"
-    )
-    parser.add_argument("--data", metavar="DATA", help=text)
+    known = [f"{dataset.name} ({dataset.help})" for dataset in DATASETS.values()]
+    text = f"{', '.join(known)}, or codes:RUN (the codes of a vq-vae, to train its prior)"
+    parser.add_argument("--data", metavar="DATA", help=text.replace("%", "%%"))
     parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
     text = "N x N pixels: patches of photos, a folder's images, pairs"
     parser.add_argument("--size", type=positive_int, help=text, metavar="N")

@@ -46,8 +46,14 @@ def standing(records):
     covered = [r for r in records if "classes_hit" in r]
     figure, axes = _figure(9, 6.6 if covered else 4.6, columns=1, rows=3 if covered else 2)
     steps = [r["step"] for r in records]
-    axes[0].fill_between(steps, [r["accuracy_low"] for r in records], [r["accuracy_high"] for r in records],
-                         color=ACCENT, alpha=0.3, lw=0)  # fmt: skip
+    axes[0].fill_between(
+        steps,
+        [r["accuracy_low"] for r in records],
+        [r["accuracy_high"] for r in records],
+        color=ACCENT,
+        alpha=0.3,
+        lw=0,
+    )
     axes[0].plot(steps, [r["accuracy"] for r in records], color=ACCENT, lw=2, label="both, 95 % interval")
     for name, style in (("real", "-"), ("fake", ":")):
         label = {"real": "real", "fake": "generated"}[name]
@@ -110,9 +116,13 @@ def page(facts, pictures):
     )
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     return template.format(
-        tiles=tiles, rows=rows, figures=figures, data=html.escape(facts["data"]), small=html.escape(small),
+        tiles=tiles,
+        rows=rows,
+        figures=figures,
+        data=html.escape(facts["data"]),
+        small=html.escape(small),
         parameters=f"{facts['parameters']:,}",
-    )  # fmt: skip
+    )
 
 
 def _inline(data):

@@ -28,7 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "FILE.png (a grid), FILE.npz (the levels), or a folder for .npz files, finished if it was begun"
     add("--out", required=True, metavar="OUT", help=text)
     add("--seed", type=int, default=0, help="same seed, same images (0)")
-    add("--first", type=nonnegative_int, default=0, help="number of the first image; image i is the same in any set (0)")
+    add(
+        "--first", type=nonnegative_int, default=0, help="number of the first image; image i is the same in any set (0)"
+    )
     text = "classes to draw, again and again, such as 0,1,2 (a conditional model: all of them)"
     add("--label", "--labels", dest="labels", type=labels, action="extend", metavar="K", help=text)
     add("--shard", type=positive_int, default=1000, help="images of a file in a folder (1000)")
@@ -51,9 +53,15 @@ def run(args: argparse.Namespace) -> None:
     if is_folder:
         with counter(args.n, "image") as progress:
             drawn = sample_shards(
-                model, args.n, path, labels=chosen, shard=args.shard, batch_size=args.batch_size, progress=progress,
+                model,
+                args.n,
+                path,
+                labels=chosen,
+                shard=args.shard,
+                batch_size=args.batch_size,
+                progress=progress,
                 **options,
-            )  # fmt: skip
+            )
     else:
         write(draw(model, args.n, labels=chosen, batch_size=args.batch_size, **options), model.spec.levels, chosen)
     rate = f"{drawn / (time.perf_counter() - start):.0f} images/s"

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     with counter(len(image_files(Path(args.folder))), "image") as progress:
         written, wrong = translate_folder(
             model, args.folder, args.out, seed=args.seed, noise=args.noise, progress=progress
-        )  # fmt: skip
+        )
     print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():
         warn(f"{path}: {reason}")

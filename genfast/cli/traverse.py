@@ -33,9 +33,13 @@ def run(args: argparse.Namespace) -> None:
     one = slice(args.image, args.image + 1)
     check_latent_model("traverse", model)
     moved = traverse(
-        model, data.images[one], steps=args.steps, span=args.span, labels=None if labels is None else labels[one],
+        model,
+        data.images[one],
+        steps=args.steps,
+        span=args.span,
+        labels=None if labels is None else labels[one],
         reference=data.images if labels is None else None,
-    )  # fmt: skip
+    )
     shown = moved.images[0, : args.latents]
     write_bytes(path, rows(*(brightness(images, data.levels) for images in shown.unbind(1))))
     active = int((moved.kl >= CARRIED).sum())

@@ -1,12 +1,16 @@
 """Images as levels: what every reader of this package returns, and the checks that all of them share."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 SPLITS = ("train", "valid", "test")
-MOST_CLASSES = 2**20  # a table of embeddings has a row for each: a larger label is something else than a class
+MOST_CLASSES = 2**20  # an embedding has a row for each class; a larger label is no number of a class
 
 
 @dataclass(frozen=True)
@@ -16,18 +20,25 @@ class ImageData:
     `labels` int64 [N] with values in 0..classes-1, or None and 0 classes.
     """
 
-    images: torch.Tensor
+    images: Tensor
     levels: int
     name: str
     skipped: int = 0
-    labels: torch.Tensor | None = None
+    labels: Tensor | None = None
     classes: int = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
 
-def image_data(array, levels, name, skipped=0, labels=None, classes=None):
+def image_data(
+    array: ArrayLike,
+    levels: int | None,
+    name: str,
+    skipped: int = 0,
+    labels: ArrayLike | None = None,
+    classes: int | None = None,
+) -> ImageData:
     """Check an array [N, H, W], [N, C, H, W] or [N, H, W, C] of whole numbers and keep it as uint8 levels.
 
     `labels` [N], whole numbers of at least 0, one for each image; without `classes`, the largest says how many.
@@ -49,7 +60,7 @@ def image_data(array, levels, name, skipped=0, labels=None, classes=None):
     return ImageData(images, int(levels), name, skipped, torch.from_numpy(labels), classes)
 
 
-def check_labels(labels, count, name):
+def check_labels(labels: ArrayLike, count: int, name: str) -> np.ndarray:
     """Labels as int64 [count]."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "ui":
@@ -62,26 +73,28 @@ def check_labels(labels, count, name):
     return labels.astype(np.int64)
 
 
-def quantise(array, levels):
-    """The top of 256 values: uint8 0..255 -> uint8 0..levels-1."""
-    return (array.astype(np.uint16) * levels // 256).astype(np.uint8)
+def quantise(array: np.ndarray, levels: int) -> np.ndarray:
+    """256 values reduced to `levels` of equal width: uint8 0..255 -> uint8 0..levels-1."""
+    values: np.ndarray = array.astype(np.uint16) * levels // 256
+    return values.astype(np.uint8)
 
 
-def split_indices(count, split):
+def split_indices(count: int, split: str) -> np.ndarray:
     """Which of `count` unsplit images belong to `split`: a fixed shuffle, then 80 / 10 / 10 per cent."""
     # RandomState is the one numpy stream that is promised never to change: the split stays what it was.
     order = np.random.RandomState(0).permutation(count)
     tenth = count // 10
-    held_out = {"test": order[:tenth], "valid": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
-    return np.sort(held_out[split])
+    part: np.ndarray = {"test": order[:tenth], "valid": order[tenth : 2 * tenth], "train": order[2 * tenth :]}[split]
+    return np.sort(part)
 
 
-def check_split(split):
+def check_split(split: str) -> None:
+    """Raise ValueError for a split that is none of `SPLITS`."""
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
 
 
-def _channels_first(array, name):
+def _channels_first(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 3:
         return array[:, None]
     if array.ndim == 4 and array.shape[1] in (1, 3):
@@ -91,7 +104,7 @@ def _channels_first(array, name):
     raise ValueError(f"{name}: expected shape [N, H, W] or [N, C, H, W] with C 1 or 3; got {array.shape}")
 
 
-def _as_levels(array, levels, name):
+def _as_levels(array: np.ndarray, levels: int, name: str) -> np.ndarray:
     if 0 in array.shape[1:]:
         raise ValueError(f"{name}: expected images of at least 1x1 pixels; got shape {array.shape}")
     whole = array if array.dtype.kind != "f" else np.where(np.isfinite(array), np.floor(array), -1)

@@ -1,23 +1,38 @@
 """Array files: NumPy's .npz, and the IDX format of the MNIST pages (plain or gzipped)."""
 
+from __future__ import annotations
+
 import gzip
 import struct
 import zipfile
 import zlib
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import SPLITS, check_labels, check_split, image_data, split_indices
+from genfast.data._images import SPLITS, ImageData, check_labels, check_split, image_data, split_indices
+from genfast.data._registry import DataRequest, register_dataset
 
 # What zipfile, zlib and NumPy's header parser raise on corrupted bytes.
-BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SyntaxError)
-BROKEN += (MemoryError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error)
+BROKEN: tuple[type[BaseException], ...] = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SyntaxError),
+    *(MemoryError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 LABELS = ("labels", *(f"{split}_labels" for split in SPLITS))
 
 
-def read_npz(path):
-    """Every array of an .npz file as a dict; a file that is no whole .npz is one ValueError that names it."""
+def _is_npz(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".npz"
+
+
+@register_dataset("an .npz file", "its arrays of images", options=("levels",), matches=_is_npz)
+def _read(request: DataRequest) -> ImageData:
+    return load_npz(Path(request.name), request.split, request.levels)
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file by name. ValueError, with the path, for a file that is broken or no .npz."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
@@ -27,7 +42,7 @@ def read_npz(path):
         raise ValueError(f"{path}: expected an .npz file, nothing pickled; got {_reason(error)}") from None
 
 
-def load_npz(path, split, levels=None):
+def load_npz(path: str | Path, split: str, levels: int | None = None) -> ImageData:
     """Images from an .npz with arrays train/valid/test, or with one array of images that is split here.
 
     A scalar array `levels` says how many grey levels there are; else 2 if no value exceeds 1, else 256.
@@ -56,13 +71,13 @@ def load_npz(path, split, levels=None):
     labels, classes = _labels(path, labels, counts)
     if named:
         return image_data(array, levels, name, labels=labels.get(f"{split}_labels"), classes=classes)
-    chosen = split_indices(len(array), split)
-    labels = labels["labels"][chosen] if labels else None
-    return image_data(array[chosen], levels, name, labels=labels, classes=classes)
+    indices = split_indices(len(array), split)
+    of_split = labels["labels"][indices] if labels else None
+    return image_data(array[indices], levels, name, labels=of_split, classes=classes)
 
 
-def read_idx(path):
-    """The uint8 array in an IDX file, gzipped or not, by its content and not by its name."""
+def read_idx(path: str | Path) -> np.ndarray:
+    """The uint8 array in an IDX file. The content, not the name, decides whether it is read as gzipped."""
     try:
         with open(path, "rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
@@ -84,15 +99,17 @@ def read_idx(path):
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _labels(path, labels, counts):
-    """The label arrays that belong to `counts` images, and how many classes all of them together have."""
+def _labels(
+    path: str | Path, labels: dict[str, np.ndarray], counts: dict[str, int]
+) -> tuple[dict[str, np.ndarray], int]:
+    """The checked label arrays, by the names in `counts` (name: images), and the number of classes in all of them."""
     if foreign := sorted(labels.keys() - counts.keys()):
         raise ValueError(f"{path}: expected labels named {', '.join(counts)}; got {', '.join(foreign)}")
     labels = {key: check_labels(array, counts[key], f"{path}[{key}]") for key, array in labels.items()}
     return labels, 1 + max((int(array.max()) for array in labels.values() if len(array)), default=-1)
 
 
-def _only_images(path, arrays):
+def _only_images(path: str | Path, arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
     for key in ("images", "x", "x_train"):
         if key in arrays:
             return f"{path}[{key}]", arrays[key]
@@ -103,6 +120,6 @@ def _only_images(path, arrays):
     raise ValueError(f"{path}: expected {expected}; got {', '.join(sorted(arrays)) or 'no array'}")
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     text = str(error).splitlines()
     return text[0] if text and text[0] else type(error).__name__

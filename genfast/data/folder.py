@@ -1,22 +1,39 @@
 """A folder of image files, read with Pillow."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from genfast.data._images import SPLITS, check_split, image_data, quantise, split_indices
+from genfast.data._images import SPLITS, ImageData, check_split, image_data, quantise, split_indices
+from genfast.data._registry import DataRequest, register_dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 GREY = {"1", "L", "I", "I;16", "I;16B", "I;16L", "LA"}
 
 
-def load_folder(folder, split, *, strict=False, size=None, levels=None):
+@register_dataset("a folder", "its image files", options=("size", "levels"), matches=Path.is_dir)
+def _read(request: DataRequest) -> ImageData:
+    path, split = Path(request.name), request.split
+    return load_folder(path, split, strict=request.strict, size=request.size, levels=request.levels)
+
+
+def load_folder(
+    folder: str | Path, split: str, *, strict: bool = False, size: int | None = None, levels: int | None = None
+) -> ImageData:
     """Images below `folder`, from its subfolder `split` if it has such subfolders, else split 80 / 10 / 10.
 
-    One channel if all are grey, else three. `size` crops each to a centred square and resizes it; `levels`
-    keeps the top of the 256 grey values. Broken files are counted, or with `strict` refused by name. What becomes of
-    alpha, of 16 bits and of a camera's orientation `read_image` says.
+    One channel if all are grey, else three. `size` crops each to a centred square and resizes it; `levels` reduces the
+    256 values of a channel to so many. Broken files are skipped and counted; with `strict` the first of them raises.
+    `read_image` says how alpha, 16 bits and the EXIF orientation are read.
     """
     check_split(split)
     folder = Path(folder)
@@ -31,8 +48,8 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     everything = image_files(folder)
     if not everything:
         raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
-    chosen = split_indices(len(everything), split)
-    files = image_files(folder / split) if named else [everything[i] for i in chosen]
+    indices = split_indices(len(everything), split)
+    files = image_files(folder / split) if named else [everything[i] for i in indices]
     channels = 1 if all(is_grey(path) for path in everything) else 3
     images, broken = _decode(files, channels, size, strict)
     if not images:
@@ -42,31 +59,31 @@ def load_folder(folder, split, *, strict=False, size=None, levels=None):
     return image_data(quantise(stack, levels).transpose(0, 3, 1, 2), levels, f"{folder}[{split}]", len(broken))
 
 
-def read_images(paths, channels, levels):
-    """Image files of one size as levels: uint8 [N, C, H, W], the top of 256 values as for a folder.
+def read_images(paths: Iterable[str | Path], channels: int, levels: int) -> Tensor:
+    """Image files of one size as levels: uint8 [N, C, H, W], quantised as those of a folder are.
 
     Raises: FileNotFoundError for a file that is not there; ValueError for one that is broken or of another size.
     """
-    paths = [Path(path) for path in paths]
-    for path in paths:
+    files = [Path(path) for path in paths]
+    for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected an image file; got none")
-    images, _ = _decode(paths, channels, None, strict=True)
+    images, _ = _decode(files, channels, None, strict=True)
     stack = np.stack([image for _, image in _same_size(images)])
     return torch.from_numpy(np.ascontiguousarray(quantise(stack, levels).transpose(0, 3, 1, 2)))
 
 
-def image_files(folder):
-    """The files below a folder whose names end as those of images do, in order.
+def image_files(folder: Path) -> list[Path]:
+    """The files below a folder with the suffix of an image, sorted.
 
-    Not those whose names, or whose folders' names below it, begin with a dot, nor those in folders that are links.
+    Hidden files and folders, whose names begin with a dot, are left out. Links to folders are not followed.
     """
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in images if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
-def is_grey(path):
-    """Whether an image file has no colours; also of a file that is broken."""
+def is_grey(path: str | Path) -> bool:
+    """Whether an image file has no colours; True for a broken file, which says nothing about the others."""
     from PIL import Image
 
     try:
@@ -75,12 +92,14 @@ def is_grey(path):
                 palette = np.asarray(image.getpalette()).reshape(-1, 3)
                 return bool((palette == palette[:, :1]).all())
             return image.mode in GREY
-    except Exception:  # a broken file says nothing about the colours of the others; _decode reports it
+    except Exception:  # _decode reports it
         return True
 
 
-def _decode(files, channels, size, strict):
-    """([(path, image)], what is wrong with each of the others)."""
+def _decode(
+    files: list[Path], channels: int, size: int | None, strict: bool
+) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:
+    """([(path, image)] of the readable files, the error of each of the others)."""
     images, broken = [], []
     for path in files:
         try:
@@ -92,11 +111,11 @@ def _decode(files, channels, size, strict):
     return images, broken
 
 
-def read_image(path, channels, size=None):
+def read_image(path: str | Path, channels: int, size: int | None = None) -> np.ndarray:
     """An image file as uint8 [H, W, C] of 1 or 3 channels; cropped to a centred square of `size` pixels if given.
 
-    Turned as its EXIF orientation says. What is transparent lies on black. Of 16 bits of grey the upper 8 are kept; 32
-    bits are taken for 8 where no value is above 255, else for 16.
+    The EXIF orientation is applied. Transparent pixels are composited on black. Of 16-bit grey the upper 8 bits are
+    kept; 32-bit values count as 8-bit if none is above 255, else as 16-bit.
 
     Raises: ValueError for pixels that are floats or need more than 16 bits; what Pillow raises for a broken file.
     """
@@ -113,7 +132,7 @@ def read_image(path, channels, size=None):
         return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _eight_bits(image):
+def _eight_bits(image: Image.Image) -> Image.Image:
     """An image whose grey values may have more than 8 bits, which `convert` would clip instead of scaling."""
     from PIL import Image
 
@@ -129,7 +148,7 @@ def _eight_bits(image):
     return Image.fromarray((values >> shift).astype(np.uint8))
 
 
-def _same_size(images):
+def _same_size(images: list[tuple[Path, np.ndarray]]) -> list[tuple[Path, np.ndarray]]:
     first_path, first = images[0]
     for path, image in images:
         if image.shape != first.shape:
@@ -138,5 +157,5 @@ def _same_size(images):
     return images
 
 
-def _size(image):
+def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,16 +1,22 @@
 """Sets of images as one picture, or as an array file."""
 
+from __future__ import annotations
+
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from genfast.io import writable_folder, write_bytes
 
 
-def grid(images, levels, *, columns=None, side=56):
+def grid(images: ArrayLike, levels: int, *, columns: int | None = None, side: int = 56) -> np.ndarray:
     """A set [N, C, H, W] of levels as one array [rows, columns, C] of 0..255, two grey pixels between images.
 
     Small images are enlarged by a whole factor, nearest neighbour, to about `side` pixels.
@@ -26,21 +32,22 @@ def grid(images, levels, *, columns=None, side=56):
     cells = np.full((rows * columns, height, width, channels), 96, np.uint8)
     cells[:count, :-2, :-2] = grey
     cells = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return cells.reshape(rows * height, columns * width, channels)[:-2, :-2]
+    picture: np.ndarray = cells.reshape(rows * height, columns * width, channels)[:-2, :-2]
+    return picture
 
 
-def brightness(images, levels):
+def brightness(images: Tensor, levels: int) -> Tensor:
     """Levels [N, C, H, W] as uint8 0..255, a tensor on the CPU."""
     return (images.cpu().float() * (255 / (levels - 1))).round().to(torch.uint8)
 
 
-def rows(*columns):
+def rows(*columns: Tensor) -> bytes:
     """The bytes of a PNG file with a row for each image: `columns` are sets [N, C, H, W] of 0..255, side by side."""
     cells = torch.stack(columns, 1).flatten(0, 1)
     return png(grid(cells, 256, columns=len(columns)))
 
 
-def png(array):
+def png(array: np.ndarray) -> bytes:
     """The bytes of a PNG file of an array [H, W, C] of 0..255."""
     from PIL import Image
 
@@ -49,17 +56,20 @@ def png(array):
     return buffer.getvalue()
 
 
-def npz(images, levels, labels=None):
-    arrays = {} if labels is None else {"labels": np.asarray(labels)}
+def npz(images: ArrayLike, levels: int, labels: ArrayLike | None = None) -> bytes:
+    """The bytes of an .npz file with the arrays `images`, `levels` and, if given, `labels`."""
+    arrays: dict[str, Any] = {"images": np.asarray(images), "levels": np.int64(levels)}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=np.asarray(images), levels=np.int64(levels), **arrays)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def writer(path):
-    """A function `(images, levels, labels=None)` that writes FILE.png or FILE.npz; fails now if that cannot be.
+def writer(path: str | Path) -> Callable[..., None]:
+    """A function `(images, levels, labels=None)` that writes FILE.png or FILE.npz; raises at once if that cannot be.
 
-    In the PNG, a column for each of several labels that come again and again.
+    The grid in a PNG has one column for each label where there are several: images whose labels cycle line up by label.
     """
     path = Path(path)
     encode = {".png": _picture, ".npz": npz}.get(path.suffix.lower())
@@ -68,11 +78,11 @@ def writer(path):
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
     if path.suffix.lower() == ".png":
-        import PIL.Image  # noqa: F401  a missing Pillow is found before the work
+        import PIL.Image  # noqa: F401  a missing Pillow raises before the work
     writable_folder(path.parent)
     return lambda images, levels, labels=None: write_bytes(path, encode(images, levels, labels))
 
 
-def _picture(images, levels, labels=None):
+def _picture(images: ArrayLike, levels: int, labels: ArrayLike | None = None) -> bytes:
     several = 1 if labels is None else len(set(np.asarray(labels).tolist()))
     return png(grid(images, levels, columns=several if several > 1 else None))

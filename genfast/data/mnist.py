@@ -3,12 +3,15 @@
 Only IDX files have labels: those of the file of labels, train-labels-idx1-ubyte for example, if it lies beside them.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import check_labels, check_split, image_data, split_indices
+from genfast.data._images import ImageData, check_labels, check_split, image_data, split_indices
+from genfast.data._registry import DataRequest, register_dataset
 from genfast.data.arrays import read_idx, read_npz
 
 NPZ = "binarized_mnist.npz"
@@ -17,7 +20,17 @@ IDX = {"train": TRAIN, "valid": TRAIN, "test": TEST}
 VALID = 10_000  # the last images of MNIST's 60,000, as in the statically binarised set
 
 
-def load_mnist_binary(root, split):
+@register_dataset("mnist", "28x28 digits in 256 levels, of --data-root")
+def _read(request: DataRequest) -> ImageData:
+    return load_mnist(request.root, request.split)
+
+
+@register_dataset("mnist-binary", "28x28 digits in 2 levels, of --data-root")
+def _read_binary(request: DataRequest) -> ImageData:
+    return load_mnist_binary(request.root, request.split)
+
+
+def load_mnist_binary(root: str | Path | None, split: str) -> ImageData:
     """`root`: an .npz, an IDX file, a folder that holds either, or a dataset name such as ylecun/mnist."""
     check_split(split)
     if root is None:
@@ -34,11 +47,11 @@ def load_mnist_binary(root, split):
     raise FileNotFoundError(f"mnist-binary: expected {expected}; got {root}, no such file or folder")
 
 
-def load_mnist(root, split):
+def load_mnist(root: str | Path | None, split: str) -> ImageData:
     """Grey MNIST, 256 levels. `root`: a folder with the usual IDX files, or one such file of images.
 
-    Of a folder, `test` is t10k and the last 10,000 of the training images are `valid`, as of mnist-binary. A file, or a
-    folder that has t10k alone, is split here: 80 / 10 / 10 per cent. Labels as of mnist-binary.
+    Of a folder, `test` is t10k and the last 10,000 of the training images are `valid`, as for mnist-binary. A file, or
+    a folder that has t10k alone, is split here: 80 / 10 / 10 per cent. Labels are read as for mnist-binary.
     """
     check_split(split)
     expected = "--data-root FILE or FOLDER"
@@ -50,36 +63,36 @@ def load_mnist(root, split):
     if not path.is_dir():
         raise FileNotFoundError(f"mnist: expected {expected}; got {root}, no such file or folder")
     train, test = _idx_in(path, TRAIN), _idx_in(path, TEST)
-    if train is None and test is None:
-        raise FileNotFoundError(f"mnist: expected {TRAIN}[.gz] or {TEST}[.gz] in {path}; got neither")
     if train is None:
+        if test is None:
+            raise FileNotFoundError(f"mnist: expected {TRAIN}[.gz] or {TEST}[.gz] in {path}; got neither")
         return _split_here(test, split)
     if split == "test" and test is None:
         raise LookupError(f"mnist: expected {TEST}[.gz] in {path} for 'test'; got none")
-    found = test if split == "test" else train
-    return _of_idx(found, _part(len(read_idx(found)), split))
+    path = test if split == "test" and test is not None else train
+    return _of_idx(path, _part(len(read_idx(path)), split))
 
 
-def binarize(grey, seed=0):
-    """Draw each pixel as 1 with probability grey / 255, once and for all, as the papers did."""
-    # A threshold would give easier images, whose likelihood cannot be compared with any published number.
+def binarize(grey: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Binarise statically, as the papers did: each pixel is drawn once, 1 with probability grey / 255."""
+    # A threshold would give easier images, whose likelihood compares with no published number.
     chance = np.random.RandomState(seed).randint(0, 255, size=grey.shape, dtype=np.uint8)
     return (grey > chance).astype(np.uint8)
 
 
-def _from_folder(folder, split):
+def _from_folder(folder: Path, split: str) -> ImageData:
     npz = folder / NPZ
-    found = _idx_in(folder, IDX[split])
+    idx = _idx_in(folder, IDX[split])
     if npz.is_file():
         arrays = read_npz(npz)
-        if split in arrays or found is None:
+        if split in arrays or idx is None:
             return _from_npz(npz, split, arrays)
-    if found is not None:
-        return _from_idx(found, split)
+    if idx is not None:
+        return _from_idx(idx, split)
     raise FileNotFoundError(f"mnist-binary: expected {NPZ} or {IDX[split]}[.gz] in {folder}; got neither")
 
 
-def _from_npz(path, split, arrays=None):
+def _from_npz(path: Path, split: str, arrays: dict[str, np.ndarray] | None = None) -> ImageData:
     arrays = read_npz(path) if arrays is None else arrays
     if split not in arrays:
         raise LookupError(f"{path}: expected an array {split!r}; got {', '.join(sorted(arrays)) or 'none'}")
@@ -91,31 +104,31 @@ def _from_npz(path, split, arrays=None):
     return image_data(array.reshape(len(array), 1, 28, 28), 2, name)
 
 
-def _from_idx(path, split):
-    """The images of an IDX file, with their labels where the file of these lies beside it, gzipped or not."""
+def _from_idx(path: Path, split: str) -> ImageData:
+    """The images of an IDX file, with their labels if the file of labels lies beside it, gzipped or not."""
     return _from_grey(read_idx(path), path, split, _labels_beside(path))
 
 
-def _labels_beside(path):
+def _labels_beside(path: Path) -> np.ndarray | None:
     stem = path.name.removesuffix(".gz")
-    beside = [path.with_name(stem.replace("images-idx3", "labels-idx1") + end) for end in ("", ".gz")]
-    found = next((file for file in beside if "images-idx3" in stem and file.is_file()), None)
-    return None if found is None else read_idx(found)
+    candidates = [path.with_name(stem.replace("images-idx3", "labels-idx1") + end) for end in ("", ".gz")]
+    labels = next((file for file in candidates if "images-idx3" in stem and file.is_file()), None)
+    return None if labels is None else read_idx(labels)
 
 
-def _idx_in(folder, name):
-    """The IDX file of that name in a folder, gzipped or not, also in torchvision's layout; None without."""
+def _idx_in(folder: Path, name: str) -> Path | None:
+    """The IDX file of that name in a folder, gzipped or not, also in torchvision's layout; None if there is none."""
     files = [folder / f"{name}{end}" for end in ("", ".gz")]
     files += [folder / "MNIST" / "raw" / path.name for path in files]
     return next((path for path in files if path.is_file()), None)
 
 
-def _split_here(path, split):
+def _split_here(path: Path, split: str) -> ImageData:
     return _of_idx(path, split_indices(len(read_idx(path)), split), f"{path}[{split}]")
 
 
-def _of_idx(path, part, name=None):
-    """Those images of an IDX file, grey."""
+def _of_idx(path: Path, part: np.ndarray | slice, name: str | None = None) -> ImageData:
+    """The grey images `part` of an IDX file."""
     grey, labels = read_idx(path), _labels_beside(path)
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{path}: expected images of shape [N, 28, 28]; got {grey.shape}")
@@ -125,13 +138,13 @@ def _of_idx(path, part, name=None):
     return image_data(grey[part].copy(), 256, name or str(path), labels=labels[part], classes=int(labels.max()) + 1)
 
 
-def _part(count, split):
-    """Which of `count` training images, or of all the test images, belong to a split."""
+def _part(count: int, split: str) -> slice:
+    """The slice of `count` training images that is a split; all images for the test split, which has its own file."""
     kept = count - min(VALID, count // 6)
     return {"train": slice(kept), "valid": slice(kept, None), "test": slice(None)}[split]
 
 
-def _from_grey(grey, name, split, labels=None):
+def _from_grey(grey: np.ndarray, name: str | Path, split: str, labels: np.ndarray | None = None) -> ImageData:
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{name}: expected images of shape [N, 28, 28]; got {grey.shape}")
     if split != "test" and Path(name).name.startswith("t10k"):
@@ -143,7 +156,7 @@ def _from_grey(grey, name, split, labels=None):
     return image_data(binarize(grey)[part], 2, name, labels=labels[part], classes=int(labels.max()) + 1)
 
 
-def _from_hub(name, split):
+def _from_hub(name: str, split: str) -> ImageData:
     try:
         import datasets
     except ImportError:

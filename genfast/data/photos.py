@@ -1,15 +1,23 @@
 """Patches of scikit-learn's two photographs, china.jpg and flower.jpg: colour images that need no download."""
 
+from __future__ import annotations
+
 import numpy as np
 
-from genfast.data._images import check_split, image_data, quantise
+from genfast.data._images import ImageData, check_split, image_data, quantise
+from genfast.data._registry import DataRequest, register_dataset
 
 PHOTOS = ("china.jpg", "flower.jpg")
-PERIOD = 5  # columns of blocks: four to train on, then one to hold out, for the test and for validation in turn
-LARGEST = 64  # two such periods in a photograph 640 pixels wide
+PERIOD = 5  # columns of blocks: four to train on, then one that is held out, for validation or for the test in turn
+LARGEST = 64  # pixels: a photograph of 640 columns then has two periods
 
 
-def load_photos(split, *, size=32, levels=256):
+@register_dataset("photos", "colour patches of two photographs of scikit-learn", options=("size", "levels"))
+def _read(request: DataRequest) -> ImageData:
+    return load_photos(request.split, size=request.size or 32, levels=request.levels or 256)
+
+
+def load_photos(split: str, *, size: int = 32, levels: int = 256) -> ImageData:
     """Colour patches [N, 3, size, size] of both photographs, no pixel of which is in two splits.
 
     Each photograph is cut into columns of blocks: of every five, the fifth is held out from top to bottom, so
@@ -23,14 +31,14 @@ def load_photos(split, *, size=32, levels=256):
     return image_data(quantise(patches, levels), levels, f"photos[{split}]")
 
 
-def photo_patches(split, size, step):
+def photo_patches(split: str, size: int, step: int) -> np.ndarray:
     """Patches of a split, `step` pixels apart: uint8 [N, 3, size, size] of 0..255."""
     if not 1 <= size <= LARGEST:
         raise ValueError(f"photos: expected a size from 1 to {LARGEST}; got {size}")
     return np.concatenate([_patches(photo, split, size, step) for photo in _photos()])
 
 
-def _photos():
+def _photos() -> list[np.ndarray]:
     try:
         from sklearn.datasets import load_sample_image
     except ImportError:
@@ -38,16 +46,19 @@ def _photos():
     return [load_sample_image(name) for name in PHOTOS]
 
 
-def _patches(photo, split, size, step):
+def _patches(photo: np.ndarray, split: str, size: int, step: int) -> np.ndarray:
     height, width = photo.shape[:2]
     tops = range(0, height - size + 1, step)
-    lefts = [left for start, stop in _columns(width // size, split)
-             for left in range(start * size, (stop - 1) * size + 1, step)]  # fmt: skip
+    lefts = [
+        left
+        for start, stop in _columns(width // size, split)
+        for left in range(start * size, (stop - 1) * size + 1, step)
+    ]
     windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=(0, 1))
     return windows[np.ix_(tops, lefts)].reshape(-1, photo.shape[2], size, size)
 
 
-def _columns(count, split):
+def _columns(count: int, split: str) -> list[tuple[int, int]]:
     """The half-open ranges of columns of blocks that belong to a split."""
     held_out = range(PERIOD - 1, count, PERIOD)
     if split != "train":

@@ -1,1 +1,1 @@
-"""Drawing images from a model, every value computed once: programs, their compiler, and the engines that run them."""
+"""Incremental sampling: every value of a model is computed once. Pixel programs, their compiler, their engines."""

@@ -1,4 +1,4 @@
-"""Checks of what a call about images is given, each with one error, before any work."""
+"""Checks of the arguments of a call about images, before any work; each raises one error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: float = 1.0) -> tuple[int, int, int]:
     """`n` and `first` count images, `seed` has 64 bits, `temperature` is positive and finite.
 
-    Returns: (n, first, seed) as ints, of whole numbers of any kind.
+    Returns: (n, first, seed) as ints; any type of integer is taken.
     """
     n, first, seed = (_whole(call, name, value) for name, value in (("n", n), ("first", first), ("seed", seed)))
     if n < 0 or first < 0:
@@ -63,9 +63,9 @@ def check_batch_size(call: str, batch_size: Any, default: int) -> int:
 def check_images(
     call: str, name: str, images: Any, spec: ImageSpec, n: int | None = None, levels: bool = True
 ) -> Tensor:
-    """`images` are levels, uint8 [n, C, H, W] (or one image, [1, C, H, W], for all): expanded to n.
+    """`images` are levels, uint8 [n, C, H, W], or one image for all, [1, C, H, W]. Returns: expanded to n.
 
-    `levels` False: what the values are is not looked at.
+    `levels` False: the values are not checked.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"{call}: {name} must be a torch.Tensor; got {type(images).__name__}")
@@ -80,9 +80,9 @@ def check_images(
 def check_batch(
     call: str, name: str, x: Any, spec: ImageSpec, device: torch.device, size: tuple[int, int] | None = None
 ) -> None:
-    """`x` is a batch that a model can take: levels, uint8 [B, C, H, W], on its device; `size`: another (H, W).
+    """`x` is a batch for a model: levels, uint8 [B, C, H, W], on its device. `size`: (H, W), if not those of `spec`.
 
-    While torch compiles, the values are not looked at: reading one would break the graph in two.
+    While torch compiles, the values are not checked: reading one would be a graph break.
     """
     height, width = size or (spec.height, spec.width)
     if not isinstance(x, Tensor):
@@ -100,7 +100,7 @@ def check_batch(
 
 
 def check_mask(call: str, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int) -> Tensor:
-    """`mask` is bool [n or 1, C or 1, H, W]: expanded to [n, C, H, W]."""
+    """`mask` is bool [n or 1, C or 1, H, W]. Returns: expanded to [n, C, H, W]."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{call}: mask must be a torch.Tensor; got {type(mask).__name__}")
     if mask.dtype != torch.bool:
@@ -118,7 +118,7 @@ def check_mask(call: str, mask: Any, spec: ImageSpec, likelihood: Likelihood | N
 def _expanded(call: str, name: str, tensor: Tensor, n: int | None, sizes: tuple[int, int, int]) -> Tensor:
     batch = tensor.shape[0] if tensor.dim() == 4 else None
     n = batch if n is None else n
-    if tensor.dim() != 4 or tensor.shape[1:] != sizes or batch not in (n, 1):
+    if n is None or tensor.shape[1:] != sizes or batch not in (n, 1):
         count = "n" if n is None else n
         expected = f"[n, C, H, W] with n={count} or 1, C={sizes[0]}, H={sizes[1]}, W={sizes[2]}"
         raise ValueError(f"{call}: {name} must have shape {expected}; got {tuple(tensor.shape)}")
@@ -128,7 +128,7 @@ def _expanded(call: str, name: str, tensor: Tensor, n: int | None, sizes: tuple[
 def check_known(
     call: str, given: Any, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both or neither of the known values and where they are: (given, known), as an engine takes them."""
+    """Both or neither of `given` and `mask`. Returns: (given, known), as an engine takes them."""
     if (given is None) != (mask is None):
         missing = "mask" if mask is None else "given"
         raise ValueError(f"{call}: given and mask must come together; got no {missing}")
@@ -140,13 +140,13 @@ def check_known(
 def check_partly_known(
     call: str, name: str, images: Any, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Images of which the values under the mask are known: (images, mask), both expanded to n.
+    """Images whose values under the mask are known. Returns: (images, mask), both expanded to n.
 
-    What is unknown may be any byte, and comes back as 0.
+    Unknown values may be any byte, and are returned as 0.
     """
     expanded = check_images(call, name, images, spec, n, levels=False)
     known, n = check_mask(call, mask, spec, likelihood, len(expanded)), len(expanded)
-    one_for_all = len(images) == len(mask) == 1  # and stays one in memory
+    one_for_all = len(images) == len(mask) == 1  # then only one is computed, and expanded
     images = images if one_for_all else expanded
     part = mask if one_for_all else known
     images = torch.where(part.to(images.device), images, 0)
@@ -156,9 +156,9 @@ def check_partly_known(
 def check_labels(
     call: str, labels: Any, spec: ImageSpec, n: int, device: torch.device, *, may_move: bool = True
 ) -> Tensor | None:
-    """The labels as int64 [n] on `device`, of one int or integers [n]; None for an unconditional model.
+    """The labels, one int or integers [n], as int64 [n] on `device`; None for an unconditional model.
 
-    `may_move`: whether labels on the CPU may be for a model on another device.
+    `may_move`: whether labels on the CPU are moved to another device.
     """
     classes = spec.classes
     if not classes:
@@ -178,8 +178,9 @@ def check_labels(
     if labels.device != device and not (may_move and labels.device.type in ("cpu", device.type)):
         place = f"the CPU or the model's device {device}" if may_move else f"the model's device {device}"
         raise ValueError(f"{call}: labels must be on {place}; got {labels.device}")
-    if n and not torch.compiler.is_compiling():  # reading a value would break a compiled graph in two
-        _check_range(call, *(int(value) for value in labels.aminmax()), classes)
+    if n and not torch.compiler.is_compiling():  # reading a value would be a graph break
+        low, high = labels.aminmax()
+        _check_range(call, int(low), int(high), classes)
     return labels.to(device, torch.int64)
 
 

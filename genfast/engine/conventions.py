@@ -1,4 +1,4 @@
-"""The keywords that describe a model of somebody else, which every verb passes on to `Engine`."""
+"""The keywords that describe a foreign model, which every task passes on to `Engine`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class Conventions(TypedDict, total=False):
-    """How a model that is no `Autoregressive` reads images and what it returns; see `Engine`."""
+    """The inputs and outputs of a model that is not `Autoregressive`; see `Engine`."""
 
     shape: Sequence[int] | None
     levels: int | None

@@ -1,19 +1,21 @@
-"""Pixel programs by the C++ engine (csrc/engine/pixel_program.cpp): whole images in one call."""
+"""The C++ engine (csrc/engine/pixel_program.cpp): one call draws whole images."""
+
+from __future__ import annotations
 
 import numpy as np
 import torch
 
 from genfast._native import backends
 from genfast._native.checks import signed
-from genfast.engine.program import ACTIVATIONS, MAPS, PANEL, Drawn, Program, Read
+from genfast.engine.program import ACTIVATIONS, MAPS, PANEL, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest
 
 KINDS = ("linear", "lstm", *MAPS)
-CACHE_BYTES = 2 << 20  # of feature maps: twice the second level, as a pixel touches a part of them
-FAR_BYTES = 16 << 20  # weights that stay in no cache
+CACHE_BYTES = 2 << 20  # of feature maps: twice an L2 cache of 1 MiB, as a pixel touches only a part of them
+FAR_BYTES = 16 << 20  # of weights, which then do not stay in a cache
 LEAST_TILE, MOST_TILE = 12, 96
-FEW = 2  # images, for which the weights of a pixel are too much to read
-# What `pixel_program` of the C++ module takes, in order: addresses, then numbers.
+FEW = 2  # images in a tile; with so few, reading the weights once for each pixel costs too much
+# The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
 _ADDRESSES = (
     *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence"),
     *("images", "log_probs", "log_evidence", "parameters"),
@@ -27,8 +29,10 @@ backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
 
 
 def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
-    """Draw the images of a request on the CPU, the only device that there is: the same bits for any split of the
-    images, number of threads and instruction set."""
+    """Draw the images of a request, on the CPU (`device` is not used).
+
+    The bits do not depend on how the images are split, on the number of threads, or on the instruction set.
+    """
     tables = program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
     n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
     size = (spec.height, spec.width)
@@ -75,10 +79,11 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
 class Tables:
     """A program as arrays of numbers: the rows of the structs in csrc/engine/pixel_program.h."""
 
-    def __init__(self, program):
+    def __init__(self, program: Program) -> None:
         program.check()
-        self._constants, self._end = [], 0
-        self._reads = []
+        self._constants: list[np.ndarray] = []
+        self._end = 0
+        self._reads: list[Read] = []
         momentary = _momentary(program)
         buffers, offset = [], 0
         for n, b in enumerate(program.buffers):
@@ -87,7 +92,7 @@ class Tables:
             row = b.features * columns
             buffers.append([offset, b.features, step, b.stride.bit_length() - 1, b.rows, left, row, fill])
             offset += -(-row * b.rows // PANEL) * PANEL
-        # An odd number of cache lines from image to image: an even one would crowd them into a part of the cache.
+        # An odd number of cache lines from image to image: an even one would use only a part of the cache's sets.
         self.image_size = (offset // PANEL | 1) * PANEL
         lists = [program.row, *program.pixel]
         instructions = [self._instruction(it, part is program.row) for part in lists for it in part]
@@ -104,10 +109,10 @@ class Tables:
         self.parameters = sum(read.count for read in program.parameters)
         self.weight_bytes = 4 * self._end
 
-    def tile(self, n):
-        """How many images a thread takes at a time, and whether it computes rows apart from pixels.
+    def tile(self, n: int) -> tuple[int, int]:
+        """(images that a thread takes at a time, whether it computes rows apart from pixels).
 
-        Enough images that reading the weights is worth it, few enough that their feature maps stay in cache.
+        Enough images to amortise reading the weights, few enough that their feature maps stay in cache.
         """
         fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
         fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
@@ -115,22 +120,22 @@ class Tables:
         tile = -(-n // (threads * rounds))
         return tile, int(tile <= FEW or self.weight_bytes > FAR_BYTES)
 
-    def _constant(self, values):
-        """Where values, padded to whole panels, lie among the constants."""
+    def _constant(self, values: np.ndarray) -> int:
+        """Append values, padded to whole panels, to the constants; returns their offset."""
         values = np.ascontiguousarray(values, dtype=np.float32).ravel()
         at, size = self._end, -(-max(values.size, 1) // PANEL) * PANEL
         self._constants.append(np.pad(values, (0, size - values.size)))
         self._end += size
         return at
 
-    def _write(self, place, count):
+    def _write(self, place: tuple[int, int] | None, count: int) -> int:
         if place is None:
             return -1
         buffer, feature = place
         self._reads.append(Read(buffer, 0, 0, feature, count))
         return len(self._reads) - 1
 
-    def _instruction(self, it, of_row):
+    def _instruction(self, it: Instruction, of_row: bool) -> list[int]:
         output = self._write((it.buffer, it.feature), it.count)
         cell, visible = self._write(it.cell, it.count), self._write(it.visible, it.count)
         first_read = len(self._reads)
@@ -173,11 +178,12 @@ class Tables:
         ]
 
 
-def _momentary(program):
-    """Buffers of which only the present position is ever read, in the same column in which it is written."""
-    loops = {}  # of every buffer: the loops over columns in which it is written or read
+def _momentary(program: Program) -> set[int]:
+    """Buffers of which only the present position is read, in the column in which it was written."""
+    loops: dict[int, set[int | str]] = {}  # of every buffer: the loops over columns that write or read it
     lasting = {program.image}
     number = 0
+    loop: int | str
     for part in (program.row, *program.pixel):
         for n, it in enumerate(part):
             if part is not program.row:
@@ -198,11 +204,11 @@ def _momentary(program):
                     lasting.add(read.buffer)
     for read in program.parameters:
         loops.setdefault(read.buffer, set()).add("pixel")
-    return {buffer for buffer, found in loops.items() if len(found) == 1} - lasting
+    return {buffer for buffer, users in loops.items() if len(users) == 1} - lasting
 
 
-def _above_first(reads, weight):
-    """Reads of rows above before the others, and the weight in that order."""
+def _above_first(reads: list[Read], weight: np.ndarray) -> tuple[list[Read], np.ndarray]:
+    """The reads, those of rows above first, and the weight in the same order."""
     ends = np.cumsum([read.count for read in reads], dtype=np.int64)
     parts = [np.arange(end - read.count, end) for end, read in zip(ends, reads, strict=True)]
     order = sorted(range(len(reads)), key=lambda n: reads[n].row >= 0)
@@ -210,7 +216,7 @@ def _above_first(reads, weight):
     return [reads[n] for n in order], weight[np.concatenate(rows)] if rows else weight
 
 
-def _panels(weight):
+def _panels(weight: np.ndarray) -> np.ndarray:
     """[depth, count] as panels [.., depth, 16], zero beyond `count`."""
     depth, count = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -count % PANEL)))

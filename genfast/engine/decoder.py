@@ -1,8 +1,9 @@
-"""The engine of models that draw whole images, from their latents: one for `genfast.sample`, beside `Engine`."""
+"""The engine for models that draw whole images, such as from latents; `genfast.sample` uses it beside `Engine`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,20 @@ from genfast.engine.program import Drawn
 from genfast.engine.protocols import Density, Generator, ImageSpec, Translator, device_of
 from genfast.engine.request import SampleRequest
 
-# Images are decoded in blocks of so many, each at the place of its number: matrix products of another size round
-# otherwise, and a level within rounding of its boundary would depend on how the images were split.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from genfast.engine.conventions import Conventions
+
+# Images are decoded in blocks of this size, aligned by image number. Matrix products of another size round differently:
+# a level within rounding of its boundary would depend on how the images are split.
 BLOCK = 64
 
 
-def engine_of(model: nn.Module, *, backend: str = "auto", **conventions: object) -> Engine | DecodingEngine:
-    """What draws from a model: `DecodingEngine` for a `Generator`, else `Engine`, with its errors."""
+def engine_of(
+    model: nn.Module, *, backend: str = "auto", **conventions: Unpack[Conventions]
+) -> Engine | DecodingEngine:
+    """The engine of a model: `DecodingEngine` for a `Generator`, else `Engine`. Raises: as these."""
     if isinstance(model, Translator):
         expected = "able to draw images without a source (genfast.translate takes one)"
         raise TypeError(f"sample: model must be {expected}; got {type(model).__name__}")
@@ -32,7 +40,7 @@ def engine_of(model: nn.Module, *, backend: str = "auto", **conventions: object)
 
 @dataclass(frozen=True)
 class Drawer:
-    """What a call has to know of the model of an engine."""
+    """The properties of a model that a call needs, as `FullForward` has them."""
 
     spec: ImageSpec
     device: torch.device
@@ -40,29 +48,30 @@ class Drawer:
 
 
 class DecodingEngine:
-    """Draws images by `model.sample_images`, of a `Generator`, which is in evaluation mode meanwhile.
+    """Draws images by `sample_images` of a `Generator`, in evaluation mode.
 
-    Args: model (a `torch.nn.Module` that is a `Generator`); backend ("auto" or "torch"); conventions (of `Engine`,
-        each None: the model states them).
+    Args: model (a `torch.nn.Module` that is a `Generator`); backend ("auto" or "torch"); conventions (those of
+        `Engine`, each None: the model states them).
     Raises: RuntimeError for another backend; ValueError for a convention, or a weight that is not finite.
     """
 
     backend = "torch"
 
-    def __init__(self, model: nn.Module, *, backend: str = "auto", **conventions: object) -> None:
+    def __init__(self, model: Any, *, backend: str = "auto", **conventions: Unpack[Conventions]) -> None:
         kind = type(model).__name__
-        refuse_conventions(kind, **conventions)
+        refuse_conventions(kind, conventions=conventions)
         if backend not in ("auto", "torch"):
             why = f"{kind} draws whole images by torch"
             raise RuntimeError(
                 f"sample: backend must be able to serve this model; got {backend!r} ({why}); can serve: torch"
             )
         check_finite(model)
-        self.model = model
+        self.model: Any = model
         self.network = Drawer(model.spec, device_of(model))
 
     @property
     def explanation(self) -> backends.Explanation:
+        """The backend, and why not the others."""
         why = f"{type(self.model).__name__} draws whole images by torch"
         others = dict.fromkeys(("cpp", "triton", "full_forward"), why)
         return backends.Explanation("sample", self.backend, others)
@@ -73,22 +82,22 @@ class DecodingEngine:
         return max(64, min(4096, 2**23 // self.network.spec.values // 64 * 64))
 
     def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
-        """As `model.log_prob`, in batches: float64 [n]. TypeError for a model without a likelihood, as a GAN is."""
+        """`model.log_prob` in batches: float64 [n]. TypeError for a model without a likelihood, such as a GAN."""
+        spec, device, model = self.network.spec, self.network.device, self.model
         if not isinstance(self.model, Density):
-            raise TypeError(f"log_prob: model must have a likelihood; got {type(self.model).__name__}")
-        spec, device = self.network.spec, self.network.device
+            raise TypeError(f"log_prob: model must have a likelihood; got {type(model).__name__}")
         images = check_images("log_prob", "images", images, spec)
         labels = check_labels("log_prob", labels, spec, len(images), device)
         parts = [torch.zeros(0, dtype=torch.float64, device=device)]
-        with torch.no_grad(), evaluating(self.model):
+        with torch.no_grad(), evaluating(model):
             for start in range(0, len(images), 256):
                 part = slice(start, start + 256)
-                chosen = () if labels is None else (labels[part],)
-                parts.append(self.model.log_prob(images[part].to(device), *chosen, first=start).double())
+                given = () if labels is None else (labels[part],)
+                parts.append(model.log_prob(images[part].to(device), *given, first=start).double())
         return torch.cat(parts)
 
     def execute(self, request: SampleRequest) -> Drawn:
-        """Draw the images of a request, which was checked."""
+        """Draw the images of a checked request."""
         if request.given is not None:
             raise ValueError(
                 f"sample: given and mask must be None for a {type(self.model).__name__}, whose values have no order "

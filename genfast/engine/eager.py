@@ -1,23 +1,31 @@
-"""A pixel program stepped in plain torch, on any device: what runs where no native engine does.
+"""The engine in plain PyTorch, on any device: the fallback where no native engine runs.
 
-Whatever does not change from row to row is prepared once: every instruction at every column becomes a few torch calls
-with all their arguments bound. The present row of a buffer is always the last of its rows; they move up by one when a
-row begins, so that the bound slices serve every row, and on a GPU a row is one CUDA graph.
+All that is the same for every row is prepared once: every instruction at every column becomes a few torch calls with
+their arguments bound. The present row of a buffer is always its last; the rows move up by one when a row begins. So the
+bound slices are valid for every row, and on a GPU a row is one CUDA graph.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-# The public one takes twice as long for the few values of a pixel.
-from torch._C._nn import elu, elu_
+# The public function takes twice as long for the few values of a pixel.
+from torch._C._nn import elu, elu_  # type: ignore[attr-defined]
 
-from genfast.engine.program import Drawn, Program
+from genfast.engine.program import Buffer, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest, row_uniforms
 
+# (n, device, temperature, whether values are given, whether there is evidence)
+Settings = tuple[int, torch.device, float, bool, bool]
+Call = Callable[[], object]
 _IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
 
 
@@ -40,8 +48,8 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
         drawn.parameters = torch.empty((n, count, *places[2:]), dtype=torch.float32, device=device)
     if not n:
         return drawn
-    settings = (n, device, request.temperature, request.given is not None, request.evidence is not None)
-    # Taken out while in use: two threads never share one. What a GPU captured serves the next call too.
+    settings: Settings = (n, device, request.temperature, request.given is not None, request.evidence is not None)
+    # Removed while in use, so that two threads never share one. The next call reuses it, with its CUDA graphs.
     stepper = program.prepared.pop("eager", None)
     if stepper is None or stepper.settings != settings:
         stepper = Stepper(program, settings)
@@ -50,7 +58,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
         stepper.begin(request.labels)
         for i in range(spec.height):
             stepper.uniforms.copy_(row_uniforms(spec, program.likelihood, request, i, device))
-            if request.given is not None:
+            if request.given is not None and request.known is not None:
                 stepper.given.copy_(request.given[:, :, i].transpose(1, 2))
                 stepper.known.copy_(request.known[:, :, i].transpose(1, 2))
             if request.evidence is not None:
@@ -61,18 +69,18 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     return drawn
 
 
-def _positions(buffer):
+def _positions(buffer: Buffer) -> int:
     return buffer.left + buffer.columns + buffer.right
 
 
 class Stepper:
-    """The buffers of n images, and the bound calls that make a row of them.
+    """The buffers of n images, and the bound calls that compute a row of them.
 
-    `settings`: (n, device, temperature, whether values are given, whether there is evidence). The tensors `uniforms`,
-    `given`, `known` and `evidence` are of one row [.., n, W, C]: they are filled before it, `levels` is its result.
+    The tensors `uniforms`, `given`, `known` and `evidence`, [.., n, W, C], are the inputs of one row; the caller fills
+    them. `levels` is the result of the row.
     """
 
-    def __init__(self, program, settings):
+    def __init__(self, program: Program, settings: Settings) -> None:
         n, device, temperature, given, evidence = settings
         self.program, self.settings, self.n, self.device, self.temperature = program, settings, n, device, temperature
         self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, device=device) for b in program.buffers]
@@ -83,14 +91,18 @@ class Stepper:
         places = (n, spec.width, spec.channels)
         self.levels = torch.zeros(places, dtype=torch.uint8, device=device)
         self.uniforms = torch.zeros((likelihood.numbers, *places), dtype=torch.float64, device=device)
-        self.given = torch.zeros_like(self.levels) if given else None
-        self.known = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
-        self.evidence = torch.zeros((*places, spec.levels), device=device) if evidence else None
-        self._constants, self._tables, self._scratch, self._bound, self._rows = {}, [], {}, {}, {}
+        self.given: Tensor | Any = torch.zeros_like(self.levels) if given else None
+        self.known: Tensor | Any = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
+        self.evidence: Tensor | Any = torch.zeros((*places, spec.levels), device=device) if evidence else None
+        self._constants: dict[tuple[int, str], Tensor] = {}
+        self._tables: list[tuple[Tensor, Tensor]] = []
+        self._scratch: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._bound: dict[tuple[int, bool, range], list[Call]] = {}
+        self._rows: dict[tuple[Any, ...], list[Call] | torch.cuda.CUDAGraph] = {}
         self._labels = torch.zeros(n, dtype=torch.int64, device=device)
 
-    def begin(self, labels):
-        """The buffers as they are before the first row, for images of these labels."""
+    def begin(self, labels: Tensor | None) -> None:
+        """Reset the buffers to their state before the first row, for images of these labels."""
         for buffer, rows in zip(self.program.buffers, self.maps):
             rows.copy_(self._fill(buffer, 0, buffer.features).repeat(_positions(buffer)))
         if labels is not None:
@@ -98,8 +110,8 @@ class Stepper:
             for table, bias in self._tables:
                 torch.index_select(table, 0, self._labels, out=bias)
 
-    def row(self, i):
-        """Compute row `i`, without waiting for a GPU: there a kind of row is run, then captured, then replayed."""
+    def row(self, i: int) -> None:
+        """Compute row `i`. On a GPU this does not wait; the second row of a kind is captured, later ones replayed."""
         key = self._kind(i)
         calls = self._rows.get(key)
         if calls is None:
@@ -111,12 +123,13 @@ class Stepper:
                     call()
             calls = self._rows[key] = graph
         if not isinstance(calls, list):
-            return calls.replay()
+            calls.replay()
+            return
         for call in calls:
             call()
 
-    def collect(self, i, drawn):
-        """Put row `i` into the results."""
+    def collect(self, i: int, drawn: Drawn) -> None:
+        """Copy row `i` into the results."""
         drawn.images[:, :, i] = self.levels.transpose(1, 2)
         likelihood, width, at = self.program.likelihood, range(self.program.spec.width), 0
         for k, read in enumerate(self.program.parameters):
@@ -131,27 +144,27 @@ class Stepper:
                 drawn.parameters[:, at : at + read.count, i] = parameters.transpose(1, 2)
             at += read.count
 
-    def _fill(self, buffer, feature, count):
+    def _fill(self, buffer: Buffer, feature: int, count: int) -> Tensor:
         if buffer.fill is None:
             return torch.zeros(count, device=self.device)
         return torch.as_tensor(buffer.fill[feature : feature + count], dtype=torch.float32).to(self.device)
 
-    def _instructions(self):
+    def _instructions(self) -> Iterator[Instruction]:
         return (instruction for part in (self.program.row, *self.program.pixel) for instruction in part)
 
-    def _kind(self, i):
-        """What decides which calls row `i` takes: two rows of one kind take the same."""
+    def _kind(self, i: int) -> tuple[Any, ...]:
+        """The kind of row `i`: rows of one kind take the same calls."""
         strides = tuple(i % buffer.stride == 0 for buffer in self.program.buffers)
         return strides, tuple(self._state(instruction, i) for instruction in self._instructions())
 
-    def _state(self, instruction, i):
-        """Whether the instruction runs in row `i`, None if not, and then whether the row is in its domain."""
+    def _state(self, instruction: Instruction, i: int) -> bool | None:
+        """Whether row `i` is in the domain of the instruction; None if the instruction does not run in this row."""
         if i % instruction.row_modulus != instruction.row_remainder:
             return None
         begin, end, _, _ = instruction.domain
         return begin <= i // self.program.buffers[instruction.buffer].stride < end
 
-    def _calls(self, i):
+    def _calls(self, i: int) -> Iterator[Call]:
         program = self.program
         for buffer, rows in zip(program.buffers, self.maps):
             if i % buffer.stride == 0:
@@ -174,14 +187,14 @@ class Stepper:
                 if k < program.draws and j < program.spec.width:
                     yield self._draw(k, j)
 
-    def _pixel(self, instructions, i, j):
+    def _pixel(self, instructions: Iterable[Instruction], i: int, j: int) -> Iterator[Call]:
         for instruction in instructions:
             state = self._state(instruction, i)
             if state is not None and j % instruction.column_modulus == instruction.column_remainder:
                 yield from self._bind(instruction, state, range(j, j + 1))
 
-    def _whole(self, instruction, i):
-        """An instruction over the whole row, for each remainder by which all its operands advance evenly."""
+    def _whole(self, instruction: Instruction, i: int) -> Iterator[Call]:
+        """The calls of an instruction over a whole row: one group for each set of columns with an even step."""
         state, buffers = self._state(instruction, i), self.program.buffers
         if state is None:
             return
@@ -196,8 +209,8 @@ class Stepper:
                 if part:
                     yield from self._bind(instruction, state, part)
 
-    def _bind(self, instruction, state, columns):
-        """The calls of an instruction in the columns of pixels `columns`, all inside its domain or all outside."""
+    def _bind(self, instruction: Instruction, state: bool, columns: range) -> list[Call]:
+        """The calls of an instruction at the pixels `columns`, which are all inside its domain or all outside."""
         _, _, begin, end = instruction.domain
         state = state and begin <= columns[0] // self.program.buffers[instruction.buffer].stride < end
         key = id(instruction), state, columns
@@ -206,11 +219,11 @@ class Stepper:
             self._bound[key] = make(self, instruction, columns)
         return self._bound[key]
 
-    def _view(self, read, columns):
-        """The values of a read in each of `columns`: [n, columns, count]."""
+    def _view(self, read: Read, columns: range) -> Tensor:
+        """A view of the values of a read at each of `columns`: [n, columns, count]."""
         return self._slice(read.buffer, read.row, read.column, read.feature, read.count, columns)
 
-    def _slice(self, index, row, column, feature, count, columns):
+    def _slice(self, index: int, row: int, column: int, feature: int, count: int, columns: range) -> Tensor:
         buffer = self.program.buffers[index]
         values = self.maps[index][buffer.rows - 1 + row]
         first = (columns[0] // buffer.stride + buffer.left + column) * buffer.features + feature
@@ -222,16 +235,16 @@ class Stepper:
         size, stride = (self.n, len(columns), count), (values.stride(0), step, 1)
         return values.as_strided(size, stride, values.storage_offset() + first)
 
-    def _operands(self, instruction, columns):
-        """Views of the reads, the adds and the result, [n, count] at a single pixel, else [n, columns, count]."""
+    def _operands(self, instruction: Instruction, columns: range) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Views of the reads, the adds and the result: [n, count] for a single pixel, else [n, columns, count]."""
         out = self._slice(instruction.buffer, 0, 0, instruction.feature, instruction.count, columns)
-        groups = [[self._view(read, columns) for read in group] for group in (instruction.reads, instruction.adds)]
+        reads, adds = ([self._view(read, columns) for read in part] for part in (instruction.reads, instruction.adds))
         if len(columns) == 1:
-            out, groups = out[:, 0], [[view[:, 0] for view in group] for group in groups]
-        return *groups, out
+            return [view[:, 0] for view in reads], [view[:, 0] for view in adds], out[:, 0]
+        return reads, adds, out
 
-    def _constant(self, instruction, name):
-        """A weight, or a bias, [count] or [n, count] by label, on the device."""
+    def _constant(self, instruction: Instruction, name: str) -> Tensor:
+        """A weight, or a bias: [count], or, by label, [n, count]; on the device."""
         key = id(instruction), name
         if key not in self._constants:
             tensor = torch.as_tensor(getattr(instruction, name), dtype=torch.float32).to(self.device)
@@ -241,16 +254,17 @@ class Stepper:
             self._constants[key] = tensor
         return self._constants[key]
 
-    def _space(self, name, *shape):
-        """Memory for what lives within one instruction."""
+    def _space(self, name: str, *shape: int) -> Tensor:
+        """Scratch memory, used within one instruction."""
         if (name, shape) not in self._scratch:
             self._scratch[name, shape] = torch.empty(shape, device=self.device)
         return self._scratch[name, shape]
 
-    def _linear(self, instruction, columns):
+    def _linear(self, instruction: Instruction, columns: range) -> list[Call]:
         reads, adds, out = self._operands(instruction, columns)
         weight, bias = (self._constant(instruction, name) for name in ("weight", "bias"))
-        single, calls = out.dim() == 2, []
+        single = out.dim() == 2
+        calls: list[Call] = []
         y = out if single else self._space("y", *out.shape)
         if single and len(reads) == 1:
             x = reads[0]
@@ -267,13 +281,13 @@ class Stepper:
             calls.append(partial(_IN_PLACE[instruction.activation], y))
         return calls if single else [*calls, partial(out.copy_, y)]
 
-    def _elementwise(self, instruction, columns):
+    def _elementwise(self, instruction: Instruction, columns: range) -> list[Call]:
         operands, _, out = self._operands(instruction, columns)
         kind = instruction.kind
         if kind == "copy":
-            return [partial(out.copy_, *operands)]
+            return [partial(out.copy_, operands[0])]
         if kind == "elu":
-            return [partial(elu, *operands, out=out)]
+            return [partial(elu, operands[0], out=out)]  # type: ignore[call-arg]
         if kind == "gate":
             a, b = (self._space(name, *out.shape) for name in "xy")
             return [
@@ -291,11 +305,11 @@ class Stepper:
             return [partial(torch.clamp, operands[0], min=0, out=out)]
         return [partial(getattr(torch, kind), *operands, out=out)]
 
-    def _lstm(self, instruction, columns):
+    def _lstm(self, instruction: Instruction, columns: range) -> list[Call]:
         (gates, before), _, _ = self._operands(instruction, columns)
         outs = self._targets(instruction, columns)
 
-        def step():
+        def step() -> None:
             i, f, g, o = gates.chunk(4, -1)
             cell = f.sigmoid().mul_(before).addcmul_(i.sigmoid(), g.tanh())
             hidden = cell.tanh().mul_(o.sigmoid())
@@ -304,18 +318,18 @@ class Stepper:
 
         return [step]
 
-    def _targets(self, instruction, columns):
-        """Views of what an instruction writes: the result, the cell, the visible copy."""
+    def _targets(self, instruction: Instruction, columns: range) -> list[Tensor]:
+        """Views of the outputs of an instruction: the result, the cell, the visible copy."""
         places = [(instruction.buffer, instruction.feature), instruction.cell, instruction.visible]
         views = [self._slice(b, 0, 0, f, instruction.count, columns) for b, f in filter(None, places)]
         return [view[:, 0] for view in views] if len(columns) == 1 else views
 
-    def _outside(self, instruction, columns):
+    def _outside(self, instruction: Instruction, columns: range) -> list[Call]:
         places = [(instruction.buffer, instruction.feature), instruction.cell, instruction.visible]
         fills = [self._fill(self.program.buffers[b], f, instruction.count) for b, f in filter(None, places)]
         return [partial(out.copy_, fill) for out, fill in zip(self._targets(instruction, columns), fills)]
 
-    def _draw(self, k, j):
+    def _draw(self, k: int, j: int) -> Call:
         program, likelihood = self.program, self.program.likelihood
         channels = likelihood.drawn_channels(k)
         parameters = self._view(program.parameters[k], range(j, j + 1))[:, 0]
@@ -323,10 +337,11 @@ class Stepper:
         value = self._slice(program.image, 0, 0, channels.start, count, range(j, j + 1))[:, 0]
         u = self.uniforms[:, :, j, channels]
         out = self.levels[:, j, channels]
-        known, given = (None if t is None else t[:, j, channels] for t in (self.known, self.given))
+        known: Tensor | Any = None if self.known is None else self.known[:, j, channels]
+        given: Tensor | Any = None if self.given is None else self.given[:, j, channels]
         evidence = None if self.evidence is None else self.evidence[:, j, k]
 
-        def draw():
+        def draw() -> None:
             level = likelihood.draw_levels(parameters, u, self.temperature, evidence)
             out.copy_(level if known is None else torch.where(known, given, level))
             value.copy_(self.values[out.long()])

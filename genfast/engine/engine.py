@@ -1,4 +1,4 @@
-"""One model and the backend that draws from it."""
+"""A model and the backend that samples from it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.compiler import NotCausal, NotIncremental, compile_program
 from genfast.engine.compiler.proof import check_causal
+from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.request import SampleRequest, check_request
 
 BACKENDS = ("cpp", "triton", "torch", "full_forward")
-# Of each model, by its options: the weights that a program was compiled from, and the program or why there is none.
+# For each model and its options: the weights, the program compiled from them, or the reason why there is none.
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[Any, dict[str, Any]]] = WeakKeyDictionary()
-# Tracing a model changes state of torch that all threads share.
+# Tracing a model changes global state of torch.
 _LOCK = threading.RLock()
 
 
 class Engine:
-    """Draws images from an autoregressive model, every pixel computed once.
+    """Samples images from an autoregressive model, computing every pixel once.
 
     Args:
         model: a model of `genfast.models`, or another `torch.nn.Module` that maps images [B, C, H, W] to the
             parameters of all conditionals, [B, P, H, W] or [B, C, L, H, W].
         backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "full_forward" (a full forward for
             each draw), or "auto": the first that serves the model.
-        shape: (C, H, W), of a model that is none of `genfast.models`; the next three are for such a model too.
-        levels: of a channel, 2 to 256.
-        input_range: what the lowest and the highest level enter the model as; (0, 1) if not given.
-        head: how the output is read, "bernoulli", "categorical", "categorical-levels-first" or "mixture", as
-            `genfast.engine.compiler.compile_program` says; None: what its shape says.
+        shape: (C, H, W) of the images; this and the next three are for a model that is none of `genfast.models`.
+        levels: values of a channel, 2 to 256.
+        input_range: the inputs for the lowest and the highest level; (0, 1) if not given.
+        head: how the output is read, "bernoulli", "categorical", "categorical-levels-first" or "mixture", see
+            `genfast.engine.compiler.compile_program`; None: as its shape implies.
     Raises: RuntimeError for a backend that cannot serve this model, with the reason; ValueError for an option that
         does not fit the model, or a weight that is not finite.
 
-    The model may be trained on. A new engine, and so every `genfast.sample`, compares all weights with those that it
-    knows; `run` of an engine that is kept notices what torch records, which are assignments and operations in place,
-    but no change through `.data` and no step of a fused optimizer. Of what a forward reads beside its weights, such as
-    a Python number, nothing is noticed.
+    The model may be trained further. A new engine, and so every `genfast.sample`, compares all weights with those that
+    the program was compiled from. An engine that is kept notices only changes that torch records, assignments and
+    in-place operations, but not a change through `.data` or a step of a fused optimizer. No engine notices a change of
+    anything but weights, such as a Python number that forward reads.
     """
 
     def __init__(
@@ -71,31 +72,31 @@ class Engine:
         shape = shape if shape is None else tuple(shape)
         input_range = input_range if input_range is None else tuple(float(value) for value in input_range)
         self.model, self.asked = model, backend
-        self._options = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
+        self._options: Conventions = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
         self._key = tuple(self._options.values())
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
 
     @property
     def network(self) -> full_forward.FullForward:
-        """`FullForward` of the model as it is now."""
+        """The `FullForward` of the model as it is now."""
         return self._current()[1]
 
     @property
     def backend(self) -> str:
-        """The name of the backend that serves the model as it is now."""
+        """The name of the backend that runs the model as it is now."""
         return self._choose(*self._current())
 
     @property
     def explanation(self) -> backends.Explanation:
-        """`Explanation`: the backend that serves the model, and why not each of the others."""
+        """The backend that runs the model, and why not each of the others."""
         (now, network), others = self._current(), {}
-        chosen = self._choose(now, network)
+        selected = self._choose(now, network)
         for name in BACKENDS:
-            if name != chosen:
+            if name != selected:
                 reason = self._refusal(name, now, network)
-                others[name] = reason or f"could serve, but {chosen} was asked for or comes first"
-        return backends.Explanation("sample", chosen, others)
+                others[name] = reason or f"could serve, but {selected} was asked for or comes first"
+        return backends.Explanation("sample", selected, others)
 
     @property
     def program(self) -> Program:
@@ -110,7 +111,7 @@ class Engine:
 
     @property
     def batch_size(self) -> int:
-        """Images to draw in one call: few enough for little memory and for calls of a second or two."""
+        """Images to draw in one call: few enough for little memory and for calls of one or two seconds."""
         backend = self.backend
         if backend == "full_forward":
             return 64
@@ -135,14 +136,14 @@ class Engine:
         """Draw n images in one call; memory grows with n.
 
         Args:
-            seed, first, draw: value `element` of image b is drawn by `uniform(seed, first + b, element, draw)`, where
-                element = (row * W + column) * C + channel; a mixture takes the numbers 2 draw and 2 draw + 1.
+            seed, first, draw: value `element` of image b is drawn with `uniform(seed, first + b, element, draw)`, where
+                element = (row * W + column) * C + channel; a mixture uses the numbers 2 draw and 2 draw + 1.
             temperature: divides the logits; a mixture's scales are multiplied by it.
             labels: integers [n], or one int, of a conditional model.
-            given, known: uint8 and bool [n or 1, C, H, W]: where known, the level is not drawn but the one given.
-            evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level; none for a
-                mixture. Level l is drawn with weight p(l) exp(evidence[l]).
-            want: of "log_probs", "log_evidence" (of evidence) and "parameters".
+            given, known: uint8 and bool [n or 1, C, H, W]: where known, the level is taken from `given`, not drawn.
+            evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level; not for a mixture.
+                Level l is drawn with weight p(l) exp(evidence[l]).
+            want: names among "log_probs", "log_evidence" (needs evidence) and "parameters".
         Returns: `Drawn`, on the device of the model.
         Raises: TypeError or ValueError for an argument that does not fit.
         """
@@ -168,7 +169,7 @@ class Engine:
     def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Log-probability of each image in nats: uint8 [n, C, H, W] -> float64 [n].
 
-        On one backend it is made of the same numbers as the samples. Errors as `run`.
+        It is computed from the same parameters as the samples of this backend. Raises: as `run`.
         """
         network = self.network
         images = check_images("log_prob", "images", images, network.spec)
@@ -182,20 +183,23 @@ class Engine:
         return torch.cat(parts)
 
     def execute(self, request: SampleRequest) -> Drawn:
-        """`run` of a request, which is not checked again."""
+        """`run` for a request, which is not checked again."""
         return self._execute(*self._current(), request)
 
     def _execute(self, now: dict[str, Any], network: full_forward.FullForward, request: SampleRequest) -> Drawn:
         backend, device = self._choose(now, network), network.device
         if backend == "full_forward":
             return full_forward.run(network, request)
+        program = self._compiled(now, network)
+        assert isinstance(program, Program)  # or `_choose` had refused the backend
         run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
-        return run(self._compiled(now, network), request.to(device), device)
+        drawn: Drawn = run(program, request.to(device), device)
+        return drawn
 
     def _choose(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
-        """The name of the backend, for the weights `now`."""
-        chosen = now["chosen"]
-        if self.asked not in chosen:
+        """The name of the backend for the state `now` of the model."""
+        selected: dict[str, str] = now["backends"]
+        if self.asked not in selected:
             reasons = {name: self._refusal(name, now, network) for name in BACKENDS}
             able = [name for name, reason in reasons.items() if reason is None]
             if self.asked not in ("auto", *able):
@@ -210,8 +214,8 @@ class Engine:
                     warnings.warn(message, RuntimeWarning, stacklevel=5)
                 with torch.no_grad(), full_forward.evaluating(self.model):
                     check_causal(network)
-            chosen[self.asked] = name
-        return chosen[self.asked]
+            selected[self.asked] = name
+        return selected[self.asked]
 
     def _refusal(self, name: str, now: dict[str, Any], network: full_forward.FullForward) -> str | None:
         """The reason why a backend cannot serve the model, or None if it can."""
@@ -234,7 +238,7 @@ class Engine:
         return program if isinstance(program, str) else None
 
     def _current(self, thorough: bool = False) -> tuple[dict[str, Any], full_forward.FullForward]:
-        """What is kept of the model for its weights as they are now, which are finite; and its `FullForward`."""
+        """The cache for the present weights of the model, which are checked to be finite; and its `FullForward`."""
         weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
         now = kept.get(self._key)
         if now is None or now["weights"] != weights or thorough and not _equal(now["values"], self.model):
@@ -242,7 +246,7 @@ class Engine:
                 kept.pop(self._key, None)
                 check_finite(self.model)
                 values = [value.detach().clone() for value in _tensors(self.model)]
-                now = kept[self._key] = {"weights": weights, "values": values, "chosen": {}}
+                now = kept[self._key] = {"weights": weights, "values": values, "backends": {}}
         if self._seen[0] is not now:
             with _LOCK:
                 self._seen = now, full_forward.FullForward(self.model, **self._options)
@@ -252,7 +256,7 @@ class Engine:
         """The program, or the reason why there is none."""
         with _LOCK:
             if "program" not in now:
-                options = {name: value for name, value in self._options.items() if value is not None}
+                options = self._options.copy()
                 if network.reading:
                     options["head"] = network.reading.head
                 try:
@@ -266,7 +270,7 @@ class Engine:
 
 
 def work(program: Program) -> int:
-    """Multiplications that an image takes."""
+    """Multiplications per image."""
     total = 0
     for it in [*program.row, *(it for part in program.pixel for it in part)]:
         if it.kind == "linear":
@@ -275,7 +279,7 @@ def work(program: Program) -> int:
 
 
 def check_finite(model: nn.Module, call: str = "sample") -> None:
-    """ValueError for a weight of a model that is not finite."""
+    """ValueError for a weight of the model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
             raise ValueError(f"{call}: {name} must be finite; got {bad} values that are not")
@@ -284,7 +288,7 @@ def check_finite(model: nn.Module, call: str = "sample") -> None:
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
     """Every parameter and buffer."""
     modules = [model]
-    while modules:  # by hand: at every call of an engine, where `modules()` takes a tenth of an image's time
+    while modules:  # `modules()` takes a tenth of the time of a small image, at every call of an engine
         module = modules.pop()
         for group in (module._parameters, module._buffers):
             yield from (value for value in group.values() if value is not None)
@@ -292,7 +296,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _weights(model: nn.Module) -> list[tuple[Any, ...]]:
-    """What changes when torch changes a parameter or buffer."""
+    """A fingerprint that changes when torch changes a parameter or buffer."""
     return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in _tensors(model)]
 
 

@@ -1,14 +1,16 @@
-"""Sampling by the whole network: one full forward for every draw of a pixel. Slow, and the judge of anything faster."""
+"""Sampling by a full forward for every draw of a pixel: slow, but right for every model; tests compare with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, row_uniforms
@@ -16,10 +18,13 @@ from genfast.likelihoods import Likelihood, Reading, read_output
 
 
 class FullForward:
-    """A model as the function from levels to the parameters of all conditionals.
+    """A model as a function from levels to the parameters of all conditionals.
 
-    Attributes: spec, of the images; likelihood, of the parameters; reading, how a model that is not `Autoregressive`
-    gives them, else None; `scale` and `shift`, by which levels enter; `device` and `dtype`, of the model.
+    Attributes:
+        spec, likelihood: of the images and their values.
+        reading: how the output is read, for a model that is not `Autoregressive`; else None.
+        scale, shift: turn levels into inputs.
+        device, dtype: of the model.
     """
 
     def __init__(
@@ -31,12 +36,13 @@ class FullForward:
         input_range: Sequence[float] | None = None,
         head: str | None = None,
     ) -> None:
-        self.model = model
+        self.model: Any = model
         weight = next(model.parameters(), torch.zeros(()))
         self.device, self.dtype = weight.device, weight.dtype
         self.reading: Reading | None = None
         if isinstance(model, Autoregressive):
-            refuse_conventions(type(model).__name__, shape=shape, levels=levels, input_range=input_range, head=head)
+            conventions: Conventions = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
+            refuse_conventions(type(model).__name__, conventions=conventions)
             self.spec: ImageSpec = model.spec
             self.likelihood: Likelihood = model.likelihood
             self.scale, self.shift = 2 / (self.spec.levels - 1), -1.0
@@ -49,7 +55,7 @@ class FullForward:
             self.likelihood = self.reading.likelihood
 
     def _output_shape(self) -> torch.Size:
-        """The shape of what the model returns for one image."""
+        """The shape of the output for one image."""
         shape = self.spec.shape
         with torch.no_grad(), evaluating(self.model):
             output = self.model(torch.zeros(1, *shape, device=self.device, dtype=self.dtype))
@@ -60,11 +66,12 @@ class FullForward:
         return output.shape
 
     def rows(self, row: int) -> int:
-        """How many rows of an image are needed to draw one of row `row`."""
-        return self.spec.height if self.reading else self.model.rows(row)
+        """The number of rows of an image that a forward needs to draw in row `row`."""
+        rows: int = self.spec.height if self.reading else self.model.rows(row)
+        return rows
 
     def parameters(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """[B, P, R, W] of levels [B, C, R, W]: the parameters of all draws, one after the other."""
+        """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W]."""
         if self.reading is None:
             x = images.to(self.dtype) * self.scale + self.shift
             return self.model.network(x, labels)
@@ -73,24 +80,25 @@ class FullForward:
         return output if self.reading.is_ordered else output[:, torch.from_numpy(self.reading.index)]
 
 
-def refuse_conventions(kind: str, call: str = "sample", **conventions: object) -> None:
-    """ValueError for a convention that has a value: a model of that kind states all of them itself."""
+def refuse_conventions(kind: str, call: str = "sample", *, conventions: Conventions) -> None:
+    """ValueError for a convention that is not None: a model of this kind states them itself."""
     if named := [name for name, value in conventions.items() if value is not None]:
         raise ValueError(f"{call}: {named[0]} must be None for a {kind}, whose config has it; got a value")
 
 
 def check_foreign_spec(call: str, model: nn.Module, shape: Sequence[int] | None, levels: int | None) -> ImageSpec:
-    """The images of a model that does not state them."""
+    """The `ImageSpec` of a model that does not state it."""
     if shape is None or len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
         kind = type(model).__name__
         raise ValueError(f"{call}: shape must be (channels, height, width) for a {kind}; got {shape}")
     if type(levels) is not int or not 2 <= levels <= 256:
         raise ValueError(f"{call}: levels must be an int, 2 to 256; got {levels!r}")
-    return ImageSpec(*shape, levels)
+    channels, height, width = shape
+    return ImageSpec(channels, height, width, levels)
 
 
 def check_input_range(call: str, input_range: Sequence[float] | None) -> tuple[float, float]:
-    """(low, high), as which the lowest and the highest level enter a model; (0, 1) for None."""
+    """(low, high), the inputs for the lowest and the highest level; (0, 1) for None."""
     low, high = (0.0, 1.0) if input_range is None else map(float, input_range)
     if not math.isfinite(low) or not math.isfinite(high) or low == high:
         raise ValueError(f"{call}: input_range must be two different numbers; got {input_range}")
@@ -99,7 +107,7 @@ def check_input_range(call: str, input_range: Sequence[float] | None) -> tuple[f
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, the model and all its modules are in evaluation mode; after it, each is in the mode that it had."""
+    """A context with the model in evaluation mode; afterwards each module is in its previous mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -113,11 +121,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def run(network: FullForward, request: SampleRequest) -> Drawn:
     """Draw the images of a request, on the device of the model.
 
-    What is wanted beside the images comes from one more forward, over the finished images.
+    One more forward over the finished images computes what else the request wants.
     """
     shape = (request.n, *network.spec.shape)
     request = request.to(network.device)
-    if request.given is None:
+    if request.given is None or request.known is None:
         images = torch.zeros(shape, dtype=torch.uint8, device=network.device)
     else:
         images = torch.where(request.known, request.given, 0)
@@ -132,8 +140,8 @@ def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
     spec, likelihood, known = network.spec, network.likelihood, request.known
     ends = [sum(likelihood.counts[: k + 1]) for k in range(likelihood.draws)]
     for i in range(spec.height):
-        # Nothing is drawn where all images of the batch know all colours.
-        open_columns = range(spec.width)
+        # Columns where all images of the batch know all channels are skipped.
+        open_columns = list(range(spec.width))
         if known is not None:
             open_columns = (~known[:, :, i]).any(0).any(0).nonzero()[:, 0].tolist()
         if not open_columns:
@@ -151,7 +159,7 @@ def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
 
 
 def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Drawn:
-    """`Drawn` of finished images."""
+    """The `Drawn` of finished images."""
     drawn, want, likelihood = Drawn(images), request.want, network.likelihood
     if not want:
         return drawn
@@ -172,7 +180,7 @@ def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Dr
         if drawn.log_probs is not None:
             log_probs = likelihood.log_prob(part, values[:, :, likelihood.drawn_channels(k)])
             drawn.log_probs[:, k] = log_probs.view(shape[0], *places)
-        if drawn.log_evidence is not None:
+        if drawn.log_evidence is not None and request.evidence is not None:
             evidence = request.evidence[:, k].flatten(1, 2)
             sums = likelihood.log_evidence(part, request.temperature, evidence)
             drawn.log_evidence[:, k] = sums.view(shape[0], *places)

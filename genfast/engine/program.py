@@ -1,36 +1,39 @@
 """A pixel program: what a model computes for one pixel, as flat lists of instructions over cached feature maps.
 
-Every image has its own feature maps, the buffers. Of a buffer only the last rows are kept, with the columns left and
-right of the image that its readers reach. Position (r, c) of a buffer of stride s belongs to pixel (r s, c s).
+Every image has its own feature maps, the buffers. A buffer holds only the last rows, and the columns to the left and to
+the right of the image that are read. Position (r, c) of a buffer of stride s belongs to pixel (r s, c s).
 
 For every row of pixels an engine runs `row` once, over the whole row; then, pixel by pixel, `pixel[0]`, draw 0,
 `pixel[1]`, draw 1, ..., `pixel[draws]`. So `row` may read whole earlier rows, `pixel[k]` also the columns at the left,
-and the first k draws of the present pixel. An engine computes every instruction once for every position: one forward
-pass for an image.
+and the first k draws of the present pixel. An engine runs every instruction once for every position: the work of one
+forward pass for an image.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood
 
-# What a MAP instruction makes of its operands a, b, ...
+# The elementwise instructions; `Instruction` says what each computes of its operands a, b, ...
 MAPS = ("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant")
 ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
-PANEL = 16  # outputs of a panel of weights
+PANEL = 16  # outputs in a panel of weights
 
 
 @dataclass
 class Buffer:
     """A feature map: `features` values at each of `columns` positions of a row.
 
-    `rows` are kept (a ring: row r lies in slot r % rows), and `left` and `right` positions outside, which hold `fill`
-    (float32 [features], None: zeros), as do all rows before the first.
+    The last `rows` rows are kept, in a ring: row r is in slot r % rows. `left` and `right` are positions outside of the
+    image; these, and all rows before the first, hold `fill` (float32 [features], None: zeros).
     """
 
     features: int
@@ -44,7 +47,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Read:
-    """`count` values from feature `feature` of the position (r + row, c + column) on, going on into the next columns.
+    """`count` contiguous values from feature `feature` of position (r + row, c + column) on; they may span columns.
 
     (r, c) is the present position of the buffer: the pixel (i, j) divided by its stride, rounded down.
     """
@@ -76,8 +79,8 @@ class Instruction:
     Summation order, which every engine on the CPU keeps: four chains, value k of a read goes to chain k % 4 by a fused
     multiply-add, chain 0 starts at the bias; the sum is (chain 0 + chain 1) + (chain 2 + chain 3), then the adds.
 
-    `sweep`: instructions of `row` with the same sweep +1 or -1 that follow one another are run column by column, from
-    the left or from the right; 0: over the whole row, instruction by instruction.
+    `sweep`: consecutive instructions of `row` with the same sweep run column by column, +1 from the left or -1 from the
+    right. 0: an instruction runs over the whole row.
     """
 
     kind: str
@@ -86,8 +89,8 @@ class Instruction:
     count: int
     domain: tuple[int, int, int, int]
     reads: list[Read] = field(default_factory=list)
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
+    weight: np.ndarray | Any = None
+    bias: np.ndarray | Any = None
     adds: list[Read] = field(default_factory=list)
     activation: str = "none"
     row_modulus: int = 1
@@ -105,15 +108,15 @@ class Program:
 
     Attributes:
         spec: of the images.
-        likelihood: by which values are drawn from the parameters.
-        columns: of the grid that is computed; more than the width where a virtual column is. No pixel is drawn there.
+        likelihood: of the values of a pixel.
+        columns: of the grid that is computed; those beyond the width are virtual: no pixel is drawn there.
         scale, shift: level v enters buffer `image` as float32(float32(v * scale) + shift).
         image: the buffer of the image, one feature a channel.
         buffers: see `Buffer`.
         row: instructions at the start of a row.
         pixel: draws + 1 lists of instructions.
         parameters: one read for each draw (row 0, column 0): the parameters of the likelihood for it.
-        prepared: what an engine made of the program for its own use, by the name of the engine.
+        prepared: cache of what an engine prepared from the program, by the name of the engine.
     """
 
     spec: ImageSpec
@@ -129,12 +132,12 @@ class Program:
     prepared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def draws(self):
-        """Draws that make a pixel."""
+    def draws(self) -> int:
+        """Draws of a pixel."""
         return len(self.parameters)
 
-    def check(self):
-        """Raise ValueError for an instruction that reaches outside its buffers: engines trust a program."""
+    def check(self) -> None:
+        """Raise ValueError for an instruction that reads or writes outside its buffers: engines do not check."""
         self._check_read("image", Read(self.image, 0, 0, 0, self.spec.channels), range(self.columns))
         for read in self.parameters:
             self._check_read("parameters", read, range(self.spec.width))
@@ -155,10 +158,10 @@ class Program:
                 raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
         self._check_sweeps()
 
-    def _check_sweeps(self):
-        """What a sweep reads of the row that it writes must lie behind it."""
-        for sweep, group in groupby(self.row, key=lambda it: it.sweep):
-            group = list(group)
+    def _check_sweeps(self) -> None:
+        """A sweep may read only columns behind it of the row that it writes."""
+        for sweep, instructions in groupby(self.row, key=lambda it: it.sweep):
+            group = list(instructions)
             places = [place for it in group for place in ((it.buffer, 0), it.cell, it.visible) if place]
             written = {buffer for buffer, _ in places}
             for read in (read for it in group if sweep for read in (*it.reads, *it.adds)):
@@ -167,7 +170,7 @@ class Program:
                 if read.buffer in written and read.row == 0 and ahead:
                     raise ValueError(f"sweep {sweep}: a read of its own row must lie behind it; got {read}")
 
-    def _check_read(self, kind, read, columns):
+    def _check_read(self, kind: str, read: Read, columns: Sequence[int]) -> None:
         b = self.buffers[read.buffer]
         inside = -b.rows < read.row <= 0 <= read.feature < b.features
         for j in (*columns[:1], *columns[-1:]):
@@ -179,7 +182,7 @@ class Program:
 
 @dataclass
 class Drawn:
-    """What an engine returns for n images; None for what was not asked for.
+    """What an engine returns for n images; None for what the request does not want.
 
     Attributes:
         images: uint8 [n, C, H, W].
@@ -188,7 +191,7 @@ class Drawn:
         parameters: float32 [n, P, H, W], the parameters of all draws, one after the other.
     """
 
-    images: torch.Tensor
-    log_probs: torch.Tensor | None = None
-    log_evidence: torch.Tensor | None = None
-    parameters: torch.Tensor | None = None
+    images: Tensor
+    log_probs: Tensor | Any = None
+    log_evidence: Tensor | Any = None
+    parameters: Tensor | Any = None

@@ -1,7 +1,7 @@
-"""What a model can do, stated by the model: the protocols that tasks, metrics, training and the command line ask for.
+"""What a model can do, as protocols: tasks, metrics, training and the command line ask for these.
 
 Each is a `typing.Protocol`: a class has it by deriving from it or by defining its members. `isinstance(model,
-LatentModel)` asks whether a model has them all.
+LatentModel)` tests whether all members are there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The images that a model is of.
+    """The images of a model.
 
     Attributes:
         channels, height, width: C, H and W, in pixels.
         levels: values of a channel, L, 2 to 256.
-        classes: labels that a model is conditional on; 0 for none.
+        classes: number of labels of a conditional model; 0: unconditional.
     """
 
     channels: int
@@ -52,7 +52,7 @@ class Named(Protocol):
 
 @runtime_checkable
 class ImageModel(Protocol):
-    """A model that says what images it is of."""
+    """A model of images."""
 
     @property
     def spec(self) -> ImageSpec: ...
@@ -70,13 +70,13 @@ class Autoregressive(ImageModel, Protocol):
         ...
 
     def rows(self, row: int) -> int:
-        """How many rows of an image the network needs to give the parameters of row `row`."""
+        """The number of rows of an image that the network needs for the parameters of row `row`."""
         ...
 
 
 @runtime_checkable
 class Density(ImageModel, Protocol):
-    """A model with a log-probability of images, or an estimate of it or lower bound on it."""
+    """A model with a log-likelihood of images, or an estimate of it, or a lower bound."""
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None, *, first: int = 0) -> Tensor:
         """[B] in nats, of levels uint8 [B, C, H, W]; `first`: the index of the first image, for an estimate."""
@@ -85,7 +85,7 @@ class Density(ImageModel, Protocol):
 
 @runtime_checkable
 class Generator(ImageModel, Protocol):
-    """A model that draws whole images from noise, image i by (seed, first + i) alone."""
+    """A model that draws whole images from noise; image i depends on (seed, first + i) alone."""
 
     def sample_images(self, n: int, *, seed: int, first: int, temperature: float, labels: Tensor | None) -> Tensor: ...
 
@@ -120,14 +120,14 @@ class Reconstructor(ImageModel, Protocol):
 
 @runtime_checkable
 class CodeModel(ImageModel, Protocol):
-    """A model of images as grids of codes, of any size that its strides allow."""
+    """A model that encodes images as grids of codes; it takes any size that its stride divides."""
 
     @property
     def likelihood(self) -> Likelihood: ...
 
     @property
     def code_count(self) -> int:
-        """K, the codes of a place."""
+        """K, the size of the codebook."""
         ...
 
     @property
@@ -135,7 +135,7 @@ class CodeModel(ImageModel, Protocol):
 
     @property
     def stride(self) -> int:
-        """Pixels along one side of a place."""
+        """Pixels along one side of a position of the grid."""
         ...
 
     def encode(self, x: Tensor, *, any_size: bool = False) -> Tensor:
@@ -147,13 +147,13 @@ class CodeModel(ImageModel, Protocol):
         ...
 
     def decoder_digest(self) -> bytes:
-        """Bytes that differ where models decode differently."""
+        """A digest of all that decoding depends on."""
         ...
 
 
 @runtime_checkable
 class Translator(ImageModel, Protocol):
-    """A model of images of one domain, `spec`, given images of another, `source`."""
+    """A model that translates images of one domain, `source`, to another, `spec`."""
 
     @property
     def source(self) -> ImageSpec: ...
@@ -164,34 +164,34 @@ class Translator(ImageModel, Protocol):
         ...
 
     def translated(self, source: Tensor, seed: int = 0, first: int = 0, noise: bool = True) -> Tensor:
-        """uint8 levels [B, S, h, w] -> uint8 levels [B, C, h, w], image b by (seed, first + b) alone."""
+        """uint8 levels [B, S, h, w] -> uint8 levels [B, C, h, w]; image b depends on (seed, first + b) alone."""
         ...
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A model that `genfast.train.fit` trains by a loss of its own; one that is a `Density` alone is trained by that."""
+    """A model with its own training loss for `genfast.train.fit`; else `log_prob` of a `Density` is the loss."""
 
     def loss(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What training minimises, [B] nats."""
+        """The training loss, [B] nats."""
         ...
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A model that is evaluated by a bound of its own; one that is a `Density` alone is evaluated by that."""
+    """A model with its own bound for evaluation; else `log_prob` of a `Density` is used."""
 
     def bound(self, x: Tensor, labels: Tensor | None = None, *, seed: int = 0, first: int = 0) -> Tensor:
-        """What evaluation reports, [B] nats: the log-likelihood or a bound on it, the same at every call."""
+        """The log-likelihood or a bound on it, [B] nats, the same at every call."""
         ...
 
 
 @runtime_checkable
 class Adversarial(Protocol):
-    """A model of two networks, `generator` and `discriminator`, that `genfast.train.fit_adversarial` trains in turn.
+    """A model of two networks, `generator` and `discriminator`, which `genfast.train.fit_adversarial` trains in turn.
 
     It also has `discriminator_steps`, updates of the discriminator before each of the generator; `least_batch`, the
-    smallest batch that it learns from; and `adversarial_loss`, a name of `genfast.metrics.equilibrium.LOSSES`.
+    smallest batch that it can train on; and `adversarial_loss`, a name of `genfast.metrics.equilibrium.LOSSES`.
     """
 
     # A batch is images and labels for some models, source and target for others: any arguments conform.
@@ -204,14 +204,14 @@ class Adversarial(Protocol):
         ...
 
     def preview(self, *batch: Any, **named: Any) -> Tensor:
-        """Images that show how training goes, uint8 [n, C, H, W]."""
+        """Images for a preview of the progress, uint8 [n, C, H, W]."""
         ...
 
     def settle(self) -> None:
-        """Give averaged buffers the values that fit the averaged weights."""
+        """Recompute buffers, such as batch statistics, for the averaged weights."""
         ...
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """Where the parameters of a model are; the CPU for a model without any."""
+    """The device of a model's parameters; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,8 +1,8 @@
-"""What is asked of an engine: built and checked once, where the user calls; nothing below checks it again."""
+"""The request to an engine. It is built and checked once, where the user calls; nothing below checks it again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,18 +19,18 @@ WANTED = ("log_probs", "log_evidence", "parameters")
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Images to draw, or to complete, or to score.
+    """Images to draw, to complete or to score.
 
     Attributes:
         n: images.
-        seed, first, draw: value `element` of image b is drawn by `uniform(seed, first + b, element, draw)`, where
-            element = (row * W + column) * C + channel; a mixture takes the numbers 2 draw and 2 draw + 1.
+        seed, first, draw: value `element` of image b is drawn with `uniform(seed, first + b, element, draw)`, where
+            element = (row * W + column) * C + channel; a mixture uses the numbers 2 draw and 2 draw + 1.
         temperature: divides the logits; a mixture's scales are multiplied by it.
         labels: int64 [n], of a conditional model.
-        given, known: uint8 and bool [n, C, H, W]: where known, the level is not drawn but the one given.
-        evidence: float32 [n, C, H, W, L], log-likelihood of what was observed given each level: level l is drawn with
+        given, known: uint8 and bool [n, C, H, W]: where known, the level is taken from `given`, not drawn.
+        evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level: level l is drawn with
             weight p(l) exp(evidence[l]). None for a likelihood that takes none.
-        want: of `WANTED`, what is returned beside the images.
+        want: names of `WANTED`: what is returned beside the images.
     """
 
     n: int
@@ -45,13 +45,11 @@ class SampleRequest:
     want: tuple[str, ...] = ()
 
     def part(self, start: int, end: int) -> SampleRequest:
-        """The request of images start .. end - 1 of this one."""
-        return replace(
-            self, n=end - start, first=self.first + start, **self._tensors(lambda tensor: tensor[start:end])
-        )  # fmt: skip
+        """The request for images start .. end - 1 of this one."""
+        return replace(self, n=end - start, first=self.first + start, **self._tensors(lambda tensor: tensor[start:end]))
 
     def repeated(self, start: int, end: int) -> SampleRequest:
-        """The request of images start .. end - 1 of an endless row of images, all as the only one of this request."""
+        """The request for images start .. end - 1 of an endless stream, each like the single image of this request."""
         n = end - start
         expanded = self._tensors(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
         return replace(self, n=n, first=self.first + start, **expanded)
@@ -60,7 +58,7 @@ class SampleRequest:
         """The request with its tensors on a device."""
         return replace(self, **self._tensors(lambda tensor: tensor.to(device)))
 
-    def _tensors(self, change: Any) -> dict[str, Any]:
+    def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         tensors = {name: getattr(self, name) for name in ("labels", "given", "known", "evidence")}
         return {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
 
@@ -82,7 +80,7 @@ def check_request(
     draw: int = 0,
     want: Sequence[str] = (),
 ) -> SampleRequest:
-    """The request of checked arguments: labels of one int expanded, values that are not known set to 0.
+    """The request of these arguments, checked. A single label is expanded; unknown values are set to 0.
 
     Raises: TypeError or ValueError for an argument that does not fit the images `spec` and their likelihood.
     """
@@ -102,7 +100,7 @@ def check_request(
 
 
 def check_evidence(call: str, evidence: Tensor, spec: ImageSpec, n: int) -> None:
-    """Raise TypeError or ValueError for evidence that is not float32 [n, C, H, W, L] with a possible level for each."""
+    """Evidence must be float32 [n, C, H, W, L], with a possible level for each value (TypeError or ValueError)."""
     if not isinstance(evidence, Tensor) or evidence.dtype != torch.float32:
         got = evidence.dtype if isinstance(evidence, Tensor) else type(evidence).__name__
         raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {got}")
@@ -116,7 +114,7 @@ def check_evidence(call: str, evidence: Tensor, spec: ImageSpec, n: int) -> None
 def row_uniforms(
     spec: ImageSpec, likelihood: Likelihood, request: SampleRequest, row: int, device: torch.device
 ) -> Tensor:
-    """The random numbers of row `row` of the images of a request, float64 [numbers of a draw, n, W, C]."""
+    """The random numbers for row `row` of the images of a request, float64 [numbers per draw, n, W, C]."""
     image = request.first + torch.arange(request.n, device=device)[:, None, None]
     places = torch.arange(spec.width * spec.channels, device=device).view(spec.width, spec.channels)
     element = row * spec.width * spec.channels + places

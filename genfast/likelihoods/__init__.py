@@ -1,4 +1,6 @@
-"""Likelihoods: all that depends on which distribution the values of a pixel have, one file each."""
+"""Likelihoods, one file each: everything that depends on the distribution of the values of a pixel."""
+
+from __future__ import annotations
 
 from genfast._registry import import_modules
 from genfast.likelihoods.base import LIKELIHOODS, Likelihood, register_likelihood
@@ -14,7 +16,7 @@ import_modules(__name__, __path__)
 def likelihood(name: str, channels: int, levels: int, mixtures: int = 5) -> Likelihood:
     """The likelihood of that name, of images of `channels` with `levels` values each.
 
-    Raises: ValueError for another name, or images that it cannot be of.
+    Raises: ValueError for another name, or images that the likelihood does not fit.
     Example: `likelihood("mixture", 3, 256, mixtures=10)`
     """
     if name not in LIKELIHOODS:
@@ -28,12 +30,12 @@ def softmax(channels: int, levels: int) -> Likelihood:
 
 
 def default_likelihood(channels: int, levels: int, mixtures: int = 5) -> Likelihood:
-    """What a decoder has if nothing else is asked for: a mixture, which for two levels is the logit of level 1."""
+    """The default of a decoder: a mixture of logistics, and for two levels the logit of level 1."""
     return Bernoulli(channels, levels) if levels == 2 else LogisticMixture(channels, levels, mixtures)
 
 
 def decoder_likelihoods() -> tuple[str, ...]:
-    """The names of those that a decoder of whole images may have."""
+    """The names of the likelihoods that a decoder may have."""
     return tuple(name for name, cls in LIKELIHOODS.items() if cls.decodes)
 
 

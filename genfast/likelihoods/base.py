@@ -1,12 +1,13 @@
-"""What every likelihood says: `p(x | parameters)` of the values of a pixel, and how they are drawn."""
+"""The interface of a likelihood: `p(x | parameters)` of the values of a pixel, and how to draw from it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {}
 
 
 def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
-    """Class decorator: `likelihood(cls.name, ...)` makes it, and every option that names a likelihood knows it."""
+    """Class decorator: makes the class known to `likelihood(cls.name, ...)` and to every option that names one."""
     LIKELIHOODS[cls.name] = cls
     return cls
 
@@ -24,21 +25,21 @@ def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
 class Likelihood(ABC):
     """`p(x | parameters)` of images x, uint8 [B, C, H, W] with levels 0 .. L-1, given parameters [B, P, H, W].
 
-    A pixel is drawn in `draws` draws, one after the other; each has `P / draws` of the parameters, in order. An
-    autoregressive model computes the parameters of a draw from the draws before it.
+    A pixel takes `draws` draws, one after the other. Each has `P / draws` of the parameters, in order. An autoregressive
+    model computes the parameters of a draw from the draws before it.
 
     Attributes:
         channels, levels: C and L.
         name: of the likelihood, in options and files.
-        case: its number in csrc/engine/pixel_program.h and kernels/pixel_program.py; None: only torch draws it.
-        numbers: random numbers that a draw takes.
+        case: its number in csrc/engine/pixel_program.h and kernels/pixel_program.py; None: only PyTorch can draw it.
+        numbers: random numbers per draw.
         decodes: whether a decoder of a `VAE` may have it.
         is_density: whether it is a density, whose draws are rounded to levels.
         expected_is_exact: whether `expected` is the mean of the levels.
-        takes_evidence: whether levels may be weighted by what was observed of them, see `draw_levels`.
-        output_orders: how a model of somebody else may order its output: name -> function (C, L, number of
-            parameters) -> the index of each parameter, or None where it is the order of the output itself.
-    Raises: ValueError for images that it cannot be of.
+        takes_evidence: whether levels can be weighted by the likelihood of an observation, see `draw_levels`.
+        output_orders: the orders of the output of a foreign model that it can read: name -> function (C, L) -> the
+            output that each parameter is, or None where the outputs are in the order of the parameters.
+    Raises: ValueError for images that it does not fit.
     """
 
     channels: int
@@ -51,7 +52,7 @@ class Likelihood(ABC):
     is_density: ClassVar[bool] = False
     expected_is_exact: ClassVar[bool] = False
     takes_evidence: ClassVar[bool] = True
-    output_orders: ClassVar[dict[str, Callable[[int, int], Sequence[int]] | None]] = {}
+    output_orders: ClassVar[dict[str, Callable[[int, int], np.ndarray] | None]] = {}
 
     @classmethod
     def of(cls, channels: int, levels: int, mixtures: int) -> Likelihood:
@@ -60,7 +61,7 @@ class Likelihood(ABC):
 
     @classmethod
     def of_output(cls, channels: int, levels: int, count: int) -> Likelihood | None:
-        """The likelihood that `count` outputs of a pixel can be the parameters of; None if there is none."""
+        """The likelihood whose parameters `count` outputs of a pixel can be; None if they cannot."""
         fits = cls._fits(channels, levels) and cls(channels, levels).parameters == count
         return cls(channels, levels) if fits else None
 
@@ -70,7 +71,7 @@ class Likelihood(ABC):
 
     @classmethod
     def expected_outputs(cls, channels: int, levels: int) -> str:
-        """How many outputs a pixel must have, for an error."""
+        """The number of outputs that a pixel must have, as text for an error."""
         return str(cls(channels, levels).parameters) if cls._fits(channels, levels) else "other"
 
     @property
@@ -85,7 +86,7 @@ class Likelihood(ABC):
 
     @property
     def draws(self) -> int:
-        """How many draws make a pixel: one for each channel, or one for all where one draw makes them all."""
+        """The draws of a pixel: one for each channel, or one for all channels together."""
         return self.channels
 
     @property
@@ -103,16 +104,16 @@ class Likelihood(ABC):
         return slice(draw, draw + 1) if self.draws > 1 or self.channels == 1 else slice(0, self.channels)
 
     def per_channel(self, parameters: Tensor) -> Tensor:
-        """[B, P, H, W] as [B, C, P / C, H, W], where every channel has parameters of its own; else as it is."""
+        """[B, P, H, W] as [B, C, P / C, H, W] if every channel has its own parameters; else unchanged."""
         return parameters.unflatten(1, (self.channels, -1))
 
     @abstractmethod
     def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
         """Negative log-likelihood in nats per image, [B], in float32 or wider.
 
-        `weight`: [B, C, H, W] as `bernoulli_nll` takes it; where the channels of a pixel are coupled, one weight for
-        all of them (ValueError else). A density is one per level: that of the scaled level times its distance to the
-        next, 2 / (L - 1), so that it compares with the others.
+        `weight`: [B, C, H, W] as `bernoulli_nll` takes it. Coupled channels of a pixel must have equal weights (else
+        ValueError). A density is made comparable with probabilities: that of the scaled level times the distance of two
+        levels, 2 / (L - 1).
         """
 
     @abstractmethod
@@ -121,7 +122,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def draw(self, parameters: Tensor, seed: int, first: int = 0, temperature: float = 1.0) -> Tensor:
-        """Images uint8 [B, C, H, W] of the parameters of all pixels: image i depends on (seed, first + i) alone."""
+        """Images uint8 [B, C, H, W], drawn from the parameters; image i depends on (seed, first + i) alone."""
 
     @abstractmethod
     def draw_levels(self, parameters: Tensor, u: Tensor, temperature: float, evidence: Tensor | None = None) -> Tensor:
@@ -135,10 +136,10 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
-        """log p, float64 [n, W], of the values uint8 [n, W, channels of a draw] by its parameters [n, W, P / draws]."""
+        """log p, float64 [n, W], of values uint8 [n, W, channels of a draw], given its parameters [n, W, P / draws]."""
 
     def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
-        """The log-probabilities of all levels of one draw, float64 [..., L], where `takes_evidence`."""
+        """The log-probabilities of all levels of one draw, float64 [..., L]; only if `takes_evidence`."""
         raise NotImplementedError(f"{self.name}: expected a likelihood whose levels can be listed")
 
     def log_evidence(self, parameters: Tensor, temperature: float, evidence: Tensor) -> Tensor:
@@ -146,16 +147,19 @@ class Likelihood(ABC):
         return (self.log_probabilities(parameters, temperature) + evidence).logsumexp(-1)
 
     def log_levels(self, parameters: Tensor) -> Tensor:
-        """log p(x_i = l | parameters) of every value and level, float [B, C, H, W, L], of channels that are not
-        coupled: each pixel as an image of one pixel, with one level after the other."""
+        """log p(x_i = l | parameters) of every value and level, float [B, C, H, W, L], for channels that are not coupled.
+
+        Each pixel is scored as an image of its own, once for each level.
+        """
         n, _, height, width = parameters.shape
         pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
         of_each = []
         for channel in range(self.channels):
             x = torch.zeros(len(pixels), self.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
-            weight = torch.zeros_like(x, dtype=torch.bool)
-            weight[:, channel] = True
-            weight = weight if self.channels > 1 else None
+            weight = None
+            if self.channels > 1:
+                weight = torch.zeros_like(x, dtype=torch.bool)
+                weight[:, channel] = True
             for level in range(self.levels):
                 of_each.append(-self.nll(x.fill_(level), pixels, weight))
         shape = self.channels, self.levels, n, height, width

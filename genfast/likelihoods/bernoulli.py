@@ -1,4 +1,4 @@
-"""Two levels: a logit of level 1 for each channel."""
+"""Bernoulli, for two levels: the logit of level 1 of each channel."""
 
 from __future__ import annotations
 

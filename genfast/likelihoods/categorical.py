@@ -1,4 +1,4 @@
-"""A softmax over the levels of each channel."""
+"""Categorical: a softmax over the levels of each channel."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Categorical(Likelihood):
         logits = self.per_channel(wide(parameters))
         if weight is None:
             return ops.categorical_nll(x, logits)
-        chosen = logits.log_softmax(2).gather(2, x[:, :, None].long())[:, :, 0]
-        return -torch.where(weight == 0, 0, weight * chosen).flatten(1).sum(1)
+        log_probs = logits.log_softmax(2).gather(2, x[:, :, None].long())[:, :, 0]
+        return -torch.where(weight == 0, 0, weight * log_probs).flatten(1).sum(1)
 
     def expected(self, parameters: Tensor) -> Tensor:
         shares = self.per_channel(wide(parameters)).softmax(2)

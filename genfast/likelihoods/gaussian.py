@@ -1,4 +1,4 @@
-"""A normal density of each value, scaled to [-1, 1]."""
+"""Gaussian: a normal density of each value, scaled to [-1, 1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A discretised mixture of logistics of each pixel: R, G and B of a pixel are one joint conditional."""
+"""Discretised mixture of logistics: one for each pixel, whose R, G and B it draws together."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ class LogisticMixture(Likelihood):
         return ops.logistic_mixture_nll(x, parameters, self.levels).view(shape)
 
     def expected(self, parameters: Tensor) -> Tensor:
-        """The mean as levels, float [B, C, H, W], as if no level were the last, clamped to 0 .. L - 1."""
+        """The mean as levels, float [B, C, H, W]: that of the continuous mixture, clamped to 0 .. L - 1."""
         top = self.levels - 1
         log_weights, means, _, coefficients = split_params(parameters, self.channels)
-        if coefficients is not None:  # the colours of a pixel come from one component, each shifted by those before it
+        if coefficients is not None:  # the mean of a channel is shifted by the channels before it
             red, green, blue = means.unbind(1)
             green = green + coefficients[:, 0] * red
             means = torch.stack((red, green, blue + coefficients[:, 1] * red + coefficients[:, 2] * green), 1)

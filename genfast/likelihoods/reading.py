@@ -1,4 +1,4 @@
-"""How the output of a model of somebody else is read: its likelihood, and the order of its parameters."""
+"""How the output of a foreign model is read: its likelihood, and the order of its parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from genfast.likelihoods.base import LIKELIHOODS, Likelihood
 
 @dataclass(frozen=True)
 class Reading:
-    """What the outputs of a pixel are.
+    """How the outputs of a pixel are read.
 
     Attributes:
         head: the name of the likelihood and of the order.
-        likelihood: whose parameters they are.
+        likelihood: whose parameters the outputs are.
         index: int64 [P]: parameter i of the likelihood is output index[i] of the pixel.
     """
 
@@ -26,7 +26,7 @@ class Reading:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether the parameters have the order of the outputs."""
+        """Whether the outputs are in the order of the parameters."""
         return bool((self.index == np.arange(len(self.index))).all())
 
 
@@ -46,7 +46,7 @@ def read_output(call: str, features: Sequence[int], channels: int, levels: int, 
     count = int(np.prod(features, dtype=np.int64))
     head = head or _head_of_shape(call, features, count, channels, levels)
     likelihood = named[head].of_output(channels, levels, count) if head else None
-    if likelihood is None:
+    if likelihood is None or head is None:
         asked = f"head {head}, " if head else ""
         wanted = named[head].expected_outputs(channels, levels) if head else channels * levels
         where = f"{asked}C={channels}, L={levels}"
@@ -56,7 +56,7 @@ def read_output(call: str, features: Sequence[int], channels: int, levels: int, 
 
 
 def _head_of_shape(call: str, features: Sequence[int], count: int, channels: int, levels: int) -> str | None:
-    """The head that a shape has alone: a logit for each channel of two levels, or logits of all levels."""
+    """The head that the shape alone implies: a logit for each channel of two levels, or logits of all levels."""
     if levels == 2 and count == channels:
         return "bernoulli"
     if count != channels * levels:

@@ -1,4 +1,4 @@
-"""Measures of models and of their samples, and yardsticks that need no model."""
+"""Metrics of models and of their samples, and baselines that need no model."""
 
 from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.codebook import codebook_use

@@ -1,9 +1,9 @@
-"""Metrics of other packages on images of this one, and features of theirs for metrics of this one.
+"""Adapters between genfast and two metric packages, torchmetrics and torch-fidelity.
 
-torchmetrics and torch-fidelity are no dependencies; torch-fidelity is imported by the functions that need it, when they
-are called. Both take images as uint8 [N, 3, H, W] in 0..255: `rgb` makes them, without loss.
+Both packages are optional; torch-fidelity is imported when a function that needs it is called. Both take images as
+uint8 [N, 3, H, W] in 0..255; `rgb` converts without loss.
 
-With a classifier that was trained here (`genfast.metrics.train_classifier`), nothing is downloaded::
+With a classifier of `genfast.metrics.train_classifier` nothing is downloaded::
 
     fid = torchmetrics.image.fid.FrechetInceptionDistance(feature=FeatureModule(classifier))
     fid.update(rgb(images, 16), real=True)
@@ -13,21 +13,24 @@ With a classifier that was trained here (`genfast.metrics.train_classifier`), no
     torch_fidelity.calculate_metrics(input1=FidelityImages(samples, 16), input2=FidelityImages(images, 16), fid=True,
                                      feature_extractor="digits", feature_layer_fid="features")
 
-Where the weights of Inception v3 are at hand, `inception_features` gives what every metric of
-`genfast.metrics.features` takes.
+With the weights of Inception v3, `inception_features` computes features for `genfast.metrics.features`.
 """
 
-from importlib import import_module
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast.metrics.classifier import Classifier
 from genfast.models import GAN
 
 
-def rgb(images, levels=256):
+def rgb(images: Tensor, levels: int = 256) -> Tensor:
     """Images of 1 or 3 channels, uint8 [N, C, H, W] in 0..levels-1, as uint8 [N, 3, H, W] in 0..255.
 
     Raises: ValueError for others.
@@ -39,16 +42,16 @@ def rgb(images, levels=256):
 
 
 class FeatureModule(nn.Module):
-    """A `Classifier` as the `feature` of torchmetrics' FrechetInceptionDistance, KernelInceptionDistance and others,
-    or, with `output="logits"`, of its InceptionScore.
+    """A `Classifier` as the `feature` of metrics of torchmetrics, such as FrechetInceptionDistance.
 
-    It takes uint8 [N, 3, H, W] in 0..255, or floats in [0, 1] (what torchmetrics' `normalize=True` gives a module of
-    the user's), of any size: others than the classifier's are averaged or repeated. Returns: float [N, num_features].
+    Use `output="logits"` for its InceptionScore. It takes uint8 [N, 3, H, W] in 0..255, or floats in [0, 1] (which
+    torchmetrics passes with `normalize=True`). Images of another size than the classifier's are resized by averaging or
+    repeating pixels. Returns: float [N, num_features].
 
     Raises: ValueError for another output or images of another kind.
     """
 
-    def __init__(self, classifier, output="features"):
+    def __init__(self, classifier: Classifier, output: str = "features") -> None:
         super().__init__()
         config = classifier.config
         widths = {"features": config.vector, "logits": config.classes}
@@ -56,18 +59,18 @@ class FeatureModule(nn.Module):
             raise ValueError(f"FeatureModule: output must be features or logits; got {output!r}")
         self.classifier, self.output, self.num_features = classifier.eval(), output, widths[output]
 
-    def train(self, mode=True):
-        """The classifier never leaves evaluation mode: the packages call `train` on what they hold."""
+    def train(self, mode: bool = True) -> FeatureModule:
+        """Does nothing: the classifier stays in evaluation mode, though the packages call `train` on their modules."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             images = (images * 255).round().clamp(0, 255).to(torch.uint8)
         images = self._levels(images)
         return self.classifier.features(images) if self.output == "features" else self.classifier(images)
 
-    def _levels(self, images):
+    def _levels(self, images: Tensor) -> Tensor:
         _check_images("FeatureModule", images, (3,))
         c, size = self.classifier.config, tuple(images.shape[2:])
         if c.channels == 1 or size != (c.height, c.width):
@@ -80,55 +83,55 @@ class FeatureModule(nn.Module):
 class FidelityImages(torch.utils.data.Dataset):
     """Images, uint8 [N, C, H, W] in 0..levels-1, as an input of torch-fidelity: image i is uint8 [3, H, W]."""
 
-    def __init__(self, images, levels=256):
+    def __init__(self, images: Tensor, levels: int = 256) -> None:
         self.images = rgb(images, levels).cpu()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Tensor:
         return self.images[i]
 
 
-def register_fidelity_features(classifier, name):
-    """Make a `Classifier` a feature extractor of torch-fidelity by that name, with the layers features and logits.
+def register_fidelity_features(classifier: Classifier, name: str) -> None:
+    """Register a `Classifier` as a feature extractor of torch-fidelity, with the layers `features` and `logits`.
 
-    Raises: ImportError without torch-fidelity; ValueError for a name that torch-fidelity refuses, as one taken.
+    Raises: ImportError without torch-fidelity; ValueError for a name that torch-fidelity refuses, such as one in use.
     """
     package = _fidelity("register_fidelity_features")
     parts = {layer: FeatureModule(classifier, layer) for layer in ("features", "logits")}
 
-    class Features(package.FeatureExtractorBase):
-        def __init__(self, name, features_list, **options):
+    class Features(package.FeatureExtractorBase):  # type: ignore[name-defined,misc]
+        def __init__(self, name: str, features_list: Sequence[str], **options: Any) -> None:
             super().__init__(name, features_list)
             self.parts = nn.ModuleDict(parts)
 
         @staticmethod
-        def get_provided_features_list():
+        def get_provided_features_list() -> tuple[str, ...]:
             return tuple(parts)
 
         @staticmethod
-        def get_default_feature_for_isc():
+        def get_default_feature_for_isc() -> str:
             return "logits"
 
         @staticmethod
-        def get_default_feature_for_fid():
+        def get_default_feature_for_fid() -> str:
             return "features"
 
         get_default_feature_for_kid = get_default_feature_for_prc = get_default_feature_for_fid
 
         @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            """The same by the name of a metric, as torch-fidelity asks from 0.4 on."""
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            """The default layer by the name of a metric, which torch-fidelity calls from 0.4 on."""
             return "logits" if metric == "isc" else "features"
 
-        def forward(self, input):
+        def forward(self, input: Tensor) -> tuple[Tensor, ...]:
             return tuple(self.parts[layer](input) for layer in self.features_list)
 
     package.register_feature_extractor(name, Features)
 
 
-def fidelity_generator(model):
+def fidelity_generator(model: Any) -> Any:
     """A GAN as torch-fidelity's GenerativeModelBase.
 
     It takes z float [N, latent] of a standard normal and, of a conditional model, labels [N]; returns uint8
@@ -138,15 +141,15 @@ def fidelity_generator(model):
     if not isinstance(model, GAN):
         raise ValueError(f"fidelity_generator: model must be a GAN; got a {type(model).__name__}")
 
-    class Generator(package.GenerativeModelBase):
+    class Generator(package.GenerativeModelBase):  # type: ignore[name-defined,misc]
         z_type, z_size = "normal", model.config.latent
         num_classes = model.spec.classes
 
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.model = model.eval()
 
-        def forward(self, z, labels=None):
+        def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
             with torch.no_grad():
                 return rgb(self.model.quantised(self.model.generate(z, labels)), self.model.config.levels)
 
@@ -154,12 +157,20 @@ def fidelity_generator(model):
 
 
 @torch.no_grad()
-def inception_features(images, weights, *, levels=256, layer="2048", batch=64, device="cpu"):
-    """Features of torch-fidelity's Inception v3 (what FID and KID usually mean): float32 [N, D], D by `layer`.
+def inception_features(
+    images: Tensor,
+    weights: str | Path,
+    *,
+    levels: int = 256,
+    layer: str = "2048",
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Features of torch-fidelity's Inception v3, those of the usual FID and KID: float32 [N, D]; `layer` decides D.
 
     Args:
         images: uint8 [N, C, H, W], levels; C 1 or 3.
-        weights: the file of weights, of torch-fidelity's release; nothing is downloaded.
+        weights: the file of weights of torch-fidelity's release; nothing is downloaded.
         levels: values of a channel.
         layer: 64, 192, 768, 2048, logits or logits_unbiased, as a string.
         batch: images at a time; device: where.
@@ -176,19 +187,20 @@ def inception_features(images, weights, *, levels=256, layer="2048", batch=64, d
     return torch.cat([network(part.to(device))[0].float().flatten(1).cpu() for part in images.split(batch)])
 
 
-def _fidelity(function):
+def _fidelity(function: str) -> Any:
     try:
-        return import_module("torch_fidelity")
+        import torch_fidelity
     except ImportError as error:
         raise ImportError(f"{function}: expected the package torch-fidelity; got {error}") from None
+    return torch_fidelity
 
 
-def _scaled(images, top, wanted):
-    """Levels 0..top as levels 0..wanted, the nearest; the way back is exact where wanted is at least top."""
+def _scaled(images: Tensor, top: int, wanted: int) -> Tensor:
+    """Levels 0..top rescaled to 0..wanted and rounded; invertible if wanted is at least top."""
     return (images.float() * (wanted / top)).round().to(torch.uint8)
 
 
-def _check_images(name, images, channels):
+def _check_images(name: str, images: Tensor, channels: tuple[int, ...]) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in channels:
         expected = f"uint8 [N, C, H, W] with C {' or '.join(map(str, channels))}"
         raise ValueError(f"{name}: images must be {expected}; got {images.dtype} {tuple(images.shape)}")

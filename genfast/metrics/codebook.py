@@ -1,15 +1,18 @@
-"""How evenly a codebook is used."""
+"""Usage of a codebook."""
+
+from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
-def codebook_use(codes, count):
-    """What a set of codes uses of a codebook of K.
+def codebook_use(codes: Tensor, count: int) -> tuple[float, float]:
+    """Usage of a codebook of K by a set of codes.
 
     Args: codes (integers of any shape, 0 to K - 1), count (K).
-    Returns: (share, perplexity): of the K codes the share that occurs, 0 to 1; exp of the entropy of how often each
-        does, 1 to K, as many equally frequent codes would give it.
-    Raises: ValueError for a code that is none.
+    Returns: (share, perplexity): the share of the K codes that occur, 0 to 1; the exponential of the entropy of their
+        frequencies, 1 to K.
+    Raises: ValueError for a code out of range.
     """
     codes = codes.flatten().cpu()
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < count:

@@ -1,14 +1,18 @@
-"""What general compressors need for a set of images, in the unit of a likelihood: nats per image."""
+"""Sizes of a set of images under general compressors, in the unit of a likelihood: nats per image."""
+
+from __future__ import annotations
 
 import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def gzip_nats(images, levels):
+def gzip_nats(images: ArrayLike, levels: int) -> float:
     """Size of the whole set in one gzip stream: `images` uint8 [N, C, H, W] -> nats per image, a float.
 
     The smaller of packed levels (1, 2, 4 or 8 bits each) and whole bytes.
@@ -19,18 +23,18 @@ def gzip_nats(images, levels):
     return _nats(size, len(array))
 
 
-def png_nats(images, levels):
+def png_nats(images: ArrayLike, levels: int) -> float:
     """Size of the whole set as one PNG: `images` uint8 [N, C, H, W] with C 1 or 3 -> nats per image, a float.
 
-    The images stand one below the other, so that small ones pay no header of their own.
+    The images are stacked vertically, so that they share one header.
     """
     array = _array(images)
     tall = array.transpose(0, 2, 3, 1).reshape(-1, array.shape[3], array.shape[1])
     return _nats(len(png_bytes(tall, levels)), len(array))
 
 
-def png_bytes(image, levels=256):
-    """A PNG of uint8 [H, W, C] with C 1 or 3, by the best of the five row filters; grey levels are packed."""
+def png_bytes(image: np.ndarray, levels: int = 256) -> bytes:
+    """A PNG of uint8 [H, W, C] with C 1 or 3, with the best of the five row filters; grey levels are packed."""
     height, width, channels = image.shape
     if channels not in (1, 3):
         raise ValueError(f"png_bytes: expected 1 or 3 channels; got {channels}")
@@ -41,7 +45,7 @@ def png_bytes(image, levels=256):
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
-def _array(images):
+def _array(images: ArrayLike) -> np.ndarray:
     array = np.asarray(images)
     if array.dtype != np.uint8:
         raise TypeError(f"images: expected uint8 levels; got {array.dtype}")
@@ -50,22 +54,22 @@ def _array(images):
     return np.ascontiguousarray(array)
 
 
-def _nats(size, count):
+def _nats(size: int, count: int) -> float:
     return 8 * size * math.log(2) / count
 
 
-def _bit_depth(levels):
+def _bit_depth(levels: int) -> int:
     return next(depth for depth in (1, 2, 4, 8) if levels <= 2**depth)
 
 
-def _packed_rows(rows, depth):
+def _packed_rows(rows: np.ndarray, depth: int) -> np.ndarray:
     if depth == 8:
         return rows
     bits = np.unpackbits(rows[..., None], axis=-1)[..., 8 - depth :]
     return np.packbits(bits.reshape(len(rows), -1), axis=-1)
 
 
-def _filtered(rows, step):
+def _filtered(rows: np.ndarray, step: int) -> Iterator[bytes]:
     """The rows under each PNG filter: none, sub, up, average, Paeth (PNG specification, section 9)."""
     wide = rows.astype(np.int16)
     above = np.pad(wide, ((1, 0), (0, 0)))[:-1]
@@ -78,5 +82,5 @@ def _filtered(rows, step):
         yield np.pad((wide - predicted).astype(np.uint8), ((0, 0), (1, 0)), constant_values=kind).tobytes()
 
 
-def _chunk(kind, data):
+def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

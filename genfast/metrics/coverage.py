@@ -1,16 +1,25 @@
-"""Which modes of the data generated samples reach, by the classes that they are taken for."""
+"""Mode coverage: which classes of the data occur among generated samples."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """`hit` of the `classes` that the data have are reached; `kl`: KL(generated || data) of the shares of the classes,
-    in nats, 0 to infinity; `outside`: the share of all samples that are of no class; `shares`: float64 [K], the classes
-    of the others, 0 for a class that the data have not."""
+    """The classes of generated samples beside those of the data.
+
+    Attributes:
+        hit, classes: the number of classes of the data that the samples reach, and that there are.
+        kl: KL(generated || data) of the class frequencies, in nats, 0 to infinity.
+        outside: the share of the samples that are of no class.
+        shares: float64 [K], the class frequencies of the other samples.
+    """
 
     hit: int
     classes: int
@@ -19,20 +28,20 @@ class Coverage:
     shares: torch.Tensor
 
 
-def mode_coverage(predicted, labels, classes, least=0.1):
-    """How the classes of generated samples compare with those of the data.
+def mode_coverage(predicted: ArrayLike, labels: ArrayLike, classes: int, least: float = 0.1) -> Coverage:
+    """Compare the classes of generated samples with those of the data.
 
-    A class is hit if its share of the generated samples is at least `least` of its share of the data: one sample
-    that a classifier takes for another class does not hide a lost one. A generator of one of K equally frequent
-    classes has a KL of log K; of half of them, log 2.
+    A class is hit if its frequency among the samples is at least `least` times that in the data; so a few misclassified
+    samples do not hide that a class is lost. With K equally frequent classes, a generator of one class has a KL of
+    log K, of half of them log 2.
 
     Args:
-        predicted: integers [N], 0 .. classes - 1 as a classifier names them; -1 for a sample that is of none.
-        labels: integers [M], of the data; or floats [classes], the shares of the classes.
-        classes: how many, K.
+        predicted: integers [N], 0 .. classes - 1, from a classifier; -1 for a sample of no class.
+        labels: integers [M], of the data; or floats [classes], the class frequencies.
+        classes: K.
         least: 0 to 1.
-    Returns: Coverage; with every sample outside no class is hit and the KL is infinite.
-    Raises: ValueError for labels out of range, or none.
+    Returns: Coverage; if all samples are outside, no class is hit and the KL is infinite.
+    Raises: ValueError for labels out of range, or no labels.
     """
     predicted, labels = torch.as_tensor(predicted).cpu(), torch.as_tensor(labels).cpu()
     if labels.is_floating_point():
@@ -55,7 +64,7 @@ def mode_coverage(predicted, labels, classes, least=0.1):
     return Coverage(int(hit.sum()), int(there.sum()), max(0.0, kl), outside / len(predicted), shares)
 
 
-def _counts(name, labels, classes, lowest):
+def _counts(name: str, labels: Tensor, classes: int, lowest: int) -> tuple[Tensor, int]:
     if labels.is_floating_point() or labels.ndim != 1 or not len(labels):
         got = f"{labels.dtype} {tuple(labels.shape)}"
         raise ValueError(f"mode_coverage: {name} must be integers [N], at least one; got {got}")

@@ -1,33 +1,41 @@
-"""How near a set of generated samples is to a set of real ones, by features that the caller brings: no network and no
-downloaded weights. Memory grows with the number of samples, never with its square."""
+"""Distances between a set of generated samples and a set of real ones, by features that the caller provides.
+
+Memory grows linearly with the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from genfast import ops
 
 
-def precision_recall(real, generated, k=3):
-    """How much of what is generated looks real, and how much of what is real is generated.
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float, float]:
+    """Precision (fidelity) and recall (diversity) of generated samples.
 
-    Precision is the share of generated samples that lie within the distance of some real sample to its k-th real
-    neighbour; recall is the same with the sets exchanged.
+    Precision is the share of generated samples inside some real ball: one around a real sample, with its k-th real
+    neighbour on the surface. Recall is the same with the sets exchanged.
 
     Args:
         real: [N, D], float; N above k.
         generated: [M, D], float of the same dtype; M above k.
-        k: neighbours, the sample itself not counted; from 1 to 1023.
+        k: number of the neighbour, not counting the sample itself; from 1 to 1023.
     Returns: (precision, recall), floats in [0, 1].
     Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or too few for k.
     Paper: Improved Precision and Recall Metric for Assessing Generative Models, Kynkaanniemi et al. 2019,
         arXiv 1904.06991.
     """
     real, generated = _sets("precision_recall", real, generated, k)
-    return tuple(float(_within(*pair, k).double().mean()) for pair in ((generated, real), (real, generated)))
+    precision, recall = (_within(*pair, k).double().mean() for pair in ((generated, real), (real, generated)))
+    return float(precision), float(recall)
 
 
-def looks_real(real, generated, k=3):
-    """Which generated samples `precision_recall` counts as precise: those within the distance of some real sample to
-    its k-th real neighbour.
+def looks_real(real: Tensor, generated: Tensor, k: int = 3) -> Tensor:
+    """Which generated samples are inside a real ball, and so count for the precision of `precision_recall`.
 
     Args, Raises: as `precision_recall`.
     Returns: bool [M].
@@ -36,11 +44,11 @@ def looks_real(real, generated, k=3):
     return _within(generated, real, k)
 
 
-def density_coverage(real, generated, k=5):
-    """Precision that counts how often, and recall that outliers of the generated set cannot raise.
+def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float, float]:
+    """Density and coverage: variants of precision and recall that are robust to outliers.
 
-    Density is the number of real balls (with the k-th real neighbour on the surface) that a generated sample lies in,
-    over k, on average; coverage is the share of real balls that hold a generated sample.
+    Density is the average number of real balls (see `precision_recall`) around a generated sample, over k. Coverage is
+    the share of real balls that contain a generated sample.
 
     Args: as `precision_recall`.
     Returns: (density, coverage): floats, density at least 0 and 1 in expectation for equal distributions, coverage in
@@ -55,9 +63,17 @@ def density_coverage(real, generated, k=5):
     return inside / (k * len(generated)), float((nearest < radius).double().mean())
 
 
-def mmd(real, generated, kernel="polynomial", gamma=None, coef0=1.0, degree=3):
-    """Squared maximum mean discrepancy, the unbiased estimate: it may be below 0, and is 0 in expectation where the
-    distributions are equal.
+def mmd(
+    real: Tensor,
+    generated: Tensor,
+    kernel: str = "polynomial",
+    gamma: float | None = None,
+    coef0: float = 1.0,
+    degree: int = 3,
+) -> float:
+    """The unbiased estimate of the squared maximum mean discrepancy.
+
+    It may be negative, and is 0 in expectation for equal distributions.
 
     Args:
         real: [N, D], float, N at least 2.
@@ -68,7 +84,7 @@ def mmd(real, generated, kernel="polynomial", gamma=None, coef0=1.0, degree=3):
     Paper: A Kernel Two-Sample Test, Gretton et al. 2012, lemma 6.
     """
     real, generated = _sets("mmd", real, generated, 1)
-    settings = (kernel, gamma, coef0, degree)
+    settings: Any = (kernel, gamma, coef0, degree)
     n, m = len(real), len(generated)
     within = [
         (float(ops.kernel_sum(x, x, *settings).sum()) - _diagonal(x, *settings)) / (len(x) * (len(x) - 1))
@@ -77,15 +93,17 @@ def mmd(real, generated, kernel="polynomial", gamma=None, coef0=1.0, degree=3):
     return sum(within) - 2 * float(ops.kernel_sum(real, generated, *settings).sum()) / (n * m)
 
 
-def kernel_distance(real, generated, subsets=100, size=1000, seed=0):
+def kernel_distance(
+    real: Tensor, generated: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """Kernel inception distance of given features: `mmd` with the kernel (x.y / D + 1)^3, over random subsets.
 
     Args:
         real: [N, D], float.
         generated: [M, D], float of the same dtype.
         subsets: how many, at least 1.
-        size: of each, drawn without repetition from either set; no more than N and M, at least 2.
-        seed: int; the subsets depend on it alone.
+        size: of each, drawn without replacement; at least 2 and at most N and M.
+        seed: int, of the subsets.
     Returns: (mean, standard deviation) over the subsets, floats.
     Raises: TypeError or ValueError for features that are no two sets of vectors of one size, or fewer than `size`.
     Paper: Demystifying MMD GANs, Binkowski et al. 2018, section 4, arXiv 1801.01401.
@@ -97,20 +115,20 @@ def kernel_distance(real, generated, subsets=100, size=1000, seed=0):
         sizes = f"{len(real)} real and {len(generated)} generated"
         raise ValueError(f"kernel_distance: size must lie in 2 .. the size of either set; got {size} of {sizes}")
     generator = torch.Generator().manual_seed(seed)
-    values = []
+    estimates = []
     for _ in range(subsets):
         parts = [x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated)]
-        values.append(mmd(*parts))
-    values = torch.tensor(values, dtype=torch.float64)
+        estimates.append(mmd(parts[0], parts[1]))
+    values = torch.tensor(estimates, dtype=torch.float64)
     return float(values.mean()), float(values.std(correction=0))
 
 
-def frechet_distance(real, generated):
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """Squared Frechet distance of the Gaussians with the means and covariances of two sets (FID, of any features).
 
-    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` in float64. The trace of the root is that of the symmetric
-    (C1^(1/2) C2 C1^(1/2))^(1/2), whose eigenvalues are real and at least 0 also for singular covariances, as they are
-    with fewer samples than features.
+    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` in float64. The trace of the root is computed as that of the symmetric
+    (C1^(1/2) C2 C1^(1/2))^(1/2). Its eigenvalues are real and at least 0, also for the singular covariances of fewer
+    samples than features.
 
     Args:
         real: [N, D], float, N at least 2.
@@ -128,8 +146,8 @@ def frechet_distance(real, generated):
     return max(0.0, float((means[0] - means[1]).square().sum() + trace))
 
 
-def _sets(name, real, generated, k):
-    """Both sets, checked, without a gradient; each must hold more than k vectors."""
+def _sets(name: str, real: Tensor, generated: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Both sets, checked and detached; each must have more than k vectors."""
     for which, x in (("real", real), ("generated", generated)):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{name}: {which} must be a torch.Tensor; got {type(x).__name__}")
@@ -148,18 +166,18 @@ def _sets(name, real, generated, k):
     return real.detach(), generated.detach()
 
 
-def _radii(x, k):
+def _radii(x: Tensor, k: int) -> Tensor:
     """The squared distance of every row to its k-th neighbour among the others [N]: the first is the row itself."""
     return ops.nearest_neighbors(x, x, k + 1)[0][:, k]
 
 
-def _within(points, centres, k):
-    """Whether each of `points` lies in the ball of some centre."""
+def _within(points: Tensor, centres: Tensor, k: int) -> Tensor:
+    """Whether each of `points` is inside the ball of some centre."""
     return torch.cat([balls.any(1) for balls in _inside(points, centres, _radii(centres, k))])
 
 
-def _inside(points, centres, radius, entries=2**22):
-    """Whether each point lies strictly inside each ball, for some points after the other: that bounds the memory."""
+def _inside(points: Tensor, centres: Tensor, radius: Tensor, entries: int = 2**22) -> Iterator[Tensor]:
+    """Whether each point is strictly inside each ball: bool [points, centres], in chunks of points to bound memory."""
     points, centres, radius = points.double(), centres.double(), radius.double()
     norms = centres.square().sum(1)
     for part in points.split(max(1, entries // len(centres))):
@@ -167,7 +185,7 @@ def _inside(points, centres, radius, entries=2**22):
         yield squares < radius
 
 
-def _diagonal(x, kernel, gamma, coef0, degree):
+def _diagonal(x: Tensor, kernel: str, gamma: float | None, coef0: float, degree: int) -> float:
     """The sum of k(x_i, x_i)."""
     if kernel == "gaussian":
         return float(len(x))
@@ -175,14 +193,14 @@ def _diagonal(x, kernel, gamma, coef0, degree):
     return float(((gamma * x.double().square().sum(1) + coef0) ** degree).sum())
 
 
-def _moments(x):
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.double()
     mean = x.mean(0)
     centred = x - mean
     return mean, centred.T @ centred / (len(x) - 1)
 
 
-def _root(matrix):
+def _root(matrix: Tensor) -> Tensor:
     """The symmetric square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

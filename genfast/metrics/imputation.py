@@ -1,4 +1,4 @@
-"""How far filled-in values are from the truth."""
+"""Errors of imputed values."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from genfast.metrics.distortion import psnr
 
 
 def imputation_error(images: Tensor, truth: Tensor, mask: Tensor, levels: int) -> dict[str, float]:
-    """How far imputed values are from the truth, over the unknown values alone.
+    """Errors of imputed values, over the unknown values only.
 
     Args:
-        images: [n, C, H, W], levels (uint8), or means between them (float), which are rounded to count wrong ones.
+        images: [n, C, H, W], levels (uint8), or means of levels (float), which are rounded to count wrong ones.
         truth: uint8 [n, C, H, W].
         mask: bool [n or 1, C or 1, H, W], True where a value was known.
         levels: L.
-    Returns: a dict: "wrong", the share of unknown values whose level is not that of the truth (of 2 levels: the bit
-        error); "psnr" in dB, with L - 1 the peak.
-    Raises: ValueError where nothing is unknown.
+    Returns: a dict: "wrong", the share of unknown values with a wrong level (for 2 levels the bit error rate); "psnr"
+        in dB, with peak L - 1.
+    Raises: ValueError if nothing is unknown.
     """
     unknown = ~mask.expand_as(truth).cpu()
     if not unknown.any():

@@ -1,20 +1,23 @@
-"""How sure a classifier is of generated samples, and how evenly they spread over its classes."""
+"""The inception score, by any classifier."""
+
+from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
-def inception_score(probabilities, splits=10):
+def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
     """Inception score by any classifier: `exp(E KL(p(y|x) || p(y)))`, p(y) the mean of p(y|x).
 
-    1 where all samples look the same to the classifier, K where it is sure of every one and they spread evenly over
-    all K classes. The paper takes it of each tenth of the samples; a small part underestimates it, so `splits=1` is
+    It is 1 if all samples look the same to the classifier, and K if it is certain of each and all K classes are equally
+    frequent. The paper averages it over ten parts of the samples. It is biased low for small parts, so `splits=1` is
     better for few samples (Barratt and Sharma 2018, arXiv 1801.01973).
 
     Args:
         probabilities: p(y|x), float [N, K]: at least 0, each row of sum 1; N at least `splits`.
-        splits: parts of consecutive samples, the sizes differ by one at most.
+        splits: parts of consecutive samples, whose sizes differ by at most one.
     Returns: (mean, standard deviation) over the parts, floats.
-    Raises: TypeError or ValueError for what are no probabilities, or fewer samples than splits.
+    Raises: TypeError or ValueError for values that are no probabilities, or fewer samples than splits.
     Paper: Improved Techniques for Training GANs, Salimans et al. 2016, section 4, arXiv 1606.03498.
     """
     if not isinstance(probabilities, torch.Tensor) or not probabilities.is_floating_point():

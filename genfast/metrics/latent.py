@@ -1,18 +1,25 @@
-"""Measures of models with Gaussian latents: how many latents are in use, and what an image costs in nats."""
+"""Metrics of models with Gaussian latents: active units, and the likelihood and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from genfast.engine.full_forward import evaluating
 
 ACTIVE = 0.01
+Batch = Tensor | tuple[Tensor, ...]
 
 
 @torch.no_grad()
-def active_units(model, batches, threshold=ACTIVE):
-    """Which latents depend on the image: `Var_x(E[z | x]) > threshold`, over all images.
+def active_units(model: Any, batches: Iterable[Batch], threshold: float = ACTIVE) -> Tensor:
+    """Active units: the latents that depend on the image, with `Var_x(E[z | x]) > threshold` over all images.
 
     Args:
-        model: with `encode(images[, labels]) -> (mean [B, Z], log_variance)`; evaluated without dropout.
+        model: with `encode(images[, labels]) -> (mean [B, Z], log_variance)`; in evaluation mode.
         batches: of images, uint8 [B, C, H, W], or of tuples (images, labels) for a conditional model.
         threshold: of the variance.
     Returns: bool [Z].
@@ -27,24 +34,25 @@ def active_units(model, batches, threshold=ACTIVE):
 
 
 @torch.no_grad()
-def latent_nll(model, batches, *, samples=5000, seed=0):
-    """Nats per image under a `VAE`, from the tightest estimate to the loosest bound.
+def latent_nll(model: Any, batches: Iterable[Batch], *, samples: int = 5000, seed: int = 0) -> dict[str, float]:
+    """Negative log-likelihood of a `VAE` and its bounds, in nats per image, the tightest first.
 
-    Args: model; batches (as of `active_units`); samples, seed (of the importance-sampled likelihood).
-    Returns: {"model": importance-sampled, "model, bound": as training has it, where that is not the ELBO,
-        "model, ELBO": with one draw}, each a float.
+    Args: model; batches (as for `active_units`); samples, seed (of the importance sampling).
+    Returns: {"model": by importance sampling, "model, bound": that of training, if it is not the ELBO, "model, ELBO":
+        with one draw}, each a float.
     Raises: ValueError for no images.
     """
-    totals, count = {}, 0
+    totals: dict[str, float] = {}
+    count = 0
     with evaluating(model):
         for batch in batches:
             arguments, first = _arguments(batch), {"seed": seed, "first": count}
             elbo, bound = model.elbo(*arguments, **first), model.bound(*arguments, **first)
-            found = {"model": model.log_prob(*arguments, samples=samples, **first)}
+            values = {"model": model.log_prob(*arguments, samples=samples, **first)}
             if not torch.equal(elbo, bound):
-                found["model, bound"] = bound
-            found["model, ELBO"] = elbo
-            for name, nats in found.items():
+                values["model, bound"] = bound
+            values["model, ELBO"] = elbo
+            for name, nats in values.items():
                 totals[name] = totals.get(name, 0.0) - nats.double().sum().item()
             count += len(arguments[0])
     if not count:
@@ -52,5 +60,5 @@ def latent_nll(model, batches, *, samples=5000, seed=0):
     return {name: total / count for name, total in totals.items()}
 
 
-def _arguments(batch):
+def _arguments(batch: Batch) -> tuple[Tensor, ...]:
     return batch if isinstance(batch, tuple) else (batch,)

@@ -1,4 +1,4 @@
-"""How much of the labels vectors tell: by their neighbours, and by a linear classifier."""
+"""Probes of embeddings: k-nearest-neighbour and linear classification of labels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from genfast.tasks.embed import neighbours
 
 
 def neighbour_accuracy(points: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 5) -> float:
-    """Share of queries whose label is that of most of their k nearest points; of labels equally frequent, the one whose
-    point is nearest.
+    """Accuracy of k-nearest-neighbour classification of the queries; among equally frequent labels the nearest wins.
 
     Args: points, queries: float [m, Z], [n, Z]; labels, query_labels: integers [m], [n]; k: at most m.
     Returns: a float in [0, 1].
@@ -21,14 +20,14 @@ def neighbour_accuracy(points: Tensor, labels: Tensor, queries: Tensor, query_la
     check_int("neighbour_accuracy", "k", k, 1, len(points) + 1)
     votes = labels[neighbours(queries, points, k)[1].cpu()]
     counts = (votes[:, :, None] == votes[:, None, :]).sum(2)
-    chosen = votes.gather(1, counts.argmax(1, keepdim=True))[:, 0]  # argmax takes the first, which is the nearest
-    return float((chosen == query_labels).double().mean())
+    predicted = votes.gather(1, counts.argmax(1, keepdim=True))[:, 0]  # argmax takes the first, which is the nearest
+    return float((predicted == query_labels).double().mean())
 
 
 def linear_probe(train_z: Tensor, train_labels: Tensor, test_z: Tensor, test_labels: Tensor) -> float:
-    """How much of the labels a linear classifier reads from vectors: its accuracy on the test vectors.
+    """Accuracy of a linear classifier of the vectors on the test vectors.
 
-    Logistic regression on standardised vectors, by scikit-learn.
+    It is logistic regression on standardised vectors, by scikit-learn.
 
     Args: train_z, test_z: float [m, Z], [n, Z]; train_labels, test_labels: integers [m], [n].
     Returns: a float in [0, 1].

@@ -1,14 +1,15 @@
-"""What a codec makes of images beside JPEG at the same size."""
+"""Rate and distortion of a codec, beside JPEG at the same size."""
 
 from __future__ import annotations
 
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genfast.data.grid import brightness
 from genfast.metrics.distortion import psnr
@@ -26,7 +27,7 @@ class Rate:
         size: bytes of all images.
         bits_per_pixel: of one pixel of all its channels.
         psnr: dB over all images.
-        note: what a reader should know, or "".
+        note: a remark, or "".
     """
 
     name: str
@@ -35,15 +36,15 @@ class Rate:
     psnr: float
     note: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name:<26} {self.size:9d} {self.bits_per_pixel:9.4f} {self.psnr:8.2f}  {self.note}".rstrip()
 
 
-def rate_distortion(model: nn.Module, images: Tensor) -> list[Rate]:
-    """What the model makes of images beside JPEG at the same size: a list of `Rate`.
+def rate_distortion(model: Any, images: Tensor) -> list[Rate]:
+    """Rate and distortion of a model's compression, and of JPEG at the same size.
 
-    JPEG's quality is the lowest with at least as many bytes, the better of full and halved colour resolution: once
-    with all images in one picture, which has one header, once with a file for each. Needs Pillow.
+    JPEG has the lowest quality with at least as many bytes, and the better of full and halved colour resolution. There
+    are two rows of JPEG: all images in one picture, with one header, and one file for each image. Needs Pillow.
 
     Args: as `compress`; at least one image.
     """
@@ -61,12 +62,12 @@ def rate_distortion(model: nn.Module, images: Tensor) -> list[Rate]:
 
 
 def table(rates: list[Rate]) -> list[str]:
-    """The lines of `rate_distortion` under their heading."""
+    """The rows of `rate_distortion` as lines of text, with a heading."""
     return [f"{'':<26} {'bytes':>9} {'bits/px':>9} {'PSNR dB':>8}", *map(str, rates)]
 
 
-def _one_picture(images):
-    """All images in one picture without space between them, the last cells empty: a list of one array [H, W, C]."""
+def _one_picture(images: Tensor) -> list[np.ndarray]:
+    """All images tiled into one picture, the last cells empty: a list of one array [H, W, C]."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = -(-len(images) // columns)
     count, channels, height, width = images.shape
@@ -76,12 +77,12 @@ def _one_picture(images):
     return [cells.reshape(rows * height, columns * width, channels)]
 
 
-def _each(images):
+def _each(images: Tensor) -> list[np.ndarray]:
     return list(images.numpy().transpose(0, 2, 3, 1))
 
 
-def _jpeg(pictures, truth, wanted, name):
-    """The `Rate` of JPEG files of at least `wanted` bytes in all, or of quality 1, against truth uint8 [N, C, H, W]."""
+def _jpeg(pictures: list[np.ndarray], truth: Tensor, wanted: int, name: str) -> Rate:
+    """The `Rate` of JPEG files of at least `wanted` bytes in total; `truth`: the images, uint8 [N, C, H, W]."""
     candidates = []
     for sampling in (0, 2) if pictures[0].shape[2] == 3 else (0,):
         low, high = QUALITIES[0], QUALITIES[-1]
@@ -96,11 +97,11 @@ def _jpeg(pictures, truth, wanted, name):
             note += f"; {headers} bytes are headers"
         pixels = truth.shape[0] * truth.shape[2] * truth.shape[3]
         candidates.append(Rate(name, size, 8 * size / pixels, psnr(_cut(files, truth), truth, 256), note))
-    # Sizes within a twentieth of the one wanted are as good as each other.
+    # Sizes up to 5 % above the wanted one count as equal.
     return min(candidates, key=lambda rate: (max(rate.size, 1.05 * wanted), -rate.psnr))
 
 
-def _files(pictures, quality, sampling):
+def _files(pictures: list[np.ndarray], quality: int, sampling: int) -> list[bytes]:
     from PIL import Image
 
     files = []
@@ -111,14 +112,14 @@ def _files(pictures, quality, sampling):
     return files
 
 
-def _header(file):
-    """Bytes before the coded data: to the end of the segment `start of scan`."""
+def _header(file: bytes) -> int:
+    """Bytes before the coded data, to the end of the start-of-scan segment."""
     scan = file.index(b"\xff\xda")
     return scan + 2 + int.from_bytes(file[scan + 2 : scan + 4], "big")
 
 
-def _cut(files, truth):
-    """The images of JPEG files, each of one image or of all in rows, as uint8 [N, C, H, W]."""
+def _cut(files: list[bytes], truth: Tensor) -> Tensor:
+    """The images of JPEG files, each of one image or of tiled images, as uint8 [N, C, H, W]."""
     from PIL import Image
 
     count, channels, height, width = truth.shape

@@ -1,14 +1,18 @@
 """Draws from a Bernoulli or categorical distribution."""
 
-import torch
+from __future__ import annotations
 
-# Below it an exponential is no normal number: such a level has probability 0.
+import torch
+from torch import Tensor
+
+# The exponential of less is subnormal: such a level counts as one of probability 0.
 _LEAST = -708.0
 
 
-def inverse_cdf(logits, u, temperature=1.0):
-    """The level at which the distribution function passes `u`: the first that makes the sum of weights exceed `u`
-    times their whole. A level of probability 0 is never drawn.
+def inverse_cdf(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
+    """Inverse transform sampling: the first level at which the cumulative sum of weights exceeds `u` times their total.
+
+    A level of probability 0 is never drawn.
 
     Args:
         logits: [..., L], unnormalised log-probabilities, or [..., 1], the logit of level 1 of two.
@@ -26,10 +30,10 @@ def inverse_cdf(logits, u, temperature=1.0):
         return (zero <= u * (1 + smaller)).to(torch.uint8)
     weights = _exp((logits - logits.amax(-1, keepdim=True)) / temperature)
     sums = weights.cumsum(-1)
-    # Without the second condition a sum by halves, as GPUs do it, could rise at a weight of 0 by rounding.
+    # The second condition matters on GPUs: rounding in a parallel prefix sum could make it rise at a weight of 0.
     passed = (sums > u[..., None] * sums[..., -1:]) & (weights > 0)
     return passed.to(torch.uint8).argmax(-1).to(torch.uint8)
 
 
-def _exp(x):
+def _exp(x: Tensor) -> Tensor:
     return torch.where(x < _LEAST, 0.0, x.exp())

@@ -1,14 +1,20 @@
-"""Philox4x32-10: random numbers as a pure function of their place."""
+"""Philox4x32-10, a counter-based generator: each random number is a pure function of its place."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 _LOW = 0xFFFFFFFF
 
 
-def philox4x32(counter, key):
+def philox4x32(counter: Sequence[int | Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ten rounds of Philox4x32.
 
     Args:
@@ -28,7 +34,7 @@ def philox4x32(counter, key):
     return a, b, c, d
 
 
-def uniform(seed, image, element, draw=0):
+def uniform(seed: int, image: Any, element: Any, draw: Any = 0) -> Any:
     """The random number of one place: float64 in [0, 1), a multiple of 2**-24 and so exact in float32 too.
 
     It is `(word 0 of Philox4x32-10) >> 8`, times 2**-24, with the 64-bit seed as key and the counter
@@ -39,7 +45,7 @@ def uniform(seed, image, element, draw=0):
         image: index of the sample, array or int in [0, 2**64), or an int64 tensor of these bits.
         element: index inside the sample, array, int or tensor in [0, 2**32).
         draw: which of several numbers for that element, array, int or tensor in [0, 2**32).
-    Returns: what broadcasting gives: a tensor if `image` is one, else an array.
+    Returns: a tensor if `image` is one, else an array, of the broadcast shape.
     Raises: ValueError for a seed out of range.
     Example: `uniform(0, np.arange(4)[:, None], np.arange(784))`
     """
@@ -52,7 +58,7 @@ def uniform(seed, image, element, draw=0):
     return (words[0] >> 8).double() * 2.0**-24
 
 
-def normal(seed, image, element, draw=0):
+def normal(seed: int, image: Tensor, element: Tensor, draw: int | Tensor = 0) -> Tensor:
     """Four standard normal numbers of one place: float64 [..., 4], by Box and Muller from the four words of Philox.
 
     With the words (a, b, c, d) of the counter of `uniform`, each >> 8::
@@ -73,5 +79,5 @@ def normal(seed, image, element, draw=0):
     return torch.stack(pairs, -1)
 
 
-def _bits(word):
+def _bits(word: ArrayLike) -> Tensor:
     return torch.from_numpy(np.asarray(word, dtype=np.uint64).astype(np.int64))

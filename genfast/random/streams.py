@@ -1,15 +1,15 @@
-"""Which random numbers serve what: every stream number of the package in one table.
+"""Which random numbers are for what: the one table of all streams of the package.
 
 A random number has four coordinates (seed, image, element, draw), see `genfast.random.uniform`. A stream is a rectangle
-of elements and draws; the rectangles are disjoint, so that no two purposes within one call share a number.
+of elements and draws. The rectangles are disjoint, so no two purposes within one call share a number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Draws of one value: number `chain * MOST_STEPS + step` is that of a step of a Markov chain; 0 is a plain sample. A
-# mixture takes two numbers for one draw.
+# Coordinate `draw` of a value: `chain * MOST_STEPS + step` for a step of a Markov chain, and so 0 for a plain sample. A
+# mixture takes two random numbers for each.
 MOST_CHAINS, MOST_STEPS = 64, 2**24
 NUMBERS_OF_A_STEP = 5
 
@@ -32,12 +32,12 @@ def _meet(a: range, b: range) -> bool:
 
 ELEMENTS, CHAIN_ELEMENTS = range(2**32 - NUMBERS_OF_A_STEP), range(2**32 - NUMBERS_OF_A_STEP, 2**32)
 STREAMS = {
-    # The values of an image; a translation, which draws none, takes them for its dropout (layer = draw).
+    # The values of an image. A translation draws no values: its dropout takes these numbers, with draw = layer.
     "values": Stream(ELEMENTS, range(2 * MOST_CHAINS * MOST_STEPS)),
-    # Which block a chain over values redraws, and whether it keeps the result.
+    # A chain over values: which block it proposes to redraw, and whether it accepts.
     "chain": Stream(CHAIN_ELEMENTS, range(2 * MOST_CHAINS * MOST_STEPS)),
-    # Latents of a posterior. Were they those of "values", an image that a model drew would be scored by the very
-    # numbers that drew it.
+    # Latents of a posterior. With the numbers of "values", a sample would be scored by the numbers that it was drawn
+    # with, which biases the score.
     "posterior": Stream(range(2**32), range(2**31, 2**32 - 3)),
     "prior": Stream(range(2**32), range(2**32 - 3, 2**32 - 2)),
     # Noise that is added to images, and random masks: two numbers a value.
@@ -46,7 +46,7 @@ STREAMS = {
 POSTERIOR, PRIOR = STREAMS["posterior"].draws.start, STREAMS["prior"].draws.start
 NOISE, SECOND_NOISE = STREAMS["noise"].draws
 CHAIN_ELEMENT = CHAIN_ELEMENTS.start
-# Seeds of the steps of a chain over latents come from an image that no sample has: number 2**64 - 1.
+# Seeds of the steps of a chain over latents are the numbers of image 2**64 - 1, which no sample has.
 SEED_IMAGE_HALF = 0xFFFFFFFF
 
 

@@ -87,7 +87,7 @@ def refuse_engine_options(call: str, model: nn.Module, backend: str, conventions
         raise RuntimeError(
             f"{call}: backend must be able to serve this model; got {backend!r} ({why}); can serve: torch"
         )
-    refuse_conventions(kind, call, **conventions)
+    refuse_conventions(kind, call, conventions=conventions)
 
 
 def no_images(model: Any) -> Tensor:

@@ -130,9 +130,7 @@ def _batches(
     if n is None and isinstance(settings["labels"], Tensor):
         raise TypeError(f"{call}: labels must be one int for a stream without end; got {settings['labels'].dtype}")
     each = 1 if n is None else n
-    request = check_request(
-        call, network.spec, network.likelihood, network.device, each, known=mask, **settings
-    )  # fmt: skip
+    request = check_request(call, network.spec, network.likelihood, network.device, each, known=mask, **settings)
     size = engine.batch_size if batch_size is None else check_batch_size(call, batch_size, 1)
 
     def whole() -> Iterator[Tensor]:

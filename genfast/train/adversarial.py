@@ -49,7 +49,7 @@ def fit_adversarial(model, train, valid, config, out, *, resume=False, minutes=N
     """
     return run_training(
         AdversarialRun, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress
-    )  # fmt: skip
+    )
 
 
 class AdversarialRun(Loop):
@@ -151,9 +151,12 @@ class AdversarialRun(Loop):
         with self.precision():
             where = first_non_finite(
                 self.model, self.batch, self.random, lambda model, batch: getattr(model, f"{self.side}_loss")(*batch)[0]
-            )  # fmt: skip
-        values = ", ".join(f"{side} {float(self.sums[f'{side}_loss'][0])} with gradient norm {float(self.norms[side])}"
-                           for side in SIDES if f"{side}_loss" in self.sums)  # fmt: skip
+            )
+        values = ", ".join(
+            f"{side} {float(self.sums[f'{side}_loss'][0])} with gradient norm {float(self.norms[side])}"
+            for side in SIDES
+            if f"{side}_loss" in self.sums
+        )
         raise FloatingPointError(
             f"train: expected finite losses; got {values} by step {self.step + 1}, an update of the {self.side}; "
             f"first that is not finite: {where} (the checkpoint is whole)"

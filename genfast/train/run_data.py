@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from genfast.data import ImageData, PairData, load
+from genfast.data import ImageData, PairData, dataset_names, load
 from genfast.train.codes import code_data, is_codes
 from genfast.train.presets import PRESETS
 from genfast.train.run_folder import load_run, shipped
@@ -25,7 +25,7 @@ def silent(text: str) -> None:
 def load_data(source: dict[str, Any], split: str, tell: Tell = silent) -> ImageData | PairData:
     """One split of the data that a run's settings name."""
     if not source.get("data"):
-        raise ValueError("data: expected --data digits, photos, mnist, mnist-binary, FOLDER or another; got none")
+        raise ValueError(f"data: expected --data {dataset_names()}; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
     options = {

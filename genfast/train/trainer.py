@@ -40,9 +40,7 @@ def fit(model, train, valid, config, out, *, resume=False, minutes=None, progres
     Ctrl-C and SIGTERM end the run with a whole checkpoint.
     Returns: FitResult. Raises: FloatingPointError if the loss stops being finite.
     """
-    return run_training(
-        Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress
-    )  # fmt: skip
+    return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def assert_close(got, expected, tolerance=1e-5):
     assert error <= tolerance, f"{error:.1e} of the largest"
 
 
-def assert_captured(model, shape=(1, 5, 6), levels=4, **options):
+def assert_compiled(model, shape=(1, 5, 6), levels=4, **options):
     """The program of a model equals its forward; returns the program."""
     program = compile_program(model, shape=shape, levels=levels, **options)
     images = some_images(program)
@@ -109,7 +109,7 @@ def test_dropout_and_batch_norm_as_in_evaluation(dropout):
     model = causal(nn.BatchNorm2d(6), nn.Dropout2d(dropout), nn.ReLU(inplace=True))
     nn.init.normal_(model[1].running_mean)
     model[2].train()
-    assert_captured(model)
+    assert_compiled(model)
     assert not model[1].training
 
 
@@ -156,7 +156,7 @@ def test_one_instruction_more_for_a_residual_join():
 
 
 def test_neighbouring_columns_are_one_read():
-    program = assert_captured(causal(MaskedConv2d(6, 6, 5, "B")))
+    program = assert_compiled(causal(MaskedConv2d(6, 6, 5, "B")))
     reads = program.pixel[0][1].reads
     assert [(r.row, r.column, r.count) for r in reads] == [(-2, -2, 30), (-1, -2, 30), (0, -2, 18)]
 
@@ -183,7 +183,7 @@ def test_what_leads_nowhere_is_dropped():
             y = x + 0 * self.unused(x)
             return self.last(torch.cat((y[:, :5], x[:, :1] * 0), 1))
 
-    program = assert_captured(Model().eval())
+    program = assert_compiled(Model().eval())
     assert [it.kind for it in instructions(program)].count("linear") == 2
 
 
@@ -204,7 +204,7 @@ def fuzzed(examples):
 def test_random_stacks(layers, height, width):
     torch.manual_seed(0)
     model = Stack(layers).eval()
-    assert_captured(model, (1, height, width))
+    assert_compiled(model, (1, height, width))
 
 
 @fuzzed(10)
@@ -214,14 +214,14 @@ def test_random_stacks(layers, height, width):
 )
 def test_random_color_stacks(layers, features):
     torch.manual_seed(0)
-    assert_captured(ColorStack(layers, features).eval(), (3, 4, 3), 3, head="categorical")
+    assert_compiled(ColorStack(layers, features).eval(), (3, 4, 3), 3, head="categorical")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("a", range(6))
 def test_every_layer_of_the_stacks(kind, a):
     torch.manual_seed(0)
-    assert_captured(Stack([(kind, a, 5 - a), ("join", 0, 0)]).eval(), (1, 4, 5))
+    assert_compiled(Stack([(kind, a, 5 - a), ("join", 0, 0)]).eval(), (1, 4, 5))
 
 
 NOT_CAUSAL = {
@@ -404,7 +404,7 @@ def test_settings_of_an_own_model_are_its_own():
         compile_program(causal(), shape=(1, 4, 4), levels=4, head="softmax")
 
 
-def test_operations_are_captured_where_no_backend_can_run_them(monkeypatch):
+def test_operations_are_traced_where_no_backend_can_run_them(monkeypatch):
     monkeypatch.setattr(backends, "cpp", None)
     monkeypatch.setattr(backends, "_CPP_MISSING", "not compiled")
     program = compile_program(build("pixelrnn", layers=1, hidden=4, head=4, height=4, width=4))
@@ -425,6 +425,6 @@ def test_in_place_operations():
             return self.last(y + (seen.permute(0, 3, 1, 2) if self.view else x))
 
     torch.manual_seed(0)
-    assert_captured(Model(False).eval())
+    assert_compiled(Model(False).eval())
     with pytest.raises(NotIncremental, match="in place"):
         compile_program(Model(True), shape=(1, 4, 4), levels=4)

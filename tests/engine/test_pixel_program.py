@@ -51,7 +51,15 @@ def wide(features, levels=7, height=5, width=9, layers=3, outputs=None):
     likelihood = Bernoulli(1, levels) if outputs == 1 else Categorical(1, levels)
     parameters = [Read(layers + 1, 0, 0, 0, outputs)]
     return Program(
-        ImageSpec(1, height, width, levels), likelihood, width, 2 / (levels - 1), -1.0, 0, buffers, row, [pixel, []],
+        ImageSpec(1, height, width, levels),
+        likelihood,
+        width,
+        2 / (levels - 1),
+        -1.0,
+        0,
+        buffers,
+        row,
+        [pixel, []],
         parameters,
     )
 

@@ -1,8 +1,8 @@
-"""From a model to its pixel program: `compile_program(model)`.
+"""The compiler from a model to its pixel program: `compile_program(model)`.
 
-`compile` traces the model and `reader` reads the graph, op by op with the handlers of `handlers`, `arithmetic`, `sums`
-and `scans` on symbolic `values`, into the steps of `plan`. `fuse` and `schedule` simplify and order them, `lower` makes
-them buffers and instructions, and `proof` compares the program with a model that is not ours.
+`compile` traces the model. `reader` reads the graph, operation by operation, with the handlers in `handlers`,
+`arithmetic`, `sums` and `scans` on symbolic `values`, into the steps of `plan`. `fuse` simplifies the steps, `schedule`
+orders them, `lower` turns them into buffers and instructions. `proof` verifies the program of a foreign model.
 """
 
 from genfast.engine.compiler.compile import compile_program

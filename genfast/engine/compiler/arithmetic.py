@@ -1,115 +1,130 @@
 """ATen operations that compute element by element."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from torch import Tensor
 
 from genfast.engine.compiler.handlers import array, depends, handles
-from genfast.engine.compiler.values import Refused, broadcast, constant_like
+from genfast.engine.compiler.values import Operation, Unsupported, Value, broadcast, constant_like
 
 
 @handles("aten::relu", "aten::tanh", "aten::sigmoid")
-def unary(at, x):
-    return apply(at, at.name, [x])
+def unary(op: Operation, x: Value) -> Value:
+    return apply(op, op.name, [x])
 
 
 @handles("aten::elu")
-def elu(at, x, alpha=1.0, scale=1.0, input_scale=1.0):
+def elu(op: Operation, x: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
     if (alpha, scale, input_scale) != (1, 1, 1):
-        raise Refused(f"an ELU with alpha={alpha}, scale={scale}")
-    return apply(at, "elu", [x])
+        raise Unsupported(f"an ELU with alpha={alpha}, scale={scale}")
+    return apply(op, "elu", [x])
 
 
 @handles("aten::silu")
-def silu(at, x):
-    return apply(at, "mul", [x, apply(at, "sigmoid", [x])])
+def silu(op: Operation, x: Value) -> Value:
+    return apply(op, "mul", [x, apply(op, "sigmoid", [x])])
 
 
 @handles("aten::leaky_relu")
-def leaky_relu(at, x, slope=0.01):
-    return add(at, scaled(at, apply(at, "relu", [x]), 1 - slope), scaled(at, x, slope))
+def leaky_relu(op: Operation, x: Value, slope: float = 0.01) -> Value:
+    return add(op, scaled(op, apply(op, "relu", [x]), 1 - slope), scaled(op, x, slope))
 
 
 @handles("aten::neg")
-def neg(at, x):
-    return scaled(at, x, -1.0)
+def neg(op: Operation, x: Value) -> Value:
+    return scaled(op, x, -1.0)
 
 
 @handles("aten::add")
-def add(at, a, b, alpha=1):
+def add(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
     if depends(a) and depends(b):
-        return apply(at, "add", broadcast([a, scaled(at, b, alpha)]))
+        return apply(op, "add", broadcast([a, scaled(op, b, alpha)]))
     if depends(b):
-        return shifted(at, scaled(at, b, alpha), a)
-    return shifted(at, a, array(b) * alpha, at.by_label(b))
+        return shifted(op, scaled(op, b, alpha), a)
+    return shifted(op, a, array(b) * alpha, op.by_label(b))
 
 
 @handles("aten::sub")
-def sub(at, a, b, alpha=1):
-    return add(at, a, b, -alpha)
+def sub(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
+    return add(op, a, b, -alpha)
 
 
 @handles("aten::rsub")
-def rsub(at, a, b, alpha=1):
-    return add(at, b, a, -alpha)
+def rsub(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
+    return add(op, b, a, -alpha)
 
 
 @handles("aten::mul")
-def mul(at, a, b):
+def mul(op: Operation, a: Any, b: Any) -> Value:
     if depends(a) and depends(b):
-        return apply(at, "mul", broadcast([a, b]))
-    return scaled(at, a, b) if depends(a) else scaled(at, b, a)
+        return apply(op, "mul", broadcast([a, b]))
+    return scaled(op, a, b) if depends(a) else scaled(op, b, a)
 
 
 @handles("aten::div", "aten::true_divide")
-def div(at, a, b, rounding_mode=None):
+def div(op: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
     if depends(b) or rounding_mode:
-        raise Refused("a division by what depends on the image")
-    return scaled(at, a, 1 / array(b), at.by_label(b))
+        raise Unsupported("a division by what depends on the image")
+    return scaled(op, a, 1 / array(b), op.by_label(b))
 
 
-def apply(at, kind, values):
-    """`kind`, element by element, of values of one shape."""
+def apply(op: Operation, kind: str, values: Sequence[Value]) -> Value:
+    """The operation `kind`, element by element, of values of one shape."""
     x = values[0]
     codes = [v.codes.reshape(-1) for v in values]
-    made = x.graph.elementwise(kind, codes, x.stride, x.domain, at.where)
-    return x.like(made.reshape(x.codes.shape))
+    y = x.graph.elementwise(kind, codes, x.stride, x.domain, op.where)
+    return x.like(y.reshape(x.codes.shape))
 
 
-def affine(at, x, weight, bias):
+def affine(op: Operation, x: Value, weight: np.ndarray | None, bias: np.ndarray | None) -> Value:
+    """weight * x + bias by feature; None: 1, and 0."""
     codes = x.codes.reshape(-1)
     ones, zeros = np.ones(len(codes), np.float32), np.zeros(len(codes), np.float32)
     weight, bias = ones if weight is None else weight, zeros if bias is None else bias
-    made = x.graph.elementwise("affine", [codes], x.stride, x.domain, at.where, weight, bias)
-    return x.like(made.reshape(x.codes.shape))
+    y = x.graph.elementwise("affine", [codes], x.stride, x.domain, op.where, weight, bias)
+    return x.like(y.reshape(x.codes.shape))
 
 
-def scaled(at, x, factor, by_label=None):
+def scaled(op: Operation, x: Value, factor: Any, by_label: bool | None = None) -> Value:
     """x times a constant."""
-    by_label = at.by_label(factor) if by_label is None else by_label
+    by_label = op.by_label(factor) if by_label is None else by_label
     values = array(factor)
     if values.size == 1 and values.reshape(-1)[0] == 1:
         return x
     x, weight = constant_like(x, values, by_label)
     if weight.ndim > 1:
-        raise Refused("a product with something that depends on the label")
-    return affine(at, x, weight, None)
+        raise Unsupported("a product with something that depends on the label")
+    return affine(op, x, weight, None)
 
 
-def shifted(at, x, constant, by_label=None):
+def shifted(op: Operation, x: Value, constant: Any, by_label: bool | None = None) -> Value:
     """x plus a constant."""
-    by_label = at.by_label(constant) if by_label is None else by_label
+    by_label = op.by_label(constant) if by_label is None else by_label
     x, bias = constant_like(x, array(constant), by_label)
-    return affine(at, x, None, bias)
+    return affine(op, x, None, bias)
 
 
 @handles("aten::batch_norm", "aten::cudnn_batch_norm", "aten::_native_batch_norm_legit_no_training")
-def batch_norm(at, x, weight, bias, mean, variance, *rest):
+def batch_norm(
+    op: Operation,
+    x: Value,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    *rest: Any,
+) -> Value | list[Value]:
     if rest[0] is True:
-        raise Refused("batch norm in training mode")
-    if mean is None or not x.is_image():
-        raise Refused("batch norm without running statistics, or not over images")
-    epsilon = rest[-1] if at.name.startswith("_native") else rest[2]
+        raise Unsupported("batch norm in training mode")
+    if mean is None or variance is None or not x.is_image():
+        raise Unsupported("batch norm without running statistics, or not over images")
+    epsilon = rest[-1] if op.name.startswith("_native") else rest[2]
     mean, variance = (tensor.double() for tensor in (mean, variance))
     scale = (1 if weight is None else weight.double()) / (variance + epsilon).sqrt()
     shift = (0 if bias is None else bias.double()) - mean * scale
-    made = affine(at, x, array(scale), array(shift))
-    return [made] if at.name.startswith("_native") else made
+    y = affine(op, x, array(scale), array(shift))
+    return [y] if op.name.startswith("_native") else y

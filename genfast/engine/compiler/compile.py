@@ -1,30 +1,41 @@
-"""From a model to its pixel program: the graph of its forward, read operation by operation."""
+"""From a model to its pixel program: trace the forward, read the graph, simplify, schedule, lower, verify."""
+
+from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from genfast._native import backends
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
-from genfast.engine.compiler.plan import NotIncremental, Operand
-from genfast.engine.compiler.proof import prove
+from genfast.engine.compiler.plan import Graph, NotIncremental, Operand
+from genfast.engine.compiler.proof import Order, prove
 from genfast.engine.compiler.reader import Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, permuted
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, permuted
 from genfast.engine.full_forward import check_foreign_spec, check_input_range, evaluating
 from genfast.engine.program import Program
 from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
 from genfast.likelihoods import Likelihood, read_output
 
 
-def compile_program(model, *, shape=None, levels=None, input_range=None, head=None):
+def compile_program(
+    model: nn.Module,
+    *,
+    shape: Sequence[int] | None = None,
+    levels: int | None = None,
+    input_range: Sequence[float] | None = None,
+    head: str | None = None,
+) -> Program:
     """The pixel program of a model.
 
     Args:
@@ -33,16 +44,16 @@ def compile_program(model, *, shape=None, levels=None, input_range=None, head=No
         shape: (C, H, W) of the images.
         levels: values of a channel, 2 to 256.
         input_range: (low, high): level 0 enters as low, the last level as high; (0, 1) if None.
-        head: how the output is read; None for what its shape says.
+        head: how the output is read; None: as its shape implies.
             "bernoulli": [B, C, H, W], for two levels, the logit of level 1.
             "categorical": [B, L, H, W] for C = 1, [B, C, L, H, W] or [B, C * L, H, W] in this order.
             "categorical-levels-first": [B, L, C, H, W] (as `CrossEntropyLoss` takes it) or [B, L * C, H, W].
             "mixture": [B, 3K or 10K, H, W], the parameters of `logistic_mixture_nll`.
-    Returns: Program. Its parameters equal the model's output but for rounding; of a model that is not genfast's own
-        that is tried, see `prove`.
-    Raises: NotIncremental for a model that cannot be run pixel by pixel, naming what stops it; NotCausal, one of these,
-        where a conditional depends on what is drawn later; ValueError for weights that are not finite, or arguments
-        that do not fit.
+    Returns: Program. Its parameters equal the model's output but for rounding; for a model that is not
+        `Autoregressive` this is verified, see `prove`.
+    Raises: NotIncremental for a model that cannot be run pixel by pixel, with the operation; its subclass NotCausal
+        where a conditional depends on a value that is drawn later; ValueError for weights that are not finite, or
+        arguments that do not fit.
     """
     settings = _settings(model, shape, levels, input_range, head)
     _check_weights(model)
@@ -74,14 +85,14 @@ def compile_program(model, *, shape=None, levels=None, input_range=None, head=No
 
 @dataclass
 class Settings:
-    """What is known of a model before it is traced, and of its output afterwards.
+    """A model's conventions, as far as they are known before it is traced; reading the output adds the others.
 
     Attributes:
         spec: of the images.
-        input_range: (low, high), as which the lowest and the highest level enter.
+        input_range: (low, high), the inputs for the lowest and the highest level.
         forward: the name of the method that is traced.
-        head: how the output is to be read; None: as its shape says.
-        likelihood: of a model that states it, else that of the output.
+        head: how the output is read; None: as its shape implies.
+        likelihood: stated by the model, else read from the output.
         order: (dims, features): how the dimensions of the output are permuted to [B, .., H, W], and which of its
             features each parameter is.
     """
@@ -90,11 +101,17 @@ class Settings:
     input_range: tuple[float, float]
     forward: str
     head: str | None = None
-    likelihood: Likelihood | None = None
-    order: tuple[list[int], np.ndarray] | None = None
+    likelihood: Likelihood | Any = None
+    order: Order | Any = None
 
 
-def _settings(model, shape, levels, input_range, head):
+def _settings(
+    model: nn.Module,
+    shape: Sequence[int] | None,
+    levels: int | None,
+    input_range: Sequence[float] | None,
+    head: str | None,
+) -> Settings:
     if not isinstance(model, Autoregressive):
         spec = check_foreign_spec("compile_program", model, shape, levels)
         return Settings(spec, check_input_range("compile_program", input_range), "__call__", head)
@@ -103,7 +120,7 @@ def _settings(model, shape, levels, input_range, head):
     return Settings(model.spec, (-1.0, 1.0), "network", likelihood=model.likelihood)
 
 
-def _check_weights(model):
+def _check_weights(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
             continue
@@ -115,28 +132,30 @@ def _check_weights(model):
 
 
 class _Network(nn.Module):
-    """What is traced: a copy of a model, since one that changes its own weights would be left with traced ones."""
+    """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it."""
 
-    def __init__(self, model, forward):
+    def __init__(self, model: nn.Module, forward: str) -> None:
         super().__init__()
         try:
             self.model = copy.deepcopy(model)
         except RuntimeError:
-            # Weights computed by a hook before forward cannot be copied.
+            # Weights that a hook computes before forward are no leaves, and cannot be copied.
             self.model = model
         self.call = getattr(self.model, forward)
 
-    def forward(self, *arguments):
+    def forward(self, *arguments: Any) -> Any:
         return self.call(*arguments)
 
 
-def _read(model, settings):
-    """Graph of a model, and the value that it returns."""
+def _read(model: nn.Module, settings: Settings) -> tuple[Graph, Value]:
+    """The `Graph` of a model, and the value that the model returns."""
     classes, shape = settings.spec.classes, settings.spec.shape
     device = device_of(model)
     x = torch.rand(classes or 2, *shape, device=device)
-    arguments = (x, torch.arange(classes, device=device)) if classes else (x,)
-    if settings.forward == "network" and not classes:
+    arguments: tuple[Tensor | None, ...] = (x,)
+    if classes:
+        arguments = (x, torch.arange(classes, device=device))
+    elif settings.forward == "network":
         arguments = (x, None)
     with evaluating(model), torch.no_grad(), backends.capturing():
         reader = Reader(shape, arguments)
@@ -144,15 +163,17 @@ def _read(model, settings):
         return reader.run(traced, given)
 
 
-def _trace(model, forward, arguments, user):
-    """(fx graph module, the values of its placeholders): `user` for the arguments, else parameters and buffers."""
+def _trace(
+    model: nn.Module, forward: str, arguments: tuple[Any, ...], user: Iterable[Any]
+) -> tuple[fx.GraphModule, list[Any]]:
+    """The fx graph module of a model, and the values of its placeholders: `user`, parameters and buffers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(_Network(model, forward), arguments, strict=False)
         except Exception:
-            # What export does not take (weights changed in forward, for one), plain tracing may.
-            options = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
+            # Plain tracing takes some models that export refuses, such as one that changes weights in forward.
+            options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
             return make_fx(_Network(model, forward), **options)(*arguments), list(user)
     given, user = [], iter(user)
     for spec in exported.graph_signature.input_specs:
@@ -163,27 +184,22 @@ def _trace(model, forward, arguments, user):
     return exported.graph_module, given
 
 
-def _outputs(graph, output, settings):
-    """Set the outputs of a graph, one for each draw."""
+def _outputs(graph: Graph, output: Value, settings: Settings) -> None:
+    """Set the outputs of a graph: one for each draw."""
     for draw in _draws(output, settings):
         index, feature = graph.split(draw)
         if not (index == index[0]).all():
-            # An exact copy: one product by one, the others by zero.
+            # A product with the identity copies exactly.
             copy = np.eye(len(draw), dtype=np.float32)
-            at = _At("the output")
-            draw = linear_step(at, output, [(draw, 0, 0, (0, 0), copy)], np.zeros(len(draw), np.float32), output.domain)
+            zeros = np.zeros(len(draw), np.float32)
+            draw = linear_step(output, [(draw, 0, 0, (0, 0), copy)], zeros, output.domain, "the output")
             index, feature = graph.split(draw)
         graph.outputs.append(Operand(graph.view(index[0]), feature))
     prune(graph)
 
 
-class _At:
-    def __init__(self, where):
-        self.where = where
-
-
-def _draws(output, settings):
-    """Codes of the parameters of each draw, a list of int64 arrays."""
+def _draws(output: Value, settings: Settings) -> list[np.ndarray]:
+    """The codes of the parameters of each draw, a list of int64 arrays. Completes the settings."""
     spec = settings.spec
     expected = f"[B, .., H, W] with H={spec.height}, W={spec.width}"
     if {BATCH, ROW, COLUMN} - set(output.dims) or (output.size[ROW], output.size[COLUMN]) != (spec.height, spec.width):

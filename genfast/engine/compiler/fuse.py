@@ -1,13 +1,19 @@
-"""Fewer and larger steps: what nobody reads is dropped, what one instruction can do becomes one step."""
+"""Simplification of a graph: dead code is dropped, and steps that one instruction can compute are fused."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
-from genfast.engine.compiler.plan import Operand, Step, Tap, View, inside, reached, reads
+from genfast.engine.compiler.plan import Graph, Operand, Step, Tap, View, inside, reached, reads
 
+# For every step its readers: steps, and the numbers of outputs.
+Readers = dict[Step, set["Step | int"]]
 ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
 
 
-def simplify(graph):
+def simplify(graph: Graph) -> None:
     """Rewrite the steps of a graph in place; its outputs keep their values."""
     prune(graph)
     _share(graph)
@@ -18,8 +24,8 @@ def simplify(graph):
     _isolate_outputs(graph)
 
 
-def prune(graph):
-    """Drop features, taps and steps on which no output depends."""
+def prune(graph: Graph) -> None:
+    """Dead-code elimination: drop features, taps and steps on which no output depends."""
     for step in graph.steps:
         if step.kind == "affine" and not step.weight.any():
             step.kind, step.weight, step.operands = "constant", None, []
@@ -47,11 +53,12 @@ def prune(graph):
     graph.outputs = [Operand(o.view, place[o.view.step][o.features]) for o in graph.outputs]
 
 
-def _share(graph):
-    """Compute once what several steps compute alike, element by element."""
-    known, same = {}, {}
+def _share(graph: Graph) -> None:
+    """Common-subexpression elimination of elementwise steps."""
+    known: dict[Any, Step] = {}
+    same: dict[Step, Step] = {}
 
-    def shared(view):
+    def shared(view: View) -> View:
         return View(same[view.step], view.row, view.column, view.window) if view.step in same else view
 
     for step in graph.steps:
@@ -68,13 +75,13 @@ def _share(graph):
     graph.outputs = [Operand(shared(o.view), o.features) for o in graph.outputs]
 
 
-def _columns(step, live):
+def _columns(step: Step, live: dict[Step, np.ndarray]) -> np.ndarray:
     return np.tile(live[step], 4) if step.kind == "scan" else live[step]
 
 
-def _readers(graph):
-    """For every step the set of what reads it: steps, and the numbers of outputs."""
-    readers = {step: set() for step in graph.steps}
+def _readers(graph: Graph) -> Readers:
+    """For every step the set of its readers: steps, and the numbers of outputs."""
+    readers: Readers = {step: set() for step in graph.steps}
     for step in graph.steps:
         for view, _ in reads(step):
             readers[view.step].add(step)
@@ -83,14 +90,14 @@ def _readers(graph):
     return readers
 
 
-def _whole(step, operand):
-    """Whether `step`, element by element, never reads the zeros outside the operand's window."""
+def _whole(step: Step, operand: Operand) -> bool:
+    """Whether `step`, elementwise, never reads outside the operand's window."""
     rectangle = reached(step, operand.view, None)
     return rectangle is not None and inside(rectangle, operand.view.window)
 
 
-def _gates(graph):
-    """tanh(a) * sigmoid(b) as one step."""
+def _gates(graph: Graph) -> None:
+    """Fuse tanh(a) * sigmoid(b) to one step."""
     readers = _readers(graph)
     for step in graph.steps:
         if step.kind != "mul":
@@ -109,27 +116,27 @@ def _gates(graph):
     prune(graph)
 
 
-def _split(graph):
-    """Part the linear steps whose features have different readers, so that each part can be fused with its own."""
+def _split(graph: Graph) -> None:
+    """Split linear steps whose features have different readers, so that each part can be fused with its reader."""
     readers = _readers(graph)
-    steps = []
+    steps: list[Step] = []
     for step in graph.steps:
         parts = _parts(step, readers[step], graph) if step.kind == "linear" and len(readers[step]) > 1 else []
         if len(parts) < 2:
             steps.append(step)
             continue
-        made = [_part(step, mask) for mask in parts]
+        pieces = [_part(step, mask) for mask in parts]
         for reader in readers[step]:
-            _redirect(graph, reader, step, made, parts)
-        steps += made
+            _redirect(graph, reader, step, pieces, parts)
+        steps += pieces
         for view, _ in reads(step):
-            readers[view.step] = (readers[view.step] - {step}) | set(made)
+            readers[view.step] = (readers[view.step] - {step}) | set(pieces)
     graph.steps = steps
 
 
-def _parts(step, readers, graph):
-    """Masks of the features of a step that share no reader."""
-    parts = []
+def _parts(step: Step, readers: set[Step | int], graph: Graph) -> list[np.ndarray]:
+    """A partition of the features of a step, as masks: features with a common reader stay together."""
+    parts: list[np.ndarray] = []
     for reader in readers:
         mask = np.zeros(step.count, bool)
         for tap, weight in getattr(reader, "taps", {}).items():
@@ -144,7 +151,7 @@ def _parts(step, readers, graph):
     return sorted(parts, key=np.argmax)
 
 
-def _part(step, mask):
+def _part(step: Step, mask: np.ndarray) -> Step:
     taps = {tap: weight[:, mask] for tap, weight in step.taps.items()}
     part = Step("linear", int(mask.sum()), step.stride, step.domain, step.where, step.upsample)
     part.taps = {tap: weight for tap, weight in taps.items() if weight.any()}
@@ -153,35 +160,35 @@ def _part(step, mask):
     return part
 
 
-def _redirect(graph, reader, step, made, parts):
-    """Let a reader of a step read that of its parts instead which has its features."""
+def _redirect(graph: Graph, reader: Step | int, step: Step, pieces: list[Step], parts: list[np.ndarray]) -> None:
+    """Make a reader of a step read its `pieces` instead."""
     places = [np.cumsum(mask) - 1 for mask in parts]
 
-    def other(operand):
+    def other(operand: Operand) -> Operand:
         if operand.view.step is not step:
             return operand
         i = next(i for i, mask in enumerate(parts) if mask[operand.features[0]])
-        view = View(made[i], operand.view.row, operand.view.column, operand.view.window)
+        view = View(pieces[i], operand.view.row, operand.view.column, operand.view.window)
         return Operand(view, places[i][operand.features])
 
     if isinstance(reader, int):
         graph.outputs[reader] = other(graph.outputs[reader])
         return
     reader.operands = [other(operand) for operand in reader.operands]
-    taps = {}
+    taps: dict[Tap, np.ndarray] = {}
     for tap, weight in reader.taps.items():
         if tap.view.step is not step:
             taps[tap] = weight
             continue
-        for part, mask in zip(made, parts):
+        for part, mask in zip(pieces, parts):
             if weight[mask].any():
                 view = View(part, tap.view.row, tap.view.column, tap.view.window)
                 taps[Tap(view, tap.phase)] = weight[mask]
     reader.taps = taps
 
 
-def _fuse(graph):
-    """Let linear steps take over what follows them element by element."""
+def _fuse(graph: Graph) -> None:
+    """Fuse linear steps with the elementwise steps that read them."""
     readers = _readers(graph)
     gone = set()
     for step in graph.steps:
@@ -196,8 +203,8 @@ def _fuse(graph):
     graph.steps = [step for step in graph.steps if step not in gone]
 
 
-def _absorbs(step, operand, readers):
-    """Whether `step` can do what the linear step of its operand does, and nobody else needs that."""
+def _absorbs(step: Step, operand: Operand, readers: Readers) -> bool:
+    """Whether `step` can absorb the linear step of its operand, which must have no other reader."""
     inner = operand.view.step
     if inner.kind != "linear" or inner.activation != "none" or readers[inner] != {step}:
         return False
@@ -215,7 +222,7 @@ def _absorbs(step, operand, readers):
     return step.kind == "add" or step.kind in ACTIVATIONS
 
 
-def _absorb(step, operand):
+def _absorb(step: Step, operand: Operand) -> None:
     inner, features = operand.view.step, operand.features
     row, column, u = operand.view.row, operand.view.column, inner.upsample
     scale = step.weight if step.kind == "affine" else np.ones(len(features), np.float32)
@@ -238,8 +245,8 @@ def _absorb(step, operand):
         step.taps[tap] = step.taps[tap] + weight if tap in step.taps else weight
 
 
-def _isolate_outputs(graph):
-    """Give every output a step of its own, with its features in their order."""
+def _isolate_outputs(graph: Graph) -> None:
+    """Give every output its own step, with the features in the order of the parameters."""
     readers = _readers(graph)
     for k, operand in enumerate(graph.outputs):
         view, features = operand.view, operand.features

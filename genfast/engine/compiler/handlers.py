@@ -1,18 +1,24 @@
-"""What each ATen operation makes of values that depend on the image: here those that only move features about.
+"""Handlers of ATen operations on symbolic values; those in this module only rearrange features.
 
-A handler takes the reader of the graph and the arguments of the operation, and returns values.
+A handler takes the operation and its arguments, and returns values.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genfast.engine.compiler.values import (
     COLUMN,
     FEATURE,
     ROW,
-    Refused,
+    Operation,
+    Unsupported,
     Value,
     constant_like,
     permuted,
@@ -21,11 +27,15 @@ from genfast.engine.compiler.values import (
     windowed,
 )
 
-HANDLERS = {}
+H = TypeVar("H", bound=Callable[..., Any])
+# operation -> its handler; filled by `handles`.
+HANDLERS: dict[str, Callable[..., Any]] = {}
 
 
-def handles(*names):
-    def register(function):
+def handles(*names: str) -> Callable[[H], H]:
+    """Decorator: the function handles the operations of these names."""
+
+    def register(function: H) -> H:
         for name in names:
             HANDLERS[name] = function
         return function
@@ -33,41 +43,51 @@ def handles(*names):
     return register
 
 
-def array(tensor):
+def array(tensor: Any) -> np.ndarray:
     """A constant as float32."""
     if not isinstance(tensor, torch.Tensor):
         return np.asarray(tensor, np.float32)
     return tensor.detach().cpu().numpy().astype(np.float32)
 
 
-def depends(value):
+def depends(value: Any) -> bool:
     """Whether an argument, or an entry of one, depends on the image."""
     return isinstance(value, Value) or (isinstance(value, (list, tuple)) and any(map(depends, value)))
 
 
-@handles("aten::contiguous", "aten::clone", "aten::alias", "aten::detach", "aten::lift_fresh_copy", "aten::dropout",
-         "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::positive")  # fmt: skip
-def same(at, x, *rest):
+@handles(
+    "aten::contiguous",
+    "aten::clone",
+    "aten::alias",
+    "aten::detach",
+    "aten::lift_fresh_copy",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::alpha_dropout",
+    "aten::feature_alpha_dropout",
+    "aten::positive",
+)
+def same(op: Operation, x: Value, *rest: Any) -> Value:
     if len(rest) == 2 and rest[1] is True and rest[0] > 0:
-        raise Refused("dropout in training mode")
+        raise Unsupported("dropout in training mode")
     return x
 
 
 @handles("aten::to", "aten::_to_copy", "aten::type_as", "aten::float")
-def same_number(at, x, *rest):
+def same_number(op: Operation, x: Value, *rest: Any) -> Value:
     other = [r for r in rest if isinstance(r, torch.dtype) and r != torch.float32]
     if other:
-        raise Refused(f"a conversion to {other[0]}")
+        raise Unsupported(f"a conversion to {other[0]}")
     return x
 
 
 @handles("aten::permute")
-def permute(at, x, order):
+def permute(op: Operation, x: Value, order: Sequence[int]) -> Value:
     return permuted(x, order)
 
 
 @handles("aten::movedim")
-def movedim(at, x, source, target):
+def movedim(op: Operation, x: Value, source: Any, target: Any) -> Value:
     order = list(range(len(x.dims)))
     for s, t in sorted(zip(np.atleast_1d(source) % len(order), np.atleast_1d(target) % len(order)), key=lambda p: p[1]):
         order.remove(s)
@@ -76,26 +96,26 @@ def movedim(at, x, source, target):
 
 
 @handles("aten::transpose", "aten::swapaxes")
-def transpose(at, x, a, b):
+def transpose(op: Operation, x: Value, a: int, b: int) -> Value:
     order = list(range(len(x.dims)))
     order[a], order[b] = order[b], order[a]
     return permuted(x, order)
 
 
 @handles("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy")
-def view(at, x, shape):
+def view(op: Operation, x: Value, shape: Sequence[int]) -> Value:
     return reshaped(x, shape)
 
 
 @handles("aten::flatten")
-def flatten(at, x, start, end):
+def flatten(op: Operation, x: Value, start: int, end: int) -> Value:
     shape, n = x.shape, len(x.dims)
     start, end = start % n, end % n
     return reshaped(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
 @handles("aten::unflatten")
-def unflatten(at, x, dim, sizes):
+def unflatten(op: Operation, x: Value, dim: int, sizes: Sequence[int]) -> Value:
     dim %= len(x.dims)
     known = math.prod(s for s in sizes if s != -1)
     sizes = [x.shape[dim] // known if s == -1 else s for s in sizes]
@@ -103,65 +123,67 @@ def unflatten(at, x, dim, sizes):
 
 
 @handles("aten::unsqueeze")
-def unsqueeze(at, x, dim):
+def unsqueeze(op: Operation, x: Value, dim: int) -> Value:
     dim %= len(x.dims) + 1
     return x.like(np.expand_dims(x.codes, dim), (*x.dims[:dim], FEATURE, *x.dims[dim:]))
 
 
 @handles("aten::squeeze")
-def squeeze(at, x, dims=None):
-    chosen = range(len(x.dims)) if dims is None else [d % len(x.dims) for d in np.atleast_1d(dims)]
-    chosen = [d for d in chosen if x.shape[d] == 1]
-    if any(x.dims[d] != FEATURE for d in chosen):
-        raise Refused("a squeeze of batch, rows or columns")
-    return x.like(np.squeeze(x.codes, tuple(chosen)), tuple(d for i, d in enumerate(x.dims) if i not in chosen))
+def squeeze(op: Operation, x: Value, dims: Any = None) -> Value:
+    candidates = range(len(x.dims)) if dims is None else [d % len(x.dims) for d in np.atleast_1d(dims)]
+    squeezed = [d for d in candidates if x.shape[d] == 1]
+    if any(x.dims[d] != FEATURE for d in squeezed):
+        raise Unsupported("a squeeze of batch, rows or columns")
+    return x.like(np.squeeze(x.codes, tuple(squeezed)), tuple(d for i, d in enumerate(x.dims) if i not in squeezed))
 
 
 @handles("aten::expand", "aten::expand_as", "aten::broadcast_to")
-def expand(at, x, shape, implicit=False):
+def expand(op: Operation, x: Value, shape: Any, implicit: bool = False) -> Value:
     shape = getattr(shape, "shape", shape)
     more = len(shape) - len(x.dims)
     dims = (FEATURE,) * more + x.dims
     codes = x.codes.reshape((1,) * more + x.codes.shape)
     wanted = []
-    for n, dim, have, full in zip(shape, dims, codes.shape, (1,) * more + x.shape):
-        if dim != FEATURE and n not in (-1, full):
-            raise Refused("an expansion of batch, rows or columns")
-        wanted.append(have if dim != FEATURE or n == -1 else n)
+    for i, (n, full) in enumerate(zip(shape, (1,) * more + x.shape)):
+        if dims[i] != FEATURE and n not in (-1, full):
+            raise Unsupported("an expansion of batch, rows or columns")
+        wanted.append(codes.shape[i] if dims[i] != FEATURE or n == -1 else n)
     return x.like(np.broadcast_to(codes, wanted), dims)
 
 
 @handles("aten::slice")
-def slice_(at, x, dim=0, start=None, stop=None, step=1):
+def slice_(
+    op: Operation, x: Value, dim: int = 0, start: int | None = None, stop: int | None = None, step: int = 1
+) -> Value:
     return sliced(x, dim, start, stop, step)
 
 
 @handles("aten::narrow")
-def narrow(at, x, dim, start, length):
+def narrow(op: Operation, x: Value, dim: int, start: int, length: int) -> Value:
     start = start + x.shape[dim] if start < 0 else start
     return sliced(x, dim, start, start + length)
 
 
 @handles("aten::select")
-def select(at, x, dim, index):
+def select(op: Operation, x: Value, dim: int, index: int) -> Value:
     dim, name = x.axis(dim)
     if name != FEATURE:
-        raise Refused("one image, row or column alone")
+        raise Unsupported("one image, row or column alone")
     return x.like(np.take(x.codes, index, dim), (*x.dims[:dim], *x.dims[dim + 1 :]))
 
 
 @handles("aten::unbind")
-def unbind(at, x, dim=0):
-    return [select(at, x, dim, i) for i in range(x.shape[dim])]
+def unbind(op: Operation, x: Value, dim: int = 0) -> list[Value]:
+    return [select(op, x, dim, i) for i in range(x.shape[dim])]
 
 
 @handles("aten::chunk")
-def chunk(at, x, chunks, dim=0):
-    return split(at, x, -(-x.shape[dim] // chunks), dim)
+def chunk(op: Operation, x: Value, chunks: int, dim: int = 0) -> list[Value]:
+    return split(op, x, -(-x.shape[dim] // chunks), dim)
 
 
 @handles("aten::split", "aten::split_with_sizes")
-def split(at, x, sizes, dim=0):
+def split(op: Operation, x: Value, sizes: int | Sequence[int], dim: int = 0) -> list[Value]:
     whole = x.shape[dim]
     if isinstance(sizes, int):
         sizes = [min(sizes, whole - start) for start in range(0, whole, sizes)]
@@ -170,47 +192,47 @@ def split(at, x, sizes, dim=0):
 
 
 @handles("aten::tensor_split")
-def tensor_split(at, x, sections, dim=0):
+def tensor_split(op: Operation, x: Value, sections: int | Sequence[int], dim: int = 0) -> list[Value]:
     whole = x.shape[dim]
     if isinstance(sections, int):
         sizes = [whole // sections + (i < whole % sections) for i in range(sections)]
-        return split(at, x, sizes, dim)
+        return split(op, x, sizes, dim)
     bounds = [0, *sections, whole]
     return [sliced(x, dim, a, b) for a, b in zip(bounds, bounds[1:])]
 
 
 @handles("aten::index_select")
-def index_select(at, x, dim, index):
+def index_select(op: Operation, x: Value, dim: int, index: Any) -> Value:
     dim, name = x.axis(dim)
     if name != FEATURE or depends(index):
-        raise Refused("an index other than a constant one over features")
+        raise Unsupported("an index other than a constant one over features")
     return x.like(np.take(x.codes, index.numpy(), dim))
 
 
 @handles("aten::flip")
-def flip(at, x, dims):
+def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
     if any(x.axis(d)[1] != FEATURE for d in dims):
-        raise Refused("a flip of batch, rows or columns")
-    return x.like(np.flip(x.codes, dims))
+        raise Unsupported("a flip of batch, rows or columns")
+    return x.like(np.flip(x.codes, tuple(dims)))
 
 
 @handles("aten::cat", "aten::concat")
-def cat(at, tensors, dim=0):
+def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     model = next(t for t in tensors if depends(t))
     dim, name = model.axis(dim)
     if name == FEATURE:
-        values = [t if depends(t) else constant(at, t, model, dim) for t in tensors]
+        values = [t if depends(t) else constant(op, t, model, dim) for t in tensors]
         whole = {v.dims for v in values}, {tuple(v.size.items()) for v in values}, {v.stride for v in values}
         if any(len(kinds) > 1 for kinds in whole):
-            raise Refused("a concatenation of maps of different sizes")
+            raise Unsupported("a concatenation of maps of different sizes")
         return model.like(np.concatenate([v.codes for v in values], dim))
-    # Rows or columns of zeros beside the map are what padding makes.
+    # Zeros concatenated to a map are padding.
     if (
         name not in (ROW, COLUMN)
         or sum(map(depends, tensors)) > 1
         or any(array(t).any() for t in tensors if not depends(t))
     ):
-        raise Refused("a concatenation over batch, rows or columns of anything but one map and zeros")
+        raise Unsupported("a concatenation over batch, rows or columns of anything but one map and zeros")
     place = next(i for i, t in enumerate(tensors) if depends(t))
     before = sum(t.shape[dim] for t in tensors[:place])
     after = sum(t.shape[dim] for t in tensors[place + 1 :])
@@ -218,23 +240,23 @@ def cat(at, tensors, dim=0):
 
 
 @handles("aten::stack")
-def stack(at, tensors, dim=0):
+def stack(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     rank = next(len(t.dims) for t in tensors if depends(t)) + 1
     dim %= rank
-    return cat(at, [unsqueeze(at, t, dim) if depends(t) else t.unsqueeze(dim) for t in tensors], dim)
+    return cat(op, [unsqueeze(op, t, dim) if depends(t) else t.unsqueeze(dim) for t in tensors], dim)
 
 
-def constant(at, tensor, model, dim):
-    """A constant map with the dimensions of `model`, whose dimension `dim` may have another size."""
+def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
+    """A constant map with the dimensions of `model`; its size may differ in dimension `dim`."""
     values = array(tensor)
     codes = np.zeros([n if i == dim or d == FEATURE else 1 for i, (n, d) in enumerate(zip(values.shape, model.dims))])
-    shaped, numbers = constant_like(model.like(codes.astype(np.int64)), values, at.by_label(tensor))
-    made = model.graph.elementwise("constant", [], model.stride, model.domain, at.where, bias=numbers)
-    return shaped.like(made.reshape(shaped.codes.shape))
+    shaped, numbers = constant_like(model.like(codes.astype(np.int64)), values, op.by_label(tensor))
+    y = model.graph.elementwise("constant", [], model.stride, model.domain, op.where, bias=numbers)
+    return shaped.like(y.reshape(shaped.codes.shape))
 
 
 @handles("aten::pad", "aten::constant_pad_nd")
-def pad(at, x, padding, mode="constant", value=None):
+def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant", value: float | None = None) -> Value:
     if not isinstance(mode, str):
         mode, value = "constant", mode
     pairs = list(zip(padding[::2], padding[1::2]))
@@ -245,14 +267,14 @@ def pad(at, x, padding, mode="constant", value=None):
             continue
         if name == FEATURE:
             if mode != "constant" or min(before, after) < 0:
-                raise Refused("padding of features that is not constant")
+                raise Unsupported("padding of features that is not constant")
             shape = list(x.shape)
             parts = [torch.full([*shape[:dim], n, *shape[dim + 1 :]], value or 0.0) for n in (before, after)]
-            x = cat(at, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
+            x = cat(op, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
             continue
         if name not in (ROW, COLUMN):
-            raise Refused("padding of the batch")
+            raise Unsupported("padding of the batch")
         if max(before, after) > 0 and (mode != "constant" or value):
-            raise Refused(f"padding of rows or columns by {mode if mode != 'constant' else value}, not by zeros")
+            raise Unsupported(f"padding of rows or columns by {mode if mode != 'constant' else value}, not by zeros")
         x = windowed(x, name, -before, x.size[name] + after)
     return x

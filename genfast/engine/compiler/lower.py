@@ -1,36 +1,59 @@
-"""Steps with their places in time, written as the instructions of a program."""
+"""Scheduled steps, lowered to the buffers and instructions of a program."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from genfast.engine.compiler.plan import NotIncremental, inside, reached, reads
-from genfast.engine.compiler.schedule import stored
+from genfast.engine.compiler.plan import (
+    Graph,
+    NotIncremental,
+    Operand,
+    Phase,
+    Rectangle,
+    Step,
+    View,
+    inside,
+    reached,
+    reads,
+)
+from genfast.engine.compiler.schedule import Places, stored
 from genfast.engine.program import Buffer, Instruction, Read
 
-GAP = 16  # values that a read takes along with weight zero rather than end
-RUNS = 4  # instructions into which one is split rather than copy by a product with the identity
+# (buffer, row, column) -> weights [features of the buffer, outputs].
+Spans = dict[tuple[int, int, int], np.ndarray]
+GAP = 16  # longest run of values with weight zero that a read includes, instead of being split in two
+RUNS = 4  # most instructions into which one is split; beyond, operands are added by a product with the identity
 
 
 class Lowering:
     """Buffers and instructions of a graph.
 
-    Every step has a buffer (a scan also one for its gates and one for its cells) in which the features stand by their
-    level, so that what is known of the present pixel is a beginning of it.
+    Every step has a buffer; a scan has two more, for its gates and its cells. The features of a buffer are ordered by
+    stage, so those that are known at a stage of the present pixel come first.
     """
 
-    def __init__(self, graph, places, draws):
+    def __init__(self, graph: Graph, places: Places, draws: int) -> None:
         self.graph, self.places = graph, places
         self.height, self.width = graph.domain[1], graph.domain[3]
         self.columns = self.width
-        self.buffers, self.row, self.pixel = [], [], [[] for _ in range(draws + 1)]
-        self.buffer, self.visible, self.order, self.position = {}, {}, {}, {}
+        self.buffers: list[Buffer] = []
+        self.row: list[Instruction] = []
+        self.pixel: list[list[Instruction]] = [[] for _ in range(draws + 1)]
+        self.buffer: dict[Step, int] = {}
+        self.visible: dict[Step, int] = {}
+        # Of each step: the feature at each place of its buffer, and the place of each feature.
+        self.order: dict[Step, np.ndarray] = {}
+        self.position: dict[Step, np.ndarray] = {}
         for step in graph.steps:
             self._check(step)
         wanted = {operand.view.step: operand.features for operand in graph.outputs}
         for step in graph.steps:
             order = wanted.get(step)
-            self.order[step] = np.argsort(places[step].levels, kind="stable") if order is None else order
+            self.order[step] = np.argsort(places[step].stages, kind="stable") if order is None else order
             self.position[step] = np.argsort(self.order[step])
             self.buffer[step] = self._add_buffer(step, step.count, step.outside and step.outside[0][self.order[step]])
         for step in graph.steps:
@@ -38,7 +61,7 @@ class Lowering:
                 (self._scan if step.kind == "scan" else self._step)(step)
         self._measure()
 
-    def _check(self, step):
+    def _check(self, step: Step) -> None:
         place, (_, _, c0, c1) = self.places[step], step.domain
         if step.domain[0] + place.row < 0 or c0 + place.column < 0:
             raise NotIncremental(
@@ -46,79 +69,79 @@ class Lowering:
             )
         self.columns = max(self.columns, (c1 - 1 + place.column) * step.stride + 1)
 
-    def _add_buffer(self, step, features, fill=None):
+    def _add_buffer(self, step: Step, features: int, fill: np.ndarray | None = None) -> int:
         fill = None if fill is None or not fill.any() else fill.astype(np.float32)
         self.buffers.append(Buffer(features, 0, step.stride, fill=fill))
         return len(self.buffers) - 1
 
-    def _domain(self, step):
+    def _domain(self, step: Step) -> Rectangle:
         place, (r0, r1, c0, c1) = self.places[step], step.domain
         rows = -(-self.height // step.stride)
         return r0 + place.row, min(r1 + place.row, rows), c0 + place.column, c1 + place.column
 
-    def _source(self, view):
-        """The buffer in which others find a step."""
+    def _source(self, view: View) -> int:
+        """The buffer from which other steps read a step."""
         return self.visible.get(view.step, self.buffer[view.step])
 
-    def _emit(self, step, level, instructions):
+    def _emit(self, step: Step, stage: int, instructions: list[Instruction]) -> None:
         if not self.places[step].above:
-            self.pixel[level] += instructions
+            self.pixel[stage] += instructions
             return
         for instruction in instructions:
             instruction.sweep = step.sweep
         self.row += instructions
 
-    def _groups(self, step):
-        """(level, first and end place in the buffer) of the features of each level."""
-        levels = self.places[step].levels[self.order[step]]
-        for level in np.unique(levels):
-            first, end = np.searchsorted(levels, [level, level + 1])
-            yield int(level), int(first), int(end)
+    def _groups(self, step: Step) -> Iterator[tuple[int, int, int]]:
+        """(stage, first and end place in the buffer) of the features of each stage."""
+        stages = self.places[step].stages[self.order[step]]
+        for stage in np.unique(stages):
+            first, end = np.searchsorted(stages, [stage, stage + 1])
+            yield int(stage), int(first), int(end)
 
-    def _step(self, step):
-        for level, first, end in self._groups(step):
+    def _step(self, step: Step) -> None:
+        for stage, first, end in self._groups(step):
             if step.kind == "linear":
-                for phase in product(range(step.upsample), repeat=2):
-                    self._emit(step, level, self._linear(step, phase, first, end))
+                for phase in product(range(step.upsample), range(step.upsample)):
+                    self._emit(step, stage, self._linear(step, phase, first, end))
             else:
-                self._emit(step, level, self._map(step, first, end))
+                self._emit(step, stage, self._map(step, first, end))
 
-    def _instruction(self, step, kind, feature, count, **fields):
-        made = Instruction(kind, self.buffer[step], feature, count, self._domain(step), **fields)
-        made.row_modulus = made.column_modulus = step.stride
-        return made
+    def _instruction(self, step: Step, kind: str, feature: int, count: int, **fields: Any) -> Instruction:
+        instruction = Instruction(kind, self.buffer[step], feature, count, self._domain(step), **fields)
+        instruction.row_modulus = instruction.column_modulus = step.stride
+        return instruction
 
-    def _read(self, step, operand, first, count):
-        """The `count` values of an operand, whose first has the place `first`."""
+    def _read(self, step: Step, operand: Operand, first: int, count: int) -> Read:
+        """The read of `count` values of an operand, from the place `first` of its buffer on."""
         row, column, *_ = stored(step, operand.view, None, self.places)
         return Read(self._source(operand.view), row, column, int(first), count)
 
-    def _map(self, step, first, end):
-        """One instruction for every stretch in which the features of all operands follow one another."""
-        chosen = self.order[step][first:end]
-        places = [self.position[o.view.step][o.features[chosen]] for o in step.operands]
-        made = []
-        for a, b in _stretches(places, len(chosen)):
+    def _map(self, step: Step, first: int, end: int) -> list[Instruction]:
+        """One instruction for every run in which the features of all operands are contiguous."""
+        features = self.order[step][first:end]
+        places = [self.position[o.view.step][o.features[features]] for o in step.operands]
+        instructions = []
+        for a, b in _runs(places, len(features)):
             operands = [self._read(step, o, p[a], b - a) for o, p in zip(step.operands, places)]
             one = self._instruction(step, step.kind, first + a, b - a, reads=operands)
             if step.kind in ("affine", "constant"):
-                one.bias = np.ascontiguousarray(step.bias[..., chosen[a:b]], np.float32)
+                one.bias = np.ascontiguousarray(step.bias[..., features[a:b]], np.float32)
             if step.kind == "affine":
-                one.weight = np.ascontiguousarray(step.weight[None, chosen[a:b]], np.float32)
+                one.weight = np.ascontiguousarray(step.weight[None, features[a:b]], np.float32)
                 if not one.bias.any() and abs(one.weight).min() == 1 and len(np.unique(one.weight)) == 1:
                     one.kind, one.bias = "copy" if one.weight[0, 0] == 1 else "neg", None
                     one.weight = None
-            made.append(one)
-        return made
+            instructions.append(one)
+        return instructions
 
-    def _linear(self, step, phase, first, end):
-        chosen = self.order[step][first:end]
-        places = [self.position[o.view.step][o.features[chosen]] for o in step.operands]
-        stretches = list(_stretches(places, len(chosen)))
-        copied = len(stretches) > RUNS
-        made = []
-        for a, b in [(0, len(chosen))] if copied else stretches:
-            outputs = chosen[a:b]
+    def _linear(self, step: Step, phase: Phase, first: int, end: int) -> list[Instruction]:
+        features = self.order[step][first:end]
+        places = [self.position[o.view.step][o.features[features]] for o in step.operands]
+        runs = list(_runs(places, len(features)))
+        copied = len(runs) > RUNS
+        instructions = []
+        for a, b in [(0, len(features))] if copied else runs:
+            outputs = features[a:b]
             spans = self._spans(step, phase, outputs)
             adds = []
             for operand, p in zip(step.operands, places):
@@ -132,19 +155,19 @@ class Lowering:
             one.reads, one.weight = self._merged(spans, b - a)
             one.bias = np.ascontiguousarray(step.bias[..., outputs], np.float32)
             self._phase(step, phase, one)
-            made.append(one)
-        return made
+            instructions.append(one)
+        return instructions
 
-    def _phase(self, step, phase, instruction):
+    def _phase(self, step: Step, phase: Phase, instruction: Instruction) -> None:
         u, place = step.upsample, self.places[step]
         if u > 1:
             instruction.row_modulus = instruction.column_modulus = u * step.stride
             instruction.row_remainder = (phase[0] + place.row) % u * step.stride
             instruction.column_remainder = (phase[1] + place.column) % u * step.stride
 
-    def _spans(self, step, phase, outputs):
-        """What the outputs of a linear step read: (buffer, row, column) -> weights [features in place, outputs]."""
-        spans = {}
+    def _spans(self, step: Step, phase: Phase, outputs: np.ndarray) -> Spans:
+        """What the outputs of a linear step read, with the weights."""
+        spans: Spans = {}
         for tap, weight in step.taps.items():
             if tap.phase == phase:
                 row, column, *_ = stored(step, tap.view, tap.phase, self.places)
@@ -152,13 +175,13 @@ class Lowering:
                 table += weight[self.order[tap.view.step]][:, outputs]
         return spans
 
-    def _table(self, spans, view, row, column, outputs):
+    def _table(self, spans: Spans, view: View, row: int, column: int, outputs: int) -> np.ndarray:
         key = self._source(view), row, column
         return spans.setdefault(key, np.zeros((view.step.count, outputs), np.float32))
 
-    def _merged(self, spans, outputs):
-        """Reads that go on over neighbouring columns, and their weights one below the other."""
-        made, weights = [], []
+    def _merged(self, spans: Spans, outputs: int) -> tuple[list[Read], np.ndarray]:
+        """The reads, merged over neighbouring columns, and their weights, concatenated."""
+        merged, weights = [], []
         for buffer, row in sorted({key[:2] for key in spans}):
             columns = sorted(key[2] for key in spans if key[:2] == (buffer, row))
             features = self.buffers[buffer].features
@@ -172,18 +195,18 @@ class Lowering:
             breaks = np.flatnonzero(np.diff(at) > GAP)
             for a, b in zip([at[0], *at[breaks + 1]], [*at[breaks], at[-1]]):
                 column, feature = divmod(int(a), features)
-                made.append(Read(buffer, row, columns[0] + column, feature, int(b - a) + 1))
+                merged.append(Read(buffer, row, columns[0] + column, feature, int(b - a) + 1))
                 weights.append(line[a : b + 1])
         weight = np.concatenate(weights) if weights else np.zeros((0, outputs), np.float32)
-        return made, np.ascontiguousarray(weight)
+        return merged, np.ascontiguousarray(weight)
 
-    def _scan(self, step):
-        """Gates and LSTM of every group of units."""
+    def _scan(self, step: Step) -> None:
+        """A linear instruction for the gates and an LSTM instruction, for the units of every stage."""
         hidden, order = self.buffer[step], self.order[step]
         gates, cell = self._add_buffer(step, 4 * step.count), self._add_buffer(step, step.count, step.outside[1][order])
         if self.buffers[hidden].fill is not None and self._read_outside(step):
             self.visible[step] = self._add_buffer(step, step.count)
-        for level, first, end in self._groups(step):
+        for stage, first, end in self._groups(step):
             n = end - first
             outputs = np.concatenate([q * step.count + order[first:end] for q in range(4)])
             spans = self._spans(step, (0, 0), outputs)
@@ -201,9 +224,9 @@ class Lowering:
             lstm = self._instruction(step, "lstm", first, n, reads=[Read(gates, 0, 0, 4 * first, 4 * n), before])
             lstm.cell = cell, first
             lstm.visible = (self.visible[step], first) if step in self.visible else None
-            self._emit(step, level, [linear, lstm])
+            self._emit(step, stage, [linear, lstm])
 
-    def _read_outside(self, step):
+    def _read_outside(self, step: Step) -> bool:
         for reader in self.graph.steps:
             for view, phase in reads(reader):
                 rectangle = reached(reader, view, phase)
@@ -211,8 +234,8 @@ class Lowering:
                     return True
         return False
 
-    def _measure(self):
-        """Give the buffers the rows and columns that are read."""
+    def _measure(self) -> None:
+        """Size the buffers by the rows and columns that are read."""
         for instruction in [*self.row, *(one for pixel in self.pixel for one in pixel)]:
             for read in (*instruction.reads, *instruction.adds):
                 buffer = self.buffers[read.buffer]
@@ -222,12 +245,13 @@ class Lowering:
         for buffer in self.buffers:
             buffer.columns = -(-self.columns // buffer.stride)
 
-    def parameters(self):
+    def parameters(self) -> list[Read]:
+        """The read of the parameters of each draw."""
         return [Read(self.buffer[o.view.step], 0, 0, 0, len(o.features)) for o in self.graph.outputs]
 
 
-def _stretches(places, count):
-    """(first, end) of the stretches of 0 .. count - 1 in which every list of places counts up by one."""
+def _runs(places: list[np.ndarray], count: int) -> list[tuple[int, int]]:
+    """(first, end) of the maximal runs of 0 .. count - 1 in which every list of places increases by one."""
     whole = np.ones(max(0, count - 1), bool)
     for place in places:
         whole &= np.diff(place) == 1

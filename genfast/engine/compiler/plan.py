@@ -1,21 +1,28 @@
-"""The steps of a model between its graph and its program: what each feature map is, position by position.
+"""The intermediate representation between the traced graph of a model and its program: steps, one per feature map.
 
-A step is a function of the position (r, c) on its own grid, whose points lie `stride` pixels apart, inside its domain
-(first row, end row, first column, end column). A reader sees it through a `View`: shifted, inside a window, and zero
-outside that window.
+A step is a function of the position (r, c) on its own grid, whose points are `stride` pixels apart, inside its domain
+(first row, end row, first column, end column). Other steps read it through a `View`: shifted, and zero outside of a
+window.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+Rectangle = tuple[int, int, int, int]  # first row, end row, first column, end column
+Phase = tuple[int, int]
+
 
 class NotIncremental(ValueError):
-    """A model has something that cannot be computed pixel by pixel; the message names it."""
+    """A model cannot be computed pixel by pixel; the message names the operation."""
 
 
 class NotCausal(NotIncremental):
-    """A conditional of a model depends on what is drawn after it: no way of sampling from it is right."""
+    """A conditional of a model depends on a value that is drawn later: the model has no valid sampling order."""
 
 
 @dataclass(eq=False)
@@ -27,9 +34,9 @@ class Step:
         step, count].
     kind "scan": an LSTM of `count` units; taps, bias and operands give its 4 * count gates (i, f, g, o), to which
         `recurrent`, a list of (row, column, weight [count, 4 * count]), adds what its own hidden states give. The cell
-        state before comes from `cell` = (row, column). Outside the domain hidden and cell states are `outside`. `sweep`
-        +1 or -1: the column by which it must follow the one at its left or right; 0 for none.
-    Other kinds as in `program.MAPS`; `weight` and `bias` are those of affine.
+        state before comes from `cell` = (row, column). Outside the domain hidden and cell states are `outside`.
+        `sweep`: +1 if a column needs the one at its left, -1 the one at its right, 0 neither.
+    Other kinds as in `program.MAPS`. `weight` and `bias` are of linear, scan, affine and constant; else None.
 
     upsample: 1, or 2 for a linear step whose taps read a grid of twice the stride. The tap of phase (p, q) serves
         the positions (r, c) with r % upsample == p, c % upsample == q, where it reads ((r - p) / upsample,
@@ -39,86 +46,89 @@ class Step:
     kind: str
     count: int
     stride: int
-    domain: tuple[int, int, int, int]
+    domain: Rectangle
     where: str = ""
     upsample: int = 1
-    taps: dict = field(default_factory=dict)
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
-    operands: list = field(default_factory=list)
+    taps: dict[Tap, np.ndarray] = field(default_factory=dict)
+    weight: np.ndarray | Any = None
+    bias: np.ndarray | Any = None
+    operands: list[Operand] = field(default_factory=list)
     activation: str = "none"
-    recurrent: list = field(default_factory=list)
+    recurrent: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
     cell: tuple[int, int] = (0, 0)
-    outside: tuple[np.ndarray, np.ndarray] | None = None
+    outside: tuple[np.ndarray, np.ndarray] | Any = None
     sweep: int = 0
 
     @property
-    def columns(self):
-        """Outputs of the taps."""
+    def columns(self) -> int:
+        """Number of outputs of the taps."""
         return 4 * self.count if self.kind == "scan" else self.count
 
 
 @dataclass(frozen=True)
 class View:
-    """Reads `step` at a position moved by (row, column), counted on the grid of `step`, or zero outside `window`."""
+    """Reads `step` at a position moved by (row, column) on the grid of `step`; zero outside `window`."""
 
     step: Step
     row: int
     column: int
-    window: tuple[int, int, int, int]
+    window: Rectangle
 
-    def moved(self, row, column):
+    def moved(self, row: int, column: int) -> View:
+        """The view from a position moved by (row, column)."""
         return View(self.step, self.row + row, self.column + column, self.window)
 
 
 @dataclass(frozen=True)
 class Tap:
-    """What a linear step reads of another at the positions of a phase."""
+    """A read of a linear step, at the positions of a phase."""
 
     view: View
-    phase: tuple[int, int] = (0, 0)
+    phase: Phase = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """Features (int64 [n]) of a view."""
+    """The features (int64 [n]) of a view that a step reads."""
 
     view: View
     features: np.ndarray
 
-    def moved(self, row, column):
+    def moved(self, row: int, column: int) -> Operand:
+        """The same features of the moved view."""
         return Operand(self.view.moved(row, column), self.features)
 
-    def taken(self, index):
+    def taken(self, index: np.ndarray) -> Operand:
+        """The features at these indices."""
         return Operand(self.view, self.features[index])
 
 
-def cut(a, b):
-    """The part that two rectangles share; None for nothing."""
+def cut(a: Rectangle, b: Rectangle) -> Rectangle | None:
+    """The intersection of two rectangles; None if it is empty."""
     both = max(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), min(a[3], b[3])
     return both if both[0] < both[1] and both[2] < both[3] else None
 
 
-def hull(a, b):
-    """The smallest rectangle around two, either of which may be None."""
+def hull(a: Rectangle | None, b: Rectangle | None) -> Rectangle | None:
+    """The smallest rectangle that contains two, either of which may be None."""
     if a is None or b is None:
         return a or b
     return min(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), max(a[3], b[3])
 
 
-def inside(a, b):
+def inside(a: Rectangle, b: Rectangle) -> bool:
     """Whether rectangle `a` lies in `b`."""
     return b[0] <= a[0] and a[1] <= b[1] and b[2] <= a[2] and a[3] <= b[3]
 
 
-def reads(step):
-    """Every (view, phase) that a step reads."""
+def reads(step: Step) -> Iterator[tuple[View, Phase | None]]:
+    """Every (view, phase) that a step reads; the phase of an operand is None."""
     yield from ((tap.view, tap.phase) for tap in step.taps)
     yield from ((operand.view, None) for operand in step.operands)
 
 
-def reached(step, view, phase, domain=None):
-    """The rectangle of positions of `view.step` that `step` reads while it computes its domain; None for nothing."""
+def reached(step: Step, view: View, phase: Phase | None, domain: Rectangle | None = None) -> Rectangle | None:
+    """The positions of `view.step` that `step` reads over its domain: a rectangle, or None."""
     r0, r1, c0, c1 = domain or step.domain
     if step.upsample > 1 and phase is not None:
         u, (p, q) = step.upsample, phase
@@ -132,45 +142,55 @@ def reached(step, view, phase, domain=None):
     return rows[0] + view.row, rows[1] + view.row, columns[0] + view.column, columns[1] + view.column
 
 
-def offset(step, view, phase):
-    """How far, in pixels, the position that is read lies from the reader's own: (rows, columns)."""
+def offset(step: Step, view: View, phase: Phase | None) -> tuple[int, int]:
+    """The offset in pixels, (rows, columns), of the position that is read from the reader's own."""
     if step.upsample > 1 and phase is not None:
         u = step.upsample
         return (u * view.row - phase[0]) * step.stride, (u * view.column - phase[1]) * step.stride
     return view.row * view.step.stride, view.column * view.step.stride
 
 
+# Codes [n], row, column, phase and weight [n, outputs] of what a linear step reads.
+Entry = tuple[np.ndarray, int, int, Phase, np.ndarray]
+
+
 class Graph:
-    """Steps in the order of computation, and `outputs`: one `Operand` list for each draw."""
+    """Steps in the order of computation, and `outputs`: the operand with the parameters of each draw.
 
-    def __init__(self):
-        self.steps = []
-        self.outputs = []
-        self._views, self._index = [], {}
+    A feature is named by its code, an integer: the index of a view, and the feature in it.
+    """
 
-    SHIFT = 24
+    SHIFT = 24  # bits of a code for the feature
 
-    def code(self, view):
-        """The number by which feature 0 of a view goes among the codes of a value."""
+    def __init__(self, domain: Rectangle) -> None:
+        self.domain = domain
+        self.steps: list[Step] = []
+        self.outputs: list[Operand] = []
+        self._views: list[View] = []
+        self._index: dict[tuple[int, int, int, Rectangle], int] = {}
+
+    def code(self, view: View) -> int:
+        """The code of feature 0 of a view."""
         key = (id(view.step), view.row, view.column, view.window)
         if key not in self._index:
             self._index[key] = len(self._views)
             self._views.append(view)
         return self._index[key] << self.SHIFT
 
-    def view(self, index):
+    def view(self, index: int) -> View:
+        """The view of an index that `split` returned."""
         return self._views[index]
 
-    def add(self, step):
+    def add(self, step: Step) -> np.ndarray:
         """Append a step; returns the codes of its features."""
         self.steps.append(step)
         return self.code(View(step, 0, 0, step.domain)) + np.arange(step.count, dtype=np.int64)
 
-    def split(self, codes):
+    def split(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(view index, feature) of each code."""
         return codes >> self.SHIFT, codes & ((1 << self.SHIFT) - 1)
 
-    def moved(self, codes, change):
+    def moved(self, codes: np.ndarray, change: Callable[[View], View]) -> np.ndarray:
         """Codes after `change` (view -> view) of every view among them."""
         index, feature = self.split(codes)
         result = np.empty_like(codes)
@@ -178,36 +198,49 @@ class Graph:
             result[index == i] = self.code(change(self._views[i]))
         return result + feature
 
-    def elementwise(self, kind, codes, stride, domain, where, weight=None, bias=None):
+    def elementwise(
+        self,
+        kind: str,
+        codes: Sequence[np.ndarray],
+        stride: int,
+        domain: Rectangle,
+        where: str,
+        weight: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Steps that apply `kind` to codes (a list of int64 [n]): one for each set of views. Returns codes [n].
 
         weight, bias: those of affine, [n] and [n] or [classes, n].
         """
         split = [self.split(c) for c in codes]
-        groups = np.stack([index for index, _ in split], 1) if split else np.zeros((bias.shape[-1], 0), np.int64)
+        if split:
+            groups = np.stack([index for index, _ in split], 1)
+        else:
+            assert bias is not None, "a constant has a bias"
+            groups = np.zeros((bias.shape[-1], 0), np.int64)
         result = np.empty(len(groups), np.int64)
         kinds, first, member = np.unique(groups, axis=0, return_index=True, return_inverse=True)
         for g in np.argsort(first):
-            chosen = np.flatnonzero(member.reshape(-1) == g)
-            operands = [Operand(self._views[i], f[chosen]) for i, (_, f) in zip(kinds[g], split)]
-            step = Step(kind, len(chosen), stride, domain, where, operands=operands)
-            step.weight = None if weight is None else weight[chosen]
-            step.bias = None if bias is None else bias[..., chosen]
-            result[chosen] = self.add(step)
+            members = np.flatnonzero(member.reshape(-1) == g)
+            operands = [Operand(self._views[i], f[members]) for i, (_, f) in zip(kinds[g], split)]
+            step = Step(kind, len(members), stride, domain, where, operands=operands)
+            step.weight = None if weight is None else weight[members]
+            step.bias = None if bias is None else bias[..., members]
+            result[members] = self.add(step)
         return result
 
-    def taps(self, entries, columns):
+    def taps(self, entries: Iterable[Entry], columns: int) -> dict[Tap, np.ndarray]:
         """Taps of (codes [n], row, column, phase, weight [n, columns]), with weights for all features of a step."""
-        taps = {}
+        taps: dict[Tap, np.ndarray] = {}
         for codes, row, column, phase, weight in entries:
             index, feature = self.split(codes)
             for i in np.unique(index):
-                chosen = index == i
+                of_view = index == i
                 view = self._views[i].moved(row, column)
                 # Views are compared by value, steps by identity, so that equal taps add up.
                 into = taps.setdefault(Tap(view, phase), np.zeros((view.step.count, columns), np.float32))
-                if len(np.unique(feature[chosen])) == chosen.sum():
-                    into[feature[chosen]] += weight[chosen]
+                if len(np.unique(feature[of_view])) == of_view.sum():
+                    into[feature[of_view]] += weight[of_view]
                 else:
-                    np.add.at(into, feature[chosen], weight[chosen])
+                    np.add.at(into, feature[of_view], weight[of_view])
         return {tap: weight for tap, weight in taps.items() if weight.any()}

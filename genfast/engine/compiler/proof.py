@@ -1,28 +1,38 @@
-"""Whether a program does what the model does from which it was made."""
+"""Verification: whether a program computes the same as the model that it was compiled from."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from genfast.engine import eager
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
-from genfast.engine.full_forward import evaluating
+from genfast.engine.full_forward import FullForward, evaluating
+from genfast.engine.program import Program
+from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
+Order = tuple[list[int], np.ndarray]
 TOLERANCE = 1e-4  # of the largest output
 IMAGES, PLACES = 2, 16
 
 
-def prove(program, model, order):
-    """Run a program and the forward of its model on random images; change pixels and see that no earlier output moves.
+def prove(program: Program, model: nn.Module, order: Order) -> None:
+    """Compare a program with the forward of its model on random images, and check that the model is causal.
 
     Args: program; model, a module on floats [B, C, H, W]; order, (dims, features): how the dimensions of the output
-        are permuted to [B, .., H, W], and in which order its features are the parameters of the program.
-    Raises: NotIncremental if they differ by more than 1e-4 of the largest output; NotCausal if an output moves.
+        are permuted to [B, .., H, W], and which of its features each parameter of the program is.
+    Raises: NotIncremental if they differ by more than 1e-4 of the largest output; NotCausal if an output changes with a
+        later value.
     """
     with evaluating(model), torch.no_grad():
         _prove(program, model, order)
 
 
-def _prove(program, model, order):
+def _prove(program: Program, model: nn.Module, order: Order) -> None:
     spec, generator = program.spec, torch.Generator().manual_seed(0)
     images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=torch.uint8)
     expected = _forward(program, model, order, images)
@@ -43,18 +53,20 @@ def _prove(program, model, order):
     _perturb(spec, counts, lambda batch: _forward(program, model, order, batch), generator)
 
 
-def check_causal(network):
-    """Raise NotCausal if an output of a `FullForward` moves with a value that is drawn later, on a random image."""
+def check_causal(network: FullForward) -> None:
+    """Raise NotCausal if an output of a `FullForward` changes with a later value, on a random image."""
     generator = torch.Generator().manual_seed(0)
     counts = network.likelihood.counts
     _perturb(network.spec, counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
 
 
-def _perturb(spec, counts, forward, generator):
-    """Change an image from some value on: no output up to that value may move.
+def _perturb(
+    spec: ImageSpec, counts: list[int], forward: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> None:
+    """Change all values of an image from some place on: no output up to there may change.
 
-    Args: spec, of the images; counts, of the parameters of each draw; forward, of levels [B, C, H, W] to the
-        parameters [B, P, H, W].
+    Args: spec, of the images; counts, the number of parameters of each draw; forward, a function of levels
+        [B, C, H, W] to parameters [B, P, H, W].
     """
     channels, width, pixels = spec.channels, spec.width, spec.height * spec.width
     values = torch.randperm(pixels * channels, generator=generator)[:PLACES].tolist()
@@ -79,7 +91,7 @@ def _perturb(spec, counts, forward, generator):
             )
 
 
-def _forward(program, model, order, images):
+def _forward(program: Program, model: nn.Module, order: Order, images: Tensor) -> Tensor:
     """The outputs of a model as parameters [B, P, H, W], on the CPU."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     dims, features = order

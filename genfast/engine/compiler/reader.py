@@ -1,36 +1,45 @@
 """The graph of a traced model, read operation by operation."""
 
+from __future__ import annotations
+
 import operator
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
+from torch import fx
 
 from genfast.engine.compiler.handlers import depends
 from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Refused, Value
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value
 
 
 class Reader:
-    """Goes through an fx graph: what depends on the image becomes steps of a `Graph`, all else is computed."""
+    """Interprets an fx graph: what depends on the image becomes steps of a `Graph`, everything else is computed.
 
-    def __init__(self, shape, arguments):
+    It is also the `Operation` that handlers are given: `name` and `where` are those of the present one.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], arguments: Sequence[Any]) -> None:
         channels, height, width = shape
-        self.graph = Graph()
-        self.graph.domain = (0, height, 0, width)
+        self.graph = Graph((0, height, 0, width))
         codes = self.graph.add(Step("image", channels, 1, self.graph.domain, "the image"))
         size = {BATCH: len(arguments[0]), ROW: height, COLUMN: width}
         image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
         self.user = image, *arguments[1:]
-        self.labelled, self.kept = set(), []
+        self.labelled: set[int] = set()
+        self.kept: list[torch.Tensor] = []
         self._label(arguments[1:])
         self.where = self.name = ""
 
-    def by_label(self, tensor):
+    def by_label(self, tensor: Any) -> bool:
         """Whether a constant holds an entry for each label."""
         return id(tensor) in self.labelled
 
-    def run(self, traced, given):
+    def run(self, traced: fx.GraphModule, given: Iterable[Any]) -> tuple[Graph, Value]:
+        """The graph of a traced module, and the value that it returns; `given`: the values of its placeholders."""
         values, given = {}, iter(given)
         for node in traced.graph.nodes:
             if node.op == "placeholder":
@@ -38,19 +47,19 @@ class Reader:
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(node.target)(traced)
             elif node.op == "output":
-                return self.graph, self._one(torch.fx.node.map_arg(node.args[0], values.get))
+                return self.graph, self._one(fx.node.map_arg(node.args[0], values.get))
             else:
                 values[node] = self._call(node, values)
         raise AssertionError("a graph without an output")
 
-    def _label(self, value):
+    def _label(self, value: Any) -> None:
         for tensor in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(tensor, torch.Tensor):
                 self.labelled.add(id(tensor))
                 # An id is unique only as long as its tensor lives.
                 self.kept.append(tensor)
 
-    def _one(self, output):
+    def _one(self, output: Any) -> Value:
         if isinstance(output, (list, tuple)) and len(output) == 1:
             output = output[0]
         if not isinstance(output, Value):
@@ -58,24 +67,27 @@ class Reader:
             raise NotIncremental(f"sample: the model must return one tensor that depends on the image; got {kind}")
         return output
 
-    def _call(self, node, values):
-        args = torch.fx.node.map_arg(node.args, values.get)
-        kwargs = torch.fx.node.map_arg(node.kwargs, values.get)
-        if node.target is operator.getitem:
-            # What an op saves for its gradient beside the result is not made here.
+    def _call(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        args: Any = fx.node.map_arg(node.args, values.get)
+        kwargs: Any = fx.node.map_arg(node.kwargs, values.get)
+        target: Any = node.target
+        if target is operator.getitem:
+            # An operation may also return what it saves for its gradient, which no handler computes.
             return args[0][args[1]] if args[1] < len(args[0]) else None
         everything = [*args, *kwargs.values()]
         if not any(map(depends, everything)):
-            result = node.target(*args, **kwargs)
+            result = target(*args, **kwargs)
             if any(self.by_label(entry) for entry in _flat(everything)):
                 self._label(result)
             return result
-        schema = getattr(node.target, "_schema", None)
-        self.name = schema.name.partition("::")[2] if schema else str(node.target)
+        schema = getattr(target, "_schema", None)
+        self.name = schema.name.partition("::")[2] if schema else str(target)
         self.where = _where(node, schema)
         return self._handle(node, schema, args, kwargs, values)
 
-    def _handle(self, node, schema, args, kwargs, values):
+    def _handle(
+        self, node: fx.Node, schema: Any, args: Sequence[Any], kwargs: dict[str, Any], values: dict[fx.Node, Any]
+    ) -> Any:
         name = schema.name if schema else ""
         namespace, _, operation = name.partition("::")
         if operation in ("_assert_tensor_metadata", "_has_compatible_shallow_copy_type"):
@@ -92,15 +104,15 @@ class Reader:
         self.name = operation.removesuffix("_") if in_place else operation
         try:
             result = handler(self, *_bound(schema, args, kwargs))
-        except Refused as problem:
+        except Unsupported as problem:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: {problem}") from None
         if in_place:
             self._overwrite(node, values, result)
         return result
 
-    def _overwrite(self, node, values, result):
-        """After an operation in place every later user of the tensor sees the result."""
-        target = node.args[0]
+    def _overwrite(self, node: fx.Node, values: dict[fx.Node, Any], result: Any) -> None:
+        """After an in-place operation, later users of the tensor read the result."""
+        target: Any = node.args[0]
         later = set()
         following = node
         while following.op != "output":
@@ -113,8 +125,8 @@ class Reader:
         values[target] = result
 
 
-def _views(node, values):
-    """Other nodes that may share memory with a node: its view chain upwards and downwards."""
+def _views(node: fx.Node, values: dict[fx.Node, Any]) -> set[fx.Node]:
+    """Other nodes that may share memory with a node: the views of it, and what it is a view of."""
     related, queue = set(), [node]
     while queue:
         here = queue.pop()
@@ -127,14 +139,14 @@ def _views(node, values):
     return related
 
 
-def _is_view(node):
+def _is_view(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if node.target is operator.getitem:
         return True
     return bool(schema and any(a.alias_info is not None and not a.alias_info.is_write for a in schema.arguments))
 
 
-def _bound(schema, args, kwargs):
+def _bound(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     """All arguments of an operation in the order of its schema."""
     bound = list(args)
     for argument in schema.arguments[len(args) :]:
@@ -145,7 +157,7 @@ def _bound(schema, args, kwargs):
     return bound
 
 
-def _flat(values):
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         if isinstance(value, (list, tuple)):
             yield from _flat(value)
@@ -153,8 +165,8 @@ def _flat(values):
             yield value
 
 
-def _where(node, schema):
-    """`aten.relu at features.3 (model.py:31: x = self.pool(x))`, as far as it is known."""
+def _where(node: fx.Node, schema: Any) -> str:
+    """Where a node is in the model, such as `aten.relu at features.3 (model.py:31: x = self.pool(x))`."""
     text = schema.name.replace("::", ".") if schema else str(node.target)
     stack = node.meta.get("nn_module_stack") or {}
     path = next((path for path, _ in reversed(stack.values()) if path), "")

@@ -1,18 +1,24 @@
-"""Where and when the steps of a graph are computed: their extents, their places in time, their levels.
+"""Where and when the steps of a graph are computed: their domains, lags and stages.
 
-Time is (row, column, level): what depends on the first k channels of the pixel at (i, j) can be computed at (i, j, k).
-A step is computed with a lag: position (r, c) when the engine is at position (r + lag row, c + lag column) of the same
-grid, either at the start of that row ("above": it depends on the rows before alone) or at that pixel.
+Time is (row, column, stage): what depends on the first k draws of the pixel (i, j) can be computed at (i, j, k). A step
+is computed with a lag: position (r, c) when the engine is at position (r + lag row, c + lag column) of the same grid,
+either at the start of that row ("above": it depends only on the rows before), or at that pixel.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from genfast.engine.compiler.plan import (
+    Graph,
     NotCausal,
     NotIncremental,
     Operand,
+    Phase,
+    Rectangle,
     Step,
     Tap,
     View,
@@ -24,23 +30,33 @@ from genfast.engine.compiler.plan import (
     reads,
 )
 
-# A time is one integer, row * ROW + column * COLUMN + level, which keeps the order of (row, column, level).
+# A time is one integer, row * ROW + column * COLUMN + stage, which keeps the order of (row, column, stage).
 ROW, COLUMN = 1 << 40, 1 << 20
-NEVER = -(1 << 60)  # for what depends on no pixel
+EMPTY = (0, 0, 0, 0)  # a domain without positions
+NEVER = -(1 << 60)  # the time of what depends on no pixel
 
 
 @dataclass
 class Place:
-    """When a step is computed: with a lag, at the start of a row or pixel by pixel; levels int64 [features]."""
+    """When a step is computed.
+
+    Attributes:
+        above: at the start of a row; else pixel by pixel.
+        row, column: the lag.
+        stages: int64 [features], after how many draws of the pixel each feature can be computed.
+    """
 
     above: bool
     row: int
     column: int
-    levels: np.ndarray
+    stages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-def extents(graph):
-    """Shrink the domain of every step to what is read of it, and copy what readers must see cut in different ways."""
+Places = dict[Step, Place]
+
+
+def extents(graph: Graph) -> None:
+    """Shrink the domain of every step to what is read of it, and copy steps that are read through different windows."""
     while True:
         _shrink(graph)
         copies = _cuts(graph)
@@ -50,21 +66,22 @@ def extents(graph):
             _insert_copy(graph, step, window)
 
 
-def _shrink(graph):
-    need, zeros = dict.fromkeys(graph.steps), {}
+def _shrink(graph: Graph) -> None:
+    need: dict[Step, Rectangle | None] = dict.fromkeys(graph.steps)
+    zeros: dict[Step, list[Step]] = {}
     for operand in graph.outputs:
         need[operand.view.step] = hull(need[operand.view.step], cut(graph.domain, operand.view.window))
     for step in reversed(graph.steps):
-        if need[step] is None:
+        if (read := need[step]) is None:
             continue
         if step.kind == "scan":
-            # A scan needs all that comes before: the rows above, and what lies on the side where it comes from.
-            _, r1, c0, c1 = need[step]
+            # A scan needs all positions before: the rows above, and those on the side where it starts.
+            _, r1, c0, c1 = read
             left = 0 if step.sweep >= 0 else c0
             right = step.domain[3] if step.sweep <= 0 else c1
             step.domain = 0, r1, left, right
         elif step.kind != "image":
-            step.domain = cut(need[step], step.domain)
+            step.domain = cut(read, step.domain) or EMPTY
         _drop_unseen(step, zeros)
         for view, phase in reads(step):
             seen = _seen(step, view, phase)
@@ -76,14 +93,14 @@ def _shrink(graph):
     graph.steps = kept
 
 
-def _seen(step, view, phase):
-    """The positions that a step reads by a view and does not find to be zero; None for none."""
+def _seen(step: Step, view: View, phase: Phase | None) -> Rectangle | None:
+    """The positions inside its window that a step reads through a view: a rectangle, or None."""
     rectangle = reached(step, view, phase)
     return rectangle and cut(rectangle, view.window)
 
 
-def _drop_unseen(step, zeros):
-    """Drop what a step reads only outside of its window; an operand that it needs becomes a map of zeros."""
+def _drop_unseen(step: Step, zeros: dict[Step, list[Step]]) -> None:
+    """Drop what a step reads only outside its window; an operand that the kind needs becomes a map of zeros."""
     step.taps = {tap: weight for tap, weight in step.taps.items() if _seen(step, tap.view, tap.phase)}
     for i, operand in reversed(list(enumerate(step.operands))):
         if _seen(step, operand.view, None):
@@ -96,26 +113,23 @@ def _drop_unseen(step, zeros):
         zeros.setdefault(step, []).append(zero)
 
 
-def _cuts(graph):
-    """(step, window) of every view through which a reader would see values that lie outside its window."""
-    found = []
+def _cuts(graph: Graph) -> list[tuple[Step, Rectangle]]:
+    """(step, window) of every view whose reader would see values of the step outside the window."""
+    cuts: list[tuple[Step, Rectangle]] = []
     for step in graph.steps:
         for view, phase in reads(step):
             rectangle = reached(step, view, phase)
             seen = rectangle and cut(rectangle, view.step.domain)
-            if seen and not inside(seen, view.window) and (view.step, view.window) not in found:
-                found.append((view.step, view.window))
-    return found
+            if seen and not inside(seen, view.window) and (view.step, view.window) not in cuts:
+                cuts.append((view.step, view.window))
+    return cuts
 
 
-def _insert_copy(graph, step, window):
-    domain = cut(window, step.domain)
-    if domain is None:
-        domain = (0, 0, 0, 0)
-    copy = Step("copy", step.count, step.stride, domain, step.where)
+def _insert_copy(graph: Graph, step: Step, window: Rectangle) -> None:
+    copy = Step("copy", step.count, step.stride, cut(window, step.domain) or EMPTY, step.where)
     copy.operands = [Operand(View(step, 0, 0, step.domain), np.arange(step.count))]
 
-    def other(view):
+    def other(view: View) -> View:
         same = view.step is step and view.window == window
         return View(copy, view.row, view.column, window) if same else view
 
@@ -125,7 +139,7 @@ def _insert_copy(graph, step, window):
     graph.steps.insert(graph.steps.index(step) + 1, copy)
 
 
-def schedule(graph, draws):
+def schedule(graph: Graph, draws: int) -> Places:
     """The `Place` of every step, for an image whose channel c is drawn by draw min(c, draws - 1).
 
     Raises: NotCausal if an output depends on a pixel or channel that is drawn later.
@@ -135,14 +149,14 @@ def schedule(graph, draws):
         _check_causal(k, earliest[operand.view.step][operand.features])
     places = _places(graph, earliest)
     for step in graph.steps:
-        places[step].levels = _levels(step, places, draws)
+        places[step].stages = _stages(step, places, draws)
     for k, operand in enumerate(graph.outputs):
-        places[operand.view.step].levels[:] = k
+        places[operand.view.step].stages[:] = k
     return places
 
 
-def _earliest(graph, draws):
-    """For every feature of every step the last time that it depends on, relative to its own position."""
+def _earliest(graph: Graph, draws: int) -> dict[Step, np.ndarray]:
+    """For every feature of every step the latest time that it depends on, relative to its own position."""
     earliest = {}
     for step in graph.steps:
         if step.kind == "image":
@@ -156,20 +170,20 @@ def _earliest(graph, draws):
         if step.kind == "scan":
             times = times.reshape(4, -1).max(0)
             width = (step.domain[3] - step.domain[2]) * step.stride
-            # Units read one another beside or above; a scan from the right reads the whole of its row.
+            # Units read one another, at the side or above; a scan from the right reads its whole row.
             move = {1: 0, -1: width * COLUMN, 0: COLUMN * step.stride - ROW * step.stride}[step.sweep]
             times = np.maximum(times, times.max() + move) if step.sweep <= 0 else times
         earliest[step] = times
     return earliest
 
 
-def _uses(step):
+def _uses(step: Step) -> Iterator[tuple[View, Phase | None, np.ndarray | None, np.ndarray | None]]:
     """(view, phase, features or None, weight or None) of everything that a step reads."""
     yield from ((tap.view, tap.phase, None, weight) for tap, weight in step.taps.items())
     yield from ((operand.view, None, operand.features, None) for operand in step.operands)
 
 
-def _latest(source, features, weight):
+def _latest(source: np.ndarray, features: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
     """The maximum of `source` [inputs] over what each output depends on."""
     if weight is None:
         return source[features]
@@ -179,32 +193,33 @@ def _latest(source, features, weight):
     return result
 
 
-def _check_causal(k, times):
+def _check_causal(k: int, times: np.ndarray) -> None:
     worst = int(times.argmax())
     time = int(times[worst])
     if time <= k:
         return
-    row, column, level = parted(time)
+    row, column, stage = parted(time)
     where = f"the pixel {row:+d} rows and {column:+d} columns away"
     if (row, column) == (0, 0):
-        where = f"channel {level - 1} of its own pixel"
+        where = f"channel {stage - 1} of its own pixel"
     raise NotCausal(
         f"sample: the model must be causal; got output {worst} of the conditional of draw {k}, "
         f"which depends on {where}, drawn later"
     )
 
 
-def parted(time):
-    """(row, column, level) of a time."""
-    level = time & (COLUMN - 1)
-    rest = (time - level) // COLUMN
+def parted(time: int) -> tuple[int, int, int]:
+    """(row, column, stage) of a time."""
+    stage = time & (COLUMN - 1)
+    rest = (time - stage) // COLUMN
     row = (rest + COLUMN // 2) // COLUMN
-    return row, rest - row * COLUMN, level
+    return row, rest - row * COLUMN, stage
 
 
-def _places(graph, earliest):
-    """The class and lag of every step, from the outputs back: as late as its readers allow, but at most without lag."""
-    places, bound = {}, dict.fromkeys(graph.steps, ROW << 10)
+def _places(graph: Graph, earliest: dict[Step, np.ndarray]) -> Places:
+    """The place of every step, from the outputs back: as late as its readers allow, but not later than without lag."""
+    places: Places = {}
+    bound = dict.fromkeys(graph.steps, ROW << 10)
     for operand in graph.outputs:
         bound[operand.view.step] = COLUMN - 1
     for step in reversed(graph.steps):
@@ -217,47 +232,45 @@ def _places(graph, earliest):
     return places
 
 
-def _place(step, earliest, bound):
+def _place(step: Step, earliest: int, bound: int) -> Place:
     s = step.stride
     if step.kind == "image":
-        return Place(False, 0, 0, None)
+        return Place(False, 0, 0)
     last, last_column, _ = parted(bound)
     if earliest < NEVER // 2:
-        return Place(True, min(0, last // s), 0, None)
+        return Place(True, min(0, last // s), 0)
     row, column, _ = parted(earliest)
     first = row // s + 1
     if first <= last // s:
-        return Place(True, min(max(0, first), last // s), 0, None)
+        return Place(True, min(max(0, first), last // s), 0)
     high = last_column // s if last == row else COLUMN
     low = -(-column // s)
     if row % s or last < row or low > high:
         raise NotIncremental(f"sample: {step.where} cannot be run pixel by pixel: what it reads comes too late")
-    return Place(False, row // s, min(max(0, low), high), None)
+    return Place(False, row // s, min(max(0, low), high))
 
 
-def stored(step, view, phase, places):
-    """Where a step finds what it reads: (row, column) relative to the engine's position on the grid of `view.step`,
-    and the remainders (row, column) modulo `step.upsample` of the positions at which it does."""
+def stored(step: Step, view: View, phase: Phase | None, places: Places) -> tuple[int, int, int, int]:
+    """Where a step finds what it reads: (row, column, row remainder, column remainder).
+
+    Row and column are relative to the engine's position on the grid of `view.step`. The step reads there at positions
+    with these remainders modulo `step.upsample`.
+    """
     own, other = places[step], places[view.step]
-    found = []
-    for lag, moved, start, p in (
-        (own.row, view.row, other.row, phase and phase[0]),
-        (own.column, view.column, other.column, phase and phase[1]),
-    ):
-        if step.upsample > 1 and phase is not None:
-            remainder = (p + lag) % step.upsample
-            found.append(((remainder - lag - p) // step.upsample + moved + start, remainder))
-        else:
-            found.append((moved + start - lag * (step.stride // view.step.stride), 0))
-    (row, r), (column, c) = found
-    return row, column, r, c
+    u, (p, q) = (1, (0, 0)) if phase is None else (step.upsample, phase)
+    if u == 1:
+        ratio = step.stride // view.step.stride
+        return view.row + other.row - own.row * ratio, view.column + other.column - own.column * ratio, 0, 0
+    r, c = (p + own.row) % u, (q + own.column) % u
+    row, column = (r - own.row - p) // u, (c - own.column - q) // u
+    return row + view.row + other.row, column + view.column + other.column, r, c
 
 
-def _levels(step, places, draws):
+def _stages(step: Step, places: Places, draws: int) -> np.ndarray:
     """How many draws of the present pixel each feature depends on."""
     if step.kind == "image":
         return np.minimum(np.arange(step.count), draws - 1) + 1
-    levels = np.zeros(step.columns, np.int64)
+    stages = np.zeros(step.columns, np.int64)
     for view, phase, features, weight in _uses(step):
         row, column, *_ = stored(step, view, phase, places)
         source = places[view.step]
@@ -265,5 +278,5 @@ def _levels(step, places, draws):
         if late and (row > 0 or not source.above):
             raise AssertionError(f"{step.where}: reads ahead by ({row}, {column})")
         if not source.above and (row, column) == (0, 0):
-            levels = np.maximum(levels, np.maximum(_latest(source.levels, features, weight), 0))
-    return levels.reshape(4, -1).max(0) if step.kind == "scan" else levels
+            stages = np.maximum(stages, np.maximum(_latest(source.stages, features, weight), 0))
+    return stages.reshape(4, -1).max(0) if step.kind == "scan" else stages

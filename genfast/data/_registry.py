@@ -1,0 +1,88 @@
+"""The registry of data sets: a file of this folder registers those that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from genfast.data._images import ImageData
+from genfast.data._pairs import PairData
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """One split of a data set, as `genfast.data.load` is asked for it; its arguments are the attributes."""
+
+    name: str
+    root: str | Path | None
+    split: str
+    strict: bool
+    size: int | None
+    levels: int | None
+
+
+Reader = Callable[[DataRequest], "ImageData | PairData"]
+R = TypeVar("R", bound=Reader)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, or a kind of files.
+
+    Attributes:
+        name: its name; `KIND:REST` for all names that begin with `KIND:`; a description, if `matches` is given.
+        help: one line for the command line.
+        options: those of "size" and "levels" that `read` follows; `load` refuses the others.
+        matches: decides whether a path is of this kind; None: `name` decides.
+        read: the function that reads it.
+    """
+
+    name: str
+    help: str
+    options: tuple[str, ...]
+    matches: Callable[[Path], bool] | None
+    read: Reader
+
+    @property
+    def prefix(self) -> str | None:
+        """`KIND:`, or None."""
+        kind, colon, _ = self.name.partition(":")
+        return kind + colon if colon else None
+
+
+# name -> data set; filled by `register_dataset`.
+DATASETS: dict[str, Dataset] = {}
+
+
+def register_dataset(
+    name: str, help: str, *, options: tuple[str, ...] = (), matches: Callable[[Path], bool] | None = None
+) -> Callable[[R], R]:
+    """Decorator of the function that reads a data set: `load` and the option --data then know it."""
+
+    def register(read: R) -> R:
+        DATASETS[name] = Dataset(name, help, options, matches, read)
+        return read
+
+    return register
+
+
+def dataset_names() -> str:
+    """The names and kinds of all data sets, for an error: plain names come first."""
+    ordered = sorted(DATASETS.values(), key=lambda dataset: (dataset.matches is not None, dataset.prefix is not None))
+    *others, last = (dataset.name for dataset in ordered)
+    return f"{', '.join(others)} or {last}"
+
+
+def find_dataset(name: str) -> Dataset | None:
+    """The data set of a name: first by the whole name, then by its prefix, then by the file or folder that it names."""
+    if name in DATASETS and DATASETS[name].matches is None:
+        return DATASETS[name]
+    for dataset in DATASETS.values():
+        if dataset.prefix is not None and name.startswith(dataset.prefix):
+            return dataset
+    for dataset in DATASETS.values():
+        if dataset.matches is not None and dataset.matches(Path(name)):
+            return dataset
+    return None
