@@ -97,7 +97,9 @@ def test_one_stem_in_every_place(op):
         text = (ROOT / place).read_text()
         assert all(entry in text for entry in entries), place
     assert f"`genfast.{op}`" in (ROOT / "docs/ops.md").read_text(), "make docs lists the op"
-    users = [path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains", "likelihoods")]
+    users = [
+        path for path in PACKAGE if path.parent.name in ("nn", "models", "metrics", "tasks", "chains", "likelihoods")
+    ]
     assert any(f"ops.{op}(" in path.read_text() for path in users), "no layer, model, likelihood or metric uses the op"
     assert getattr(genfast.ops, op) is getattr(genfast, op)
 

@@ -1,5 +1,5 @@
-"""The house: a room imports from the rooms below it and never from one above, no two modules import each other, and what
-a file adds stands in that file alone."""
+"""The rooms: one imports from those below it, never from one above; no two modules import each other; what a file adds
+stands in that file alone."""
 
 import ast
 import functools
@@ -40,9 +40,7 @@ OPTIONAL = {
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
-} | {
-    f"genfast.kernels.{path.stem}".removesuffix(".__init__"): path for path in sorted((ROOT / "kernels").glob("*.py"))
-}
+} | {f"genfast.kernels.{path.stem}".removesuffix(".__init__"): path for path in sorted((ROOT / "kernels").glob("*.py"))}
 
 
 def statements(node, inside=False):

@@ -25,8 +25,8 @@ def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
 class Likelihood(ABC):
     """`p(x | parameters)` of images x, uint8 [B, C, H, W] with levels 0 .. L-1, given parameters [B, P, H, W].
 
-    A pixel takes `draws` draws, one after the other. Each has `P / draws` of the parameters, in order. An autoregressive
-    model computes the parameters of a draw from the draws before it.
+    A pixel takes `draws` draws, one after the other. Each has `P / draws` of the parameters, in order. An
+    autoregressive model computes the parameters of a draw from the draws before it.
 
     Attributes:
         channels, levels: C and L.
@@ -147,7 +147,7 @@ class Likelihood(ABC):
         return (self.log_probabilities(parameters, temperature) + evidence).logsumexp(-1)
 
     def log_levels(self, parameters: Tensor) -> Tensor:
-        """log p(x_i = l | parameters) of every value and level, float [B, C, H, W, L], for channels that are not coupled.
+        """log p(x_i = l | parameters) of every value and level, float [B, C, H, W, L], where channels are independent.
 
         Each pixel is scored as an image of its own, once for each level.
         """

@@ -57,8 +57,8 @@ def denoise(
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
         backend, conventions: as `genfast.sample`; not for a model with latents.
-        noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlipNoise`), or float values of which 1 is the
-            highest level (`GaussianNoise`).
+        noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlipNoise`), or float values of which 1 is
+            the highest level (`GaussianNoise`).
         noise_model: `BitFlipNoise(p)`, `GaussianNoise(sigma)`, or another object with `log_likelihood(noisy, levels)`.
         method: "sample", "mean" or "map".
         samples: chains of each image, 1 to 64; None: 1 for "sample", else 4.
@@ -66,7 +66,7 @@ def denoise(
         progress: called with 1 after each step of a batch.
     Returns: `Denoised`.
     Raises: as `genfast.sample`, and those of the noise model.
-    Example: `genfast.denoise(model, genfast.BitFlipNoise(0.1).corrupt(images, 2), genfast.BitFlipNoise(0.1), method="map")`
+    Example: `noise = genfast.BitFlipNoise(0.1); genfast.denoise(model, noise.corrupt(images, 2), noise, method="map")`
     """
     refuse_codes("denoise", model)
     if is_latent(model):

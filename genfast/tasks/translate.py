@@ -31,7 +31,7 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
     cropped.
 
     Args:
-        model: a `genfast.engine.protocols.Translator`, as `genfast.models.Pix2Pix` is; its weights are taken as in evaluation mode.
+        model: a `genfast.engine.protocols.Translator`, as `genfast.models.Pix2Pix` is; it is used in evaluation mode.
         images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least `model.stride`.
         seed: int in [0, 2**64).
         first: number of the first image; first + n is at most 2**63.

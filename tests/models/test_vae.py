@@ -88,7 +88,9 @@ class Line(VAE):
 
     def encode(self, x, labels=None):
         precision = 1 + self.weight.square().sum(0) / self.variance
-        mean = (self.likelihood.scaled(x, torch.float64).flatten(1) - self.bias) @ self.weight / self.variance / precision
+        mean = (
+            (self.likelihood.scaled(x, torch.float64).flatten(1) - self.bias) @ self.weight / self.variance / precision
+        )
         if not self.exact:
             return mean + 0.4, (-precision.log() + 0.5).expand_as(mean)
         return mean, (-precision.log()).expand_as(mean)

@@ -71,7 +71,16 @@ def masked():
     )  # fmt: skip
     last = linear(4, 1, whole, [Read(3, 0, 0, 0, f)], w3, b3)
     program = Program(
-        ImageSpec(1, height, width, 2), Bernoulli(1, 2), width, 2.0, -1.0, 0, buffers, [above], [[first, second, last], []], [Read(4, 0, 0, 0, 1)]
+        ImageSpec(1, height, width, 2),
+        Bernoulli(1, 2),
+        width,
+        2.0,
+        -1.0,
+        0,
+        buffers,
+        [above],
+        [[first, second, last], []],
+        [Read(4, 0, 0, 0, 1)],
     )
 
     def forward(x, labels):
@@ -105,7 +114,16 @@ def colors():
     parameters = [Read(2 + k, 0, 0, 0, levels) for k in range(3)]
     scale = 2 / (levels - 1)
     program = Program(
-        ImageSpec(3, height, width, levels, classes), Categorical(3, levels), width, scale, -1.0, 0, buffers, [], pixel, parameters
+        ImageSpec(3, height, width, levels, classes),
+        Categorical(3, levels),
+        width,
+        scale,
+        -1.0,
+        0,
+        buffers,
+        [],
+        pixel,
+        parameters,
     )
 
     def forward(x, labels):
@@ -159,7 +177,16 @@ def scans():
         linear(8, levels, (0, height, 0, width), [Read(7, 0, 0, 0, 2 * f)], head_w, head_b),
     ]  # fmt: skip
     program = Program(
-        ImageSpec(1, height, width, levels), Categorical(1, levels), grid, 2 / 3, -1.0, 0, buffers, from_right, [pixel, []], [Read(8, 0, 0, 0, levels)]
+        ImageSpec(1, height, width, levels),
+        Categorical(1, levels),
+        grid,
+        2 / 3,
+        -1.0,
+        0,
+        buffers,
+        from_right,
+        [pixel, []],
+        [Read(8, 0, 0, 0, levels)],
     )
 
     def forward(x, labels):
@@ -235,7 +262,16 @@ def strided():
         linear(6, 3 * size, whole, [Read(5, 0, 0, 0, 3 * f)], head_w, head_b),
     ]
     program = Program(
-        ImageSpec(1, height, width, levels, classes), LogisticMixture(1, levels, size), width, 1 / 3, -1.0, 0, buffers, row, [pixel, []], [Read(6, 0, 0, 0, 3 * size)]
+        ImageSpec(1, height, width, levels, classes),
+        LogisticMixture(1, levels, size),
+        width,
+        1 / 3,
+        -1.0,
+        0,
+        buffers,
+        row,
+        [pixel, []],
+        [Read(6, 0, 0, 0, 3 * size)],
     )
 
     def forward(x, labels):
@@ -266,7 +302,16 @@ def mixed_colors():
     buffers = [Buffer(3, width, rows=2, left=1), Buffer(count, width)]
     head = linear(1, count, whole, [Read(0, -1, 0, 0, 3), Read(0, 0, -1, 0, 3)], w, b)
     program = Program(
-        ImageSpec(3, height, width, levels), LogisticMixture(3, levels, size), width, 2 / 15, -1.0, 0, buffers, [], [[head], []], [Read(1, 0, 0, 0, count)]
+        ImageSpec(3, height, width, levels),
+        LogisticMixture(3, levels, size),
+        width,
+        2 / 15,
+        -1.0,
+        0,
+        buffers,
+        [],
+        [[head], []],
+        [Read(1, 0, 0, 0, count)],
     )
 
     def forward(x, labels):

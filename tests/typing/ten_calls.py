@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing_extensions import assert_type
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import assert_type
 
 import genfast
-from genfast.models import PixelCNN, PixelCNNConfig, VAE, VAEConfig
+from genfast.models import VAE, PixelCNN, PixelCNNConfig, VAEConfig
 from genfast.tasks import Denoised, Inpainting, Traversal
 from genfast.train import TrainConfig
 

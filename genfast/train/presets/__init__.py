@@ -1,4 +1,4 @@
-"""Recipes by model and name: `genfast train pixelrnn --preset mnist`. A file a model, whose recipes register themselves."""
+"""Recipes by model and name: `genfast train pixelrnn --preset mnist`. The recipes of a file register themselves."""
 
 from genfast._registry import import_modules
 from genfast.train.presets._registry import PRESETS, Recipe, preset, register_recipes
