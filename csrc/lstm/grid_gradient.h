@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/parallel.h"
-#include "lstm/grid_lstm.h"
+#include "lstm/grid_scan.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

@@ -1,6 +1,7 @@
+// The scans over the grid: lstm/grid_scan.h. Vector code: core/vector.h.
 #include "ops/diagonal_lstm.h"
 
-#include "lstm/grid_scan.h"
+#include "lstm/grid_batch.h"
 
 namespace genfast {
 namespace GENFAST_ISA {

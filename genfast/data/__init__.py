@@ -6,12 +6,12 @@ from pathlib import Path
 
 from genfast._registry import import_modules
 from genfast.data._images import ImageData, check_split, image_data
-from genfast.data._pairs import PairData
 from genfast.data._registry import DATASETS, DataRequest, dataset_names, find_dataset, register_dataset
 from genfast.data.arrays import load_npz, read_idx, read_npz
 from genfast.data.digits import load_digits
 from genfast.data.folder import load_folder
 from genfast.data.mnist import binarize, load_mnist, load_mnist_binary
+from genfast.data.pair_data import PairData
 from genfast.data.pairs import edge_map, load_pairs
 from genfast.data.photos import load_photos
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from genfast.data._images import ImageData
-from genfast.data._pairs import PairData
+from genfast.data.pair_data import PairData
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genfast.data._images import SPLITS, check_split, quantise, split_indices
-from genfast.data._pairs import PairData
 from genfast.data._registry import DataRequest, register_dataset
 from genfast.data.digits import load_digits
 from genfast.data.folder import SUFFIXES, image_files, is_grey, read_image
+from genfast.data.pair_data import PairData
 from genfast.data.photos import photo_patches
 
 PREFIX = "pairs:"

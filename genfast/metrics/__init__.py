@@ -12,10 +12,7 @@ from genfast.metrics.discriminator import (
     reliability,
     wilson_interval,
 )
-from genfast.metrics.distortion import psnr
-from genfast.metrics.duality_gap import DualityGap, duality_gap
-from genfast.metrics.equilibrium import EquilibriumMonitor
-from genfast.metrics.features import (
+from genfast.metrics.distances import (
     density_coverage,
     frechet_distance,
     kernel_distance,
@@ -23,6 +20,9 @@ from genfast.metrics.features import (
     mmd,
     precision_recall,
 )
+from genfast.metrics.distortion import psnr
+from genfast.metrics.duality_gap import DualityGap, duality_gap
+from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.metrics.imputation import imputation_error
 from genfast.metrics.inception import inception_score
 from genfast.metrics.latent import active_units, latent_nll

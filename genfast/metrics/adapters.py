@@ -13,7 +13,7 @@ With a classifier of `genfast.metrics.train_classifier` nothing is downloaded::
     torch_fidelity.calculate_metrics(input1=FidelityImages(samples, 16), input2=FidelityImages(images, 16), fid=True,
                                      feature_extractor="digits", feature_layer_fid="features")
 
-With the weights of Inception v3, `inception_features` computes features for `genfast.metrics.features`.
+With the weights of Inception v3, `inception_features` computes features for `genfast.metrics.distances`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small classifier of labelled images: features for `genfast.metrics.features` without a pretrained network, and the
+"""A small classifier of labelled images: features for `genfast.metrics.distances` without a pretrained network, and the
 classes of generated images."""
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from support.rings import RING, RingGAN, play
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genfast.data.mixture import GaussianMixture
+from genfast.data.gaussian_mixture import GaussianMixture
 from genfast.metrics import (
     Accuracy,
     Coverage,

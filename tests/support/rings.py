@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from genfast.data.mixture import GaussianMixture
+from genfast.data.gaussian_mixture import GaussianMixture
 from genfast.losses import (
     non_saturating_discriminator,
     non_saturating_generator,
