@@ -30,13 +30,13 @@ def option(
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {"help": help, **bounds, "choices": choices, "from_data": from_data}
-    return field(default=default, metadata=metadata)  # type: ignore[return-value]
+    return field(default=default, metadata=metadata)
 
 
 def inherited(base: type, name: str, default: T) -> T:
     """The field `name` of a base class, with another default."""
     option = next(option for option in fields(base) if option.name == name)
-    return field(default=default, metadata=option.metadata)  # type: ignore[return-value]
+    return field(default=default, metadata=option.metadata)
 
 
 def check_options(config: Any) -> None:

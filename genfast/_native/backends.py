@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+cpp: Any
+_CPP_MISSING: str | None = None
 try:
     cpp = importlib.import_module("genfast._C")
 except ImportError as error:
     cpp = None
     _CPP_MISSING = f"not compiled: {error}; install where there is a C++ compiler"
-else:
-    _CPP_MISSING = None
 
 NATIVE = ("cpp", "triton")
 NAMES = ("auto", "reference", *NATIVE)
@@ -69,7 +69,7 @@ class Explanation:
 
 def backends() -> dict[str, Backend]:
     """Every backend by name: whether it can run on this machine, and the reason."""
-    native_cpp = Backend("cpp", False, _CPP_MISSING)
+    native_cpp = Backend("cpp", False, _CPP_MISSING or "")
     if cpp is not None:
         native_cpp = Backend("cpp", True, "compiled, CPU tensors", cpp.isa(), tuple(cpp.isas()))
     missing = _triton_missing() or _triton_idle()
@@ -243,7 +243,7 @@ def _short(dtype: torch.dtype) -> str:
 def _share_threads() -> None:
     """Lend torch's threads to the C++ kernels: two OpenMP runtimes in one process fight over the cores."""
     # A lookup through the extension module finds libtorch_cpu, whatever its file is called.
-    function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
+    function: Any = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
     cpp.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 

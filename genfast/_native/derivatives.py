@@ -17,7 +17,7 @@ transforms_run = torch._C._are_functorch_transforms_active
 
 def bound_apply(function: type[Function]) -> Callable:
     """`function.apply` for eager mode without torch.func. Torch's own looks up the names of the arguments: 20 us."""
-    return super(Function, function).apply
+    return super(Function, function).apply  # type: ignore[misc]
 
 
 def apply(function: type[Function], *args: Any) -> Any:
@@ -32,7 +32,7 @@ def apply(function: type[Function], *args: Any) -> Any:
 def _distinct(args: Sequence[Any]) -> list[Any]:
     """`args` with another view of a tensor for each of its repetitions: torch.compile traces no call that is given the
     same tensor twice."""
-    seen = []
+    seen: list[Any] = []
     for arg in args:
         repeated = isinstance(arg, Tensor) and any(arg is other for other in seen)
         seen.append(arg.view_as(arg) if repeated else arg)
@@ -71,7 +71,7 @@ def within_transform() -> bool:
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
-within_transform._dynamo_marked_constant = True
+within_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def second_order(
     count = len(schema.incoming)
     present = [grad is not None for grad in saved[:count]]
     grads = tuple(grad for grad in saved[:count] if grad is not None)
-    arguments = dict(zip(schema.arguments, saved[count:]))
+    arguments: dict[str, Any] = dict(zip(schema.arguments, saved[count:]))
     places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
     differentiable = [arguments[name] for name in schema.differentiable]
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from genfast._native import backends, derivatives, template
 from genfast._native.schema import OpSchema
@@ -49,15 +50,15 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
     if schema.has_gradient:
-        module.traced = _traced(schema, reference, module)
-        module.adjoint_call = _adjoint_call(schema, module)
+        vars(module)["traced"] = _traced(schema, reference, module)
+        vars(module)["adjoint_call"] = _adjoint_call(schema, module)
         _differentiate(module.forward_op, _formula(schema, module))
         _differentiate(module.backward_op, _gradient_formula(schema, module))
     SCHEMAS[schema.name] = schema
     return module.call
 
 
-def _define(name: str, tensors: tuple[str, ...], settings: Mapping[str, str], results: tuple[str, ...]) -> Callable:
+def _define(name: str, tensors: tuple[str, ...], settings: Mapping[str, str], results: tuple[str, ...]) -> OpOverload:
     """A functional op without kernels."""
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
@@ -65,7 +66,7 @@ def _define(name: str, tensors: tuple[str, ...], settings: Mapping[str, str], re
     return getattr(torch.ops.genfast, name).default
 
 
-def _namespace(schema: OpSchema, reference: Callable, ops: list[Callable]) -> dict[str, Any]:
+def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -> dict[str, Any]:
     """What the template of an op refers to."""
     return {
         "OP": schema.name,
@@ -124,8 +125,10 @@ def _traced(schema: OpSchema, reference: Callable, module: types.ModuleType) -> 
 def _adjoint_call(schema: OpSchema, module: types.ModuleType) -> Callable:
     """The gradient as another call of the same op."""
 
+    adjoint: Any = schema.adjoint
+
     def adjoint_call(backend: str, *inputs: Any) -> Tensor:
-        tensors, settings = schema.adjoint(*inputs)
+        tensors, settings = adjoint(*inputs)
         return module.call(*tensors, *settings, backend=backend)
 
     return adjoint_call
@@ -158,8 +161,8 @@ def _gradient_formula(schema: OpSchema, module: types.ModuleType) -> Callable:
         incoming = [tensors[name] for name in schema.incoming]
         if schema.adjoint:
             arguments = [tensors[name] for name in schema.arguments]
-            arguments, settings = schema.adjoint(*incoming, *arguments, *settings)
-            return module.forward_op(*arguments, *settings, False, backend=backend)
+            transposed, options = schema.adjoint(*incoming, *arguments, *settings)
+            return module.forward_op(*transposed, *options, False, backend=backend)
         if len(incoming) > 1:
             incoming = [grad if grad.numel() else None for grad in incoming]
         kept = [tensors[name] for name in schema.kept]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 # The public function takes twice as long for the few values of a pixel.
-from torch._C._nn import elu, elu_  # type: ignore[attr-defined]
+from torch._C._nn import elu, elu_
 
 from genfast.engine.program import Buffer, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest, row_uniforms

@@ -35,3 +35,5 @@ from genfast.models.vqvae import VQVAE as VQVAE
 from genfast.models.vqvae import VQVAEConfig as VQVAEConfig
 from genfast.models.wgan_gp import WGANGP as WGANGP
 from genfast.models.wgan_gp import WGANGPConfig as WGANGPConfig
+
+__all__: list[str]

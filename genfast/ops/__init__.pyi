@@ -23,3 +23,5 @@ from genfast.ops.spectral_norm import spectral_norm as spectral_norm
 from genfast.ops.upfirdn2d import upfirdn2d as upfirdn2d
 from genfast.ops.vector_quantize import codebook_statistics as codebook_statistics
 from genfast.ops.vector_quantize import vector_quantize as vector_quantize
+
+__all__: list[str]

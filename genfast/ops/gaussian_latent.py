@@ -77,7 +77,9 @@ def gaussian_latent(
     if (prior_mean is None) != (prior_log_variance is None):
         got = "prior_mean alone" if prior_log_variance is None else "prior_log_variance alone"
         raise ValueError(f"{op}: prior_mean and prior_log_variance must be given together; got {got}")
-    priors = {} if prior_mean is None else {"prior_mean": prior_mean, "prior_log_variance": prior_log_variance}
+    priors: dict[str, Tensor] = {}
+    if prior_mean is not None and prior_log_variance is not None:
+        priors = {"prior_mean": prior_mean, "prior_log_variance": prior_log_variance}
     check_tensors(op, mean=mean, log_variance=log_variance, **priors)
     shape = mean.shape
     if mean.ndim < 1:
@@ -95,16 +97,16 @@ def gaussian_latent(
             raise ValueError(f"{op}: {name} must broadcast to {tuple(shape)}; got {tuple(prior.shape)}") from None
     if mean.ndim != 2:
         mean, log_variance = mean.reshape(flat), log_variance.reshape(flat)
-    prior = tuple(priors.values()) or (mean.new_empty(0, flat[1]),) * 2
+    both_priors = tuple(priors.values()) or (mean.new_empty(0, flat[1]),) * 2
     settings = (seed, first_index, samples, first_sample, bool(per_latent))
-    z, kl = _latent(mean, log_variance, *prior, *settings, backend=backend)
+    z, kl = _latent(mean, log_variance, *both_priors, *settings, backend=backend)
     if len(shape) == 2:
         return z, kl
     return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl
 
 
 def _numbers(
-    mean: Tensor, seed: int, first_index: int, samples: int, first_sample: int, per_latent: bool
+    mean: Tensor, seed: int, first_index: int, samples: int, first_sample: int, per_latent: int
 ) -> tuple[int | float, ...]:
     batch, size = mean.shape
     return batch, size, samples, seed, first_index, first_sample, int(per_latent)
@@ -113,7 +115,7 @@ def _numbers(
 def _allocate(
     mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor, *settings: int
 ) -> Allocated:
-    *settings, _ = settings
+    settings = settings[:-1]  # without `save`
     batch, size = mean.shape
     samples, per_latent = settings[2], settings[4]
     kl = mean.new_empty(batch, *(size,) * per_latent, dtype=wide(mean.dtype))

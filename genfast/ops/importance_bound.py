@@ -74,7 +74,7 @@ def _reweight(op: str, path: Tensor, log_weights: Tensor) -> None:
         raise RuntimeError(f"{op}: path must be what the gradient of q flows through; got a tensor without gradient")
     if getattr(path, "_reweighted", False):
         raise RuntimeError(f"{op}: path must be given once; got one whose gradient is reweighted already")
-    path._reweighted = True
+    path._reweighted = True  # type: ignore[attr-defined]
     weights = log_weights.to(wide(log_weights.dtype)).softmax(1).reshape(-1, *[1] * (path.ndim - 1))
     path.register_hook(lambda grad: grad * weights.to(grad.dtype))
 

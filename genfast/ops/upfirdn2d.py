@@ -70,14 +70,14 @@ def upfirdn2d(
         raise ValueError(f"{op}: filter must have shape [K] or [KH, KW] without zeros; got {tuple(filter.shape)}")
     if filter.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{op}: filter must not require a gradient, as it has none; got one that does")
-    up, down = (_integers(name, value, 2, 1) for name, value in (("up", up), ("down", down)))
-    padding = _integers("padding", padding, 4, None)
-    height, width = _padded(x, up, padding)
+    ups, downs = _integers("up", up, 2, 1), _integers("down", down, 2, 1)
+    sides = _integers("padding", padding, 4, None)
+    height, width = _padded(x, ups, sides)
     if height < filter.shape[0] or width < filter.shape[-1]:
         got = f"{height} x {width} of x {tuple(x.shape)}"
         taps = f"{filter.shape[0]} x {filter.shape[-1]}"
         raise ValueError(f"{op}: the padded image must be as large as the filter, {taps}; got {got}")
-    return _call(x, filter, *up, *down, *padding, backend=backend)
+    return _call(x, filter, *ups, *downs, *sides, backend=backend)
 
 
 def _integers(name: str, value: int | tuple[int, ...], count: int, low: int | None) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ def _numbers(x: Tensor, filter: Tensor, y: Tensor, settings: tuple[int, ...]) ->
 
 
 def _allocate(x: Tensor, filter: Tensor, *settings: int) -> Allocated:
-    *settings, save = settings
+    settings = settings[:-1]  # without `save`
     up, down, padding = settings[:2], settings[2:4], settings[4:]
     sides = zip(_padded(x, up, padding), (filter.shape[0], filter.shape[-1]), down)
     y = x.new_empty(*x.shape[:2], *((size - taps) // step + 1 for size, taps, step in sides))
@@ -136,7 +136,7 @@ def _adjoint(
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, ...]]:
     """The transposed map: the filter reversed, up and down exchanged."""
     up_v, up_h, down_v, down_h, left, _, top, _ = settings
-    sides = []
+    sides: list[int] = []
     for size, made, taps, up, down, before in (
         (x.shape[3], grad_y.shape[3], filter.shape[-1], up_h, down_h, left),
         (x.shape[2], grad_y.shape[2], filter.shape[0], up_v, down_v, top),

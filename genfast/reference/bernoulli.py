@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -48,7 +50,7 @@ def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCHWM", (*values, 0) if len(values) < 5 else values))
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "shapes": (
         _sizes(1, 1, 1, 1),
         _sizes(3, 3, 1, 7, 1),

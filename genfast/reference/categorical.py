@@ -5,6 +5,8 @@ Logits are [B, N, L, ...]: N places before the levels and any number after them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,7 @@ def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCLHW", values))
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "shapes": (
         _sizes(1, 1, 2, 1, 1),
         _sizes(3, 3, 5, 1, 7),

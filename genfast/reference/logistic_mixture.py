@@ -56,12 +56,14 @@ def logistic_mixture_sample_ref(
 ) -> Tensor:
     """Draw images, in float64. Returns uint8 [B, C, H, W]; the arguments are those of `logistic_mixture_sample`."""
     batch, _, height, width = params.shape
-    channels = channels_of(params, channels)
+    count = channels_of(params, channels)
+    if count is None:
+        raise ValueError(f"logistic_mixture_sample: channels must fit params {tuple(params.shape)}; got {channels}")
 
     def u(draw: int) -> Tensor:
         """[B, C, H, W]"""
         image = first_index + torch.arange(batch, device=params.device).view(-1, 1, 1, 1)
-        place = torch.arange(height * width * channels, device=params.device).view(height, width, channels)
+        place = torch.arange(height * width * count, device=params.device).view(height, width, count)
         return uniform(seed % 2**64, image, first_element + place.permute(2, 0, 1), draw)
 
     return inverse_mixture(params, levels, u(0)[:, :1], u(1), temperature)
@@ -76,10 +78,10 @@ def inverse_mixture(params: Tensor, levels: int, component_u: Tensor, channel_u:
     mean, log_scale = (p.gather(2, component.expand(-1, channels, -1, -1, -1))[:, :, 0] for p in (means, log_scales))
     # The middle of the 2^-24 that a number stands for: neither 0 nor 1.
     spread = temperature * log_scale.exp() * torch.logit(channel_u + 2**-25)
-    positions = []
+    positions: list[Tensor] = []
     for c in range(channels):
         centre = (levels - 1) * mean[:, c]
-        if c:
+        if c and coefficients is not None:
             chosen = coefficients.gather(2, component.expand(-1, 3, -1, -1, -1))[:, :, 0]
             centre = centre + sum(chosen[:, c - 1 + i] * positions[i] for i in range(c))
         level = (((levels - 1) * spread[:, c] + centre + levels) / 2).floor().clamp(0, levels - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def _sizes(*values: int) -> dict[str, int]:
     return dict(zip("BCK", values))
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "shapes": (
         _sizes(1, 1, 1),
         _sizes(7, 3, 5),

@@ -156,7 +156,7 @@ def _fingerprint(*parts: ImageData) -> int:
 
 
 def feature_metrics(real: Tensor, generated: Tensor) -> dict[str, float]:
-    """Every metric of `genfast.metrics.distances` of two sets of features, float [N, D] and [M, D]: a dict of floats."""
+    """Every metric of `genfast.metrics.distances` of features, float [N, D] and [M, D]."""
     k, more = NEIGHBOURS
     precision, recall = metrics.precision_recall(real, generated, k)
     density, coverage = metrics.density_coverage(real, generated, more)

@@ -11,6 +11,7 @@ from genfast._native import backends
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 HEADER = "# Written by `make stubs`: type checkers do not see what is found at import.\n"
+EXPORTED = "\n__all__: list[str]\n"
 
 
 def texts():
@@ -21,9 +22,9 @@ def texts():
     kinds = "".join(f"{kind}: dict[str, Spec]\n" for kind in ("SPECS", "SAMPLERS", "NON_DIFFERENTIABLE"))
     imports = [("genfast.reference._spec", "Spec"), *references]
     return {
-        "genfast/ops/__init__.pyi": f"{HEADER}{exports(functions)}",
+        "genfast/ops/__init__.pyi": f"{HEADER}{exports(functions)}{EXPORTED}",
         "genfast/reference/__init__.pyi": f"{HEADER}{exports(imports)}\n{kinds}",
-        "genfast/models/__init__.pyi": f"{HEADER}{exports(of_models())}",
+        "genfast/models/__init__.pyi": f"{HEADER}{exports(of_models())}{EXPORTED}",
         "genfast/_C.pyi": f"{HEADER}{native()}",
     }
 
