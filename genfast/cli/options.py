@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genfast.data import DATASETS
+from genfast.data import datasets
 from genfast.io import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
@@ -65,7 +65,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """The options of `genfast.data.load`, but for the split."""
-    known = [f"{dataset.name} ({dataset.help})" for dataset in DATASETS.values()]
+    known = [f"{dataset.name} ({dataset.help})" for dataset in datasets()]
     text = f"{', '.join(known)}, or codes:RUN (the codes of a vq-vae, to train its prior)"
     parser.add_argument("--data", metavar="DATA", help=text.replace("%", "%%"))
     parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
