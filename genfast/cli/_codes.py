@@ -1,19 +1,19 @@
-"""What the commands of compression share."""
+"""Shared by the commands `compress` and `decompress`."""
 
 from __future__ import annotations
 
 import argparse
-
-from torch import nn
+from typing import Any
 
 from genfast.engine.protocols import CodeModel
 from genfast.train.loop import pick_device
 from genfast.train.run_folder import open_model
 
 
-def open_code_model(args: argparse.Namespace) -> nn.Module:
-    """The model of the arguments, which has codes, on its device."""
+def open_code_model(args: argparse.Namespace) -> Any:
+    """The `CodeModel` of the arguments, on its device."""
     model = open_model(args.target)
-    if not isinstance(model, CodeModel):
+    has_codes = isinstance(model, CodeModel)
+    if not has_codes:
         raise ValueError(f"{args.target}: expected a vq-vae; got a {model.name}")
     return model.to(pick_device(args.device))

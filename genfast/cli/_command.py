@@ -1,4 +1,4 @@
-"""The registry of commands: a file of this folder is a command, which registers itself."""
+"""The registry of commands: every file of this folder registers a command."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common(parser: argparse.ArgumentParser, run: Run) -> None:
-    """What every command takes."""
+    """The options of every command."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)

@@ -1,14 +1,15 @@
-"""What the commands share that take a model and held-out images and write a file."""
+"""Shared by the commands that take a model and held-out images, and write a file."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, warn
-from genfast.data import ImageData
+from genfast.data import ImageData, PairData
 from genfast.train.inputs import inputs
 from genfast.train.loop import pick_device
 from genfast.train.run_data import data_of, held_out_data
@@ -16,6 +17,7 @@ from genfast.train.run_folder import open_model
 
 
 def held_out_options(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    """The options of these commands; `metavar` and `text` are of --out."""
     add_target(parser)
     add_data(parser)
     add_split(parser)
@@ -23,12 +25,10 @@ def held_out_options(parser: argparse.ArgumentParser, metavar: str, text: str) -
     add_device(parser)
 
 
-def held_out(
-    args: argparse.Namespace, check: Callable[[nn.Module], None] | None = None
-) -> tuple[nn.Module, ImageData, Tensor | None]:
-    """The model on its device, the held-out data, and their labels for a conditional model.
+def held_out(args: argparse.Namespace, check: Callable[[Any], None] | None = None) -> tuple[Any, Any, Tensor | None]:
+    """The model on its device, the held-out data, and their labels if the model is conditional.
 
-    `check(model)` refuses a model before its data are read.
+    `check(model)` may refuse the model before its data are read.
     """
     model = open_model(args.target).to(pick_device(args.device))
     if check is not None:
@@ -37,7 +37,7 @@ def held_out(
     return model, data, labels_for(model, data)
 
 
-def labels_for(model: nn.Module, data: ImageData) -> Tensor | None:
-    """The labels that a conditional model takes, else None; data that are not the model's are refused."""
+def labels_for(model: Any, data: ImageData | PairData) -> Tensor | None:
+    """The labels for a conditional model, else None. ValueError for data that do not fit the model."""
     tensors = inputs(model, data)
     return tensors[1] if len(tensors) > 1 else None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from genfast import metrics
 from genfast.cli._codes import open_code_model
@@ -43,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
         print(line)
 
 
-def _images(args, model):
-    """The images of the files, or the first held-out ones: uint8 [N, C, H, W]."""
+def _images(args: argparse.Namespace, model: Any) -> Tensor:
+    """The images of the files, or the first held-out images: uint8 [N, C, H, W]."""
     if args.images:
         if args.data or args.split or args.n:
             raise ValueError("compress: expected image files, or options of held-out images; got both")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
@@ -17,13 +18,13 @@ from genfast.tasks import decompress
 
 def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
-    parser.add_argument("file", metavar="FILE", help="what genfast compress wrote, by the same model")
+    parser.add_argument("file", metavar="FILE", help="the output of genfast compress with the same model")
     text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
     parser.add_argument("--out", required=True, metavar="OUT", help=text)
     add_device(parser)
 
 
-@command("decompress", "images from such a file", options)
+@command("decompress", "images from a file of genfast compress", options)
 def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise ValueError(f"{args.file}: {error}") from None
     levels = model.spec.levels
-    if is_folder:
+    if write is None:
         writable_folder(path)
         for index, image in enumerate(_pictures(images, levels)):
             write_bytes(path / f"image-{index:05d}.png", png(image))
@@ -45,6 +46,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"{path}: {len(images)} images of {images.shape[3]}x{images.shape[2]}")
 
 
-def _pictures(images, levels):
-    """Arrays [H, W, C] of 0..255."""
+def _pictures(images: Tensor, levels: int) -> list[np.ndarray]:
+    """Images as arrays [H, W, C] of 0..255."""
     return [np.ascontiguousarray(image) for image in brightness(images, levels).numpy().transpose(0, 2, 3, 1)]

@@ -1,14 +1,18 @@
-"""`genfast demo`, which `make demo` runs: a small PixelRNN on scikit-learn's digits, from nothing to a report."""
+"""`genfast demo`, which `make demo` runs: trains a small PixelRNN on scikit-learn's digits, and writes a report."""
 
 from __future__ import annotations
 
 import argparse
 import copy
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from genfast import metrics, models, ops
 from genfast._native import backends
@@ -17,7 +21,7 @@ from genfast.cli import report
 from genfast.cli._command import command
 from genfast.cli.options import positive
 from genfast.cli.progress import progress_bar
-from genfast.data import load
+from genfast.data import ImageData, load_digits
 from genfast.data.grid import brightness, grid, png, rows
 from genfast.io import writable_folder, write_bytes, write_json
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
@@ -27,7 +31,7 @@ from genfast.train.evaluate import nll_table
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
 from genfast.train.run_folder import clear_run, open_model, save_run
-from genfast.train.trainer import Run, fit
+from genfast.train.trainer import FitResult, Run, fit
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +46,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
-    """Train for at most about `seconds`, then measure, sample and write `out`/index.html with all that it shows."""
+    """Train for about `seconds` at most, then evaluate, sample, and write `out`/index.html with its pictures."""
     out = writable_folder(out)
     clear_run(out)
-    train, valid, test = (load("digits", split=split) for split in ("train", "valid", "test"))
+    train, valid, test = (load_digits(split) for split in ("train", "valid", "test"))
     result = _train(train, valid, out, seconds, seed)
     model = open_model(out)
     samples, rate = _timed_samples(model, seed)
@@ -84,14 +88,14 @@ def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
         print(line)
 
 
-def scan_speed(batch=64, size=28, hidden=16):
-    """Median milliseconds of one forward scan, both directions, by what "auto" picks and by pure PyTorch."""
+def scan_speed(batch: int = 64, size: int = 28, hidden: int = 16) -> dict[str, Any]:
+    """Median milliseconds of a forward scan in both directions, by the backend "auto" and by pure PyTorch."""
     generator = torch.Generator().manual_seed(0)
     gates = torch.randn(batch, size, size, 2, 4 * hidden, generator=generator)
     weight = torch.randn(2, 2, hidden, 4 * hidden, generator=generator) * 0.1
     with torch.no_grad():
-        native = _median_ms(lambda: ops.diagonal_lstm(gates, weight), 20)
-        reference = _median_ms(lambda: diagonal_lstm_ref(gates, weight), 5)
+        native = _median_ms(partial(ops.diagonal_lstm, gates, weight), 20)
+        reference = _median_ms(partial(diagonal_lstm_ref, gates, weight), 5)
     return {
         "case": f"diagonal_lstm forward, batch {batch}, {size}x{size}, {hidden} units, 2 directions",
         "backend": backends.explanation("diagonal_lstm", gates, weight).backend,
@@ -100,22 +104,24 @@ def scan_speed(batch=64, size=28, hidden=16):
     }
 
 
-def _train(train, valid, out, seconds, seed):
+def _train(train: ImageData, valid: ImageData, out: Path, seconds: float, seed: int) -> FitResult:
     recipe = preset("pixelrnn", "digits")
     config = TrainConfig(**(recipe.train | {"seed": seed, "device": "cpu"}))
     _, channels, height, width = train.images.shape
-    shape = {"channels": channels, "height": height, "width": width, "levels": train.levels}
+    shape: dict[str, Any] = {"channels": channels, "height": height, "width": width, "levels": train.levels}
     torch.manual_seed(seed)
     model = models.build("pixelrnn", **(recipe.model | shape))
     config = replace(config, steps=_affordable_steps(model, train, valid, config, out, seconds))
     save_run(out, "pixelrnn", recipe.model | shape, config, {"data": "digits"})
     with progress_bar(config.steps) as progress:
-        # The cap only matters where the machine slows down after the calibration.
+        # The limit only matters if the machine slows down after the calibration.
         return fit(model, train, valid, config, out, minutes=1.5 * seconds / 60, progress=progress)
 
 
-def _affordable_steps(model, train, valid, config, out, seconds):
-    """How many updates fit into `seconds` here, measured on a copy; at most the preset's."""
+def _affordable_steps(
+    model: Any, train: ImageData, valid: ImageData, config: TrainConfig, out: Path, seconds: float
+) -> int:
+    """The updates that fit into `seconds`, measured on a copy; at most those of the preset."""
     trial = Run(copy.deepcopy(model), train, valid, config, out, None)
     with torch.random.fork_rng(devices=[]):
         for _ in range(5):
@@ -128,15 +134,15 @@ def _affordable_steps(model, train, valid, config, out, seconds):
     return max(10, min(config.steps, int(0.9 * seconds * rate)))
 
 
-def _timed_samples(model, seed):
+def _timed_samples(model: Any, seed: int) -> tuple[Tensor, float]:
     model.sample(1, seed=seed)
     start = time.perf_counter()
     samples = model.sample(1024, seed=seed)
     return samples, len(samples) / (time.perf_counter() - start)
 
 
-def _filled(model, images, seed, times=6):
-    """A PNG: held-out images, their upper halves, and what the model makes of these."""
+def _filled(model: Any, images: Tensor, seed: int, times: int = 6) -> bytes:
+    """A PNG: held-out images, their upper halves, and completions of these by the model."""
     known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
     known[:, :, : images.shape[2] // 2] = True
     drawn = sample(model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known)
@@ -144,8 +150,8 @@ def _filled(model, images, seed, times=6):
     return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
 
 
-def _mnist_samples(seed):
-    """Samples of the shipped MNIST model; none without its weights, or on pure PyTorch: that takes minutes."""
+def _mnist_samples(seed: int) -> Tensor | None:
+    """Samples of the shipped MNIST model; None without its weights, or in pure PyTorch, which takes minutes."""
     if not backends.backends()["cpp"].available:
         return None
     try:
@@ -155,7 +161,7 @@ def _mnist_samples(seed):
     return model.sample(10, seed=seed)
 
 
-def _median_ms(call, repeats):
+def _median_ms(call: Callable[[], object], repeats: int) -> float:
     call()
     times = []
     for _ in range(repeats):
@@ -165,7 +171,7 @@ def _median_ms(call, repeats):
     return sorted(times)[repeats // 2]
 
 
-def _lines(facts, out):
+def _lines(facts: dict[str, Any], out: Path) -> Iterator[str]:
     yield f"\n{facts['data']}"
     yield f"{'test set':<22}{'nats/image':>11}{'bits/dim':>10}"
     for name, nats in facts["test_nats_per_image"].items():

@@ -1,4 +1,4 @@
-"""`genfast denoise`: clean images of noise, and measure it."""
+"""`genfast denoise`: remove noise from images, and measure the error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     restoring_options(parser)
     text = "bitflip:P (probability), or gaussian:SIGMA (of the whole range of levels)"
     parser.add_argument("--noise", required=True, type=_noise, metavar="NOISE", help=text)
-    text = "mean (best PSNR), map (fewest wrong values) or sample, of the posterior (mean)"
+    text = "estimate from the posterior: mean (best PSNR), map (fewest wrong values) or sample (mean)"
     parser.add_argument("--method", choices=METHODS, default="mean", help=text)
     parser.add_argument("--steps", type=nonnegative_int, default=200, help="steps of each chain (200)")
     text = "chains of each image (1 for the method sample, else 4)"
     parser.add_argument("--samples", type=positive_int, help=text)
 
 
-@command("denoise", "clean images of noise, and measure it", options)
+@command("denoise", "remove noise from images, and measure the error", options)
 def run(args: argparse.Namespace) -> None:
     path = picture_path(args.out)
     model, truth, given_labels, levels = first_held_out(args, lambda model: refuse_codes("denoise", model))
@@ -59,9 +59,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {accepted(result.acceptance)}")
 
 
-def _noise(text):
-    kind, _, size = text.partition(":")
-    kinds, size = {"bitflip": BitFlipNoise, "gaussian": GaussianNoise}, number(size)
+def _noise(text: str) -> BitFlipNoise | GaussianNoise:
+    kind, _, value = text.partition(":")
+    kinds: dict[str, type[BitFlipNoise] | type[GaussianNoise]] = {"bitflip": BitFlipNoise, "gaussian": GaussianNoise}
+    size = number(value)
     if kind not in kinds or size is None:
         raise argparse.ArgumentTypeError(f"expected bitflip:P or gaussian:SIGMA; got {text}")
     try:

@@ -1,4 +1,4 @@
-"""The command that says how a GAN's game stands: `genfast equilibrium RUN`."""
+"""`genfast equilibrium`: the state of the game between the two networks of a GAN."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genfast import metrics
 from genfast.cli import report
@@ -26,7 +26,7 @@ from genfast.train.run_data import data_of, held_out_data, load_data
 from genfast.train.run_folder import STANDING, open_model
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
-LAST = 0.1  # of the records are what the verdict is on: the game may swing from one to the next
+LAST = 0.1  # share of the records that the verdict is on; a single record may be far off
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-@command("equilibrium", "how the two sides of a GAN stand, in words and as a plot", options)
+@command("equilibrium", "the state of the two networks of a GAN, in words and as a plot", options)
 def run(args: argparse.Namespace) -> None:
     monitored_path(args.target)
     model = open_model(args.target).to(pick_device(args.device))
@@ -53,14 +53,15 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.out) if args.out else Path(args.target) / STANDING
     writable_folder(path.parent)
     source = data_of(args.target, data_options(args))
-    training = load_data(source, "train", warn)
+    training: Any = load_data(source, "train", warn)
     gap = None
     if args.gap:
         with counter(2 * args.gap_steps, "step") as progress:
-            settings = {"steps": args.gap_steps, "rate": args.gap_rate, "seed": args.seed}
+            settings: Any = {"steps": args.gap_steps, "rate": args.gap_rate, "seed": args.seed}
             gap = metrics.duality_gap(model, inputs(model, training), progress=progress, **settings)
     coverage, variance = None, None
-    if isinstance(model, Generator):  # a translation has the modes of its sources
+    draws = isinstance(model, Generator)
+    if draws:  # the modes of translations are those of their sources
         coverage, variance = _samples(model, source, training, args)
     accuracy = pooled(records)
     verdict = metrics.verdict(accuracy, coverage, gap, variance=variance)
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def monitored(run: str) -> list[dict[str, Any]]:
-    """The records of RUN/metrics.jsonl that hold what an `EquilibriumMonitor` saw."""
+    """The records of RUN/metrics.jsonl that have the fields of an `EquilibriumMonitor`."""
     path = monitored_path(run)
     records = [record for record in read_metrics(path) if all(name in record for name in NEEDED)]
     if not records:
@@ -82,7 +83,7 @@ def monitored(run: str) -> list[dict[str, Any]]:
 
 
 def monitored_path(run: str) -> Path:
-    """RUN/metrics.jsonl, which must be there."""
+    """RUN/metrics.jsonl; FileNotFoundError if it is missing."""
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{run}: expected a run folder with a file metrics.jsonl; got none")
@@ -90,7 +91,7 @@ def monitored_path(run: str) -> Path:
 
 
 def pooled(records: list[dict[str, Any]]) -> metrics.Accuracy:
-    """The discriminator's accuracy over the last tenth of the records, one at least."""
+    """The discriminator's accuracy over the last tenth of the records, at least one."""
     last = records[-max(1, round(LAST * len(records))) :]
     total = sum(record["accuracy_count"] for record in last)
     real, fake, both = (sum(r[name] * r["accuracy_count"] for r in last) / total for name in NEEDED[:3])
@@ -99,18 +100,18 @@ def pooled(records: list[dict[str, Any]]) -> metrics.Accuracy:
 
 
 def _samples(
-    model: nn.Module, source: dict[str, Any], training: ImageData, args: argparse.Namespace
+    model: Any, source: dict[str, Any], training: ImageData, args: argparse.Namespace
 ) -> tuple[metrics.Coverage | None, float]:
-    """(coverage or None, variance beside that of the data) of samples."""
+    """(coverage or None, variance over that of the data) of samples."""
     samples = draw(model, args.images, seed=args.seed, labels=labels_in_shares(model, training, args.images, args.seed))
     variance = float(_total_variance(samples) / _total_variance(training.images))
     if training.labels is None:
         return None, variance
-    held_out = held_out_data(source, None, warn)
-    settings = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
+    held_out: Any = held_out_data(source, None, warn)
+    settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
     with counter(STEPS, "step") as progress:
         classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(args.seed))  # of any classes
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(args.seed))  # a random subset
     real = classifier.features(training.images[order[: max(args.images, 1000)]])
     inside = metrics.looks_real(real, classifier.features(samples)).cpu()
     predicted = torch.where(inside, classifier.predict(samples).cpu(), -1)

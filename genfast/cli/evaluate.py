@@ -1,9 +1,10 @@
-"""`genfast evaluate`: likelihood of held-out images, or quality of samples, beside yardsticks."""
+"""`genfast evaluate`: likelihood of held-out images, or quality of samples, beside baselines."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from genfast import metrics
 from genfast.cli._command import command
@@ -20,7 +21,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch", type=positive_int, default=250, help="images per batch (250)")
     add_device(parser)
-    add("--images", type=positive_int, help="only so many images: the first, of a GAN any (all)", metavar="N")
+    add(
+        "--images",
+        type=positive_int,
+        help="only so many images: the first ones, for a GAN random ones (all)",
+        metavar="N",
+    )
     text = "importance samples of each image, for models with latents (5000)"
     add("--samples", type=positive_int, default=5000, help=text)
     add("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")
@@ -28,33 +34,34 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--features", nargs="+", metavar="FEATURES", help=text)
 
 
-@command("evaluate", "likelihood of held-out images, beside yardsticks", options)
+@command("evaluate", "likelihood of held-out images, beside baselines", options)
 def run(args: argparse.Namespace) -> None:
-    settings = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
+    settings: Any = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     where = args.target, data_options(args), args.split, args.batch, args.device
     for line in lines(evaluate(*where, draw=draw, track=track, tell=warn, **settings)):
         print(line)
 
 
-def lines(found: Evaluation) -> Iterator[str]:
+def lines(evaluation: Evaluation) -> Iterator[str]:
     """An evaluation as lines of text."""
-    yield f"{found.data}: {found.images} images"
-    if found.translation:
+    yield f"{evaluation.data}: {evaluation.images} images"
+    if evaluation.translation:
         yield f"{'':<20} {'mean error, %':>13} {'PSNR, dB':>9}"
-        for name, (error, decibels) in found.translation.items():
+        for name, (error, decibels) in evaluation.translation.items():
             yield f"{name:<20} {error:13.2f} {decibels:9.2f}"
-    if found.samples:
-        yield from _sample_lines(found.samples)
-    if found.nats:
+    if evaluation.samples:
+        yield from _sample_lines(evaluation.samples)
+    if evaluation.nats:
         yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
-        for name, nats in found.nats.items():
-            yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, found.dims):9.4f}"
-    if found.latents is not None:
-        used = f"{found.active_latents} of {found.latents} latents active"
-        yield f"model: log-likelihood by {found.importance_samples} importance samples; {used}"
-    if found.codebook_use:
+        for name, nats in evaluation.nats.items():
+            yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, evaluation.dims):9.4f}"
+    if evaluation.latents is not None:
+        used = f"{evaluation.active_latents} of {evaluation.latents} latents active"
+        yield f"model: log-likelihood by {evaluation.importance_samples} importance samples; {used}"
+    if evaluation.codebook_use:
         uses = (
-            f"{100 * share:.0f} % of {found.codes} codes in use, perplexity {p:.1f}" for share, p in found.codebook_use
+            f"{100 * share:.0f} % of {evaluation.codes} codes in use, perplexity {p:.1f}"
+            for share, p in evaluation.codebook_use
         )
         yield f"model: a lower bound, by each image's own codes; {', '.join(uses)}"
 

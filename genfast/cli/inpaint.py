@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genfast import metrics
 from genfast.cli._command import command
@@ -29,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "exact: given all that is known; raster: given what comes before; pseudo-gibbs: of a VAE, cheaper (exact)"
     parser.add_argument("--order", choices=(*ORDERS, "pseudo-gibbs"), default="exact", help=text)
     parser.add_argument(
-        "--steps", type=nonnegative_int, default=500, help="steps of the chain, but for order raster (500)"
+        "--steps", type=nonnegative_int, default=500, help="steps of the chain, except for order raster (500)"
     )
     parser.add_argument("--results", type=positive_int, default=3, help="results for each image (3)")
 
@@ -68,21 +70,21 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def _errors(images, means, truth, known, levels):
-    """What inpainting got wrong, of draws [n, R, C, H, W] and of the mean where there is one."""
-    found = []
+def _errors(images: Tensor, means: Sequence[Tensor], truth: Tensor, known: Tensor, levels: int) -> str:
+    """The errors of inpainting, as text: of the results [n, R, C, H, W], and of their mean, if there is one."""
+    errors = []
     for name, filled in (("a result", images.flatten(0, 1)), *(("the mean", mean) for mean in means)):
         repeats = len(filled) // len(truth)
         error = metrics.imputation_error(
             filled, truth.repeat_interleave(repeats, 0), known.repeat_interleave(repeats, 0), levels
         )
         wrong = f"{100 * error['wrong']:.2f} % of bits wrong, " if levels == 2 else ""
-        found.append(f"{name} {wrong}PSNR {error['psnr']:.2f} dB")
-    return "; ".join(found)
+        errors.append(f"{name} {wrong}PSNR {error['psnr']:.2f} dB")
+    return "; ".join(errors)
 
 
-def mask_of(name, images, seed=0):
-    """Where values are known, bool [n, 1 or C, H, W], of the names that the option --mask takes."""
+def mask_of(name: str, images: Tensor, seed: int = 0) -> Tensor:
+    """The mask of a value of the option --mask: bool [n, 1 or C, H, W], True where a value is known."""
     n, _, height, width = images.shape
     known = torch.ones(n, 1, height, width, dtype=torch.bool)
     areas = {
@@ -98,11 +100,12 @@ def mask_of(name, images, seed=0):
         known[:, :, rows, columns] = False
         return known
     if kind == "random":
-        share = number(share)
-        if share is None or not 0 <= share <= 1:
+        unknown = number(share)
+        if unknown is None or not 0 <= unknown <= 1:
             raise ValueError(f"mask: expected random:SHARE with a share in 0 to 1; got {name}")
         u = uniform(seed, torch.arange(n)[:, None], torch.arange(height * width), NOISE)
-        return (u >= share).view(n, 1, height, width)
+        mask: Tensor = u >= unknown
+        return mask.view(n, 1, height, width)
     if Path(name).suffix.lower() != ".npz":
         raise ValueError(f"mask: expected {', '.join(PARTS)}, random:SHARE or FILE.npz; got {name}")
     arrays = read_npz(name)

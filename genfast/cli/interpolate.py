@@ -1,8 +1,9 @@
-"""`genfast interpolate`: images on the way from one to another."""
+"""`genfast interpolate`: images on a path from one image to another."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
@@ -21,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="spherical", help="along an arc or straight (spherical)")
 
 
-@command("interpolate", "images on the way from one to another", options)
+@command("interpolate", "images on a path from one image to another", options)
 def run(args: argparse.Namespace) -> None:
     path = picture_path(args.out)
     model, data, labels = held_out(args)
@@ -31,9 +32,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{data.name}: expected two images or more; got {len(data)}")
     ends = [slice(side, 2 * pairs, 2) for side in (0, 1)]
     a, b = (data.images[end] for end in ends)
-    chosen = [None if labels is None else labels[end] for end in ends]
-    latents = [embed(model, images, given) for images, given in zip((a, b), chosen)]
-    between = interpolate(model, *latents, args.steps, kind=args.kind, labels=chosen[0])
+    labels_a, labels_b = (None if labels is None else labels[end] for end in ends)
+    start: Any = embed(model, a, labels_a)
+    stop: Any = embed(model, b, labels_b)
+    between = interpolate(model, start, stop, args.steps, kind=args.kind, labels=labels_a)
     columns = (brightness(images, data.levels) for images in (a, *between.unbind(1), b))
     write_bytes(path, rows(*columns))
     print(f"{path}: {pairs} pairs, each: an image, {args.steps} steps of a {args.kind} path, the other image")

@@ -1,4 +1,4 @@
-"""Options that several commands of the command line share, and the kinds of their values."""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genfast.data import DATASETS
+from genfast.data import datasets
 from genfast.io import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
 
 
 def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
     return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def nonnegative_int(text: str) -> int:
+    """A whole number of at least 0."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
 def int_ge2(text: str) -> int:
+    """A whole number of at least 2."""
     return _number(text, int, lambda value: value >= 2, "a whole number of at least 2")
 
 
 def positive(text: str) -> float:
+    """A finite number above 0."""
     return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
-def labels(text: str) -> list[int]:
+def label_list(text: str) -> list[int]:
+    """Whole numbers, separated by commas."""
     return [_number(part, int, lambda value: True, "whole numbers such as 0,1,2") for part in text.split(",")]
 
 
@@ -45,7 +50,7 @@ def _number(text: str, kind: type, fits: Callable[[Any], bool], expected: str) -
 
 
 def picture_path(out: str) -> Path:
-    """FILE.png as a path in a folder that can be written."""
+    """FILE.png as a path; its folder is made, and must be writable."""
     path = Path(out)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
@@ -54,11 +59,13 @@ def picture_path(out: str) -> Path:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
+    """The model."""
     parser.add_argument("target", metavar="RUN", help="run folder, model folder, or mnist")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    known = [f"{dataset.name} ({dataset.help})" for dataset in DATASETS.values()]
+    """The options of `genfast.data.load`, but for the split."""
+    known = [f"{dataset.name} ({dataset.help})" for dataset in datasets()]
     text = f"{', '.join(known)}, or codes:RUN (the codes of a vq-vae, to train its prior)"
     parser.add_argument("--data", metavar="DATA", help=text.replace("%", "%%"))
     parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
@@ -69,20 +76,22 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
+    """--split."""
     parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda (auto)")
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that name data."""
+    """The values of the options of `add_data`."""
     return {name: getattr(args, name) for name in DATA_OPTIONS}
 
 
 def number(text: str) -> float | None:
-    """The number, or None where the text is none."""
+    """The number in a text, or None."""
     try:
         return float(text)
     except ValueError:
@@ -90,5 +99,5 @@ def number(text: str) -> float | None:
 
 
 def warn(text: str) -> None:
-    """One line to the user that is no result."""
+    """Print one line to standard error."""
     print(text, file=sys.stderr)

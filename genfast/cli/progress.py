@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, and nothing elsewhere."""
+"""Progress bars; they are shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genfast.tasks import stream
 
@@ -17,12 +17,12 @@ try:
 except ImportError:
     tqdm = None
 
-# What a bar shows of a record, by its name there.
+# The fields of a record that a bar shows: label -> field.
 SHOWN = {"train": "train_nats", "valid": "valid_nats", "D": "discriminator_loss", "G": "generator_loss"}
 
 
 def track(parts: list[Any], unit: str) -> Iterable[Any]:
-    """The same parts, one by one, with a bar that counts them."""
+    """Iterate over parts, with a progress bar."""
     if tqdm is None or len(parts) < 2:
         return parts
     return tqdm(parts, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
@@ -30,7 +30,7 @@ def track(parts: list[Any], unit: str) -> Iterable[Any]:
 
 @contextmanager
 def counter(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
-    """A function that moves a bar of `total` units by how many it is given."""
+    """A context with a function that advances a bar of `total` units by its argument."""
     if tqdm is None:
         yield lambda count: None
         return
@@ -40,14 +40,14 @@ def counter(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
 
 @contextmanager
 def progress_bar(total: int, done: int = 0) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """A function of a run's records that moves a bar of its steps."""
+    """A context with a function of the records of a run that advances a bar of its steps."""
     if tqdm is None:
         yield None
         return
     with tqdm(total=total, initial=done, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True) as bar:
-        shown = {}
+        shown: dict[str, str] = {}
 
-        def progress(record):
+        def progress(record: dict[str, Any]) -> None:
             for name, field in SHOWN.items():
                 if field in record:
                     shown[name] = f"{record[field]:.2f}"
@@ -57,8 +57,8 @@ def progress_bar(total: int, done: int = 0) -> Iterator[Callable[[dict[str, Any]
         yield progress
 
 
-def draw(model: nn.Module, count: int, *, batch_size: int | None = None, **settings: Any) -> Tensor:
-    """The images of `genfast.sample(model, count, ...)`, on the CPU, while a progress bar counts them."""
+def draw(model: Any, count: int, *, batch_size: int | None = None, **settings: Any) -> Tensor:
+    """The images of `genfast.sample(model, count, ...)`, on the CPU, with a progress bar."""
     parts = []
     with counter(count, "image") as progress:
         for part in stream(model, count, batch_size=batch_size, **settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from torch import Tensor
 
 from genfast import metrics
 from genfast.cli._command import command
@@ -20,7 +21,7 @@ ACROSS = 10  # images in a row of a picture
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    held_out_options(parser, "FILE.png", "the images, and below them what the model makes of them")
+    held_out_options(parser, "FILE.png", "the images, and below them their reconstructions")
     parser.add_argument("-n", type=positive_int, default=20, help="images, the first of the held-out ones (20)")
     parser.add_argument("--batch", type=positive_int, default=250, help="images per batch (250)")
 
@@ -29,7 +30,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path = picture_path(args.out)
     model, data, _ = held_out(args)
-    if not isinstance(model, Reconstructor):
+    reconstructs = isinstance(model, Reconstructor)
+    if not reconstructs:
         raise TypeError(f"reconstruct: model must have latents or codes; got {model.name}")
     parts = track(batches(inputs(model, data), args.batch), "batch")
     reconstructed = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
@@ -45,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{data.name}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
 
 
-def _stacked(*sets):
-    """The images of several sets, a row of each under one another: [rows * sets * ACROSS, C, H, W]."""
+def _stacked(*sets: Tensor) -> Tensor:
+    """Rows of images that alternate between several sets: [rows * sets * ACROSS, C, H, W]."""
     across = min(ACROSS, len(sets[0]))
     filled = [torch.cat((s, s.new_full((-len(s) % across, *s.shape[1:]), 96))) for s in sets]
     return torch.stack([s.unflatten(0, (-1, across)) for s in filled], 1).flatten(0, 2)

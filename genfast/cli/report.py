@@ -1,16 +1,21 @@
-"""The demo's pictures and its page, and the curves of an adversarial training."""
+"""The pictures and the page of the demo, and the plot of an adversarial training."""
+
+from __future__ import annotations
 
 import base64
 import html
 import io
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from genfast.data.grid import grid
 
 INK, ACCENT, MUTED = "#1d2733", "#d9582b", "#8a94a0"
 
 
-def beside(real, drawn, levels):
+def beside(real: Tensor, drawn: Tensor, levels: int) -> bytes:
     """A PNG: held-out images on the left, the model's samples on the right."""
     figure, axes = _figure(9, 4.9, columns=2)
     for axis, images, title in zip(
@@ -23,8 +28,8 @@ def beside(real, drawn, levels):
     return _png(figure)
 
 
-def curves(records, lines):
-    """A PNG: training and validation NLL over the steps, and `lines`, {label: nats}, to compare."""
+def curves(records: list[dict[str, Any]], lines: dict[str, float]) -> bytes:
+    """A PNG: training and validation NLL over the steps, and baselines as `lines`, {label: nats}."""
     figure, (axis,) = _figure(9, 3.6)
     valid = [r for r in records if "valid_nats" in r]
     axis.plot([r["step"] for r in records], [r["train_nats"] for r in records], color=MUTED, lw=1, label="training")
@@ -41,8 +46,8 @@ def curves(records, lines):
     return _png(figure)
 
 
-def standing(records):
-    """A PNG of how an adversarial game stood over the steps: `records` of an `EquilibriumMonitor`, with their steps."""
+def standing(records: list[dict[str, Any]]) -> bytes:
+    """A PNG of the state of an adversarial game over the steps: `records` of an `EquilibriumMonitor`, with `step`."""
     covered = [r for r in records if "classes_hit" in r]
     figure, axes = _figure(9, 6.6 if covered else 4.6, columns=1, rows=3 if covered else 2)
     steps = [r["step"] for r in records]
@@ -76,8 +81,8 @@ def standing(records):
     return _png(figure)
 
 
-def page(facts, pictures):
-    """One self-contained HTML page."""
+def page(facts: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    """The report as one self-contained HTML page."""
     scan = facts["scan"]
     rows = "".join(
         f"<tr><td>{'PixelRNN' if name == 'model' else html.escape(name)}</td><td>{nats:.2f}</td>"
@@ -125,11 +130,11 @@ def page(facts, pictures):
     )
 
 
-def _inline(data):
+def _inline(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def _figure(width, height, columns=1, rows=1):
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -138,7 +143,7 @@ def _figure(width, height, columns=1, rows=1):
     return figure, figure.subplots(rows, columns, squeeze=False).reshape(-1)
 
 
-def _png(figure):
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -25,10 +25,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         add_common(subparser, run)
         subparser.set_defaults(model=name, preset=None, conditional=None)
         add = subparser.add_argument
-        add("--out", required=True, metavar="RUN", help="folder of the run; made if it is not there")
+        add("--out", required=True, metavar="RUN", help="folder of the run; it is made if missing")
         presets = PRESETS.get(name, {})
         if presets:
-            text = f"a recipe: {', '.join(presets)}; options given beside it win"
+            text = f"a recipe: {', '.join(presets)}; other options override it"
             add("--preset", choices=presets, metavar="NAME", help=text)
         add_data(subparser)
         if config.may_be_conditional():
@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
             text = "train on the labels of the data as well" + (f" (on for {', '.join(on)})" if on else "")
             add("--conditional", action=argparse.BooleanOptionalAction, help=text)
         add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
-        add("--overwrite", action="store_true", help="replace the run that is in --out")
+        add("--overwrite", action="store_true", help="replace the run in --out")
         add("--init-from", metavar="RUN", help="start from the weights of this run or model")
         add("--minutes", type=positive, help="stop after so long, ready for --resume")
         add("--threads", type=positive_int, help="threads of the CPU (default: torch's choice)")
@@ -78,13 +78,13 @@ def _or(value: bool | None, default: bool) -> bool:
 
 
 def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
-    """The fields of a config that the user gave."""
+    """The fields of a config that were given as options."""
     names = [field.name for field in fields(config) if not field.metadata["from_data"]]
     return {name: getattr(args, name) for name in names if name in args}
 
 
 def _config_options(group: argparse._ArgumentGroup, config: type) -> None:
-    """An option for each field of a config, with the help and the choices that stand beside it."""
+    """An option for each field of a config, with its help and choices."""
     hints = get_type_hints(config)
     for field in fields(config):
         if field.metadata["from_data"]:

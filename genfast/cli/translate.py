@@ -20,7 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
-    add("--out", required=True, metavar="FOLDER2", help="folder for a PNG of the same name for each")
+    add("--out", required=True, metavar="FOLDER2", help="folder for the PNG files, of the same names")
     add("--seed", type=int, default=0, help="of the noise; same seed, same images (0)")
     add("--no-noise", dest="noise", action="store_false", help="translate without the model's noise")
     add_device(parser)

@@ -11,15 +11,16 @@ from genfast.data.grid import brightness, rows
 from genfast.io import write_bytes
 from genfast.tasks import traverse
 from genfast.tasks._latent import check_latent_model
+from genfast.tasks.results import Traversal
 
-CARRIED = 0.01  # nats that a latent named in a traversal carries at least
+CARRIED = 0.01  # nats from which on a latent is listed
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     held_out_options(parser, "FILE.png", "a row for each latent, the most active first")
     parser.add_argument("--image", type=nonnegative_int, default=0, help="which held-out image to begin with (0)")
     parser.add_argument("--steps", type=int_ge2, default=9, help="values of a latent (9)")
-    text = "how far a latent moves to either side, in standard deviations of the prior (3)"
+    text = "largest value of a latent, in standard deviations of the prior (3)"
     parser.add_argument("--span", type=positive, default=3.0, help=text)
     parser.add_argument("--latents", type=positive_int, default=10, help="rows, at most (10)")
 
@@ -49,5 +50,5 @@ def run(args: argparse.Namespace) -> None:
     print(f"{active} latents carry {CARRIED} nats or more: {', '.join(_named(moved))}")
 
 
-def _named(found):
-    return [f"{latent} ({kl:.2f})" for latent, kl in zip(found.latents.tolist(), found.kl.tolist()) if kl >= CARRIED]
+def _named(moved: Traversal) -> list[str]:
+    return [f"{latent} ({kl:.2f})" for latent, kl in zip(moved.latents.tolist(), moved.kl.tolist()) if kl >= CARRIED]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genfast._registry import import_modules
 from genfast.data._images import ImageData, check_split, image_data
-from genfast.data._registry import DATASETS, DataRequest, dataset_names, find_dataset, register_dataset
+from genfast.data._registry import DATASETS, DataRequest, dataset_names, datasets, find_dataset, register_dataset
 from genfast.data.arrays import load_npz, read_idx, read_npz
 from genfast.data.digits import load_digits
 from genfast.data.folder import load_folder
@@ -24,6 +24,7 @@ __all__ = [
     "PairData",
     "binarize",
     "dataset_names",
+    "datasets",
     "edge_map",
     "image_data",
     "load",

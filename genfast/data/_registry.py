@@ -68,10 +68,14 @@ def register_dataset(
     return register
 
 
+def datasets() -> list[Dataset]:
+    """All data sets in the order of their names: first plain names, then prefixes, then kinds of files."""
+    return sorted(DATASETS.values(), key=lambda d: (d.matches is not None, d.prefix is not None, d.name))
+
+
 def dataset_names() -> str:
-    """The names and kinds of all data sets, for an error: plain names come first."""
-    ordered = sorted(DATASETS.values(), key=lambda dataset: (dataset.matches is not None, dataset.prefix is not None))
-    *others, last = (dataset.name for dataset in ordered)
+    """The names of all data sets, for an error."""
+    *others, last = (dataset.name for dataset in datasets())
     return f"{', '.join(others)} or {last}"
 
 

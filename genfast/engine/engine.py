@@ -278,7 +278,7 @@ def work(program: Program) -> int:
     return max(1, total)
 
 
-def check_finite(model: nn.Module, call: str = "sample") -> None:
+def check_finite(model: Any, call: str = "sample") -> None:
     """ValueError for a weight of the model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):

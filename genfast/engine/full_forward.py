@@ -106,7 +106,7 @@ def check_input_range(call: str, input_range: Sequence[float] | None) -> tuple[f
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """A context with the model in evaluation mode; afterwards each module is in its previous mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()

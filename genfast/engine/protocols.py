@@ -212,6 +212,6 @@ class Adversarial(Protocol):
         ...
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
+def device_of(model: Any) -> torch.device:
     """The device of a model's parameters; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What the verbs of models with latents share: the checks of a call, and its batches."""
+"""Shared by the tasks for models with latents: the checks of a call, and its batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import check_batch_size, check_count, check_labels
+from genfast.engine.conventions import Conventions
 from genfast.engine.full_forward import refuse_conventions
 from genfast.engine.protocols import Generator, ImageSpec, LatentModel, Translator, device_of
 
@@ -39,7 +40,7 @@ class Call:
 
 
 def check_latent_model(call: str, model: Any) -> LatentModel:
-    """The model; TypeError for one without Gaussian latents."""
+    """The model, checked: TypeError for one without Gaussian latents."""
     if not isinstance(model, nn.Module) or not isinstance(model, LatentModel):
         got = type(model).__name__
         raise TypeError(f"{call}: model must have Gaussian latents, as genfast.models.VAE has; got {got}")
@@ -47,7 +48,7 @@ def check_latent_model(call: str, model: Any) -> LatentModel:
 
 
 def default_batch_size(spec: ImageSpec) -> int:
-    """Images of a batch: of 28x28 about 500, fewer of more values."""
+    """The default number of images in a batch: about 500 of 28x28, fewer of larger ones."""
     return max(16, min(4096, 400_000 // spec.values))
 
 
@@ -73,14 +74,14 @@ def is_latent(model: Any) -> bool:
 
 
 def refuse_codes(call: str, model: Any) -> None:
-    """TypeError for a model that makes whole images from something other than Gaussian latents, as a VQ-VAE does."""
+    """TypeError for a model of whole images without Gaussian latents, such as a VQ-VAE."""
     if isinstance(model, (Generator, Translator)) and not is_latent(model):
         expected = "autoregressive, as genfast.models.PixelCNN is, or have Gaussian latents, as genfast.models.VAE has"
         raise TypeError(f"{call}: model must be {expected}; got {type(model).__name__}")
 
 
-def refuse_engine_options(call: str, model: nn.Module, backend: str, conventions: Any) -> None:
-    """RuntimeError or ValueError for an option of the engine of autoregressive models that has a value."""
+def refuse_engine_options(call: str, model: nn.Module, backend: str, conventions: Conventions) -> None:
+    """RuntimeError or ValueError for an option that only autoregressive models have."""
     kind = type(model).__name__
     if backend not in ("auto", "torch"):
         why = f"{kind} has latents, and its chains run by torch"

@@ -1,4 +1,4 @@
-"""Checks of what `denoise` is given, whatever the model."""
+"""Checks of the arguments of `denoise`, for all models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from genfast.random.streams import MOST_CHAINS, MOST_STEPS
 from genfast.tasks.noise import Noise
 
 METHODS = ("sample", "mean", "map")
-# Values times levels of a batch: what is known of each level lies in memory.
+# Values times levels of a batch: the evidence for all levels is in memory.
 MOST_VALUES = 2**25
 
 
 def check_noisy(
     spec: ImageSpec, noisy: Any, noise_model: Noise, method: str, samples: int | None, steps: int
 ) -> tuple[int, int]:
-    """(samples, the most images of a batch) of arguments of `denoise` that fit the images of a model.
+    """(samples, largest number of images in a batch) for checked arguments of `denoise`.
 
-    Raises: TypeError or ValueError for those that do not, and the noise model's for what it cannot have made.
+    Raises: TypeError or ValueError for arguments that do not fit the images of the model; errors of the noise model.
     """
     if method not in METHODS:
         raise ValueError(f"denoise: method must be one of {', '.join(METHODS)}; got {method!r}")

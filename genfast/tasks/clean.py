@@ -1,4 +1,4 @@
-"""Clean images from noisy ones: the posterior of a model with latents, and a model of the noise."""
+"""Denoising by a model with latents: its posterior under a model of the noise."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def clean(
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Denoised:
-    """Clean images, from the posterior p(x | noisy): what `genfast.denoise` does for a model with latents.
+    """Clean images from the posterior p(x | noisy): `genfast.denoise` for a model with latents.
 
-    Chains over (z, x) (`genfast.tasks.chains.latents`) draw from it: p(x | noisy) is proportional to the integral of
-    p(z) p(x | z) p(noisy | x).
-    "sample" is the last x of the first chain. "mean" and "map" rest on the probability of each level given the z of the
-    second half of all chains: its mean, rounded to a level, and the level where it is highest. A model whose channels
-    depend on each other given z (a mixture in colour) counts the states of the chains instead, and needs more steps.
+    The posterior is proportional to the integral over z of p(z) p(x | z) p(noisy | x). Chains over (z, x) sample from
+    it (`genfast.tasks.chains.latents`). "sample" is the last x of the first chain. "mean" and "map" average the
+    probabilities of the levels given z over the second half of all chains, and return their mean, rounded to a level,
+    and their mode. If the channels of a pixel are coupled given z (a mixture in colour), they average the states x
+    instead, which needs more steps.
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
         noisy, noise_model, method, samples, steps, seed, first, labels, batch_size, progress: as `genfast.denoise`; a
-            quarter of the steps, up to 20, take every proposal.
+            quarter of the steps, up to 20, are warm-up, which accepts every proposal.
     Returns: `genfast.tasks.Denoised`; the kinds of proposals are "posterior" and "walk".
     Raises: TypeError or ValueError for an argument that does not fit, and those of the noise model.
     Example: `genfast.tasks.clean(vae, noise.corrupt(images, 2), noise := genfast.BitFlipNoise(0.1), method="mean")`
@@ -52,7 +52,7 @@ def clean(
     name, model = "denoise", check_latent_model("denoise", model)
     spec = model.spec
     samples, most = check_noisy(spec, noisy, noise_model, method, samples, steps)
-    options = {"first": first, "seed": seed, "labels": labels}
+    options: Any = {"first": first, "seed": seed, "labels": labels}
     call = check_call(name, model, len(noisy), batch_size=batch_size, **options)
     if batch_size is None and call.size > most:
         call = check_call(name, model, len(noisy), batch_size=most, **options)
@@ -84,7 +84,7 @@ def _posterior(
     progress: Callable[[int], None] | None,
     counts: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The estimate, and the last states, of a batch; adds to the counts of accepted and proposed latents."""
+    """The estimate and the last states of a batch; adds to the counts of accepted and proposed latents."""
     total, last = torch.zeros_like(seen.log_g), []
     for chain in range(samples):
         chains = LatentChains(model, seen, len(seen.log_g), chain=chain, **settings)

@@ -1,4 +1,4 @@
-"""Lossy compression by the codes of a model: images to a file, and images from such a file."""
+"""Lossy compression by the codes of a model: images to bytes, and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import lzma
 import math
 import struct
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +16,22 @@ from torch.nn import functional as F
 
 from genfast.engine.protocols import CodeModel, device_of
 
-# magic, version, packing, images, channels, height, width, levels - 1, model; big endian. Then the body, and a CRC-32
-# of all before it.
+# Magic, version, packing, images, channels, height, width, levels - 1, model; big-endian. The body and a CRC-32 of
+# everything before follow.
 HEADER, CHECKSUM = struct.Struct(">4sBBIBHHB8s"), struct.Struct(">I")
 MAGIC, VERSION = b"GFVQ", 1
-# More than a batch of photographs; a file that says more is not decoded.
+# More than a batch of photographs. A file that claims more is not decoded.
 MOST_VALUES = 2**31
 BATCH_VALUES = 2**20
-# Codes have no text's alignment; the dictionary is small, as it is allocated for the smallest file too.
+# Codes have no alignment or context like text. The dictionary is small, as it is allocated even for a tiny file.
 LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 
 
 def compress(model: nn.Module, images: Tensor) -> bytes:
     """The codes of images as the bytes of a file.
 
-    Codes are packed to as many bits as they need, or to whole bytes, and compressed by zlib or lzma, whichever is
-    smallest. The images may be of any size, also one that the model was not trained on: they are encoded whole.
+    Codes are packed to the bits that they need, or to whole bytes, and compressed by zlib or lzma; the smallest result
+    is taken. Images may have any size, also one that the model was not trained on.
 
     Args:
         model: a `genfast.engine.protocols.CodeModel`, as `genfast.models.VQVAE` is.
@@ -37,8 +39,8 @@ def compress(model: nn.Module, images: Tensor) -> bytes:
     Returns: bytes, which `decompress` reads.
     Raises: TypeError or ValueError for another model or images.
     """
-    model = _check_model("compress", model)
-    c = model.spec
+    coder = _check_model("compress", model)
+    c = coder.spec
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
         got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
         raise TypeError(f"compress: images must be levels, torch.uint8; got {got}")
@@ -49,19 +51,19 @@ def compress(model: nn.Module, images: Tensor) -> bytes:
         raise ValueError(f"compress: images must hold at most {MOST_VALUES} values; got {images.numel()}")
     if images.numel() and (top := int(images.max())) >= c.levels:
         raise ValueError(f"compress: images must lie in 0..{c.levels - 1}; got {top}")
-    packing, body = _packed(_encoded(model, images), model.code_count)
+    packing, body = _packed(_encoded(coder, images), coder.code_count)
     count, channels, height, width = images.shape
-    header = HEADER.pack(MAGIC, VERSION, packing, count, channels, height, width, c.levels - 1, model.decoder_digest())
+    header = HEADER.pack(MAGIC, VERSION, packing, count, channels, height, width, c.levels - 1, coder.decoder_digest())
     return header + body + CHECKSUM.pack(zlib.crc32(header + body))
 
 
 def decompress(model: nn.Module, data: bytes) -> Tensor:
     """The images of a file that `compress` of the same model wrote: uint8 [N, C, H, W] on the CPU.
 
-    Raises: ValueError for bytes that are no such file, not whole, damaged, or of another model.
+    Raises: ValueError for bytes that are no such file, incomplete, damaged, or of another model.
     """
-    model = _check_model("decompress", model)
-    c = model.spec
+    coder = _check_model("decompress", model)
+    c = coder.spec
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"decompress: data must be bytes; got {type(data).__name__}")
     data = bytes(data)
@@ -74,16 +76,15 @@ def decompress(model: nn.Module, data: bytes) -> Tensor:
         raise ValueError(f"decompress: expected version {VERSION} of the format; got {version}")
     if zlib.crc32(data[: -CHECKSUM.size]) != CHECKSUM.unpack(data[-CHECKSUM.size :])[0]:
         raise ValueError("decompress: expected a whole file; got one whose checksum is wrong: cut off or damaged")
-    if model_of != model.decoder_digest() or (channels, top + 1) != (c.channels, c.levels):
+    if model_of != coder.decoder_digest() or (channels, top + 1) != (c.channels, c.levels):
         got = f"{model_of.hex()} for {channels} channels, {top + 1} levels"
-        raise ValueError(f"decompress: expected a file of this model, {model.decoder_digest().hex()}; got {got}")
+        raise ValueError(f"decompress: expected a file of this model, {coder.decoder_digest().hex()}; got {got}")
     if not height or not width or count * channels * height * width > MOST_VALUES:
-        got = (count, channels, height, width)
-        raise ValueError(f"decompress: expected images of 1 to {MOST_VALUES} values in all; got {got}")
-    shape = count, *_grid(model, height, width)
-    return _decoded(
-        model, _unpacked(packing, data[HEADER.size : -CHECKSUM.size], shape, model.code_count), height, width
-    )
+        sizes = (count, channels, height, width)
+        raise ValueError(f"decompress: expected images of 1 to {MOST_VALUES} values in all; got {sizes}")
+    shape = (count, *_grid(coder, height, width))
+    codes = _unpacked(packing, data[HEADER.size : -CHECKSUM.size], shape, coder.code_count)
+    return _decoded(coder, codes, height, width)
 
 
 def _check_model(call: str, model: nn.Module) -> CodeModel:
@@ -92,27 +93,27 @@ def _check_model(call: str, model: nn.Module) -> CodeModel:
     return model
 
 
-def _grid(model, height, width):
+def _grid(model: Any, height: int, width: int) -> tuple[int, int]:
     """Height and width of the codes of an image of any size."""
     step = model.stride
     return -(-height // step), -(-width // step) * model.codes_per_place
 
 
 @torch.no_grad()
-def _encoded(model, images):
-    """int64 array [N, h, w] of the codes."""
+def _encoded(model: Any, images: Tensor) -> np.ndarray:
+    """The codes of images, int64 [N, h, w]."""
     height, width = images.shape[2:]
     step, device = model.stride, device_of(model)
     parts = [np.zeros((0, *_grid(model, height, width)), np.int64)]
     for part in _parts(images):
-        # The size of the codes' cells by the repetition of the last row and column.
+        # Padded to a multiple of the stride by repeating the last row and column.
         levels = F.pad(part.to(device).float(), (0, -width % step, 0, -height % step), mode="replicate")
         parts.append(model.encode(levels.to(torch.uint8), any_size=True).cpu().numpy())
     return np.concatenate(parts)
 
 
 @torch.no_grad()
-def _decoded(model, codes, height, width):
+def _decoded(model: Any, codes: np.ndarray, height: int, width: int) -> Tensor:
     device = device_of(model)
     parts = [torch.zeros(0, model.spec.channels, height, width, dtype=torch.uint8)]
     size = max(1, BATCH_VALUES // (height * width))
@@ -122,16 +123,16 @@ def _decoded(model, codes, height, width):
     return torch.cat(parts)
 
 
-def _parts(images):
+def _parts(images: Tensor) -> Sequence[Tensor]:
     return images.split(max(1, BATCH_VALUES // (images.shape[2] * images.shape[3]))) if len(images) else ()
 
 
-def _bits(codes):
+def _bits(codes: int) -> int:
     return max(1, (codes - 1).bit_length())
 
 
-def _packed(codes, count):
-    """(packing, bytes): the smallest. Packing is 2 times how it is compressed, plus 1 where codes have whole bytes."""
+def _packed(codes: np.ndarray, count: int) -> tuple[int, bytes]:
+    """(packing, bytes), the smallest of all. Packing is 2 * compression, plus 1 if codes have whole bytes."""
     wide = np.ascontiguousarray(codes, ">u2").view(np.uint8).reshape(-1, 2)
     bits = np.packbits(np.unpackbits(wide, axis=1)[:, 16 - _bits(count) :])
     whole = wide if count > 256 else np.ascontiguousarray(wide[:, 1])
@@ -145,12 +146,12 @@ def _packed(codes, count):
     return min(packings.items(), key=lambda item: len(item[1]))
 
 
-def _deflated(raw, strategy):
+def _deflated(raw: bytes, strategy: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
     return packer.compress(raw) + packer.flush()
 
 
-def _unpacked(packing, body, shape, count):
+def _unpacked(packing: int, body: bytes, shape: tuple[int, ...], count: int) -> np.ndarray:
     """The codes int64 [N, h, w] that `_packed` packed; ValueError for anything else."""
     values, bits = math.prod(shape), _bits(count)
     whole = packing % 2
@@ -158,19 +159,19 @@ def _unpacked(packing, body, shape, count):
     raw = _inflated(packing // 2, body, size)
     if len(raw) != size:
         raise ValueError(f"decompress: expected {size} bytes of codes; got {len(raw)}")
-    raw = np.frombuffer(raw, np.uint8)
+    array = np.frombuffer(raw, np.uint8)
     if whole:
-        codes = raw.view(">u2" if count > 256 else np.uint8).astype(np.int64)
+        codes = array.view(">u2" if count > 256 else np.uint8).astype(np.int64)
     else:
-        table = np.unpackbits(raw)[: values * bits].reshape(values, bits).astype(np.int64)
+        table = np.unpackbits(array)[: values * bits].reshape(values, bits).astype(np.int64)
         codes = table @ (1 << np.arange(bits - 1, -1, -1))
     if values and (top := int(codes.max())) >= count:
         raise ValueError(f"decompress: expected codes of 0 to {count - 1}; got {top}")
     return codes.reshape(shape)
 
 
-def _inflated(how, body, size):
-    """At most size + 1 bytes: a small file that would unpack to a large one is not followed."""
+def _inflated(how: int, body: bytes, size: int) -> bytes:
+    """At most size + 1 bytes, so that a small file cannot unpack to a large one."""
     try:
         if how == 0:
             return body

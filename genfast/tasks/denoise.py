@@ -1,4 +1,4 @@
-"""Clean images from noisy ones: the posterior of a model and a model of the noise."""
+"""Denoising: the posterior of a model of images under a model of the noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genfast.engine.arguments import check_batch_size, check_count, check_labels
 from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest, check_evidence
-from genfast.tasks._latent import is_latent, refuse_codes, refuse_engine_options
+from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
 from genfast.tasks._noisy import METHODS, check_noisy
 from genfast.tasks.chains.pixels import Chains, acceptance_rates
 from genfast.tasks.clean import clean
@@ -42,23 +42,25 @@ def denoise(
     progress: Callable[[int], None] | None = None,
     **conventions: Unpack[Conventions],
 ) -> Denoised:
-    """Clean images, from the posterior p(x | noisy), proportional to p(x) p(noisy | x).
+    """Clean images from the posterior p(x | noisy), which is proportional to p(x) p(noisy | x).
 
-    Metropolis-Hastings chains (`genfast.tasks.chains.pixels`) draw from the posterior; they begin at a draw where every
-    value knew the noisy values so far. "sample" is the last state of the first chain. "mean" is the mean of the states
-    of the second half of all chains, rounded to a level: the least squared error, so the best PSNR. "map" is the
-    coordinate-wise maximum a posteriori, the level that each value has most often in these states: the fewest wrong
-    values. A model with a mixture of logistics proposes without a look at the noisy values, and so needs more steps.
+    Metropolis-Hastings chains (`genfast.tasks.chains.pixels`) sample from the posterior. They begin at a draw in raster
+    order in which every value is weighted by its own noisy value. The methods are:
 
-    For a model with latents, such as `genfast.models.VAE`, the chains are those of `genfast.tasks.clean`.
+    - "sample": the last state of the first chain;
+    - "mean": the mean over the second half of all chains, rounded to a level, which minimises the squared error;
+    - "map": the mode of each value over these states, which minimises the number of wrong values.
+
+    The proposals of a mixture of logistics do not depend on the noisy values, so such a model needs more steps. A model
+    with latents, such as `genfast.models.VAE`, uses the chains of `genfast.tasks.clean`.
 
     The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
         backend, conventions: as `genfast.sample`; not for a model with latents.
-        noisy: [n, C, H, W], as `noise_model` makes them: uint8 levels (`BitFlipNoise`), or float values of which 1 is
-            the highest level (`GaussianNoise`).
+        noisy: [n, C, H, W], of the kind of `noise_model`: uint8 levels (`BitFlipNoise`), or floats, where 1 is the
+            highest level (`GaussianNoise`).
         noise_model: `BitFlipNoise(p)`, `GaussianNoise(sigma)`, or another object with `log_likelihood(noisy, levels)`.
         method: "sample", "mean" or "map".
         samples: chains of each image, 1 to 64; None: 1 for "sample", else 4.
@@ -71,8 +73,16 @@ def denoise(
     refuse_codes("denoise", model)
     if is_latent(model):
         refuse_engine_options("denoise", model, backend, conventions)
-        settings = {"steps": steps, "seed": seed, "first": first, "labels": labels, "batch_size": batch_size}
-        return clean(model, noisy, noise_model, method=method, samples=samples, progress=progress, **settings)
+        settings: Any = {"steps": steps, "seed": seed, "first": first, "labels": labels, "batch_size": batch_size}
+        return clean(
+            check_latent_model("denoise", model),
+            noisy,
+            noise_model,
+            method=method,
+            samples=samples,
+            progress=progress,
+            **settings,
+        )
     engine = Engine(model, backend=backend, **conventions)
     network = engine.network
     if network.likelihood.case is None:
@@ -89,9 +99,10 @@ def denoise(
         check_evidence("denoise", evidence, network.spec, len(noisy[part]))
         given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8)
         known = torch.zeros_like(given, dtype=torch.bool)
-        chosen = None if labels is None else labels[part]
-        settings = {"labels": chosen, "given": given, "known": known, "evidence": evidence}
-        request = SampleRequest(len(given), seed, first + start, **settings).to(network.device)
+        of_part = None if labels is None else labels[part]
+        request = SampleRequest(
+            len(given), seed, first + start, labels=of_part, given=given, known=known, evidence=evidence
+        ).to(network.device)
         estimate, last = _posterior(engine, request, method, samples, steps, progress, counts)
         images.append(estimate)
         states.append(last)
@@ -110,8 +121,9 @@ def _posterior(
     progress: Callable[[int], None] | None,
     counts: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The estimate, and the last states, of a batch; adds to the counts of accepted and proposed blocks."""
-    last: list[Any] = []
+    """The estimate and the last states of a batch; adds to the counts of accepted and proposed blocks."""
+    last: list[Tensor] = []
+    assert request.evidence is not None
     total = torch.zeros_like(request.evidence if method == "map" else request.evidence[..., 0])
     for chain in range(samples):
         chains = Chains(engine, request, chain)
@@ -128,5 +140,8 @@ def _posterior(
         last.append(chains.images)
         counts += torch.stack((chains.accepted, chains.proposed))
     states = samples * (steps - steps // 2 if steps else 1)
-    images = {"sample": lambda: last[0], "map": lambda: total.argmax(-1), "mean": lambda: (total / states).round()}
-    return images[method]().to(torch.uint8), torch.stack(last)
+    if method == "sample":
+        estimate = last[0]
+    else:
+        estimate = total.argmax(-1) if method == "map" else (total / states).round()
+    return estimate.to(torch.uint8), torch.stack(last)

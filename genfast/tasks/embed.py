@@ -1,10 +1,11 @@
-"""Images as vectors: posterior means, a file of them, and nearest neighbours."""
+"""Embeddings: posterior means, a file of them, and nearest neighbours."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,13 +72,13 @@ def posteriors(
 def save_embedding(
     path: str | Path, means: Tensor, *, labels: Tensor | None = None, log_variances: Tensor | None = None
 ) -> None:
-    """Write vectors to FILE.npz or, with pyarrow installed, to FILE.parquet; whole or not at all.
+    """Write vectors to FILE.npz or, with pyarrow installed, to FILE.parquet, atomically.
 
     The arrays of the .npz, and the columns of the Parquet file, are `mean` (float32 [n, Z]; in Parquet a list of Z
     float32), and where they are given `log_variance` (the same) and `label` (int64); row i is image i.
 
     Args:
-        path: its ending says which.
+        path: its suffix decides the format.
         means, log_variances: float [n, Z].
         labels: integers [n].
     Raises: ValueError for another ending or shapes that do not fit; ImportError for Parquet without pyarrow.
@@ -87,8 +88,8 @@ def save_embedding(
     if log_variances is not None:
         columns["log_variance"] = _matrix("log_variances", log_variances)
         if columns["log_variance"].shape != columns["mean"].shape:
-            expected, got = columns["mean"].shape, columns["log_variance"].shape
-            raise ValueError(f"save_embedding: log_variances must have shape {expected}; got {got}")
+            sizes = f"{columns['mean'].shape}; got {columns['log_variance'].shape}"
+            raise ValueError(f"save_embedding: log_variances must have shape {sizes}")
     if labels is not None:
         columns["label"] = np.asarray(labels)
         if columns["label"].shape != (len(means),) or columns["label"].dtype.kind not in "ui":
@@ -99,7 +100,7 @@ def save_embedding(
 
 
 def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None]:
-    """A function that writes columns to `path`; what cannot be written fails now."""
+    """A function that writes columns to `path`; raises at once if that cannot be."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         got = path.suffix or "no ending"
@@ -116,7 +117,7 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
         raise ImportError(f"{path}: expected the package pyarrow for Parquet, or a name ending in .npz") from None
     writable_folder(path.parent)
 
-    def write(columns):
+    def write(columns: dict[str, np.ndarray]) -> None:
         arrays = {name: _column(pyarrow, array) for name, array in columns.items()}
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(pyarrow.table(arrays), temporary)
@@ -124,19 +125,20 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
     return write
 
 
-def _npz(columns):
+def _npz(columns: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **columns)
+    arrays: dict[str, Any] = {**columns}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _column(pyarrow, array):
+def _column(pyarrow: Any, array: np.ndarray) -> Any:
     if array.ndim == 1:
         return pyarrow.array(array)
     return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(array.reshape(-1)), array.shape[1])
 
 
-def _matrix(name, values):
+def _matrix(name: str, values: Tensor) -> np.ndarray:
     array = np.ascontiguousarray(torch.as_tensor(values).detach().cpu().float().numpy())
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(f"save_embedding: {name} must have shape [n, Z]; got {array.shape}")
@@ -144,7 +146,7 @@ def _matrix(name, values):
 
 
 def neighbours(queries: Tensor, points: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
-    """The k points nearest to each query, the nearest first: (distances float [n, k], indices int64 [n, k]).
+    """The k nearest points of each query, the nearest first: (distances float [n, k], indices int64 [n, k]).
 
     Args:
         queries, points: float [n, Z] and [m, Z], as `embed` returns them.

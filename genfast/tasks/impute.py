@@ -1,8 +1,9 @@
-"""Missing pixels, drawn from a model with latents given those that are there."""
+"""Imputation by a model with latents: unknown values, drawn given the known ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,19 +34,18 @@ def impute(
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Inpainting:
-    """Draw the unknown values of images, given the known ones: what `genfast.inpaint` does for a model with latents.
+    """Draw the unknown values of images, given the known ones: `genfast.inpaint` for a model with latents.
 
-    "metropolis" draws from p(x_unknown | x_known) of the model: Metropolis within Gibbs, and in between steps that look
-    at the known values alone (`genfast.tasks.chains.latents`). "pseudo-gibbs" is the approximation of Rezende et al.:
-    it draws z ~ q(z | x) and x_unknown ~ p(x | z) in turn and decides nothing; its limit is the same only if q is
-    exact.
+    "metropolis" samples from p(x_unknown | x_known) of the model, by Metropolis within Gibbs and by steps that depend
+    on the known values alone (`genfast.tasks.chains.latents`). "pseudo-gibbs" is the approximation of Rezende et al. It
+    draws z ~ q(z | x) and x_unknown ~ p(x | z) in turn, and accepts every draw; its limit is right only if q is exact.
 
-    The result of an image depends on (seed, first + its index) alone, whatever the batches, but for a decision within
+    The result of an image depends on (seed, first + its index) alone, not on the batches, except for a decision within
     rounding.
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
+        images: uint8 [n, C, H, W], levels; unknown values may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         method: "metropolis" or "pseudo-gibbs".
         steps: of the chain; a quarter of them, up to 20, are pseudo-Gibbs whatever the method.
@@ -54,8 +54,7 @@ def impute(
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
         progress: called with 1 after each step of a batch.
-    Returns: `genfast.tasks.Inpainting`; its `mean` is that of the unknown values over the second half of
-        the steps.
+    Returns: `genfast.tasks.Inpainting`; its `mean` of the unknown values is over the second half of the steps.
     Raises: TypeError or ValueError for an argument that does not fit, before any work.
     Paper: Leveraging the exact likelihood of deep latent variable models, Mattei and Frellsen 2018, arXiv 1802.04826.
     Example: `genfast.tasks.impute(vae, images, mask).images`
@@ -90,9 +89,12 @@ def impute(
 
 
 def _run(chains: LatentChains, steps: int, progress: Callable[[int], None] | None, likelihood: Likelihood) -> Tensor:
-    """The mean over the second half of the steps, float [n, C, H, W]: of what is expected given z where that is exact,
-    else of x."""
-    total, states = 0.0, 0
+    """The mean over the second half of the steps, float [n, C, H, W].
+
+    It averages the expectation given z if that is exact, else x.
+    """
+    total: Any = 0.0
+    states = 0
     for number in range(steps + 1):
         if number:
             chains.step(number)
@@ -101,4 +103,5 @@ def _run(chains: LatentChains, steps: int, progress: Callable[[int], None] | Non
         if 2 * number > steps or number == steps:
             state = likelihood.expected(chains.parameters) if likelihood.expected_is_exact else chains.x
             total, states = total + state.float(), states + 1
-    return total / states
+    mean: Tensor = total / states
+    return mean

@@ -1,4 +1,4 @@
-"""Filling in the unknown values of images."""
+"""Inpainting: the unknown values of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genfast.engine.arguments import check_batch_size, check_count, check_int, c
 from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest
 from genfast.random.streams import MOST_STEPS
-from genfast.tasks._latent import is_latent, refuse_codes, refuse_engine_options
+from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
 from genfast.tasks.chains.pixels import Chains, acceptance_rates
 from genfast.tasks.impute import impute
 from genfast.tasks.results import Inpainting
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from genfast.engine.conventions import Conventions
 
 ORDERS = ("raster", "exact")
-# Of a model with latents, whose values have no order.
+# The orders of a model with latents, whose values have none: order -> method of `impute`.
 LATENT_ORDERS = {"exact": "metropolis", "pseudo-gibbs": "pseudo-gibbs"}
 
 
 def check_order(model: Any, order: str) -> None:
-    """Refuse a model that `inpaint` does not take (TypeError) and an order that is not the model's (ValueError)."""
+    """TypeError for a model that `inpaint` does not take; ValueError for an order that does not fit the model."""
     refuse_codes("inpaint", model)
     orders, of = (LATENT_ORDERS, " for a model with latents") if is_latent(model) else (ORDERS, "")
     if order not in orders:
@@ -52,22 +52,23 @@ def inpaint(
 ) -> Inpainting:
     """Draw the unknown values of images, given the known ones.
 
-    "raster" draws every unknown value from what comes before it alone, as `genfast.sample(given=, mask=)` does: exact
-    where all unknown values come last. "exact" goes on from there by `steps` steps of a Metropolis-Hastings chain, with
-    the model's exact likelihood ratio (`genfast.tasks.chains.pixels`), whose limit is the model's distribution given
-    all known values; an image whose unknown values come last is left as it is.
+    "raster" draws every unknown value given the values before it, as `genfast.sample(given=, mask=)` does; this is
+    exact if all unknown values come last. "exact" continues from there by `steps` steps of a Metropolis-Hastings chain
+    (`genfast.tasks.chains.pixels`), whose limit is the distribution of the model given all known values. An image whose
+    unknown values come last needs no steps.
 
-    A model with latents, such as `genfast.models.VAE`, has no order: "exact" is Metropolis within Gibbs over its
-    latents and the unknown values, "pseudo-gibbs" its approximation without decisions (`genfast.tasks.impute`).
+    A model with latents, such as `genfast.models.VAE`, has no order of values. For it "exact" is Metropolis within
+    Gibbs over latents and unknown values, and "pseudo-gibbs" an approximation that accepts every draw
+    (`genfast.tasks.impute`).
 
     The result of an image depends on (seed, first + its index) alone, as for `genfast.sample`.
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
         backend, conventions: as `genfast.sample`; not for a model with latents.
-        images: uint8 [n, C, H, W], levels; what is unknown may be any byte.
+        images: uint8 [n, C, H, W], levels; unknown values may be any byte.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
-        order: "raster" or "exact"; of a model with latents "exact" or "pseudo-gibbs".
+        order: "raster" or "exact"; for a model with latents "exact" or "pseudo-gibbs".
         steps: of the chain, each one pass of the engine.
         progress: called with 1 after each step of a batch, and with `steps` for a batch that needs no chain (not for
             "raster").
@@ -76,11 +77,19 @@ def inpaint(
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
     check_order(model, order)
-    settings = {"steps": steps, "seed": seed, "first": first, "labels": labels}
+    settings: Any = {"steps": steps, "seed": seed, "first": first, "labels": labels}
     if is_latent(model):
         refuse_engine_options("inpaint", model, backend, conventions)
         method = LATENT_ORDERS[order]
-        return impute(model, images, mask, method=method, batch_size=batch_size, progress=progress, **settings)
+        return impute(
+            check_latent_model("inpaint", model),
+            images,
+            mask,
+            method=method,
+            batch_size=batch_size,
+            progress=progress,
+            **settings,
+        )
     engine = Engine(model, backend=backend, **conventions)
     spec, likelihood, device = engine.network.spec, engine.network.likelihood, engine.network.device
     images, known = check_partly_known("inpaint", "images", images, mask, spec, likelihood)

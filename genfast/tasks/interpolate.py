@@ -1,8 +1,9 @@
-"""Images on the way from one to another: what lies on a path through the latents of a model."""
+"""Interpolation: images on a path through the latents of a model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from genfast.tasks._latent import Call, check_call, check_latent_model
 from genfast.tasks.embed import posteriors
 
 KINDS = ("spherical", "linear")
-# Below this sine of the angle between two directions the plane that they span is rounding noise.
+# Directions with a smaller sine of their angle are parallel up to rounding.
 SAME_LINE = 1e-9
 
 
@@ -27,11 +28,11 @@ def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The points on the arc from a to b: a, b [..., Z] and t [T], floats -> [..., T, Z].
 
-    The direction turns at a constant rate in the plane of a and b, by t times their angle; the length goes from |a| to
-    |b| linearly. Points drawn from a Gaussian in many dimensions all have nearly the same length, which a straight
-    line leaves. Computed in float64 from an orthonormal basis of the plane: parallel vectors give the straight line,
-    and opposite ones, which span no plane, half a turn in a plane that is always the same for them. A vector of length
-    zero, which has no direction, gives the straight line, and so do vectors of one latent.
+    The direction turns at a constant rate in the plane of a and b, by t times their angle, and the length changes
+    linearly from |a| to |b|. Points of a Gaussian in many dimensions all have nearly the same length, which a straight
+    line would leave. Computed in float64 from an orthonormal basis of the plane. Parallel vectors give the straight
+    line. Opposite vectors, which span no plane, give half a turn in a plane that is fixed for them. A zero vector,
+    which has no direction, gives the straight line, and so do vectors of one latent.
     """
     dtype = a.dtype
     a, b, t = a.double(), b.double(), t.to(a.device, torch.float64)
@@ -39,9 +40,9 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     u, v = a / length_a, b / length_b
     along = (u * v).sum(-1, keepdim=True)
     across = v - along * u
-    across = across - (across * u).sum(-1, keepdim=True) * u  # a second time: the first left rounding noise
+    across = across - (across * u).sum(-1, keepdim=True) * u  # again, to remove the rounding error of the first
     sine = across.norm(dim=-1, keepdim=True)
-    # The angle by both: its cosine alone loses half of the digits near 0 and pi.
+    # From sine and cosine: the cosine alone loses half of the digits near 0 and pi.
     angle = torch.atan2(sine, along)
     w = torch.where(sine > SAME_LINE, across / sine, _perpendicular(u))
     turn = t[:, None] * angle[..., None, :]
@@ -52,7 +53,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def _perpendicular(u: Tensor) -> Tensor:
-    """A unit vector perpendicular to each unit vector u [..., Z]: from the axis that u is farthest from."""
+    """A unit vector perpendicular to each unit vector u [..., Z], from the axis with the smallest component of u."""
     axis = torch.zeros_like(u).scatter_(-1, u.abs().argmin(-1, keepdim=True), 1)
     across = axis - (axis * u).sum(-1, keepdim=True) * u
     return across / across.norm(dim=-1, keepdim=True)
@@ -69,12 +70,12 @@ def interpolate(
     labels: int | Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Images on the way from a to b, by the latents of a model.
+    """Images on a path from a to b through the latents of a model.
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        a, b: images, uint8 [n, C, H, W], whose posterior means are the ends, or the ends, float [n, Z].
-        steps: points, both ends among them, at least 2.
+        a, b: the ends: latents, float [n, Z], or images, uint8 [n, C, H, W], for their posterior means.
+        steps: points, including both ends, at least 2.
         kind: "spherical" (along an arc) or "linear"; see `spherical`.
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
@@ -86,16 +87,16 @@ def interpolate(
     check_int(name, "steps", steps, 2)
     if kind not in KINDS:
         raise ValueError(f"{name}: kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    settings = {"labels": labels, "batch_size": batch_size}
-    ends = [_latents_of(side, model, end, settings) for side, end in (("a", a), ("b", b))]
-    if len(ends[0]) != len(ends[1]):
-        raise ValueError(f"{name}: a and b must be as many; got {len(ends[0])} and {len(ends[1])}")
-    call = check_call(name, model, len(ends[0]), **settings)
-    between = {"spherical": spherical, "linear": linear}[kind](*ends, torch.linspace(0, 1, steps))
+    settings: dict[str, Any] = {"labels": labels, "batch_size": batch_size}
+    start, stop = _latents_of("a", model, a, settings), _latents_of("b", model, b, settings)
+    if len(start) != len(stop):
+        raise ValueError(f"{name}: a and b must be as many; got {len(start)} and {len(stop)}")
+    call = check_call(name, model, len(start), **settings)
+    between = {"spherical": spherical, "linear": linear}[kind](start, stop, torch.linspace(0, 1, steps))
     return expected_images(model, between, call)
 
 
-def _latents_of(side: str, model: LatentModel, end: Tensor, settings: dict) -> Tensor:
+def _latents_of(side: str, model: LatentModel, end: Tensor, settings: dict[str, Any]) -> Tensor:
     """The latents of an end, float [n, Z], on the device of the model."""
     name = "interpolate"
     if isinstance(end, Tensor) and end.is_floating_point():
@@ -108,9 +109,10 @@ def _latents_of(side: str, model: LatentModel, end: Tensor, settings: dict) -> T
 
 
 def expected_images(model: LatentModel, latents: Tensor, call: Call) -> Tensor:
-    """The expected images [n, K, C, H, W] of latents [n, K, Z], K of each image of a call."""
+    """The expected images [n, K, C, H, W] of latents [n, K, Z], for a call about n images."""
     n, count, width = latents.shape
-    flat = latents.reshape(n * count, width).to(next(model.parameters()).dtype)
+    module: Any = model
+    flat = latents.reshape(n * count, width).to(next(module.parameters()).dtype)
     labels = None if call.labels is None else call.labels.repeat_interleave(count)
     each = replace(call, n=len(flat), labels=labels)
     with evaluating(model):

@@ -1,4 +1,4 @@
-"""What may have happened to an image: noise of a known kind, value by value."""
+"""Models of noise, independent for each value of an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genfast.random.streams import NOISE, SECOND_NOISE
 
 
 class Noise(Protocol):
-    """A model of noise, as `denoise` takes it."""
+    """A model of noise for `denoise`."""
 
     def corrupt(self, images: Tensor, levels: int, *, seed: int = 0, first: int = 0) -> Tensor: ...
 
@@ -27,7 +27,7 @@ class Noise(Protocol):
 
 @dataclass(frozen=True)
 class BitFlipNoise:
-    """Every value is, with probability `p`, replaced by one of the other levels, all equally likely.
+    """With probability `p` a value is replaced by one of the other levels, all equally likely.
 
     Attributes:
         p: in (0, 1).
@@ -60,10 +60,10 @@ class BitFlipNoise:
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Every value has normal noise of standard deviation `sigma` added.
+    """Additive normal noise of standard deviation `sigma`.
 
     Attributes:
-        sigma: in units of the whole range: 0 is level 0, and 1 the highest level.
+        sigma: in units of the range of levels: 0 is level 0, and 1 the highest level.
     Example: `GaussianNoise(0.2).corrupt(images, levels=256)`
     """
 

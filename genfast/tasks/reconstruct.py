@@ -1,4 +1,4 @@
-"""Images after encoding and decoding."""
+"""Reconstruction: images after encoding and decoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genfast.tasks._latent import check_call
 def reconstruct(
     model: nn.Module, images: Tensor, labels: int | Tensor | None = None, *, batch_size: int | None = None
 ) -> Tensor:
-    """What a model makes of images by way of its latents or codes: the nearest levels to the mean.
+    """Encode images to latents or codes, and decode these: the mean, rounded to levels.
 
     Args:
         model: a `genfast.engine.protocols.Reconstructor`, as `genfast.models.VAE` and `VQVAE` are.

@@ -1,4 +1,4 @@
-"""What the verbs return beside plain tensors."""
+"""The results of tasks that return more than a tensor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Inpainting:
     Attributes:
         images: uint8 [n, C, H, W].
         acceptance: share of the proposals that were accepted, by kind: blocks of values ("all" unknown ones, a
-            "window", a "pixel"), or latents (from the "posterior", by a "walk"); empty where there were none.
-        mean: float32 [n, C, H, W] in levels, the mean of each unknown value given the known ones, of a model with
-            latents; else None.
+            "window", a "pixel"), or latents (from the "posterior", by a "walk"); empty without proposals.
+        mean: for a model with latents the mean of each value given the known ones, float32 [n, C, H, W] in levels; else
+            None.
     """
 
     images: Tensor
@@ -29,8 +29,8 @@ class Denoised:
     """What `denoise` returns.
 
     Attributes:
-        images: uint8 [n, C, H, W], as `method` says.
-        samples: uint8 [samples, n, C, H, W], draws from the posterior: the last states of the chains.
+        images: uint8 [n, C, H, W], the estimate of `method`.
+        samples: uint8 [samples, n, C, H, W], from the posterior: the last states of the chains.
         acceptance: share of the proposals that were accepted, by kind: blocks of values ("all", a "window", a
             "pixel"), or latents (from the "posterior", by a "walk").
     """
@@ -46,9 +46,9 @@ class Traversal:
 
     Attributes:
         images: float32 [n, K, steps, C, H, W] in levels: latent k of image n at each of the steps.
-        latents: int64 [K], which latents these are, the most active first.
-        kl: float32 [K], nats that each of them carries: its mean KL divergence from the prior over the images.
-        values: float32 [steps], what the latent was set to.
+        latents: int64 [K], the indices of these latents, the most active first.
+        kl: float32 [K], the mean KL divergence of each from the prior over the images, in nats.
+        values: float32 [steps], of the latent.
     """
 
     images: Tensor

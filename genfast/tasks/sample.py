@@ -1,4 +1,4 @@
-"""Images drawn from a model: all at once, or as a stream of batches; and the likelihood of images."""
+"""Sampling from a model, all images at once or as a stream of batches; and the likelihood of images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def sample(
     backend: str = "auto",
     **conventions: Unpack[Conventions],
 ) -> Tensor:
-    """Draw images from a model: every pixel of an autoregressive one once, of a `VAE` by decoding draws of the prior.
+    """Draw images from a model: pixel by pixel if it is autoregressive, by decoding latents from the prior for a `VAE`.
 
     Sample number i depends on (seed, i) alone: `sample(model, 2, first=5)` is `sample(model, 7)[5:]`, whatever the
-    batches. On a CPU with the C++ core that holds bit for bit; elsewhere but for a draw within rounding of a boundary
-    between two levels.
+    batches. On a CPU with the C++ core this holds bit for bit; elsewhere except for a draw within rounding of a
+    boundary between two levels.
 
     Args:
         model: of `genfast.models`, or another autoregressive `torch.nn.Module`.
@@ -47,14 +47,13 @@ def sample(
         seed: int in [0, 2**64).
         first: index of the first image; first + n is at most 2**63.
         batch_size: images in one call of the engine; chosen by the backend if not given.
-        temperature: divides the logits, or multiplies the prior's standard deviation; below 1 the samples keep to
-            likelier values.
+        temperature: divides the logits, or multiplies the prior's standard deviation; below 1, likelier samples.
         labels: for a conditional model: one int for all, or integers [n].
-        given, mask: uint8 [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True the value is known
-            and taken from `given`; the others are drawn in raster order, from what comes before them, and `given` may
-            hold any byte there. For what comes after them as well, and for a VAE: `genfast.inpaint`.
-        backend: "auto", "cpp", "triton", "torch" or "full_forward"; `genfast.explain(genfast.sample, model)` tells.
-            A VAE draws by "torch".
+        given, mask: uint8 [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True, the value is taken
+            from `given`. Elsewhere `given` may be any byte, and the value is drawn in raster order, given the values
+            before it. `genfast.inpaint` also conditions on the values after it, and takes a VAE.
+        backend: "auto", "cpp", "triton", "torch" or "full_forward"; `genfast.explain(genfast.sample, model)` says which
+            "auto" selects. A VAE uses "torch".
         conventions: shape, levels, input_range and head of a model that is none of `genfast.models`; see `Engine`.
     Returns: uint8 [n, C, H, W], levels, on the device of the model.
     Raises: TypeError or ValueError for an argument that does not fit, before any work; RuntimeError for a backend
@@ -89,7 +88,7 @@ def stream(
 ) -> Iterator[Tensor]:
     """The images of `sample` as an iterator of batches, uint8 [up to batch_size, C, H, W], in constant memory.
 
-    Args: as `sample`; n None: without end, where labels is one int, and given and mask are for all images.
+    Args: as `sample`. n None: an endless stream; then labels must be one int, and given and mask one image.
     Raises: as `sample`, at once.
     Example: `for images in genfast.stream(model, 100_000): ...`
     """
@@ -125,7 +124,7 @@ def _batches(
     mask: Tensor | None,
     **settings: Any,
 ) -> Iterator[Tensor]:
-    """An iterator of batches; the arguments are checked before it is made."""
+    """An iterator of batches; the arguments are checked before it is returned."""
     network = engine.network
     if n is None and isinstance(settings["labels"], Tensor):
         raise TypeError(f"{call}: labels must be one int for a stream without end; got {settings['labels'].dtype}")

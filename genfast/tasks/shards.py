@@ -1,6 +1,6 @@
-"""Many samples in a folder: .npz files of a fixed number of images, each whole or not there, and a manifest.
+"""Many samples in a folder: .npz files of a fixed number of images, written atomically, and a manifest.
 
-A run that was killed is finished by starting it again: the same files, byte for byte.
+After an interruption, the same call completes the folder, with the same files byte for byte.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import check_count, check_int, check_labels
-from genfast.engine.decoder import engine_of
+from genfast.engine.decoder import DecodingEngine, engine_of
+from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 from genfast.tasks.sample import stream
@@ -28,10 +30,10 @@ from genfast.tasks.sample import stream
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
-# What a killed process may leave: temporary files of `genfast.io`.
+# Temporary files of `genfast.io` that a killed process may leave.
 LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
 
@@ -51,17 +53,17 @@ def sample_shards(
 ) -> int:
     """Write the images of `genfast.sample` as `folder`/samples-00000.npz, samples-00001.npz, ...
 
-    Each file has `shard` images (the last one what is left): `images` uint8 [k, C, H, W], `levels`, and `labels` of a
-    conditional model. What is there already, from a run with the same settings, is kept.
+    Each file has `shard` images, the last one the rest: `images` uint8 [k, C, H, W], `levels`, and `labels` for a
+    conditional model. Existing files of a run with the same settings are kept.
 
     Args:
         model, n, seed, first, temperature, labels, batch_size, backend: as `genfast.sample`.
-        folder: made if it is not there.
-        shard: images of a file.
-        progress: called with the number of images that were written, or found to be there.
+        folder: made if missing.
+        shard: images in a file.
+        progress: called with the number of images of each file that was written or existed.
     Returns: how many images were drawn in this call.
-    Raises: as `genfast.sample`; ValueError for a folder with samples of other settings; OSError where a file cannot
-        be written, the finished ones stay; RuntimeError where another process is writing into the folder.
+    Raises: as `genfast.sample`; ValueError for a folder with samples of other settings; OSError if a file cannot be
+        written (finished files remain); RuntimeError if another process is writing into the folder.
     """
     engine = engine_of(model, backend=backend)
     spec, device = engine.network.spec, engine.network.device
@@ -75,13 +77,13 @@ def sample_shards(
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
             if not _is_whole(path, (end - start, *spec.shape)):
-                chosen = None if labels is None else labels[start:end]
-                options = {"seed": seed, "first": first + start, "temperature": temperature, "labels": chosen}
+                of_file = None if labels is None else labels[start:end]
+                options: Any = {"seed": seed, "first": first + start, "temperature": temperature, "labels": of_file}
                 batches = stream(model, end - start, batch_size=batch_size, backend=backend, **options)
                 images = torch.cat([batch.cpu() for batch in batches])
                 arrays = {"images": images.numpy(), "levels": np.int64(spec.levels)}
-                if chosen is not None:
-                    arrays["labels"] = chosen.cpu().numpy()
+                if of_file is not None:
+                    arrays["labels"] = of_file.cpu().numpy()
                 write_bytes(path, archive(arrays))
                 drawn += end - start
             if progress is not None:
@@ -90,7 +92,7 @@ def sample_shards(
 
 
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
-    """The bytes of an .npz file, the same for the same arrays."""
+    """The bytes of an .npz file, without times: the same for the same arrays."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, array in arrays.items():
@@ -102,45 +104,55 @@ def archive(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 of the kind of a model, its config and its weights."""
+    """SHA-256 of the class, the config and the weights of a model."""
     config = vars(model).get("config")
-    described = f"{type(model).__name__} {sorted(asdict(config).items()) if is_dataclass(config) else ''}"
-    found = hashlib.sha256(described.encode())
+    fields = sorted(asdict(config).items()) if is_dataclass(config) and not isinstance(config, type) else ""
+    described = f"{type(model).__name__} {fields}"
+    checksum = hashlib.sha256(described.encode())
     for name, value in sorted(model.state_dict().items()):
         value = value.detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        checksum.update(value.flatten().view(torch.uint8).numpy())
+    return checksum.hexdigest()
 
 
-def _settings(engine, n, *, seed, first, temperature, labels, shard):
-    """What the files depend on, as the manifest holds it."""
+def _settings(
+    engine: Engine | DecodingEngine,
+    n: int,
+    *,
+    seed: int,
+    first: int,
+    temperature: float,
+    labels: Tensor | None,
+    shard: int,
+) -> dict[str, Any]:
+    """What the files depend on: the content of the manifest."""
     spec = engine.network.spec
     return {
         "model": engine.model.name if isinstance(engine.model, Named) else type(engine.model).__name__,
         "digest": digest(engine.model),
-        # Other arithmetic may draw another level where a number lies within rounding of a boundary.
+        # Another backend may draw another level within rounding of a boundary.
         "backend": f"{engine.backend} on {engine.network.device.type}",
         "n": n,
         "first": first,
         "seed": seed,
         "temperature": float(temperature),
-        "labels": None if labels is None else hashlib.sha256(labels.cpu().numpy()).hexdigest(),
+        "labels": None if labels is None else hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest(),
         "shard": shard,
         "image": list(spec.shape),
         "levels": spec.levels,
     }
 
 
-def _begin(folder, settings):
-    """Remove what a killed run left, and write the manifest or compare with the one that is there."""
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    """Remove what a killed run left; write the manifest, or compare the existing one."""
     for pattern in LEFT_OVER:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     manifest = folder / MANIFEST
     if not manifest.exists():
-        if found := sorted(folder.glob("samples-*.npz")):
-            raise ValueError(f"{folder}: expected a folder without samples, or their {MANIFEST}; got {found[0].name}")
+        if samples := sorted(folder.glob("samples-*.npz")):
+            raise ValueError(f"{folder}: expected a folder without samples, or their {MANIFEST}; got {samples[0].name}")
         write_json(manifest, settings)
         return
     there = read_json(manifest, "samples")
@@ -150,8 +162,8 @@ def _begin(folder, settings):
             raise ValueError(f"{folder}: expected {expected}; got {value}")
 
 
-def _is_whole(path, shape):
-    """Whether the file has images of that shape; one that was damaged is drawn again."""
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the file has images of that shape; a damaged one is drawn again."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["images"].shape == shape
@@ -162,8 +174,8 @@ def _is_whole(path, shape):
 
 
 @contextmanager
-def _only_writer(folder):
-    """Hold the folder for this process; the system lets go of it even when the process is killed."""
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Lock the folder for this process; the system releases the lock when the process ends."""
     if fcntl is None:
         yield
         return

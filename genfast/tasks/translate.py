@@ -1,4 +1,4 @@
-"""Images of one domain translated to another, and folders of them."""
+"""Translation of images to another domain, and of folders of them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
     """The translation of each image, of any size that is at least the stride of the model.
 
     Image b depends on (seed, first + b) and itself alone: `translate(model, images[5:], first=5)` is
-    `translate(model, images)[5:]`, whatever the batches. On a CPU that holds bit for bit; elsewhere but for a value
-    within rounding of a boundary between two levels. The noise is dropout, whose mask is made of Philox numbers.
+    `translate(model, images)[5:]`, whatever the batches. On a CPU this holds bit for bit; elsewhere except for a value
+    within rounding of a boundary between two levels. The noise is dropout with masks of Philox numbers.
 
-    A size that the stride does not divide is padded by reflection, at the bottom and at the right, and the result
-    cropped.
+    If the stride does not divide the size, the image is padded by reflection at the bottom and the right, and the
+    result cropped.
 
     Args:
-        model: a `genfast.engine.protocols.Translator`, as `genfast.models.Pix2Pix` is; it is used in evaluation mode.
+        model: a `genfast.engine.protocols.Translator`, such as `genfast.models.Pix2Pix`; used in evaluation mode.
         images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least `model.stride`.
         seed: int in [0, 2**64).
         first: number of the first image; first + n is at most 2**63.
-        noise: False: no unit is dropped, and the seed decides nothing.
+        noise: False: without dropout; the seed then has no effect.
     Returns: uint8 [n, C, h, w], levels.
     Raises: TypeError or ValueError for an argument that does not fit, before any work.
     Paper: Image-to-Image Translation with Conditional Adversarial Networks, arXiv 1611.07004.
@@ -60,7 +60,7 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
 
 
 def check_translator(model: Any) -> None:
-    """TypeError for a model that translates nothing."""
+    """TypeError for a model that is no `Translator`."""
     if not isinstance(model, nn.Module) or not isinstance(model, Translator):
         raise TypeError(f"translate: model must be a genfast.models.Pix2Pix; got {type(model).__name__}")
 
@@ -76,22 +76,24 @@ def translate_folder(
 ) -> tuple[int, dict[Path, str]]:
     """Translate every image file below `folder` to a PNG of the same name, at the same place below `out`.
 
-    Grey files and colours become what the model takes; the sizes may differ. The number of an image, which decides its
-    noise beside the seed, is its place among the sorted files. A file is written under a temporary name and renamed.
+    Grey and colour files are converted to the channels of the model; sizes may differ. The number of an image, which
+    with the seed determines its noise, is its index among the sorted files. Files are written atomically.
 
-    Args: model, seed, noise (as `translate`); folder; out (made if it is not there); progress (called with the number
-        of files after each batch).
-    Returns: (how many were written, what is wrong with each of the others: {path: reason}).
-    Raises: FileNotFoundError for a folder that is not there; ValueError for one without images, for two files that
-        would become the same, and for `out` inside `folder`.
+    Args: model, seed, noise (as `translate`); folder; out (made if missing); progress (called with the number of files
+        after each batch).
+    Returns: (number of files written, {path: reason} of the others).
+    Raises: FileNotFoundError for a missing folder; ValueError for one without images, for two files that would get the
+        same name, and for `out` inside `folder`.
     """
     check_translator(model)
     folder, out = Path(folder), Path(out)
     jobs = _jobs(folder, out)
     writable_folder(out)
-    written, wrong, batch = 0, {}, []
+    written = 0
+    wrong: dict[Path, str] = {}
+    batch: list[tuple[int, Path, Tensor]] = []
 
-    def flush():
+    def flush() -> None:
         nonlocal written
         if batch:
             written += _translate_batch(model, batch, seed, noise)
@@ -110,8 +112,8 @@ def translate_folder(
     return written, wrong
 
 
-def _jobs(folder, out):
-    """The image files below `folder`, each with the file below `out` that it becomes."""
+def _jobs(folder: Path, out: Path) -> list[tuple[Path, Path]]:
+    """The image files below `folder`, each with its output file below `out`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder of images; got none")
     if out.resolve().is_relative_to(folder.resolve()):
@@ -119,9 +121,10 @@ def _jobs(folder, out):
     jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in image_files(folder)]
     if not jobs:
         raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
-    taken, sources = {}, {path.resolve() for path, _ in jobs}
+    taken: dict[Path, Path] = {}
+    sources = {path.resolve() for path, _ in jobs}
     for path, target in jobs:
-        if target.resolve() in sources:  # by a link, or where `folder` lies inside `out`
+        if target.resolve() in sources:  # through a link, or if `folder` is inside `out`
             raise ValueError(
                 f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated"
             )
@@ -134,7 +137,7 @@ def _jobs(folder, out):
     return jobs
 
 
-def _source(model, path, wrong):
+def _source(model: Any, path: Path, wrong: dict[Path, str]) -> Tensor | None:
     """The levels of an image file, uint8 [S, h, w]; None if it cannot be translated, with the reason in `wrong`."""
     try:
         array = read_image(path, model.source.channels)
@@ -147,8 +150,8 @@ def _source(model, path, wrong):
     return torch.from_numpy(np.ascontiguousarray(quantise(array, model.source.levels).transpose(2, 0, 1)))
 
 
-def _translate_batch(model, batch, seed, noise):
-    """Translate and write images of one size with numbers in a row: how many."""
+def _translate_batch(model: Any, batch: list[tuple[int, Path, Tensor]], seed: int, noise: bool) -> int:
+    """Translate and write images of one size with consecutive numbers; returns how many."""
     device = device_of(model)
     sources = torch.stack([image for _, _, image in batch]).to(device)
     images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.spec.levels)

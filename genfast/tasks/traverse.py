@@ -1,4 +1,4 @@
-"""What each latent of a model does: images along single latents."""
+"""Latent traversal: images along single latents."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def traverse(
     labels: int | Tensor | None = None,
     batch_size: int | None = None,
 ) -> Traversal:
-    """What each latent does: images in which it alone is moved, the others at their posterior mean.
+    """The effect of each latent: images in which only this latent varies, the others at their posterior mean.
 
-    The latents are in the order of the nats that they carry, the mean over images of KL(q(z_l | x) || N(0, 1)): one
-    that the model does not use carries none, and moving it changes nothing.
+    The latents are sorted by their KL divergence from the prior, the mean over images of KL(q(z_l | x) || N(0, 1)), the
+    largest first. It is 0 for a latent that the model does not use.
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        x: the images to begin with, uint8 [n, C, H, W].
+        x: images, uint8 [n, C, H, W].
         steps: values of a latent, equally spaced from -span to span, at least 2.
         span: in standard deviations of the prior.
         count: how many latents, the most active ones; None: all.
-        reference: the images that the order is that of, uint8 [m, C, H, W], of an unconditional model; None: x.
+        reference: images for the KL divergence, uint8 [m, C, H, W]; only for an unconditional model; None: x.
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
     Returns: `Traversal`.

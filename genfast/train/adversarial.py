@@ -1,51 +1,67 @@
-"""Training of a generator against a discriminator, resumable to the bit."""
+"""Training of a generator against a discriminator; it resumes bit for bit."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from genfast.data import ImageData
 from genfast.data.grid import grid, png
 from genfast.io import write_bytes
 from genfast.losses import HistoricalAverage
 from genfast.metrics.equilibrium import EquilibriumMonitor
-from genfast.train.checkpoint import prefixed, unprefixed
-from genfast.train.config import steps_per_epoch
+from genfast.train.checkpoint import Tensors, prefixed, unprefixed
+from genfast.train.config import AdversarialConfig, steps_per_epoch
 from genfast.train.diagnosis import first_non_finite
-from genfast.train.loop import Loop, RunResult, run_training
+from genfast.train.loop import Data, Loop, Progress, RunResult, run_training
 from genfast.train.modes import ModeCoverage
 
 SIDES = ("discriminator", "generator")
-# Pairs or images of the validation set that a preview is given; a GAN draws as many as it likes.
+# Images of the validation set that `preview` of a model is given.
 PREVIEWED = 36
 
 
 @dataclass
 class AdversarialResult(RunResult):
-    """`reason` is finished, interrupted or minutes; RUN/model has the averaged generator of the last step in each."""
+    """The result of `fit_adversarial`; RUN/model has the averaged generator of the last step, whatever the reason."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "samples/ shows how the images came to be"
 
 
-def fit_adversarial(model, train, valid, config, out, *, resume=False, minutes=None, progress=None):
-    """Train the two networks of `model` in turn, and keep in `out`/model the averaged generator.
+def fit_adversarial(
+    model: Any,
+    train: Data,
+    valid: Data,
+    config: AdversarialConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> AdversarialResult:
+    """Train the two networks of `model` in turn, and store in `out`/model the averaged generator.
 
-    Each step is `model.discriminator_steps` updates of the discriminator, each on a batch of its own, then one of the
-    generator on the last of them. What is kept is the moving average of the generator's weights, with batch norms
-    settled on what these make, beside the discriminator as it is.
+    A step is `model.discriminator_steps` updates of the discriminator, each on its own batch, and then one of the
+    generator, on the last of these batches. The stored generator has the moving average of the weights, with batch
+    statistics recomputed for them; the stored discriminator is the present one. Ctrl-C and SIGTERM end the run with a
+    complete checkpoint.
 
-    Args: model (with `generator`, `discriminator`, `discriminator_steps`, `save_pretrained(folder)`, and the name of a
-    loss of `genfast.metrics.equilibrium.LOSSES` as `adversarial_loss`; `discriminator_loss(*batch)` and
-    `generator_loss(*batch)` -> (loss [], report), where the reports are dicts of tensors [] or [B], the
-    discriminator's with real_logits and fake_logits; a batch is what `genfast.train.inputs` makes of the data: images
-    and, with `config.classes`, labels, or source and target; `preview(*batch) -> uint8 [n, C, H, W]`; if it has
-    one, `settle()` gives its averaged buffers their values; `least_batch`, the smallest batch that it learns from);
-    train, valid (ImageData or PairData); config (AdversarialConfig); out (folder for metrics.jsonl, samples/,
-    checkpoint/ and model/); resume, minutes, progress: as of `fit`. Ctrl-C and SIGTERM end the run with a whole
-    checkpoint.
-    Returns: AdversarialResult. Raises: FloatingPointError if a loss or a gradient stops being finite: the message names
-    the first tensor that is not, and the last checkpoint stays; ValueError for a batch that is too small.
+    Args:
+        model: a `genfast.engine.protocols.Adversarial` with `save_pretrained(folder)`. Its batches are those of
+            `genfast.train.inputs`: (images,), or (images, labels) with `config.classes`, or (source, target).
+        train, valid: ImageData or PairData.
+        config: AdversarialConfig.
+        out: folder for metrics.jsonl, samples/, checkpoint/ and model/.
+        resume, minutes, progress: as for `fit`.
+    Returns: AdversarialResult.
+    Raises: FloatingPointError if a loss or a gradient is not finite: the message names the first such tensor, and the
+        last checkpoint remains; ValueError for a batch that is too small.
     """
     return run_training(
         AdversarialRun, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress
@@ -55,7 +71,11 @@ def fit_adversarial(model, train, valid, config, out, *, resume=False, minutes=N
 class AdversarialRun(Loop):
     """A training of two networks against each other."""
 
-    def __init__(self, model, train, valid, config, out, progress):
+    config: AdversarialConfig
+
+    def __init__(
+        self, model: Any, train: Data, valid: Data, config: AdversarialConfig, out: Path, progress: Progress | None
+    ) -> None:
         super().__init__(model, train, valid, config, out, progress)
         least, size = model.least_batch, min(config.batch, self.images)
         if size < least:
@@ -71,17 +91,20 @@ class AdversarialRun(Loop):
         }
         self.historical = {side: HistoricalAverage(self.parameters[side]) for side in SIDES if config.historical}
         self.monitor = EquilibriumMonitor(model.adversarial_loss)
-        self.modes = None
+        self.modes: ModeCoverage | None = None
         updates = self.steps * (1 + model.discriminator_steps)
-        if config.coverage_every and ModeCoverage.possible(model, train, valid, updates):
-            self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
-        # Sums over the steps since the last record by the name that it gives their means, and the latest norms.
-        self.sums, self.norms, self.side = {}, {side: torch.zeros((), device=self.device) for side in SIDES}, SIDES[0]
+        if isinstance(train, ImageData) and isinstance(valid, ImageData):
+            if config.coverage_every and ModeCoverage.possible(model, train, valid, updates):
+                self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
+        # By the name of their mean in a record: (sum, count) since the last record.
+        self.sums: Tensors = {}
+        self.norms = {side: torch.zeros((), device=self.device) for side in SIDES}  # of the latest gradients
+        self.side = SIDES[0]  # which is updated
 
-    def result(self, reason):
+    def result(self, reason: str) -> AdversarialResult:
         return AdversarialResult(self.step, self.steps, reason)
 
-    def update(self):
+    def update(self) -> None:
         share = rate_share(self.step, self.steps, self.config)
         for side, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
@@ -91,14 +114,14 @@ class AdversarialRun(Loop):
             self.batch = self.batch_number(self.step * rounds + part)
             report = self.descend("discriminator")
             self.monitor.observe(report["real_logits"], report["fake_logits"], images=len(self.batch[0]))
-        self.networks["discriminator"].requires_grad_(False)  # its gradients would be half of the work
+        self.networks["discriminator"].requires_grad_(False)  # computing its gradients would be half of the work
         self.descend("generator")
         self.networks["discriminator"].requires_grad_(True)
         self.step, self.counted = self.step + 1, self.counted + 1
         self.average(self.averages, self.parameters["generator"])
 
-    def descend(self, side):
-        """One update of one network; the report of its loss."""
+    def descend(self, side: str) -> dict[str, Tensor]:
+        """One update of one network; returns the report of its loss."""
         self.side, self.random = side, torch.get_rng_state()
         with self.precision():
             loss, report = getattr(self.model, f"{side}_loss")(*self.batch)
@@ -119,32 +142,32 @@ class AdversarialRun(Loop):
             self.historical[side].update()
         return report
 
-    def add(self, name, value):
-        """Count a value [] in the mean of the next record; nothing waits for it."""
+    def add(self, name: str, value: Tensor) -> None:
+        """Add a value [] to the mean in the next record, without synchronising."""
         held = self.sums.setdefault(name, torch.zeros(2, dtype=torch.float64, device=self.device))
         held += torch.stack((value.detach().double(), torch.ones_like(value, dtype=torch.float64)))
 
-    def after_update(self, last):
-        config, due = self.config, lambda every: last or self.step % every == 0
-        # By the step alone: a run that was stopped on its way says the same as one that was not.
+    def after_update(self, last: bool) -> None:
+        config = self.config
+        # It depends on the step alone, so that an interrupted run writes the same records.
         if self.modes and (self.step % config.coverage_every == 0 or self.step == self.steps):
             self.settle()
             self.modes.look(self.averaged, self.monitor)
-        if due(config.log_every):
+        if self.is_due(config.log_every, last):
             self.record()
         if last or self.epochs(self.step) > self.epochs(self.step - 1):
             self.write_grid()
-        if due(config.save_every):
+        if self.is_due(config.save_every, last):
             self.save_model()
             if not last:
                 self.save()
 
-    def epochs(self, step):
-        """How many grids are due by a step: one for each `grid_every` epochs that are over."""
+    def epochs(self, step: int) -> int:
+        """The number of grids due by a step: one for every `grid_every` epochs."""
         seen = step * self.model.discriminator_steps / steps_per_epoch(self.images, self.config.batch)
         return math.floor(seen / self.config.grid_every + 1e-9)
 
-    def check_finite(self):
+    def check_finite(self) -> None:
         held = torch.stack([*(value[0] for value in self.sums.values()), *(n.double() for n in self.norms.values())])
         if bool(held.isfinite().all()):
             return
@@ -162,7 +185,8 @@ class AdversarialRun(Loop):
             f"first that is not finite: {where} (the checkpoint is whole)"
         )
 
-    def record(self):
+    def record(self) -> None:
+        """Log the means since the last record."""
         self.check_finite()
         record = self.count(min(self.config.batch, self.images) * self.model.discriminator_steps)
         totals = torch.stack(list(self.sums.values())).tolist() if self.sums else []
@@ -173,8 +197,8 @@ class AdversarialRun(Loop):
             held.zero_()
         self.log.append(record | self.monitor.record())
 
-    def write_grid(self):
-        """Sample images of the averaged generator as RUN/samples/step-0000100.png."""
+    def write_grid(self) -> None:
+        """Write a preview of the averaged generator as RUN/samples/step-0000100.png."""
         self.settle()
         images = self.averaged.preview(*(part[:PREVIEWED] for part in self.valid))
         folder = self.out / "samples"
@@ -182,8 +206,8 @@ class AdversarialRun(Loop):
         picture = grid(images.cpu(), self.model.config.levels)
         write_bytes(folder / f"step-{self.step:07d}.png", png(picture))
 
-    def settle(self):
-        """Make the averaged model whole: its averaged generator, its present discriminator, and buffers that fit."""
+    def settle(self) -> None:
+        """Complete the averaged model: averaged generator, present discriminator, and buffers that fit the weights."""
         self.copy_buffers()
         target = self.averaged.discriminator.state_dict()
         with torch.no_grad():
@@ -191,24 +215,24 @@ class AdversarialRun(Loop):
                 target[name].copy_(value)
         self.averaged.settle()
 
-    def save_model(self):
+    def save_model(self) -> None:
         self.check_finite()
         self.settle()
         self.averaged.save_pretrained(self.out / "model")
 
-    def save(self):
+    def save(self) -> None:
         for name, value in self.model.state_dict().items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise FloatingPointError(f"train: expected finite weights; got others in {name} at step {self.step}")
         super().save()
 
-    def tensors(self):
+    def tensors(self) -> Tensors:
         tensors = super().tensors() | prefixed("sums", self.sums) | prefixed("monitor", self.monitor.state_dict())
         for side, average in self.historical.items():
             tensors |= prefixed(f"historical.{side}", average.state_dict())
         return tensors | {f"norm.{side}": norm for side, norm in self.norms.items()}
 
-    def load(self, tensors, state):
+    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
         super().load(tensors, state)
         self.sums = {name: value.to(self.device) for name, value in unprefixed("sums", tensors).items()}
         self.monitor.load_state_dict(unprefixed("monitor", tensors), self.device)
@@ -217,8 +241,8 @@ class AdversarialRun(Loop):
         self.norms = {side: tensors[f"norm.{side}"].to(self.device) for side in SIDES}
 
 
-def rate_share(step, steps, config):
-    """The learning rates in parts of their peak: a linear rise, a plateau, and a linear fall to zero."""
+def rate_share(step: int, steps: int, config: AdversarialConfig) -> float:
+    """The learning rate as a share of its peak: a linear rise, a plateau, and a linear fall to zero."""
     warmup = min(config.warmup, steps // 10)
     if step < warmup:
         return (step + 1) / warmup

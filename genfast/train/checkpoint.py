@@ -1,21 +1,28 @@
-"""One file that holds all of a run's state, so that renaming it into place is atomic."""
+"""Checkpoints: the whole state of a run in one file, which is replaced atomically."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from genfast.io import write_bytes
 
 FORMAT = "genfast-checkpoint-1"
+Tensors = dict[str, Tensor]
 
 
-def checkpoint_path(run):
+def checkpoint_path(run: str | Path) -> Path:
+    """The file of a run's checkpoint."""
     return Path(run) / "checkpoint" / "state.safetensors"
 
 
-def save_checkpoint(run, tensors, state):
-    """Write named tensors and a JSON-able `state` to RUN/checkpoint/state.safetensors."""
+def save_checkpoint(run: str | Path, tensors: Tensors, state: dict[str, Any]) -> None:
+    """Write named tensors and a `state` of JSON values to RUN/checkpoint/state.safetensors."""
     from safetensors.torch import save
 
     path = checkpoint_path(run)
@@ -24,8 +31,8 @@ def save_checkpoint(run, tensors, state):
     write_bytes(path, save(tensors, metadata={"format": FORMAT, "state": json.dumps(state)}))
 
 
-def load_checkpoint(run):
-    """The (tensors, state) that were saved last; a missing, truncated or foreign file is one clear error."""
+def load_checkpoint(run: str | Path) -> tuple[Tensors, dict[str, Any]]:
+    """The (tensors, state) of the last checkpoint. Raises: FileNotFoundError; ValueError for an unusable file."""
     from safetensors import SafetensorError, safe_open
 
     path = checkpoint_path(run)
@@ -43,18 +50,20 @@ def load_checkpoint(run):
     return tensors, json.loads(metadata["state"])
 
 
-def prefixed(prefix, tensors):
+def prefixed(prefix: str, tensors: Mapping[str, Any]) -> Tensors:
+    """The tensors with `prefix.` before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def unprefixed(prefix, tensors):
+def unprefixed(prefix: str, tensors: Tensors) -> Tensors:
+    """The tensors that `prefixed` named so, by their own names."""
     start = f"{prefix}."
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 @torch.no_grad()
-def copy_into(module, tensors, what):
-    """Copy tensors into a module's state in place, and name what does not fit."""
+def copy_into(module: nn.Module, tensors: Tensors, what: str) -> None:
+    """Copy tensors into a module's state in place. ValueError, which `what` begins, for a tensor that does not fit."""
     target = module.state_dict()
     if set(target) != set(tensors):
         different = sorted(set(target) ^ set(tensors))

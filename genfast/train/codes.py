@@ -1,4 +1,4 @@
-"""Grids of codes as images: what the prior of a VQ-VAE is trained on, and how it becomes a part of it."""
+"""The data set `codes:RUN`: the codes of a VQ-VAE as images, to train its prior on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from genfast.train.run_folder import load_run, open_model
 PREFIX = "codes:"
 
 
-def code_data(source: dict[str, Any], split: str, load: Callable[[dict[str, Any], str], ImageData]) -> ImageData:
-    """The codes of the images that a VQ-VAE was trained on, as `ImageData` [N, 1, h, w] of K levels with their labels.
+def code_data(source: dict[str, Any], split: str, load: Callable[[dict[str, Any], str], Any]) -> ImageData:
+    """The codes of a VQ-VAE's images, as `ImageData` [N, 1, h, w] of K levels, with the labels of the images.
 
-    Args: source (settings of the data, `data` is `codes:RUN`); split; load (`load(source, split)` of the images).
-    Raises: ValueError for a run of another model, or one of more than 256 codes.
+    Args: source (settings of the data, with `data` = `codes:RUN`); split; load (a function (source, split) -> images).
+    Raises: ValueError for a run of another model, or with more than 256 codes.
     """
     run = _run(source)
     model, about = _vqvae(run), load_run(run)["data"]
@@ -38,18 +38,19 @@ def code_data(source: dict[str, Any], split: str, load: Callable[[dict[str, Any]
 
 
 def is_codes(source: dict[str, Any]) -> bool:
+    """Whether settings of data name the codes of a run."""
     return str(source.get("data") or "").startswith(PREFIX)
 
 
 def check_prior(source: dict[str, Any], network: nn.Module) -> None:
-    """Refuse a model that cannot be the prior, before it is trained."""
+    """ValueError for a model that cannot be a prior, before it is trained."""
     if network.name not in PRIORS:
         raise ValueError(f"codes: expected a model of {', '.join(PRIORS)}; got {network.name}")
     _vqvae(_run(source))
 
 
 def attach_prior(source: dict[str, Any], prior_run: str | Path) -> None:
-    """Make the trained model of `prior_run` the prior of the VQ-VAE that its data name, in the latter's own folder."""
+    """Store the model of `prior_run` as the prior of the VQ-VAE that its data name, in the folder of the VQ-VAE."""
     run = _run(source)
     model = _vqvae(run)
     model.set_prior(open_model(prior_run))

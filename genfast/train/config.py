@@ -16,7 +16,7 @@ C = TypeVar("C", bound="RunConfig")
 @documented
 @dataclass
 class RunConfig:
-    """What every training is told."""
+    """Settings of every training."""
 
     steps: int = option(10_000, "updates; the learning rate reaches zero at the last", ge=1)
     epochs: float = option(0.0, "passes over the training images, instead of steps (0: use steps)", ge=0)
@@ -39,15 +39,17 @@ class RunConfig:
         self.betas = (float(self.betas[0]), float(self.betas[1]))
 
     def total_steps(self, images: int, rounds: int = 1) -> int:
-        """How many steps, of `rounds` batches each, the run takes on so many training images."""
+        """The number of steps, of `rounds` batches each, for so many training images."""
         per_epoch = steps_per_epoch(images, self.batch)
         return max(1, round(self.epochs * per_epoch / rounds)) if self.epochs else self.steps
 
     def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values."""
         return asdict(self) | {"betas": list(self.betas)}
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any]) -> C:
+        """The settings of `to_dict`. ValueError for an unknown one."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"{cls.__name__}: expected known settings; got {', '.join(unknown)}")
@@ -93,14 +95,15 @@ def is_adversarial(model: nn.Module | type[nn.Module]) -> bool:
 
 
 def config_type(model: nn.Module | type[nn.Module]) -> type[RunConfig]:
-    """The settings that the training of a model, or of a class of models, takes."""
+    """The class of settings for the training of a model, or of a class of models."""
     return AdversarialConfig if is_adversarial(model) else TrainConfig
 
 
-def rounds_of(model: nn.Module) -> int:
-    """Batches of a step: a model of two networks takes several of one for one of the other."""
+def rounds_of(model: Any) -> int:
+    """Batches per step: more than one for a GAN with several updates of the discriminator in a step."""
     return model.discriminator_steps if is_adversarial(model) else 1
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
+    """Batches in a pass over the images; a last partial batch is left out."""
     return max(1, images // batch)

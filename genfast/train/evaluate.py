@@ -1,4 +1,4 @@
-"""What a trained model is worth on held-out data, beside yardsticks that need no model."""
+"""Evaluation of a trained model on held-out data, beside baselines that need no model."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Track = Callable[[list[Any], str], Iterable[Any]]
 
 @dataclass
 class Evaluation:
-    """What `evaluate` returns; what does not apply to a model is empty or None.
+    """What `evaluate` returns; fields that do not apply to a model are empty or None.
 
     Attributes:
         data, images: name of the held-out data, and how many images.
         dims: values of an image.
-        nats: mean nats per image of the model, of its bounds, and of yardsticks, by name.
-        importance_samples: that the likelihood of a model with latents was estimated by.
-        active_latents, latents: of such a model.
+        nats: mean nats per image of the model, its bounds and the baselines, by name.
+        importance_samples: for the estimate of the likelihood of a model with latents.
+        active_latents, latents: of a model with latents.
         codebook_use: (share of the codes in use, perplexity) of each codebook; codes: of one codebook.
-        translation: (mean error in per cent, PSNR in dB) of a translation and of its yardsticks, by name.
-        samples: of a model without a likelihood.
+        translation: (mean error in per cent, PSNR in dB) of a translation and of its baselines, by name.
+        samples: quality of the samples of a model without a likelihood.
     """
 
     data: str
@@ -69,47 +69,46 @@ def evaluate(
     track: Track = lambda parts, unit: parts,
     tell: Tell = silent,
 ) -> Evaluation:
-    """The model's likelihood of held-out images, or the quality of its samples, beside what simpler models make.
+    """The model's likelihood of held-out images, or the quality of its samples, beside baselines.
 
     Args:
         target: run folder, model folder or name of shipped weights.
-        data_options, split: of the held-out data; without `data` those of the run.
-        batch, device: images at a time, and where.
+        data_options, split: of the held-out data; without `data`, those of the run.
+        batch, device: images at a time, and where to compute.
         samples, seed: of the importance-sampled likelihood of a model with latents.
-        images: how many, the first of the held-out ones, but any of them where samples are compared with them; None:
-            all.
+        images: how many of the held-out images; the first ones, but random ones to compare samples with; None: all.
         features: of the samples of a model without a likelihood, as `sample_quality`.
-        draw: what draws samples, as `genfast.sample`.
-        track: passes on parts, one by one, of that unit.
-        tell: called with what is worth a line.
+        draw: function that samples, with the arguments of `genfast.sample`.
+        track: function (parts, unit) that iterates over parts, and may show the progress.
+        tell: called with each message for the user.
     """
     check_count("evaluate", 0, 0, seed)
     model = open_model(target).to(pick_device(device))
     source = data_of(target, data_options)
-    held_out = held_out_data(source, split, tell)
     by_samples = is_adversarial(model) and not isinstance(model, Translator)
+    held_out: Any = held_out_data(source, split, tell)
     held_out = any_images(held_out, images, seed) if by_samples else first_images(held_out, images)
     check(model, held_out)
-    training = load_data(source, "train", tell)
-    found = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
+    training: Any = load_data(source, "train", tell)
+    evaluation = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
     if isinstance(model, Translator):
-        found.translation = metrics.translation_errors(model, training, held_out, seed=seed)
-        return found
+        evaluation.translation = metrics.translation_errors(model, training, held_out, seed=seed)
+        return evaluation
     if by_samples:
-        found.samples = _sample_quality(model, training, held_out, features, seed, target, draw)
-        return found
-    found.nats = nll_table(model, training, held_out, batch, samples=samples, seed=seed, track=track)
+        evaluation.samples = _sample_quality(model, training, held_out, features, seed, target, draw)
+        return evaluation
+    parts = batches(inputs(model, held_out), batch)
+    evaluation.nats = nll_table(model, training, held_out, batch, samples=samples, seed=seed, track=track)
     if isinstance(model, LatentModel):
-        parts = batches(inputs(model, held_out), batch)
-        found.importance_samples, found.latents = samples, model.latent_size
-        found.active_latents = int(metrics.active_units(model, parts).sum())
+        evaluation.importance_samples, evaluation.latents = samples, model.latent_size
+        evaluation.active_latents = int(metrics.active_units(model, parts).sum())
     if isinstance(model, CodeModel):
-        found.codes, found.codebook_use = model.code_count, _codes_in_use(model, held_out, batch)
-    return found
+        evaluation.codes, evaluation.codebook_use = model.code_count, _codes_in_use(model, held_out, batch)
+    return evaluation
 
 
 def _sample_quality(
-    model: nn.Module,
+    model: Any,
     training: ImageData,
     held_out: ImageData,
     features: list[str] | None,
@@ -124,13 +123,13 @@ def _sample_quality(
         return draw(model, count, seed=seed, labels=asked(count)).cpu()
 
     folder = target if (Path(target) / "metrics.jsonl").is_file() else None
-    options = {"features": features, "asked": asked if model.spec.classes else None, "device": device_of(model)}
+    options: Any = {"features": features, "asked": asked if model.spec.classes else None, "device": device_of(model)}
     return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder)
 
 
 @torch.no_grad()
-def _codes_in_use(model: CodeModel, data: ImageData, batch: int) -> list[tuple[float, float]]:
-    """How much of each codebook these images use."""
+def _codes_in_use(model: Any, data: ImageData, batch: int) -> list[tuple[float, float]]:
+    """The usage of each codebook by these images."""
     codes = torch.cat([model.encode(images) for images, *_ in batches(inputs(model, data), batch)])
     of_each = codes.unflatten(2, (-1, model.codes_per_place)).unbind(3)
     return [metrics.codebook_use(part, model.code_count) for part in of_each]
@@ -146,9 +145,9 @@ def nll_table(
     seed: int = 0,
     track: Track = lambda parts, unit: parts,
 ) -> dict[str, float]:
-    """Nats per image of the held-out images under the model, and under what knows less.
+    """Nats per image of the held-out images under the model and under baselines.
 
-    Of a model with Gaussian latents: by importance samples, and its bounds.
+    For a model with Gaussian latents: by importance sampling, and its bounds.
     """
     images, levels, parts = held_out.images, held_out.levels, batches(inputs(model, held_out), batch)
     if isinstance(model, LatentModel):

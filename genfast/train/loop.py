@@ -1,18 +1,25 @@
-"""What trainings share: batches, averaged weights, a loop that may be stopped, and a checkpoint of all of it."""
+"""The training loop: batches, averaged weights, interruption, and a checkpoint of the whole state."""
+
+from __future__ import annotations
 
 import copy
-import math
 import re
 import time
 import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from genfast.data import ImageData, PairData
 from genfast.io import writable_folder
 from genfast.train.checkpoint import (
+    Tensors,
     checkpoint_path,
     copy_into,
     load_checkpoint,
@@ -20,24 +27,43 @@ from genfast.train.checkpoint import (
     save_checkpoint,
     unprefixed,
 )
-from genfast.train.config import rounds_of, steps_per_epoch
+from genfast.train.config import RunConfig, rounds_of, steps_per_epoch
 from genfast.train.inputs import inputs
 from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.signals import stop_signals
 
+Data = ImageData | PairData
+Progress = Callable[[dict[str, Any]], object]
+
 
 @dataclass
 class RunResult:
-    """`reason` is finished, interrupted or minutes."""
+    """What a training returns.
+
+    Attributes:
+        step, steps: the last step, and how many there are.
+        reason: why the run ended: "finished", "interrupted" or "minutes".
+    """
 
     step: int
     steps: int
     reason: str
 
 
-def run_training(kind, model, train, valid, config, out, *, resume, minutes, progress):
-    """Make the `Loop` of that kind in the folder `out`, and run it; the random state of torch is left as it was."""
+def run_training(
+    kind: Callable[..., Loop],
+    model: Any,
+    train: Data,
+    valid: Data,
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool,
+    minutes: float | None,
+    progress: Progress | None,
+) -> Any:
+    """Run a `Loop` of class `kind` in the folder `out`. The random state of torch does not change."""
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
@@ -51,7 +77,8 @@ def run_training(kind, model, train, valid, config, out, *, resume, minutes, pro
         return run.run(minutes)
 
 
-def pick_device(name):
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one. Raises: ValueError; RuntimeError for a missing device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -62,18 +89,41 @@ def pick_device(name):
     return device
 
 
-class Loop:
-    """All the state of one training run; `save` and `restore` hold what resuming needs, and nothing else changes.
+class Loop(ABC):
+    """The whole state of a training run, which `save` and `restore` write and read.
 
-    A subclass sets `optimizers` (their prefix in the checkpoint: the optimizer) and `has_model` (whether RUN/model is
-    to stay as it is when the run is interrupted), and defines `update` (one step), `after_update`, `check_finite`,
-    `save_model` and `result(reason)`; what else it has to remember it adds to `tensors` and `state`, and takes back in
-    `load`.
+    A subclass sets `optimizers` (by their prefix in the checkpoint), `averages` and `parameters`, and defines the
+    abstract methods. State of its own it adds to `tensors` and `state`, and restores in `load`.
     """
 
-    has_model = False
+    @property
+    def has_model(self) -> bool:
+        """Whether RUN/model stays unchanged when the run is interrupted."""
+        return False
 
-    def __init__(self, model, train, valid, config, out, progress):
+    @abstractmethod
+    def update(self) -> None:
+        """One step."""
+
+    @abstractmethod
+    def after_update(self, last: bool) -> None:
+        """Log, evaluate and save, if due; `last`: whether the run ends after this step."""
+
+    @abstractmethod
+    def check_finite(self) -> None:
+        """FloatingPointError if a loss or a gradient is not finite."""
+
+    @abstractmethod
+    def save_model(self) -> None:
+        """Write RUN/model."""
+
+    @abstractmethod
+    def result(self, reason: str) -> RunResult:
+        """The result of the run."""
+
+    def __init__(
+        self, model: Any, train: Data, valid: Data, config: RunConfig, out: Path, progress: Progress | None
+    ) -> None:
         self.model, self.config, self.out = model.train(), config, Path(out)
         self.device = next(model.parameters()).device
         check_images(train, valid)
@@ -82,13 +132,17 @@ class Loop:
         self.images = len(train)
         self.steps = config.total_steps(self.images, rounds_of(model))
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
-        self.optimizers = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.log = MetricsLog(self.out / "metrics.jsonl", progress)
-        self.step, self.counted, self.seconds = 0, 0, 0.0
-        self.epoch, self.order = None, None
-        self.batch, self.random = None, None
+        self.step, self.counted, self.seconds, self.mark = 0, 0, 0.0, 0.0
+        self.epoch = -1  # of `order`; none yet
+        self.order = torch.zeros(0, dtype=torch.int64)
+        # Of the present step, for the diagnosis of one that fails.
+        self.batch: tuple[Tensor, ...] = ()
+        self.random: Tensor | None = None
 
-    def run(self, minutes):
+    def run(self, minutes: float | None) -> RunResult:
+        """Train until the last step, a signal, or the end of so many minutes."""
         reason = "finished"
         started = self.mark = time.perf_counter()
         with stop_signals() as stop:
@@ -108,28 +162,33 @@ class Loop:
             self.save()
         return self.result(reason)
 
-    def precision(self):
+    def is_due(self, every: int, last: bool) -> bool:
+        """Whether what is done every so many steps, and at the end, is done after this step."""
+        return last or self.step % every == 0
+
+    def precision(self) -> torch.autocast:
+        """The context of forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def batch_number(self, number):
-        """The batch of that number since the start: the tensors of `inputs`, as the arguments of the model's losses."""
+    def batch_number(self, number: int) -> tuple[Tensor, ...]:
+        """Batch `number` since the start: the tensors of `inputs`, which are the arguments of the losses."""
         size, per_epoch = self.config.batch, steps_per_epoch(self.images, self.config.batch)
         epoch, index = divmod(number, per_epoch)
         if epoch != self.epoch:
-            # From (seed, epoch) alone, so that resuming needs no record of it.
+            # It depends on (seed, epoch) alone, so that a checkpoint need not hold it.
             order = np.random.RandomState([self.config.seed, epoch]).permutation(self.images)
             self.epoch, self.order = epoch, torch.from_numpy(order).to(self.device)
-        chosen = self.order[index * size : (index + 1) * size]
-        return tuple(tensor.index_select(0, chosen) for tensor in self.train)
+        rows = self.order[index * size : (index + 1) * size]
+        return tuple(tensor.index_select(0, rows) for tensor in self.train)
 
-    def average(self, averages, parameters):
-        """Move the averaged weights towards the present ones; call it after a step was counted."""
+    def average(self, averages: list[Tensor], parameters: list[Tensor]) -> None:
+        """Update the moving average of the weights, after `step` was increased."""
         decay = min(self.config.ema, self.step / (self.step + 9))
-        with torch.no_grad():  # else the averages would hold the history of the whole run
+        with torch.no_grad():  # otherwise the averages would keep the graph of the whole run
             torch._foreach_lerp_(averages, parameters, 1 - decay)
 
-    def count(self, images):
-        """The fields of a record that tell how far the run is, and how fast, with `images` of every step."""
+    def count(self, images: int) -> dict[str, Any]:
+        """The fields of a record for progress and speed; `images`: those of each step."""
         now = time.perf_counter()
         self.seconds += now - self.mark
         record = {
@@ -141,13 +200,13 @@ class Loop:
         self.counted, self.mark = 0, now
         return record
 
-    def copy_buffers(self):
-        """What a model changes itself while it trains, such as a codebook, is no average of the trainer's."""
+    def copy_buffers(self) -> None:
+        """Copy the buffers to the averaged model: what a model updates itself, such as a codebook, is not averaged."""
         for copied, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             copied.copy_(buffer)
 
-    def tensors(self):
-        """What the checkpoint holds, by name."""
+    def tensors(self) -> Tensors:
+        """The tensors of the checkpoint, by name."""
         tensors = prefixed("model", self.model.state_dict())
         tensors |= prefixed("averaged", self.averaged.state_dict())
         for prefix, optimizer in self.optimizers.items():
@@ -158,8 +217,8 @@ class Loop:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
-    def state(self):
-        """What else the checkpoint holds, JSON-able."""
+    def state(self) -> dict[str, Any]:
+        """The rest of the checkpoint, as JSON values."""
         return {
             "step": self.step,
             "counted": self.counted,
@@ -168,14 +227,18 @@ class Loop:
             "images": self.fingerprint,
         }
 
-    def save(self):
+    def save(self) -> None:
+        """Write the checkpoint."""
         self.check_finite()
         save_checkpoint(self.out, self.tensors(), self.state())
 
-    def restore(self):
+    def restore(self) -> None:
+        """Read the checkpoint. ValueError for other settings or images."""
         tensors, state = load_checkpoint(self.out)
         path = checkpoint_path(self.out)
-        settings = type(self.config).from_dict(state["train"])  # a setting that is newer than the run has its default
+        settings = type(self.config).from_dict(
+            state["train"]
+        )  # settings that are newer than the run have their default
         for what, saved, given in (
             ("settings", settings.to_dict(), self.config.to_dict()),
             ("training and validation images", state["images"], self.fingerprint),
@@ -185,13 +248,13 @@ class Loop:
         self.load(tensors, state)
         self.log.forget_after(self.step)
 
-    def load(self, tensors, state):
-        """Take back what `tensors` and `state` gave."""
+    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Restore what `tensors` and `state` returned."""
         path = str(checkpoint_path(self.out))
         copy_into(self.model, unprefixed("model", tensors), path)
         copy_into(self.averaged, unprefixed("averaged", tensors), path)
         for prefix, optimizer in self.optimizers.items():
-            moments = {}
+            moments: dict[int, Tensors] = {}
             for name, tensor in unprefixed(prefix, tensors).items():
                 index, key = name.split(".")
                 moments.setdefault(int(index), {})[key] = tensor
@@ -203,7 +266,8 @@ class Loop:
         self.step, self.counted, self.seconds = state["step"], state["counted"], state["seconds"]
 
 
-def check_images(train, valid):
+def check_images(train: Data, valid: Data) -> None:
+    """ValueError for images that are no levels, or training and validation images of different shape or levels."""
     for data in (train, valid):
         if data.images.dtype != torch.uint8 or data.images.ndim != 4 or len(data.images) == 0:
             got = f"{data.images.dtype} {tuple(data.images.shape)}"
@@ -213,17 +277,12 @@ def check_images(train, valid):
         raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
 
 
-def finite(*values):
-    """Whether the sum of some scalar tensors or numbers is finite, as it is only where each of them is."""
-    return math.isfinite(sum(float(value) for value in values))
-
-
-def _fingerprint(parts):
-    sums = (f"{tuple(part.shape)} crc32 {zlib.crc32(part.cpu().contiguous().numpy()):08x}" for part in parts)
+def _fingerprint(parts: Sequence[Tensor]) -> str:
+    sums = (f"{tuple(part.shape)} crc32 {zlib.crc32(part.cpu().contiguous().numpy().data):08x}" for part in parts)
     return ", labels ".join(sums)
 
 
-def _changes(saved, given):
+def _changes(saved: Any, given: Any) -> str:
     if not isinstance(saved, dict):
         return f"{given} instead of {saved}"
     return ", ".join(f"{k} {given[k]} instead of {saved.get(k)}" for k in given if saved.get(k) != given[k])

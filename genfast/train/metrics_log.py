@@ -1,28 +1,36 @@
-"""metrics.jsonl: one JSON object a line, appended as training goes."""
+"""metrics.jsonl: one JSON object per line, appended during training."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from genfast.io import write_bytes
 
 
 class MetricsLog:
-    def __init__(self, path, progress=None):
+    """A metrics.jsonl that is written; `progress` is called with each record."""
+
+    def __init__(self, path: Path, progress: Callable[[dict[str, Any]], object] | None = None) -> None:
         self.path, self.progress = path, progress
 
-    def append(self, record):
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a line."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self.progress is not None:
             self.progress(record)
 
-    def forget_after(self, step):
-        """Drop the lines that a killed run wrote after its last checkpoint; resuming writes them again."""
+    def forget_after(self, step: int) -> None:
+        """Remove the lines after a step: those that a killed run wrote after its last checkpoint."""
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         write_bytes(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
-def read_metrics(path):
-    """All whole records of a metrics.jsonl; a kill may have left the last line unfinished."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete records of a metrics.jsonl; a killed run may have left an incomplete last line."""
     records = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,43 +1,55 @@
-"""Which classes a generator makes while it trains: `--coverage-every`."""
+"""Mode coverage during training: `--coverage-every`."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genfast.data import ImageData
 from genfast.engine.protocols import Generator
+from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.train.inputs import labels_in_shares
+from genfast.train.loop import Data
 from genfast.train.quality import run_classifier
 
-SAMPLES = 512  # of each look, always of the same latents
+SAMPLES = 512  # for each measurement, always from the same latents
 STEPS = 600  # updates of the classifier, at most
-SHARE = 40  # and no more than one to so many of the networks' own: it must stay cheap beside them
-FEWEST = 100  # below so many the classifier would not know the classes
+SHARE = 40  # and at most one for so many updates of the networks, so that it stays cheap
+FEWEST = 100  # with fewer updates the classifier would not recognise the classes
 
 
 class ModeCoverage:
-    """Tells an `EquilibriumMonitor` now and then which classes generated images are of.
+    """Reports the classes of generated images to an `EquilibriumMonitor`.
 
-    The classifier is trained once, when the run begins, and is kept in RUN/classifier; the random state of torch stays.
+    The classifier is trained once, when the run begins, and stored in RUN/classifier. The random state of torch does
+    not change.
 
     Args:
-        train, valid: ImageData.
-        updates: of either network, over the whole run.
-        out: its folder.
+        train, valid: the images and labels of the run.
+        updates: of both networks, over the whole run.
+        out: the folder of the run.
         device: of the classifier.
     """
 
-    def __init__(self, train, valid, updates, out, device):
+    def __init__(self, train: ImageData, valid: ImageData, updates: int, out: Path, device: torch.device) -> None:
         self.train = train
         steps = min(STEPS, updates // SHARE)
         self.classifier, self.accuracy = run_classifier(train, valid, device=device, steps=steps, folder=out)
 
     @staticmethod
-    def possible(model, train, valid, updates):
-        """Whether there are labels and samples to count, and a run long enough for a classifier beside it."""
+    def possible(model: Any, train: Data, valid: Data, updates: int) -> bool:
+        """Whether there are labels, and whether the run is long enough to afford a classifier."""
         if not isinstance(model, Generator) or updates // SHARE < FEWEST:
             return False
         return train.labels is not None and valid.labels is not None and train.classes > 1
 
-    def look(self, model, monitor):
-        """Count the classes of samples of a model as it is."""
+    def look(self, model: Any, monitor: EquilibriumMonitor) -> None:
+        """Report the classes of samples of the model."""
         labels = labels_in_shares(model, self.train, SAMPLES)
         if labels is not None:
             labels = labels.to(next(model.parameters()).device)
         samples = model.sample_images(SAMPLES, seed=0, first=0, temperature=1.0, labels=labels)
+        assert self.train.labels is not None  # or the classifier could not be trained
         monitor.cover(self.classifier.predict(samples), self.train.labels, self.train.classes)

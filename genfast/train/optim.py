@@ -1,11 +1,16 @@
 """The optimizer and its learning rate."""
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import nn
+
+from genfast.train.config import RunConfig, TrainConfig
 
 
-def learning_rate(step, steps, config):
+def learning_rate(step: int, steps: int, config: RunConfig) -> float:
     """Linear warm-up, then half a cosine from the peak to zero at the last update."""
     warmup = min(config.warmup, steps // 10)
     if step < warmup:
@@ -13,9 +18,9 @@ def learning_rate(step, steps, config):
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def make_optimizer(model, config):
-    """AdamW that decays weight matrices and leaves the rest alone."""
-    # By name too: the biases and boundary states of the scans have a dimension for the direction.
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay for weight matrices only."""
+    # By name too: biases and initial states of scans with several directions also have two dimensions.
     decayed = {name for name, p in model.named_parameters() if p.ndim > 1 and name.endswith("weight")}
     groups = [
         {"params": [p for name, p in model.named_parameters() if (name in decayed) == on], "weight_decay": decay}

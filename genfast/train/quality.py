@@ -1,4 +1,4 @@
-"""How near the samples of a model without a likelihood are to images."""
+"""Quality of the samples of a model without a likelihood."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +18,22 @@ from genfast import metrics
 from genfast.data import ImageData, read_npz
 from genfast.io import read_json, write_json
 
-DRAWN = 1000  # at least so many samples are drawn, for what is said of classes
-NEIGHBOURS = (3, 5)  # of precision and recall, and of density and coverage: those of the papers
+DRAWN = 1000  # samples for the statistics of classes, at least
+NEIGHBOURS = (3, 5)  # k of precision and recall, and of density and coverage, as in the papers
 KINDS = ("classifier", "pixels")
 STEPS = 2000
 
 
 @dataclass
 class ClassShares:
-    """What a classifier takes samples for.
+    """The classes of samples, by a classifier.
 
     Attributes:
-        hit, classes: classes that occur, and of how many.
-        samples: how many.
-        kl: nats, of the histogram of the classes from that of the data.
+        hit, classes: classes that occur, and that there are.
+        samples: number of samples.
+        kl: KL divergence of the class frequencies from those of the data, in nats.
         inception_score: by this classifier, at most `classes`.
-        as_asked: share that is taken for the class that it was asked to be of; None where none was asked for.
+        as_asked: share of the samples with the class of their label; None without labels.
     """
 
     hit: int
@@ -44,12 +46,12 @@ class ClassShares:
 
 @dataclass
 class SampleQuality:
-    """Samples beside held-out images.
+    """Samples compared with held-out images.
 
     Attributes:
         features: "classifier", "pixels" or "given".
         accuracy: of the classifier on the held-out images, or None.
-        columns: metric -> value, of the model and of training images in its place.
+        columns: metric -> value, for the model, and for training images as a baseline.
         classes: `ClassShares`, or None without a classifier.
     """
 
@@ -69,19 +71,19 @@ def sample_quality(
     device: str | torch.device = "cpu",
     seed: int = 0,
     folder: str | Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> SampleQuality:
-    """Samples beside held-out images, with training images in their place as the yardstick.
+    """Compare samples with held-out images, and training images with them as a baseline.
 
     Args:
-        draw: a function of n: uint8 [n, C, H, W], the first n samples.
+        draw: a function of n that returns the first n samples, uint8 [n, C, H, W].
         training, held_out: ImageData.
         features: ["classifier"], trained on the training images; ["pixels"]; two .npz files of float arrays
-            [N, D], of real and of generated images; None: a classifier where there are labels, else pixels.
-        asked: a function of n: the labels that the samples were asked for [n], or None.
+            [N, D], of real and of generated images; None: a classifier if there are labels, else pixels.
+        asked: a function of n that returns the labels of the samples [n], or None.
         device: where the classifier is trained.
         seed: of the classifier.
-        folder: of the run, where the classifier is kept; None: nowhere.
+        folder: of the run, where the classifier is stored; None: it is not stored.
         progress: called with 1 after each update of the classifier.
     Raises: ValueError for other features; LookupError for a classifier without labels.
     """
@@ -92,22 +94,34 @@ def sample_quality(
         raise ValueError(f"features: expected {', '.join(KINDS)} or two .npz files; got {' '.join(features)}")
     real = held_out.images
     samples = draw(max(DRAWN, len(real)))
-    ends = {"model": samples[: len(real)]}
+    compared = {"model": samples[: len(real)]}
     if len(training) >= len(real):
-        chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[: len(real)]
-        ends["training images"] = training.images[chosen]
+        rows = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[: len(real)]
+        compared["training images"] = training.images[rows]
     quality = SampleQuality(features[0])
+    extract: Callable[[Tensor], Tensor]
+    classifier: metrics.Classifier | None
     if features == ["pixels"]:
-        extract, classifier = (lambda x: x.flatten(1).float() / (held_out.levels - 1)), None
+        extract, classifier = partial(_pixels, levels=held_out.levels), None
     else:
-        options = {"device": device, "seed": seed, "folder": folder, "progress": progress}
+        options: Any = {"device": device, "seed": seed, "folder": folder, "progress": progress}
         classifier, quality.accuracy = run_classifier(training, held_out, **options)
         extract = classifier.features
     of_real = extract(real)
-    quality.columns = {name: feature_metrics(of_real, extract(images)) for name, images in ends.items()}
+    quality.columns = {name: feature_metrics(of_real, extract(images)) for name, images in compared.items()}
     if classifier is not None:
         quality.classes = class_shares(classifier, samples, training, asked)
     return quality
+
+
+def _counting(progress: Callable[[int], object]) -> Callable[[int], object]:
+    """A function of the number of an update that calls `progress` with 1."""
+    return lambda step: progress(1)
+
+
+def _pixels(images: Tensor, levels: int) -> Tensor:
+    """The pixels of images as features in [0, 1]."""
+    return images.flatten(1).float() / (levels - 1)
 
 
 def run_classifier(
@@ -118,26 +132,25 @@ def run_classifier(
     seed: int = 0,
     steps: int = STEPS,
     folder: str | Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[metrics.Classifier, float]:
-    """A classifier of the classes of the data, and its accuracy on the held-out images.
+    """A classifier trained on the data, and its accuracy on the held-out images.
 
-    In a `folder` that can be written it is kept in folder/classifier, by the images and labels, `steps` and `seed` that
-    it comes from, and read from there the next time. `progress`: called with 1 after each update.
+    In a writable `folder` it is cached in folder/classifier, under a key of the images, the labels, `steps` and `seed`.
+    `progress`: called with 1 after each update.
     """
-    for data in (training, held_out):
-        if data.labels is None:
-            raise LookupError(f"{data.name}: expected labels to train a classifier; got images without labels")
+    labels = _labels(training)
+    _labels(held_out)
     kept = None
     if folder is not None and os.access(folder, os.W_OK):
         kept = Path(folder) / "classifier" / f"{_fingerprint(training, held_out):08x}-{steps}-{seed}"
-        if (kept / "accuracy.json").is_file():  # the last file that was written
+        if (kept / "accuracy.json").is_file():  # it is written last
             accuracy = read_json(kept / "accuracy.json", "classifier")["accuracy"]
             return metrics.Classifier.from_pretrained(kept).to(device).eval(), accuracy
-    options = {"levels": training.levels, "held_out": (held_out.images, held_out.labels), "seed": seed}
-    each = progress and (lambda step: progress(1))
+    options: Any = {"levels": training.levels, "held_out": (held_out.images, held_out.labels), "seed": seed}
+    each = None if progress is None else _counting(progress)
     classifier, accuracy = metrics.train_classifier(
-        training.images, training.labels, training.classes, **options, steps=steps, device=device, progress=each
+        training.images, labels, training.classes, **options, steps=steps, device=device, progress=each
     )
     if kept is not None:
         classifier.save_pretrained(kept)
@@ -145,13 +158,19 @@ def run_classifier(
     return classifier, accuracy
 
 
+def _labels(data: ImageData) -> Tensor:
+    if data.labels is None:
+        raise LookupError(f"{data.name}: expected labels to train a classifier; got images without labels")
+    return data.labels
+
+
 def _fingerprint(*parts: ImageData) -> int:
-    """crc32 of the images and labels, and of what they mean."""
+    """CRC-32 of the images and labels, their shapes, levels and classes."""
     checksum = 0
     for data in parts:
         checksum = zlib.crc32(f"{tuple(data.images.shape)} {data.levels} {data.classes}".encode(), checksum)
-        for tensor in (data.images, data.labels):
-            checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
+        for tensor in (data.images, _labels(data)):
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy().data, checksum)
     return checksum
 
 
@@ -176,19 +195,19 @@ def class_shares(
     training: ImageData,
     asked: Callable[[int], Tensor | None] | None,
 ) -> ClassShares:
-    """What a classifier takes samples for."""
+    """The classes of samples, by a classifier."""
     probabilities = classifier.probabilities(samples)
     predicted = probabilities.argmax(1).cpu()
-    coverage = metrics.mode_coverage(predicted, training.labels, training.classes)
+    coverage = metrics.mode_coverage(predicted, _labels(training), training.classes)
     score, _ = metrics.inception_score(probabilities, 1)
     share = None
-    if asked is not None:
-        share = float((predicted == asked(len(samples)).cpu()).double().mean())
+    if asked is not None and (labels := asked(len(samples))) is not None:
+        share = float((predicted == labels.cpu()).double().mean())
     return ClassShares(coverage.hit, coverage.classes, len(samples), coverage.kl, float(score), share)
 
 
 def given_features(real: str | Path, generated: str | Path) -> tuple[Tensor, ...]:
-    """Two .npz files as features, float64 [N, D]: the array `features`, or the only one."""
+    """The features in two .npz files, float64 [N, D]: the array `features`, or the only array."""
     return tuple(_features(path) for path in (real, generated))
 
 

@@ -1,4 +1,4 @@
-"""The data that a run's settings name, and parts of them."""
+"""The data that the settings of a run name, and subsets of them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from genfast.train.codes import code_data, is_codes
 from genfast.train.presets import PRESETS
 from genfast.train.run_folder import load_run, shipped
 
-# What is worth a line to the user, such as files that were skipped.
+# A function that shows a message to the user, such as that files were skipped.
 Tell = Callable[[str], None]
 
 
 def silent(text: str) -> None:
-    """Tells nobody."""
+    """Discards the message."""
 
 
 def load_data(source: dict[str, Any], split: str, tell: Tell = silent) -> ImageData | PairData:
-    """One split of the data that a run's settings name."""
+    """One split of the data that the settings of a run name."""
     if not source.get("data"):
         raise ValueError(f"data: expected --data {dataset_names()}; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
-    options = {
-        "strict": bool(source.get("strict")),
-        "size": source.get("size"),
-        "levels": source.get("levels"),
-    }
-    data = load(source["data"], root=source.get("data_root"), split=split, **options)
+    data = load(
+        source["data"],
+        root=source.get("data_root"),
+        split=split,
+        strict=bool(source.get("strict")),
+        size=source.get("size"),
+        levels=source.get("levels"),
+    )
     if data.skipped:
         tell(f"{data.name}: {data.skipped} broken files skipped")
     return data
 
 
 def data_of(target: str | Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The data named in the options, else that of the run or of the preset whose weights these are."""
+    """The settings of the data in the options, else those of the run, or of the preset of shipped weights."""
     if options["data"]:
         return options
     given = {k: v for k, v in options.items() if v}
@@ -54,7 +56,7 @@ def data_of(target: str | Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent) -> ImageData | PairData:
-    """The split of that name, or the test split, or the validation split where there is no test."""
+    """The split of that name; None: the test split, or the validation split if there is no test."""
     if split:
         return load_data(source, split, tell)
     try:
@@ -65,18 +67,18 @@ def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent
 
 
 def first_images(data: ImageData | PairData, count: int | None) -> ImageData | PairData:
-    """The first `count` images of data, or all for None."""
+    """The first `count` images; all for None."""
     if count is None or count >= len(data):
         return data
     if isinstance(data, PairData):
-        parts = {"source": data.source[:count], "target": data.target[:count]}
-        return replace(data, **parts, name=f"{data.name}, the first {count}")
+        source, target = data.source[:count], data.target[:count]
+        return replace(data, source=source, target=target, name=f"{data.name}, the first {count}")
     labels = None if data.labels is None else data.labels[:count]
     return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
 
 
 def any_images(data: ImageData, count: int | None, seed: int) -> ImageData:
-    """`count` images of data by the seed, or all for None: of all classes, even of a file that is sorted by them."""
+    """`count` random images, all for None: so that a file sorted by class still gives all classes."""
     if count is None or count >= len(data):
         return data
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]

@@ -1,28 +1,39 @@
-"""Run folders: what was asked for (config.json), and the model that came out (model/)."""
+"""Run folders: the settings (config.json) and the trained model (model/)."""
+
+from __future__ import annotations
 
 import platform
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from genfast import models
 from genfast._version import __version__
 from genfast.io import read_json, write_json
+from genfast.train.config import RunConfig
 
 CONFIG = "config.json"
-STANDING = "equilibrium.png"  # where `genfast equilibrium` draws, if not told otherwise
+STANDING = "equilibrium.png"  # the default plot of `genfast equilibrium`
 
 
-def save_run(out, model, model_config, train_config, data, **about):
-    """Write RUN/config.json; `about` it: what resuming does not need."""
+def save_run(
+    out: str | Path,
+    model: str,
+    model_config: dict[str, Any],
+    train_config: RunConfig,
+    data: dict[str, Any],
+    **about: Any,
+) -> None:
+    """Write RUN/config.json. `about`: further entries, which resuming does not need."""
     settings = {"model": model, "model_config": model_config, "train": train_config.to_dict(), "data": data}
     write_json(Path(out) / CONFIG, settings | about)
 
 
-def machine(device):
-    """What a run's speed depends on: the device and its threads, the versions, and the date."""
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the speed of a run depends on: the device, its threads and the versions; and the date."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu(),
@@ -34,7 +45,7 @@ def machine(device):
     }
 
 
-def _cpu():
+def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -43,7 +54,7 @@ def _cpu():
     return next(names, platform.machine())
 
 
-def load_run(out):
+def load_run(out: str | Path) -> dict[str, Any]:
     """The settings of a run: model, model_config, train, data."""
     settings = read_json(Path(out) / CONFIG, "run")
     missing = [key for key in ("model", "model_config", "train", "data") if key not in settings]
@@ -52,16 +63,16 @@ def load_run(out):
     return settings
 
 
-def clear_run(out):
-    """Remove what an earlier run left in `out`, and nothing else."""
+def clear_run(out: str | Path) -> None:
+    """Remove the files of an earlier run from `out`, and no others."""
     for name in ("checkpoint", "model", "samples", "classifier"):
         shutil.rmtree(Path(out) / name, ignore_errors=True)
     for name in (CONFIG, "metrics.jsonl", STANDING):
         (Path(out) / name).unlink(missing_ok=True)
 
 
-def open_model(target):
-    """The model of a run folder, of a model folder, by the name of shipped weights, or by a Hub id."""
+def open_model(target: str | Path) -> Any:
+    """The model of a run folder, of a model folder, of shipped weights by name, or of a Hub id."""
     folder = Path(target)
     if (folder / "model" / CONFIG).is_file():
         return models.load(folder / "model")
@@ -79,8 +90,8 @@ def open_model(target):
         raise FileNotFoundError(f"{target}: expected {expected}; {error}") from None
 
 
-def shipped(target):
-    """(model, name) of weights that come with the package: `mnist` is the PixelRNN's, `pixelcnn-mnist` not."""
+def shipped(target: str | Path) -> tuple[str, str]:
+    """(model, name) of shipped weights: `pixelcnn-mnist` is (pixelcnn, mnist), and `mnist` that of the PixelRNN."""
     for model in models.MODELS:
         if str(target).startswith(f"{model}-"):
             return model, str(target).removeprefix(f"{model}-")

@@ -1,24 +1,29 @@
-"""Ctrl-C and SIGTERM as a request, so that a run ends between two updates."""
+"""Graceful handling of Ctrl-C and SIGTERM: a run ends between two updates."""
+
+from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def stop_signals():
-    """An event that the first Ctrl-C or SIGTERM sets; a second one acts as if this were not here."""
-    stop, previous = threading.Event(), {}
+def stop_signals() -> Iterator[threading.Event]:
+    """A context with an event that the first Ctrl-C or SIGTERM sets; a second one has its usual effect."""
+    stop = threading.Event()
+    previous: dict[int, Any] = {}
 
-    def restore():
+    def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def request(number, frame):
+    def request(number: int, frame: object) -> None:
         stop.set()
         restore()
 
-    if threading.current_thread() is threading.main_thread():  # Python takes signal handlers nowhere else
+    if threading.current_thread() is threading.main_thread():  # other threads cannot set signal handlers
         previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

@@ -1,4 +1,4 @@
-"""A training from settings: started from a preset and options, or resumed from its own."""
+"""Start a training from a preset and options, or resume it from its own settings."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def start(
     bar: Bar = lambda steps, done: nullcontext(),
     tell: Tell = silent,
 ) -> RunResult:
-    """Start the run `out` from a preset and the options beside it, or resume it from its own settings.
+    """Start the run `out` from a preset and options, which override the preset, or resume it from its own settings.
 
-    `conditional` (of models whose config has `classes`): whether to train on the labels of the data; None: as the
-    preset says. `bar(steps, done)` is a context that gives what is called with each record of metrics.jsonl.
+    `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
+    preset says. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -88,24 +88,26 @@ def start(
         save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
     done = load_checkpoint(out)[1]["step"] if resume else 0
     with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
-        run = fit_adversarial if is_adversarial(network) else fit
-        result = run(network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress)
+        run: Any = fit_adversarial if is_adversarial(network) else fit
+        result: RunResult = run(
+            network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress
+        )
     if is_codes(source):
         if result.reason == "finished":
             attach_prior(source, out)
-        else:  # the prior that is there may be better
+        else:  # the present prior of the VQ-VAE may be better
             tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
     return result
 
 
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:
-    """What the data decide of a model's config."""
+    """The fields of a model's config that the data decide."""
     model_type, config = models.MODELS[model]
     check_pairs(model, model_type.takes_pairs, data)
     fixed, needs_labels = config.fixed_by(data), config.is_always_conditional()
     conditional = needs_labels if conditional is None else conditional
     if not conditional:
-        return fixed | ({"classes": 0} if needs_labels else {})  # which its config refuses
+        return fixed | ({"classes": 0} if needs_labels else {})  # 0 is refused by the config
     if data.labels is None:
         expected = f"labels, which a {model} needs" if needs_labels else "labels, or --no-conditional"
         raise ValueError(f"{data.name}: expected {expected}; got images without labels")
@@ -113,21 +115,22 @@ def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) 
 
 
 def _start_from(network: nn.Module, target: str, training: ImageData | PairData) -> None:
-    first = open_model(target)
-    if not isinstance(network, type(first)):  # an IWAE may start as the VAE that it is
+    first: Any = open_model(target)
+    if not isinstance(network, type(first)):  # a subclass may start from its base: an IWAE from a VAE
         raise ValueError(f"{target}: expected a {network.name} to start from; got a {first.name}")
-    if isinstance(first, CodeModel):
-        first.set_prior(None)  # of codes that training changes
+    has_codes = isinstance(first, CodeModel)
+    if has_codes:
+        first.set_prior(None)  # training changes the codes
     check(first, training)
-    # What a model has beyond that of its kind that it starts from, such as a count, stays as it is.
+    # Tensors that only the new model has keep their values.
     copy_into(network, network.state_dict() | first.state_dict(), str(target))
 
 
 def _check_unchanged(settings: dict[str, Any], options: dict[str, Any], data_options: dict[str, Any]) -> None:
-    """Resuming continues what was started: an option that says otherwise is refused, not ignored."""
+    """ValueError for an option that differs from the settings of the run to resume."""
     saved = settings["model_config"] | settings["train"] | settings["data"]
     saved |= {"model": settings["model"], "conditional": bool(settings["model_config"].get("classes"))}
-    # A run of an earlier version does not say from which preset it was started.
+    # A run of an earlier version does not store its preset.
     saved["preset"] = settings.get("preset", options.get("preset"))
     given = options | {k: v for k, v in data_options.items() if v and k != "data_root"}
     for name, value in given.items():

@@ -1,16 +1,23 @@
-"""Training of any model with a loss in nats per image, resumable to the bit."""
+"""Training of a model with a loss in nats per image; it resumes bit for bit."""
+
+from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from genfast.engine.protocols import Bounded
+from genfast.train.checkpoint import Tensors
 from genfast.train.config import TrainConfig
 from genfast.train.diagnosis import first_non_finite, loss_of
 from genfast.train.inputs import batches
-from genfast.train.loop import Loop, RunResult, pick_device, run_training
+from genfast.train.loop import Data, Loop, Progress, RunResult, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
 
@@ -19,42 +26,62 @@ __all__ = ["FitResult", "Run", "TrainConfig", "fit", "mean_nats", "pick_device"]
 
 @dataclass
 class FitResult(RunResult):
-    """`reason` is finished, interrupted or minutes; `best_*` are of the weights in RUN/model."""
+    """The result of `fit`.
+
+    Attributes:
+        best_nats, best_step: validation loss and step of the weights in RUN/model.
+    """
 
     best_nats: float
     best_step: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"validation {self.best_nats:.2f} nats per image at step {self.best_step}"
 
 
-def fit(model, train, valid, config, out, *, resume=False, minutes=None, progress=None):
-    """Train `model` on `train` and keep in `out`/model the averaged weights that did best on `valid`.
+def fit(
+    model: Any,
+    train: Data,
+    valid: Data,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train `model` on `train`, and store in `out`/model the averaged weights with the best loss on `valid`.
 
-    Args: model (with `save_pretrained(folder)`, `loss(uint8 [B, C, H, W]) -> [B]` in nats, which training minimises,
-    and `bound(images, first=number of the first) -> [B]`, a log-likelihood or a deterministic lower bound on it, by
-    which the best weights are chosen; or with `log_prob(images) -> [B]` alone, which serves as both; with
-    `config.classes` above 0, each takes `(images, labels)`); train, valid (ImageData); config (TrainConfig);
-    out (folder for metrics.jsonl, checkpoint/ and model/); resume (continue `out` exactly as if it had never
-    stopped); minutes (stop this call after so long); progress (called with each record of metrics.jsonl).
-    Ctrl-C and SIGTERM end the run with a whole checkpoint.
-    Returns: FitResult. Raises: FloatingPointError if the loss stops being finite.
+    Ctrl-C and SIGTERM end the run with a complete checkpoint.
+
+    Args:
+        model: with `save_pretrained(folder)`, and `log_prob(images) -> [B]` in nats. A `Trainable` has its own `loss`
+            for training, a `Bounded` its own `bound` for the validation. With `config.classes` above 0 each also takes
+            labels.
+        train, valid: ImageData.
+        config: TrainConfig.
+        out: folder for metrics.jsonl, checkpoint/ and model/.
+        resume: continue the run in `out`, with the same result as without an interruption.
+        minutes: stop after so long.
+        progress: called with each record of metrics.jsonl.
+    Returns: FitResult.
+    Raises: FloatingPointError if the loss is not finite.
     """
     return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
 @torch.no_grad()
-def mean_nats(model, batches):
-    """Mean negative log-likelihood, or `bound` on it, in nats per image of the model without dropout.
+def mean_nats(model: Any, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> float:
+    """Mean negative log-likelihood, or `bound` on it, in nats per image, in evaluation mode.
 
-    `batches` of images, or of tuples (images, labels) for a conditional model.
+    `batches`: of images, or of tuples (images, labels) for a conditional model.
     """
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
     for batch in batches:
-        batch = batch if isinstance(batch, tuple) else (batch,)
-        nats = model.bound(*batch, first=count) if isinstance(model, Bounded) else model.log_prob(*batch)
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        nats = model.bound(*inputs, first=count) if isinstance(model, Bounded) else model.log_prob(*inputs)
         total -= nats.double().sum().item()
         count += len(nats)
     model.train(was_training)
@@ -62,9 +89,13 @@ def mean_nats(model, batches):
 
 
 class Run(Loop):
-    """A training that minimises nats per image, and keeps the weights that do best on the validation images."""
+    """Minimises nats per image, and stores the weights with the best validation loss."""
 
-    def __init__(self, model, train, valid, config, out, progress):
+    config: TrainConfig
+
+    def __init__(
+        self, model: Any, train: Data, valid: Data, config: TrainConfig, out: Path, progress: Progress | None
+    ) -> None:
         super().__init__(model, train, valid, config, out, progress)
         self.parameters = list(model.parameters())
         self.averages = list(self.averaged.parameters())
@@ -75,24 +106,24 @@ class Run(Loop):
         self.norm = torch.zeros(())
 
     @property
-    def has_model(self):
+    def has_model(self) -> bool:
         return self.best_step > 0
 
-    def result(self, reason):
+    def result(self, reason: str) -> FitResult:
         return FitResult(self.step, self.steps, reason, self.best_nats, self.best_step)
 
-    def next_batch(self):
-        """Images, or images and their labels, as the arguments of `loss`."""
+    def next_batch(self) -> tuple[Tensor, ...]:
+        """The arguments of `loss`: images, or images and labels."""
         return self.batch_number(self.step)
 
-    def update(self):
+    def update(self) -> None:
         config = self.config
         rate = learning_rate(self.step, self.steps, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.batch = self.next_batch()
         self.random = torch.get_rng_state()
-        # Per dimension, so that one clipping threshold suits every image size; AdamW ignores the scale.
+        # Per dimension, so that a clipping threshold fits every image size; AdamW is invariant to the scale.
         with self.precision():
             loss = loss_of(self.model, batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -105,14 +136,14 @@ class Run(Loop):
         self.step, self.counted = self.step + 1, self.counted + 1
         self.average(self.averages, self.parameters)
 
-    def after_update(self, last):
-        config, due = self.config, lambda every: last or self.step % every == 0
-        if due(config.log_every) or due(config.eval_every):
-            self.record(due(config.eval_every))
-        if due(config.save_every) and not last:
+    def after_update(self, last: bool) -> None:
+        config, evaluate = self.config, self.is_due(self.config.eval_every, last)
+        if evaluate or self.is_due(config.log_every, last):
+            self.record(evaluate)
+        if self.is_due(config.save_every, last) and not last:
             self.save()
 
-    def check_finite(self):
+    def check_finite(self) -> None:
         if not math.isfinite(self.total.item() + float(self.norm)):
             got = f"{self.total.item()} with gradient norm {float(self.norm)} by step {self.step + 1}"
             with self.precision():
@@ -121,7 +152,8 @@ class Run(Loop):
                 f"train: expected a finite loss; got {got}; first that is not finite: {where} (the checkpoint is whole)"
             )
 
-    def record(self, evaluate):
+    def record(self, evaluate: bool) -> None:
+        """Log the losses since the last record; `evaluate`: also on the validation images."""
         self.check_finite()
         nats = self.total.item() / max(1, self.counted)
         record = self.count(min(self.config.batch, self.images))
@@ -141,18 +173,18 @@ class Run(Loop):
             self.seconds, self.mark = self.seconds + time.perf_counter() - now, time.perf_counter()
         self.log.append(record)
 
-    def save_model(self):
+    def save_model(self) -> None:
         self.copy_buffers()
         self.averaged.save_pretrained(self.out / "model")
 
-    def tensors(self):
+    def tensors(self) -> Tensors:
         return super().tensors() | {"total": self.total}
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         best = {"best_nats": self.best_nats if self.best_step else None, "best_step": self.best_step}
         return super().state() | best
 
-    def load(self, tensors, state):
+    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
         super().load(tensors, state)
         self.total.copy_(tensors["total"])
         if state["best_step"]:

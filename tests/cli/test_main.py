@@ -213,7 +213,7 @@ def test_help_names_every_setting_and_its_default(genfast):
 
 
 WRONG = [
-    (["train", "pixelrnn", "--out", "{tmp}/r"], "expected --data digits"),
+    (["train", "pixelrnn", "--out", "{tmp}/r"], "expected --data digit-outlines, digits"),
     (["train", "pixelrnn", "--data", "digits"], "--out"),
     (["train", "gan", "--out", "{tmp}/r"], "'gan'"),
     (["train", "pixelrnn", "--data", "nowhere", "--out", "{tmp}/r"], "got nowhere"),

@@ -230,7 +230,7 @@ def test_missing_roots_are_named(tmp_path):
         load("mnist-binary", root=tmp_path / "nowhere")
     with one_error(FileNotFoundError, "binarized_mnist.npz", "neither"):
         load("mnist-binary", root=tmp_path)
-    with one_error(FileNotFoundError, "digits, mnist.*photos.*an .npz file or a folder", "nonsense"):
+    with one_error(FileNotFoundError, "digits, mnist.*photos.*a folder or an .npz file", "nonsense"):
         load("nonsense")
     with one_error(ValueError, "train, valid, test", "'holdout'"):
         load("digits", split="holdout")

@@ -1,1 +1,1 @@
-"""Markov chains whose limit is a model's distribution given what was observed."""
+"""Markov chains whose limit is the distribution of a model given observations."""

@@ -1,27 +1,28 @@
-"""Markov chains over latents and images whose limit is a model's distribution given what was observed.
+"""Markov chains over latents and images whose limit is the distribution of a model given observations.
 
-The state is (z, x). The target is p(z) p(x | z) g(x), where g, the evidence, is what is known of the image: 1 where the
-known values of x are the observed ones and else 0 (imputation), or p(observed | x) of a model of the noise (denoising).
-A step leaves the target as it is:
+The state is (z, x). The target is p(z) p(x | z) g(x), where g is the evidence: for imputation 1 if x agrees with the
+known values and else 0, for denoising p(observed | x) of a model of the noise. Each part of a step leaves the target
+invariant:
 
-1. "posterior": propose z' ~ q(z | x) and take it with probability min(1, p(z') p(x | z') q(z | x) / (p(z) p(x | z)
+1. "posterior": propose z' ~ q(z | x), and accept with probability min(1, p(z') p(x | z') q(z | x) / (p(z) p(x | z)
    q(z' | x))): Metropolis within Gibbs (Mattei and Frellsen 2018, arXiv 1802.04826, section 3.2).
-2. "walk": propose z' = sqrt(1 - b^2) z + b e with e ~ N(0, I), which keeps p(z), and take it with probability
-   min(1, G(z') / G(z)), where G(z) = sum over x of p(x | z) g(x): x does not hold z back here. b is, latent by latent,
-   a random factor times the standard deviation of a posterior that is fixed: small for a latent that is well known.
+2. "walk": propose z' = sqrt(1 - b^2) z + b e with e ~ N(0, I), which leaves p(z) invariant, and accept with probability
+   min(1, G(z') / G(z)), where G(z) = sum over x of p(x | z) g(x). Here x is summed out, so it does not slow z down. For
+   each latent, b is a random factor times the standard deviation of a fixed posterior: small if the latent is well
+   determined.
 3. x ~ p(x | z) g(x) / G(z), value by value.
 
-A Gaussian likelihood is a density, of which known values have their share, while draws are rounded to levels. There 1,
-for imputation, proposes x' as 3 draws it together with z', and takes both by the ratio p(z') G(z') q(z | x') / (p(z)
-G(z) q(z' | x)).
+A Gaussian likelihood is a density for the known values, but draws are rounded to levels. For imputation, part 1 then
+proposes z' and, as in 3, x' together, and accepts both by the ratio p(z') G(z') q(z | x') / (p(z) G(z) q(z' | x)).
 
-Without the decisions of 1, and without 2, it is pseudo-Gibbs (Rezende et al. 2014, arXiv 1401.4082, appendix F), whose
-limit is another distribution unless q is the exact posterior: it is how every chain begins.
+Part 1 with every proposal accepted, and 3, without 2, are pseudo-Gibbs (Rezende et al. 2014, arXiv 1401.4082, appendix
+F). Its limit is right only if q is the exact posterior. It is the warm-up of every chain.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,41 +33,41 @@ from genfast.random import philox4x32, uniform
 from genfast.random.streams import NOISE, SEED_IMAGE_HALF
 
 KINDS = ("posterior", "walk")
-# The walk's factors, from small to large, all equally likely on a logarithmic scale.
+# Range of the factors of the walk, log-uniform.
 FACTORS = 0.2, 2.0
-# Pseudo-Gibbs steps that a chain begins with: from nowhere, few of its first proposals would be taken.
+# Warm-up by pseudo-Gibbs steps: from an arbitrary start, few of the first proposals would be accepted.
 WARM_UP = 20
-# What each set of random numbers of a step is for: latents and values of each kind of proposal, values, and decisions.
+# The purposes of the random numbers of a step: latents and values of proposals, values, and decisions.
 PURPOSES = POSTERIOR, PROPOSAL, WALK, VALUES, CHOICES = range(5)
-# Steps whose seeds are made at once: one by one they would take longer than the images of a small model.
+# Steps whose seeds are computed at once: one by one they would take longer than a small model.
 AHEAD = 64
 
 
 class Known:
-    """The evidence of values that are known exactly: `images` uint8 where `known`, both [n, C, H, W]."""
+    """The evidence of exactly known values: `images` uint8 where `known`, both [n, C, H, W]."""
 
     def __init__(self, model: LatentModel, images: Tensor, known: Tensor) -> None:
         self.likelihood, self.images, self.known = model.likelihood, images, known
         self.rounds = model.likelihood.is_density
 
     def start(self, seed: int, first: int) -> Tensor | None:
-        """Images to begin with: what is unknown, drawn from the model."""
+        """The initial images, or None: drawn from the model."""
         return None
 
     def log_evidence(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """log G of each image: [n]."""
+        """log G of each image, [n]."""
         return -self.likelihood.nll(self.images, parameters, self.known)
 
     def draw(self, parameters: Tensor, x: Tensor | None, seed: int, first: int) -> Tensor:
-        """Images drawn from p(x | z) g(x)."""
+        """Images from p(x | z) g(x)."""
         return torch.where(self.known, self.images, self.likelihood.draw(parameters, seed, first))
 
 
 class Noisy:
     """The evidence of noisy values: `evidence`, log p(observed | level), float32 [n, C, H, W, L].
 
-    Where the channels of a pixel depend on each other given z, no sum over all their levels is at hand: then z walks
-    given x, and a pixel is proposed from p(x | z) and taken with probability min(1, g(x') / g(x)).
+    If the channels of a pixel are coupled given z, the sum over all their levels is too expensive. Then z walks given
+    x, and a pixel is proposed from p(x | z) and accepted with probability min(1, g(x') / g(x)).
     """
 
     rounds = False
@@ -75,15 +76,17 @@ class Noisy:
         self.likelihood, self.log_g = model.likelihood, evidence
 
     def start(self, seed: int, first: int) -> Tensor | None:
-        """Images to begin with: the likeliest level of each value."""
+        """The initial images: the likeliest level of each value."""
         return self.log_g.argmax(-1).to(torch.uint8)
 
     def log_evidence(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """log G of each image, [n]; log p(x | z) for coupled channels."""
         if self.likelihood.couples_channels:
             return -self.likelihood.nll(x, parameters)
         return (self.likelihood.log_levels(parameters) + self.log_g).logsumexp(-1).double().flatten(1).sum(1)
 
-    def draw(self, parameters: Tensor, x: Tensor | None, seed: int, first: int) -> Tensor:
+    def draw(self, parameters: Tensor, x: Tensor | Any, seed: int, first: int) -> Tensor:
+        """Images from p(x | z) g(x); for coupled channels a Metropolis step from x."""
         image = first + torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
         _, channels, height, width = x.shape
         place = torch.arange(channels * height * width, device=x.device).view(height, width, channels).permute(2, 0, 1)
@@ -97,10 +100,10 @@ class Noisy:
         return beyond.sum(-1).clamp(max=self.likelihood.levels - 1).to(torch.uint8)
 
     def levels(self, parameters: Tensor) -> Tensor:
-        """The probability of each level given z and what was observed: [n, C, H, W, L]."""
+        """The probability of each level given z and the observation, [n, C, H, W, L]."""
         return (self.likelihood.log_levels(parameters) + self.log_g).softmax(-1)
 
-    def _g(self, x):
+    def _g(self, x: Tensor) -> Tensor:
         return self.log_g.gather(-1, x[..., None].long())[..., 0].double()
 
 
@@ -113,9 +116,9 @@ class LatentChains:
         n: images.
         seed, first: of the random numbers; image b has those of (seed, first + b).
         labels: int64 [n] or None.
-        chain: which of several chains of an image.
-        exact: whether to decide on the proposals of a step; else every one is taken: pseudo-Gibbs.
-        warm_up: steps of pseudo-Gibbs before those that decide.
+        chain: number of the chain, of several for an image.
+        exact: whether to accept or reject proposals; else every one is accepted: pseudo-Gibbs.
+        warm_up: steps of pseudo-Gibbs at the start.
 
     Attributes: z [n, Z], x uint8 [n, C, H, W] and parameters [n, P, H, W], the present state; accepted and proposed,
         int64 [2], the decisions of each of `KINDS`.
@@ -136,11 +139,12 @@ class LatentChains:
     ) -> None:
         self.model, self.likelihood, self.evidence, self.labels = model, model.likelihood, evidence, labels
         self.seed, self.first, self.chain, self.exact, self.warm_up = seed, first, chain, exact, warm_up
-        weight = next(model.parameters())
+        module: Any = model
+        weight = next(module.parameters())
         self.indices = first + torch.arange(n, device=weight.device)
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
         self.ahead: tuple[int, list[list[int]]] | None = None
-        self.x = evidence.start(seed, first)
+        self.x: Tensor | Any = evidence.start(seed, first)
         if self.x is None:
             prior = torch.zeros(n, model.latent_size, device=weight.device, dtype=weight.dtype)
             parameters = model.decode(self._normal(prior, prior, 0, WALK), labels)
@@ -159,13 +163,13 @@ class LatentChains:
             self._walk_step(number, walk_decision, factor)
         self._draw(number)
 
-    def _move_to_posterior(self, number):
+    def _move_to_posterior(self, number: int) -> None:
         mean, log_variance = self.model.encode(self.x, self.labels)
         self.deviation = (log_variance / 2).exp().clamp(max=1)
         self.z = self._normal(mean, log_variance, number, POSTERIOR)
         self.parameters = self.model.decode(self.z, self.labels)
 
-    def _posterior_step(self, number, decision):
+    def _posterior_step(self, number: int, decision: Tensor) -> None:
         mean, log_variance = self.model.encode(self.x, self.labels)
         z = self._normal(mean, log_variance, number, POSTERIOR)
         parameters = self.model.decode(z, self.labels)
@@ -182,7 +186,7 @@ class LatentChains:
         ratio = _log_prior(z) - _log_prior(self.z) + gain + there - back
         self._decide(0, z, parameters, ratio, decision)
 
-    def _walk_step(self, number, decision, factor):
+    def _walk_step(self, number: int, decision: Tensor, factor: Tensor) -> None:
         low, high = FACTORS
         factor = low * (high / low) ** factor
         b = (factor[:, None] * self.deviation).clamp(max=1).to(self.z.dtype)
@@ -192,20 +196,20 @@ class LatentChains:
         ratio = self.evidence.log_evidence(parameters, self.x).double() - before
         self._decide(1, z, parameters, ratio, decision)
 
-    def _decide(self, kind, z, parameters, log_ratio, decision):
+    def _decide(self, kind: int, z: Tensor, parameters: Tensor, log_ratio: Tensor, decision: Tensor) -> None:
         taken = (decision + 2**-25).log() < log_ratio
         self.z = torch.where(taken[:, None], z, self.z)
         self.parameters = torch.where(taken[:, None, None, None], parameters, self.parameters)
         self.accepted[kind] += int(taken.sum())
         self.proposed[kind] += len(taken)
 
-    def _draw(self, number):
+    def _draw(self, number: int) -> None:
         self.x = self.evidence.draw(self.parameters, self.x, self._seed(number, VALUES), self.first)
 
-    def _normal(self, mean, log_variance, number, purpose):
+    def _normal(self, mean: Tensor, log_variance: Tensor, number: int, purpose: int) -> Tensor:
         return ops.gaussian_latent(mean, log_variance, self._seed(number, purpose), self.first)[0]
 
-    def _seed(self, number, purpose):
+    def _seed(self, number: int, purpose: int) -> int:
         begin = number - number % AHEAD
         if self.ahead is None or self.ahead[0] != begin:
             self.ahead = begin, step_seeds(self.seed, self.chain, begin, AHEAD)
@@ -213,7 +217,7 @@ class LatentChains:
 
 
 def step_seeds(seed: int, chain: int, begin: int, count: int) -> list[list[int]]:
-    """The seeds of `count` steps from number `begin` on, one for each of `PURPOSES`: lists of ints of 64 bits.
+    """The seeds of `count` steps from number `begin` on, one for each of `PURPOSES`: 64-bit ints.
 
     They are two words of Philox at a counter that no image has.
     """
@@ -225,10 +229,10 @@ def step_seeds(seed: int, chain: int, begin: int, count: int) -> list[list[int]]
     return [[a | b << 32 for a, b in zip(*pair)] for pair in pairs]
 
 
-def _log_prior(z):
+def _log_prior(z: Tensor) -> Tensor:
     return -(z.double().square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
 
 
 def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
-    """Acceptance by kind of proposal, of the kinds that were made: a dict of floats."""
+    """The acceptance rate of each kind of proposal that was made."""
     return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

@@ -10,13 +10,14 @@ times probability of the way there, p g cancels inside S, where the Z stay, and 
 
     ratio = product outside S of p(x_i | x'_<i) / p(x_i | x_<i)  times  product inside S of Z_i(x'_<i) / Z_i(x_<i).
 
-A mixture of logistics has no sum over levels at hand: it proposes from p alone, and g_i(x'_i) / g_i(x_i) stands in the
-place of Z_i(x'_<i) / Z_i(x_<i).
+A mixture of logistics does not compute the sum over levels. It proposes from p alone, and g_i(x'_i) / g_i(x_i) takes
+the place of Z_i(x'_<i) / Z_i(x_<i).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +28,9 @@ from genfast.random import uniform
 from genfast.random.streams import CHAIN_ELEMENT, NUMBERS_OF_A_STEP, chain_draw
 
 KINDS = ("all", "window", "pixel")
-# How often a block is all unknown values, or those of a square window, or else of one pixel.
+# Probabilities of a block of all unknown values, and of those in a square window; else it is one pixel.
 SHARES = (0.1, 0.45)
-# Steps whose random numbers are made at once: those of one step alone would take longer than a small model's images.
+# Steps whose random numbers are computed at once: for each step alone they would take longer than a small model.
 AHEAD = 32
 
 
@@ -38,17 +39,19 @@ class Chains:
 
     Args:
         engine: `Engine`.
-        request: of the images: what is given and known, and the evidence log g or None; image b has the random numbers
-            of (seed, first + b).
-        chain: which of several chains of an image.
+        request: with given and known values, and the evidence log g or None; image b uses the random numbers of
+            (seed, first + b).
+        chain: number of the chain, of several for an image.
 
     Attributes: images, uint8 [n, C, H, W], the present state; accepted and proposed, blocks of each of `KINDS`.
     """
 
     def __init__(self, engine: Engine, request: SampleRequest, chain: int = 0) -> None:
         self.engine, self.request, self.chain = engine, request, chain
-        given, known, self.evidence = request.given, request.known, request.evidence
-        self.unknown = ~known
+        given: Tensor | Any = request.given
+        known: Tensor | Any = request.known
+        self.evidence: Tensor | Any = request.evidence
+        self.unknown: Tensor = ~known
         self.indices = request.first + torch.arange(request.n, device=given.device)
         self.by_prior = self.evidence is not None and not engine.network.likelihood.takes_evidence
         if self.by_prior:
@@ -56,14 +59,15 @@ class Chains:
         self.ahead: tuple[int, Tensor] | None = None
         self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
         if self.by_prior:
-            # A draw from the prior alone would begin far from what was observed.
+            assert self.evidence is not None
+            # A draw from the prior would be a start far from the observation.
             given = torch.where(known, given, self.evidence.argmax(-1).to(torch.uint8))
             known = torch.ones_like(known)
         self.images, self.log_probs, self.weights = self._propose(given, known, 0)
         self.moving = self._before_known() if self.evidence is None else self.unknown.flatten(1).any(1)
 
     def step(self, number: int) -> None:
-        """Propose a block for every image, and take it or not; `number` is 1, 2, ..."""
+        """Propose a block for every image, and accept or reject it; `number` is 1, 2, ..."""
         *choice, decision = self._uniforms(number)
         block, kind = self._block(*choice)
         images, log_probs, weights = self._propose(self.images, ~block, number)
@@ -77,12 +81,12 @@ class Chains:
         self.proposed += kind[self.moving].bincount(minlength=len(KINDS)).cpu()
         self.accepted += kind[taken].bincount(minlength=len(KINDS)).cpu()
 
-    def _propose(self, given, known, number):
-        """Images, and the maps [n, draws, H, W] of log p and of what stands inside a block."""
+    def _propose(self, given: Tensor, known: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Proposed images, log p, and the weights of values inside a block: the last two [n, draws, H, W]."""
         want = ("log_probs",) if self.request.evidence is None else ("log_probs", "log_evidence")
         draw = chain_draw(self.chain, number)
         drawn = self.engine.execute(replace(self.request, given=given, known=known, draw=draw, want=want))
-        # Two levels of probability zero are equally likely, which -inf - -inf is not.
+        # Between two levels of probability zero the difference must be 0, but -inf - -inf is NaN.
         log_probs = drawn.log_probs.nan_to_num(neginf=-1e30)
         if self.by_prior:
             weights = self.evidence.gather(-1, drawn.images[..., None].long())[..., 0].double().sum(1, keepdim=True)
@@ -90,15 +94,15 @@ class Chains:
             weights = torch.zeros_like(log_probs) if self.evidence is None else drawn.log_evidence
         return drawn.images, log_probs, weights
 
-    def _before_known(self):
-        """Which images have an unknown value before a known one: the others are drawn exactly by one proposal."""
+    def _before_known(self) -> Tensor:
+        """Which images have an unknown value before a known one; for the others a proposal is an exact draw."""
         unknown = self.unknown.permute(0, 2, 3, 1).flatten(1)
         likelihood = self.engine.network.likelihood
         unknown = unknown[:, :: likelihood.channels // likelihood.draws]
         return (unknown[:, :-1] & ~unknown[:, 1:]).any(1)
 
-    def _block(self, u, place, size, shift):
-        """Values to redraw, bool [n, C, H, W], and the kind of block, [n]; the choice looks at no image."""
+    def _block(self, u: Tensor, place: Tensor, size: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """The block to redraw, bool [n, C, H, W], and its kind, [n]; the choice does not depend on the state."""
         n, _, height, width = self.unknown.shape
         open_pixels = self.unknown.any(1).flatten(1)
         kind = (u >= SHARES[0]).long() + (u >= sum(SHARES))
@@ -114,8 +118,8 @@ class Chains:
         window = rows[:, :, None] & columns[:, None, :] | (kind == 0)[:, None, None]
         return self.unknown & window[:, None], kind
 
-    def _uniforms(self, number):
-        """The random numbers of a step beside those of the engine: float64 [5, n]."""
+    def _uniforms(self, number: int) -> Tensor:
+        """The random numbers of a step, except those of the engine: float64 [5, n]."""
         begin = number - number % AHEAD
         if self.ahead is None or self.ahead[0] != begin:
             steps = chain_draw(self.chain, begin) + torch.arange(AHEAD, device=self.indices.device)
@@ -125,5 +129,5 @@ class Chains:
 
 
 def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
-    """Acceptance by kind of block, of the kinds that were proposed: a dict of floats."""
+    """The acceptance rate of each kind of block that was proposed."""
     return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

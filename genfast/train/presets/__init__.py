@@ -1,4 +1,6 @@
-"""Recipes by model and name: `genfast train pixelrnn --preset mnist`. The recipes of a file register themselves."""
+"""Recipes by model and name, one file per model: `genfast train pixelrnn --preset mnist`."""
+
+from __future__ import annotations
 
 from genfast._registry import import_modules
 from genfast.train.presets._registry import PRESETS, Recipe, preset, register_recipes
