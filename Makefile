@@ -46,6 +46,10 @@ quick:
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy --no-error-summary
+CPP = $(shell find csrc -name '*.h' -o -name '*.cpp')
 
 # The parts of README.md and docs/ that are made of the code and of measured results.
 docs: $(VENV)/installed

@@ -24,4 +24,29 @@ from genfast.ops.upfirdn2d import upfirdn2d as upfirdn2d
 from genfast.ops.vector_quantize import codebook_statistics as codebook_statistics
 from genfast.ops.vector_quantize import vector_quantize as vector_quantize
 
-__all__: list[str]
+__all__ = [
+    "aggregate_posterior",
+    "bernoulli_nll",
+    "bernoulli_sample",
+    "bias_act",
+    "categorical_nll",
+    "categorical_sample",
+    "diagonal_block",
+    "diagonal_lstm",
+    "gated_activation",
+    "gaussian_nll",
+    "gaussian_latent",
+    "importance_bound",
+    "kernel_sum",
+    "logistic_mixture_nll",
+    "logistic_mixture_sample",
+    "minibatch_discrimination",
+    "minibatch_stddev",
+    "nearest_neighbors",
+    "row_lstm",
+    "power_iteration",
+    "spectral_norm",
+    "upfirdn2d",
+    "codebook_statistics",
+    "vector_quantize",
+]

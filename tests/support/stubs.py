@@ -11,7 +11,6 @@ from genfast._native import backends
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 HEADER = "# Written by `make stubs`: type checkers do not see what is found at import.\n"
-EXPORTED = "\n__all__: list[str]\n"
 
 
 def texts():
@@ -22,9 +21,9 @@ def texts():
     kinds = "".join(f"{kind}: dict[str, Spec]\n" for kind in ("SPECS", "SAMPLERS", "NON_DIFFERENTIABLE"))
     imports = [("genfast.reference._spec", "Spec"), *references]
     return {
-        "genfast/ops/__init__.pyi": f"{HEADER}{exports(functions)}{EXPORTED}",
+        "genfast/ops/__init__.pyi": f"{HEADER}{exports(functions)}\n{listed(functions)}",
         "genfast/reference/__init__.pyi": f"{HEADER}{exports(imports)}\n{kinds}",
-        "genfast/models/__init__.pyi": f"{HEADER}{exports(of_models())}{EXPORTED}",
+        "genfast/models/__init__.pyi": f"{HEADER}{exports(of_models())}\n{listed(of_models())}",
         "genfast/_C.pyi": f"{HEADER}{native()}",
     }
 
@@ -49,6 +48,11 @@ def native():
 def exports(names):
     """Imports that type checkers take for exports."""
     return "".join(f"from {module} import {name} as {name}\n" for module, name in names)
+
+
+def listed(names):
+    """`__all__` as `from module import *` reads it, as ruff formats it."""
+    return "__all__ = [\n" + "".join(f'    "{name}",\n' for _, name in names) + "]\n"
 
 
 if __name__ == "__main__":
