@@ -95,7 +95,7 @@ sanitize: $(VENV)/installed
 	$(UNDER_SANITIZERS) $(BIN)/python tests/support/overflow.py 2>&1 | grep heap-buffer-overflow
 	$(UNDER_SANITIZERS) $(BIN)/pytest $(PARALLEL) -p no:cacheprovider -k "cpp and not compile" $(SANITIZE_TESTS)
 	$(UNDER_SANITIZERS) $(BIN)/pytest -p no:cacheprovider -k "plain_torch or known or evidence" tests/engine/test_pixel_program.py
-SANITIZE_TESTS ?= tests/ops/test_every_op.py tests/ops/test_every_op_reproducible.py tests/ops/test_every_sampler.py tests/ops/test_every_measure.py
+SANITIZE_TESTS ?= tests/ops/test_every_op.py tests/ops/test_every_op_reproducible.py tests/ops/test_every_sampler.py tests/ops/test_every_non_differentiable.py
 
 clean:
 	rm -rf build $(VENV) runs

@@ -120,7 +120,7 @@ def modes(op: str) -> tuple[str, ...]:
 def leaves_of(op: str, inputs: Mapping) -> list[Tensor]:
     """The arguments that are differentiated, which they are told."""
     fixed = FIXED.get(op, ())
-    return [tensor.requires_grad_() for name, tensor in testing.learned(inputs).items() if name not in fixed]
+    return [tensor.requires_grad_() for name, tensor in testing.differentiable(inputs).items() if name not in fixed]
 
 
 def comparisons(only: str = "") -> Iterator[Comparison]:

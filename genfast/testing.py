@@ -142,7 +142,7 @@ def awake(module: M, std: float = 0.7) -> M:
     return module.double()
 
 
-def learned(inputs: dict[str, Any]) -> dict[str, Tensor]:
+def differentiable(inputs: dict[str, Any]) -> dict[str, Tensor]:
     """The arguments that have a gradient: the float tensors, except a filter."""
     return {name: t for name, t in _floats(inputs).items() if name != "filter"}
 
@@ -178,7 +178,7 @@ def evaluate(
     The output is called "output", several are "output0", "output1", ... Integer outputs have no incoming gradient. Nor
     have outputs whose numbers are not in `used`, if that is given. An input that no gradient reaches gets zeros.
     """
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in learned(inputs).items()}
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in differentiable(inputs).items()}
     outputs = outputs_of(function(**{**inputs, **leaves}, **kwargs))
     generator = torch.Generator().manual_seed(seed)
     incoming = {

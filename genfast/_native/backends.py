@@ -35,7 +35,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # op -> backend -> the dtypes it serves, and op -> the name of its files; `register` fills them.
 _DTYPES: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
 _STEMS: dict[str, str] = {}
-_CAPTURING = contextvars.ContextVar("capturing", default=False)
+_TRACING = contextvars.ContextVar("tracing", default=False)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def select(op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
     compiling = torch.compiler.is_dynamo_compiling()
-    if backend == "auto" and not compiling and _CAPTURING.get():
+    if backend == "auto" and not compiling and _TRACING.get():
         return candidates[0]
     # Dynamo warns of what is cached, and looks through it anyway.
     cached = _selected.__wrapped__ if compiling else _selected
@@ -188,13 +188,13 @@ def _selected(
 
 
 @contextlib.contextmanager
-def capturing() -> Iterator[None]:
+def tracing() -> Iterator[None]:
     """While a model is traced, "auto" takes the registered op, which the graph then names, even where it cannot run."""
-    token = _CAPTURING.set(True)
+    token = _TRACING.set(True)
     try:
         yield
     finally:
-        _CAPTURING.reset(token)
+        _TRACING.reset(token)
 
 
 def stem(op: str) -> str:

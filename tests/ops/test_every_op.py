@@ -18,16 +18,16 @@ from support.op_lanes import (
     OPS,
     PRECISE,
     SECOND,
-    SMOOTH,
+    TRUE_GRADIENT,
     backward_arguments,
-    first_learned,
+    differentiable_outputs,
+    first_differentiable,
     outputs,
     parametrize,
     raw_arguments,
     run,
     sample,
     small,
-    smooth_outputs,
     squares,
     with_leaves,
 )  # fmt: skip
@@ -88,7 +88,7 @@ def test_gradient_of_one_output(op, backend, dtype):
             assert_agrees(run(op, inputs, backend, [used]), op, inputs, dtype, [used])
             if dtype == torch.float64:
                 expected = second(op, inputs, "reference", used)
-                for name, a, b in zip(testing.learned(inputs), second(op, inputs, backend, used), expected):
+                for name, a, b in zip(testing.differentiable(inputs), second(op, inputs, backend, used), expected):
                     testing.assert_matches(a, b, name=f"second derivative in {name}", atol=SECOND[dtype])
 
 
@@ -128,7 +128,7 @@ def test_layouts(op, backend, dtype, layout):
     for name in expected:
         testing.assert_matches(got[name], expected[name], name=name)
     arguments, leaves = with_leaves(testing.each_tensor(torch.Tensor.contiguous, inputs))
-    made = smooth_outputs(op, arguments, backend)
+    made = differentiable_outputs(op, arguments, backend)
     incoming = [testing.LAYOUTS[layout](t) if t.ndim else t for t in map(torch.randn_like, made)]
 
     def gradients(incoming):
@@ -139,19 +139,21 @@ def test_layouts(op, backend, dtype, layout):
 
 
 @parametrize("case", range(2))
-@parametrize("op, backend", [(op, backend) for op, backend in DOUBLE if op in SMOOTH])
+@parametrize("op, backend", [(op, backend) for op, backend in DOUBLE if op in TRUE_GRADIENT])
 def test_gradcheck(op, backend, case):
     inputs, leaves = with_leaves(sample(op, backend, torch.float64, SPECS[op].gradcheck[case]))
 
     def function(*tensors):
-        return smooth_outputs(op, {**inputs, **dict(zip(leaves, tensors))}, backend)
+        return differentiable_outputs(op, {**inputs, **dict(zip(leaves, tensors))}, backend)
 
     assert torch.autograd.gradcheck(function, tuple(leaves.values()))
     assert torch.autograd.gradgradcheck(function, tuple(leaves.values()), fast_mode=case == 0)
 
 
 @parametrize("case", range(2))
-@parametrize("op, backend", [(op, backend) for op, backend in DOUBLE if op not in SMOOTH and backend != "reference"])
+@parametrize(
+    "op, backend", [(op, backend) for op, backend in DOUBLE if op not in TRUE_GRADIENT and backend != "reference"]
+)
 def test_estimator(op, backend, case):
     """No numeric derivative is that of an estimator: to the second order it is the reference's own, which torch makes,
     in the arguments and in the incoming gradients."""
@@ -159,7 +161,7 @@ def test_estimator(op, backend, case):
 
     def derivatives(backend):
         arguments, leaves = with_leaves(inputs)
-        made = smooth_outputs(op, arguments, backend)
+        made = differentiable_outputs(op, arguments, backend)
         generator = torch.Generator().manual_seed(2)
         incoming = [torch.randn(t.shape, generator=generator, dtype=t.dtype).requires_grad_() for t in made]
         tensors = tuple(leaves.values())
@@ -180,11 +182,11 @@ def scale_of(*tensors):
 def test_gradient_of_one_argument(op, backend, dtype):
     """Each argument may be the only one that requires a gradient, to the second order."""
     inputs = sample(op, backend, dtype, small(op))
-    for name, tensor in testing.learned(inputs).items():
+    for name, tensor in testing.differentiable(inputs).items():
         leaf = tensor.clone().requires_grad_()
 
         def derivatives(backend):
-            made = smooth_outputs(op, {**inputs, name: leaf}, backend)  # noqa: B023
+            made = differentiable_outputs(op, {**inputs, name: leaf}, backend)  # noqa: B023
             (first,) = torch.autograd.grad(squares(made), leaf, create_graph=True)  # noqa: B023
             return first, *torch.autograd.grad((first**2).sum(), leaf)  # noqa: B023
 
@@ -223,7 +225,7 @@ def fewer(op, inputs, arguments):
     if len(incoming) > 1:
         yield from ({name: arguments[name].new_empty(0)} for name in incoming)
     if "wanted" in arguments:
-        yield from ({"wanted": arguments["wanted"] ^ 1 << bit} for bit in range(len(testing.learned(inputs))))
+        yield from ({"wanted": arguments["wanted"] ^ 1 << bit} for bit in range(len(testing.differentiable(inputs))))
 
 
 @pytest.mark.interpreted
@@ -316,11 +318,11 @@ def test_second_order_in_one_graph(op, backend, dtype):
     """A gradient penalty, as the adversarial family has it: a gradient by torch.func within the graph, and that of its
     squares in all arguments outside."""
     inputs = sample(op, backend, dtype, small(op))
-    first, _ = first_learned(inputs)
+    first, _ = first_differentiable(inputs)
 
     def penalty(arguments, backend):
         def loss(tensor):
-            return squares(smooth_outputs(op, {**arguments, first: tensor}, backend))
+            return squares(differentiable_outputs(op, {**arguments, first: tensor}, backend))
 
         return (torch.func.grad(loss)(arguments[first]) ** 2).sum()
 
@@ -332,17 +334,17 @@ def test_second_order_in_one_graph(op, backend, dtype):
     compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")
     expected = derivatives(penalty, "reference")
     scale = scale_of(*expected)
-    for name, a, b in zip(testing.learned(inputs), derivatives(compiled, backend), expected):
+    for name, a, b in zip(testing.differentiable(inputs), derivatives(compiled, backend), expected):
         testing.assert_matches(a, b, name=name, atol=SECOND[dtype] * scale)
 
 
 @parametrize("op, backend, dtype", PRECISE)
 def test_functional_gradients(op, backend, dtype):
     inputs = sample(op, backend, dtype, small(op))
-    first, _ = first_learned(inputs)
+    first, _ = first_differentiable(inputs)
 
     def loss(tensor, backend=backend):
-        return squares(smooth_outputs(op, {**inputs, first: tensor}, backend))
+        return squares(differentiable_outputs(op, {**inputs, first: tensor}, backend))
 
     def loss_ref(tensor):
         return loss(tensor, "reference")
@@ -361,11 +363,11 @@ def test_functional_gradients(op, backend, dtype):
 def test_forward_mode_raises(op, backend, dtype):
     """Nothing is silently zero: neither from the function nor from the op under it."""
     inputs = sample(op, backend, dtype, small(op))
-    function, (first, primal) = getattr(genfast.ops, op), first_learned(inputs)
+    function, (first, primal) = getattr(genfast.ops, op), first_differentiable(inputs)
     with pytest.raises(NotImplementedError, match="forward mode"):
         torch.func.jvp(lambda x: function(**{**inputs, first: x}, backend=backend), (primal,), (primal,))
     arguments = raw_arguments(op, inputs, backend)
-    raw_first, raw_primal = first_learned(arguments)
+    raw_first, raw_primal = first_differentiable(arguments)
     raw = getattr(torch.ops.genfast, f"{op}_forward")
 
     def gradient(x):  # forward over reverse
@@ -386,13 +388,13 @@ def test_forward_mode_raises(op, backend, dtype):
             raw(*{**arguments, raw_first: dual}.values(), False, backend=backend)
 
 
-@parametrize("op", SMOOTH)
+@parametrize("op", TRUE_GRADIENT)
 def test_reference_has_forward_mode(op):
     inputs = sample(op, "reference", torch.float64, small(op))
-    first, primal = first_learned(inputs)
+    first, primal = first_differentiable(inputs)
 
     def function(x):
-        return smooth_outputs(op, {**inputs, first: x}, "reference")
+        return differentiable_outputs(op, {**inputs, first: x}, "reference")
 
     _, got = torch.func.jvp(function, (primal,), (torch.ones_like(primal),))
     step = 1e-6
@@ -427,7 +429,7 @@ def test_function_and_spec_agree(op):
 def test_lazy_negatives_and_zeros(op, backend, dtype):
     """Tensors whose memory holds something else than their values: torch resolves them before a kernel looks."""
     inputs = sample(op, backend, dtype, small(op))
-    first, tensor = first_learned(inputs)
+    first, tensor = first_differentiable(inputs)
     zeros = torch._efficientzerotensor(tensor.shape, dtype=dtype, device=tensor.device)
     for lazy, plain in ((torch._neg_view(-tensor), tensor), (zeros, torch.zeros_like(tensor))):
         got, expected = (run(op, {**inputs, first: value}, backend) for value in (lazy, plain))

@@ -8,7 +8,7 @@ from support.op_lanes import (
     CPP,
     CPP_OPS,
     crowded,
-    first_learned,
+    first_differentiable,
     outputs,
     parametrize,
     raw_arguments,
@@ -47,7 +47,7 @@ def test_same_bits_for_threads_and_isas(op, backend, dtype, shape):
 @parametrize("op, backend, dtype", [lane for lane in CPP if not SPECS[lane[0]].coupled])
 def test_same_bits_for_batch_splits(op, backend, dtype):
     inputs = sample(op, backend, dtype, crowded(op))
-    first, leaf = first_learned(inputs)
+    first, leaf = first_differentiable(inputs)
     split = [name for name in SPECS[op].batched or (first,) if inputs[name] is not None]
 
     def of_images(inputs):

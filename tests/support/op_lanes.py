@@ -27,7 +27,7 @@ def lanes(ops):
 
 LANES = list(lanes(OPS))
 DOUBLE = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float64]
-SMOOTH = [op for op in OPS if not SPECS[op].estimator]
+TRUE_GRADIENT = [op for op in OPS if not SPECS[op].estimator]
 # One lane a backend, in its most precise dtype; and what second derivatives are then held to.
 PRECISE = [lane for lane in LANES if lane[2] == (torch.float32 if lane[1] == "triton" else torch.float64)]
 SECOND = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -68,7 +68,7 @@ def outputs(op, inputs, backend):
     return testing.outputs_of(getattr(genfast.ops, op)(**inputs, backend=backend))
 
 
-def smooth_outputs(op, inputs, backend):
+def differentiable_outputs(op, inputs, backend):
     """Those that have a gradient: of one that holds whole numbers it is asked for in vain."""
     return tuple(output for output in outputs(op, inputs, backend) if output.is_floating_point())
 
@@ -86,13 +86,13 @@ def crowded(op):
     return max(SPECS[op].shapes, key=lambda sizes: sizes["B"])
 
 
-def first_learned(inputs):
-    return next(iter(testing.learned(inputs).items()))
+def first_differentiable(inputs):
+    return next(iter(testing.differentiable(inputs).items()))
 
 
 def with_leaves(inputs, requires_grad=True):
     """`inputs` with fresh leaves for the float tensors, and these leaves by name."""
-    leaves = {n: t.detach().clone().requires_grad_(requires_grad) for n, t in testing.learned(inputs).items()}
+    leaves = {n: t.detach().clone().requires_grad_(requires_grad) for n, t in testing.differentiable(inputs).items()}
     return {**inputs, **leaves}, leaves
 
 
@@ -115,7 +115,7 @@ def backward_arguments(op, inputs, results):
     """Incoming gradients of ones, what the forward op saved, and that every gradient is wanted, by name, in the order
     of the schema of the backward op."""
     made = dict(zip(result_names(f"{op}_forward"), results))
-    known = {**inputs, **made, "wanted": 2 ** len(testing.learned(inputs)) - 1}
+    known = {**inputs, **made, "wanted": 2 ** len(testing.differentiable(inputs)) - 1}
     known |= {f"grad_{name}": torch.ones_like(result) for name, result in made.items()}
     return {name: known[name] for name in argument_names(f"{op}_backward")}
 

@@ -95,7 +95,7 @@ def arguments(spec, sizes, dtype):
 
 def launches_of(function, inputs, **constants):
     """The launches of `function` and of its gradient for arguments without memory; `constants` have no gradient."""
-    leaves = {name: tensor.requires_grad_() for name, tensor in testing.learned(inputs).items()}
+    leaves = {name: tensor.requires_grad_() for name, tensor in testing.differentiable(inputs).items()}
     with (
         record_launches() as launches,
         mock.patch.object(backends, "_selected", lambda *_: "triton"),

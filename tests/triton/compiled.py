@@ -45,7 +45,7 @@ def launches(op, dtype):
         recorded = triton_aot.launches_of(function, inputs)
         if op in LAYOUTS:
             recorded += triton_aot.launches_of(function, testing.each_tensor(innermost, inputs))
-        if inputs.get("weight") is not None and "weight" not in testing.learned(inputs):
+        if inputs.get("weight") is not None and "weight" not in testing.differentiable(inputs):
             # One that is not of bits.
             recorded += triton_aot.launches_of(function, inputs, weight=triton_aot.empty(inputs["x"].shape, dtype))
         for launch in recorded:

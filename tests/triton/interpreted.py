@@ -41,7 +41,7 @@ def check(op, inputs, scaled=False, rival=False):
     """Against the reference in float64; `scaled` where sums of many terms round in any float32: the error scales with
     the largest; with `rival`, and in half precision, no worse than the reference in the same precision."""
     got, truth = evaluated(op, inputs), evaluated(op, testing.doubled(inputs), "reference")
-    half = next(iter(testing.learned(inputs).values())).dtype == FP16
+    half = next(iter(testing.differentiable(inputs).values())).dtype == FP16
     coarse = evaluated(op, inputs, "reference")
     for name, value in got.items():
         assert value.dtype == coarse[name].dtype, name

@@ -146,7 +146,7 @@ def test_gpu_second_order(op):
     inputs = SPECS[op].inputs(SPECS[op].gradcheck[0], dtype=torch.float32, device="cuda")
 
     def penalty(inputs, backend):
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in testing.learned(inputs).items()}
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in testing.differentiable(inputs).items()}
         made = testing.outputs_of(getattr(genfast.ops, op)(**{**inputs, **leaves}, backend=backend))
         total = sum(output.square().sum() for output in made if output.requires_grad)
         first = next(iter(leaves.values()))

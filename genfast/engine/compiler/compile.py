@@ -157,7 +157,7 @@ def _read(model: nn.Module, settings: Settings) -> tuple[Graph, Value]:
         arguments = (x, torch.arange(classes, device=device))
     elif settings.forward == "network":
         arguments = (x, None)
-    with evaluating(model), torch.no_grad(), backends.capturing():
+    with evaluating(model), torch.no_grad(), backends.tracing():
         reader = Reader(shape, arguments)
         traced, given = _trace(model, settings.forward, arguments, reader.user)
         return reader.run(traced, given)

@@ -140,7 +140,7 @@ def test_compiles_as_one_graph(op, backend):
 @parametrize("op, backend", FLOAT32)
 def test_has_no_gradient(op, backend):
     inputs = inputs_of(op, backend, shape=small(op))
-    leaves = {name: tensor.clone().requires_grad_() for name, tensor in testing.learned(inputs).items()}
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in testing.differentiable(inputs).items()}
     got = outputs(op, {**inputs, **leaves}, backend)
     assert not any(output.requires_grad for output in got)
     assert_same(got, outputs(op, inputs, backend), "requires_grad")
