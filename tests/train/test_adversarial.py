@@ -334,7 +334,7 @@ def test_settings_are_checked():
         ({"decay": 1.5}, r"decay must be a number in \[0, 1\]; got 1.5"),
         ({"grid_every": 0.0}, "grid_every must be a finite number above 0; got 0.0"),
         ({"historical": -1.0}, "historical must be a finite number of at least 0; got -1.0"),
-        ({"discriminator_lr": -1.0}, "discriminator_lr: expected"),
+        ({"discriminator_lr": -1.0}, "discriminator_lr must be a finite number of at least 0; got -1.0"),
     ):
         with pytest.raises(ValueError, match=text):
             config(**changes)
