@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Native lanes fail where the native module is missing: nothing here skips them."""
+"""Fixtures of all tests. Native tests fail where the native module is missing: nothing here skips them."""
 
 import os
 

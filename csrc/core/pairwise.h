@@ -49,9 +49,9 @@ GENFAST_INLINE double squared_norm(const S* x, const Arithmetic<S>* centre, int6
   return sum;
 }
 
-// The mean where it is at least two standard deviations from 0, else 0: near the origin no bit changes, and one huge
-// row, or one that is no number, moves nobody. It is rounded to a power of two not above the deviation, so that
-// differences of whole numbers stay exact, and equal distances equal.
+// The mean where it is at least two standard deviations from 0, else 0: data near the origin keep their bits, and one
+// row that is huge or not finite does not shift the others. The mean is rounded to a multiple of a power of two not
+// above the deviation: differences of whole numbers stay exact, and equal distances equal.
 inline double centre_of(double mean, double variance) {
   if (!(mean * mean >= 4 * variance)) return 0;
   uint64_t bits;

@@ -1,6 +1,6 @@
 """Which implementation serves a call, and why. Only this file imports `genfast._C` or reads the environment.
 
-`GENFAST_REQUIRE=cpp,triton` turns a missing native backend into an error at import: a test lane that must be
+`GENFAST_REQUIRE=cpp,triton` turns a missing native backend into an error at import: a test run that must be
 native then cannot pass on the fallback.
 """
 
@@ -89,13 +89,13 @@ def explanation(name: str, *args: Any, **kwargs: Any) -> Explanation:
     tensors = [tensor for tensor in tensors if tensor.dtype in FLOATS] or tensors
     if not tensors:
         raise TypeError(f"explain: {name} must be given the tensors of the call; got {args!r}")
-    chosen = select(name, tensors[0], kwargs.get("backend", "auto"))
+    backend = select(name, tensors[0], kwargs.get("backend", "auto"))
     others = {}
     for other in (*NATIVE, "reference"):
-        if other != chosen:
+        if other != backend:
             why = refusal(name, other, tensors[0])
-            others[other] = why or f"could serve, but {chosen} was asked for or comes first"
-    return Explanation(name, chosen, others)
+            others[other] = why or f"could serve, but {backend} was asked for or comes first"
+    return Explanation(name, backend, others)
 
 
 def set_isa(name: str) -> None:

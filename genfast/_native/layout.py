@@ -17,7 +17,7 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def channels_innermost(tensor: Tensor) -> bool:
-    """Whether it lies so and not, as tensors of one pixel or one channel do, in the order of its dimensions too."""
+    """Whether the channels are innermost, and the tensor is not contiguous as well, as those of one pixel are."""
     return tensor.ndim > 3 and not tensor.is_contiguous() and is_channels_last(tensor)
 
 

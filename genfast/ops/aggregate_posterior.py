@@ -16,7 +16,7 @@ def aggregate_posterior(
 ) -> tuple[Tensor, Tensor]:
     """The log-density of a sum of diagonal Gaussians at points, of all latents together and of each one alone.
 
-    With lv held to [-30, 20], outside of which its gradient is 0, and n(j, l) = log N(z[i, l]; mean[j, l], exp(lv))::
+    With lv clamped to [-30, 20], outside which its gradient is 0, and n(j, l) = log N(z[i, l]; mean[j, l], exp(lv))::
 
         joint[i] = log sum over j of exp(sum over l of n(j, l)),   marginals[i, l] = log sum over j of exp(n(j, l))
 

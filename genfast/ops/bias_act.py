@@ -103,8 +103,8 @@ def _allocate(
 def _allocate_gradients(
     grad_y: Tensor, x: Tensor, bias: Tensor, activation: str, slope: float, gain: float, limit: float, wanted: int
 ) -> Allocated:
-    made = contiguous_like(x), contiguous_like(bias) if wanted & 2 else bias.new_empty(0)
-    return _numbers(x, activation, slope, gain, limit), made
+    gradients = contiguous_like(x), contiguous_like(bias) if wanted & 2 else bias.new_empty(0)
+    return _numbers(x, activation, slope, gain, limit), gradients
 
 
 _call = register(

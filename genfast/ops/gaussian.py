@@ -17,7 +17,7 @@ def gaussian_nll(
 ) -> Tensor:
     """Negative log-likelihood of real values under a diagonal Gaussian, summed over each image.
 
-    With lv held to [-30, 20], outside of which its gradient is 0::
+    With lv clamped to [-30, 20], outside of which its gradient is 0::
 
         nll[b] = sum of weight (log(2 pi) + lv + (x - mean)^2 exp(-lv)) / 2
 

@@ -129,14 +129,14 @@ def logistic_mixture_sample(
     _check_params(op, params, levels)
     if channels not in (None, 1, 3):
         raise ValueError(f"{op}: channels must be 1 or 3; got {channels!r}")
-    found = channels_of(params, channels)
-    if found is None:
+    count = channels_of(params, channels)
+    if count is None:
         kinds = {None: "3K or 10K, and not both unless channels is given,", 1: "3K", 3: "10K"}
         raise ValueError(
             f"{op}: params must have shape [B, P, H, W] with P={kinds[channels]} with K>=1; got {tuple(params.shape)}"
         )
     settings = check_draw(op, seed, first_index, temperature, first_element)
-    return _sample(params, levels, *settings, found, backend=backend)
+    return _sample(params, levels, *settings, count, backend=backend)
 
 
 def _check_params(op: str, params: Tensor, levels: int) -> None:

@@ -67,8 +67,8 @@ def check_pair(op: str, x: Tensor, y: Tensor) -> None:
 
 
 def _allocate(x: Tensor, y: Tensor, k: int) -> Allocated:
-    made = x.new_empty((x.shape[0], k), dtype=wide(x.dtype)), x.new_empty((x.shape[0], k), dtype=torch.int64)
-    return (x.shape[0], y.shape[0], x.shape[1], k), made
+    results = x.new_empty((x.shape[0], k), dtype=wide(x.dtype)), x.new_empty((x.shape[0], k), dtype=torch.int64)
+    return (x.shape[0], y.shape[0], x.shape[1], k), results
 
 
 _nearest = register(

@@ -58,7 +58,7 @@ def power_iteration(
 ) -> tuple[Tensor, Tensor]:
     """Steps of the power method for the largest singular value of every matrix of a stack.
 
-    Each step, as torch.nn.utils.parametrizations.spectral_norm has it, with |x| held to at least 1e-12::
+    Each step, as torch.nn.utils.parametrizations.spectral_norm has it, with |x| clamped to at least 1e-12::
 
         u[l] = weight[l] v[l] / |weight[l] v[l]|,   v[l] = weight[l]^T u[l] / |weight[l]^T u[l]|
 
@@ -111,13 +111,13 @@ def _allocate(weight: Tensor, u: Tensor, v: Tensor, save: bool) -> Allocated:
 
 
 def _allocate_gradients(grad_y: Tensor, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, wanted: int) -> Allocated:
-    made = (contiguous_like(t) if wanted >> bit & 1 else t.new_empty(0) for bit, t in enumerate((weight, u, v)))
-    return tuple(weight.shape), tuple(made)
+    results = (contiguous_like(t) if wanted >> bit & 1 else t.new_empty(0) for bit, t in enumerate((weight, u, v)))
+    return tuple(weight.shape), tuple(results)
 
 
 def _allocate_vectors(weight: Tensor, u: Tensor, v: Tensor, iterations: int) -> Allocated:
-    made = tuple(contiguous_like(t, wide(t.dtype)) for t in (u, v))
-    return (*weight.shape, iterations), made
+    results = tuple(contiguous_like(t, wide(t.dtype)) for t in (u, v))
+    return (*weight.shape, iterations), results
 
 
 _normalize = register(

@@ -139,8 +139,8 @@ def _numbers(x: Tensor, codebook: Tensor, commitment: float, codebook_weight: fl
 
 def _allocate(x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float, save: bool) -> Allocated:
     codes = x.new_empty(x.shape[0], dtype=torch.int64)
-    made = codes, contiguous_like(x), x.new_empty((), dtype=wide(x.dtype))
-    return _numbers(x, codebook, commitment, codebook_weight), made
+    results = codes, contiguous_like(x), x.new_empty((), dtype=wide(x.dtype))
+    return _numbers(x, codebook, commitment, codebook_weight), results
 
 
 def _allocate_gradients(
@@ -158,8 +158,8 @@ def _allocate_gradients(
 
 
 def _allocate_statistics(x: Tensor, codes: Tensor, count: int) -> Allocated:
-    made = x.new_empty(count, dtype=wide(x.dtype)), x.new_empty((count, x.shape[1]), dtype=wide(x.dtype))
-    return (*x.shape, count), made
+    results = x.new_empty(count, dtype=wide(x.dtype)), x.new_empty((count, x.shape[1]), dtype=wide(x.dtype))
+    return (*x.shape, count), results
 
 
 _quantize = register(

@@ -23,10 +23,10 @@ class Stream:
 
     def meets(self, other: Stream) -> bool:
         """Whether both streams have a number in common."""
-        return _meet(self.elements, other.elements) and _meet(self.draws, other.draws)
+        return _overlap(self.elements, other.elements) and _overlap(self.draws, other.draws)
 
 
-def _meet(a: range, b: range) -> bool:
+def _overlap(a: range, b: range) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 

@@ -10,8 +10,8 @@ def centre_of(y: Tensor, least: float = 2.0) -> Tensor:
     """The mean of the rows of `y` [M, D], M at least 1, [D] in the dtype of y; a coordinate whose mean is less than
     `least` standard deviations from 0, or no finite number, is 0.
 
-    So near the origin no bit changes, and one huge row moves nobody. The mean is rounded to a power of two not above
-    the deviation: differences of whole numbers stay exact, and equal distances equal.
+    Data near the origin keep their bits, and one huge row does not shift the others. The mean is rounded to a multiple
+    of a power of two not above the deviation: differences of whole numbers stay exact, and equal distances equal.
     """
     y = y.detach()
     wide = y.double()

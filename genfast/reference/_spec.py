@@ -71,10 +71,10 @@ class Spec:
         seed: int = 0,
     ) -> Inputs:
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
-        made = self.make(sizes, torch.Generator().manual_seed(seed))
+        inputs = self.make(sizes, torch.Generator().manual_seed(seed))
         return {
             name: value.to(device, dtype if value.is_floating_point() else None) if torch.is_tensor(value) else value
-            for name, value in made.items()
+            for name, value in inputs.items()
         }
 
 

@@ -17,8 +17,8 @@ from genfast.reference._spec import Inputs, Sizes, Spec, normal
 def categorical_nll_ref(x: Tensor, logits: Tensor) -> Tensor:
     """`x` uint8 [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B]; half precision is summed in float32."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    chosen = wide.log_softmax(2).gather(2, x[:, :, None].long())
-    return -chosen.flatten(1).sum(1).to(logits.dtype)
+    log_probs = wide.log_softmax(2).gather(2, x[:, :, None].long())
+    return -log_probs.flatten(1).sum(1).to(logits.dtype)
 
 
 def categorical_sample_ref(

@@ -9,7 +9,7 @@ from genfast.random.philox import normal
 from genfast.reference._spec import Inputs, Sizes, Spec
 from genfast.reference._spec import normal as random
 
-LOWEST, HIGHEST = -30.0, 20.0  # log-variances are held between them
+LOWEST, HIGHEST = -30.0, 20.0  # log-variances are clamped to them
 
 
 def gaussian_latent_ref(

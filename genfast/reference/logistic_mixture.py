@@ -82,8 +82,8 @@ def inverse_mixture(params: Tensor, levels: int, component_u: Tensor, channel_u:
     for c in range(channels):
         centre = (levels - 1) * mean[:, c]
         if c and coefficients is not None:
-            chosen = coefficients.gather(2, component.expand(-1, 3, -1, -1, -1))[:, :, 0]
-            centre = centre + sum(chosen[:, c - 1 + i] * positions[i] for i in range(c))
+            of_component = coefficients.gather(2, component.expand(-1, 3, -1, -1, -1))[:, :, 0]
+            centre = centre + sum(of_component[:, c - 1 + i] * positions[i] for i in range(c))
         level = (((levels - 1) * spread[:, c] + centre + levels) / 2).floor().clamp(0, levels - 1)
         positions.append(2 * level - (levels - 1))
     return ((torch.stack(positions, 1) + (levels - 1)) / 2).to(torch.uint8)
@@ -122,11 +122,11 @@ def channels_of(params: Tensor, channels: int | None = None) -> int | None:
 
 def _params(sizes: Sizes, generator: torch.Generator) -> Tensor:
     batch, channels, size, height, width = (sizes[k] for k in "BCKHW")
-    made = normal(generator, batch, (3 if channels == 1 else 10) * size, height, width)
+    params = normal(generator, batch, (3 if channels == 1 else 10) * size, height, width)
     # Scales of a few bins, means within the range of pixels: every kind of level has a share of the mass.
-    made[:, size : (1 + channels) * size] *= 0.6
-    made[:, (1 + channels) * size : (1 + 2 * channels) * size] -= 1
-    return made
+    params[:, size : (1 + channels) * size] *= 0.6
+    params[:, (1 + channels) * size : (1 + 2 * channels) * size] -= 1
+    return params
 
 
 def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:

@@ -18,12 +18,12 @@ def vector_quantize_ref(
     to x, and the loss []; half precision is computed in float32."""
     wide = torch.promote_types(x.dtype, torch.float32)
     codes = nearest_codes(x.detach().to(wide), codebook.detach().to(wide))
-    chosen = codebook[codes]
-    error, code_error = x.to(wide) - chosen.detach().to(wide), x.detach().to(wide) - chosen.to(wide)
+    nearest = codebook[codes]
+    error, code_error = x.to(wide) - nearest.detach().to(wide), x.detach().to(wide) - nearest.to(wide)
     count = max(1, x.numel())
     loss = (codebook_weight * (code_error**2).sum() + commitment * (error**2).sum()) / count
-    # The value is that of the code, to the bit, where x + (chosen - x).detach() would round.
-    return codes, chosen.detach() + (x - x.detach()), loss
+    # The value is that of the code, to the bit, where x + (nearest - x).detach() would round.
+    return codes, nearest.detach() + (x - x.detach()), loss
 
 
 def nearest_codes(x: Tensor, codebook: Tensor, chunk: int = 2**24) -> Tensor:

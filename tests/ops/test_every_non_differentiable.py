@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from support.op_lanes import INTERPRETED, lanes, parametrize
+from support.op_matrix import INTERPRETED, matrix, parametrize
 
 import genfast
 from genfast import testing
@@ -14,11 +14,11 @@ from genfast.reference import NON_DIFFERENTIABLE
 
 pytestmark = pytest.mark.interpreted
 OPS = list(NON_DIFFERENTIABLE)
-LANES = list(lanes(OPS))
-FLOAT32 = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float32]
+MATRIX = list(matrix(OPS))
+FLOAT32 = [(op, backend) for op, backend, dtype in MATRIX if dtype == torch.float32]
 NATIVE = [(op, backend) for op, backend in FLOAT32 if backend != "reference"]
-CPP = [lane for lane in LANES if lane[1] == "cpp"]
-SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(NON_DIFFERENTIABLE[lane[0]].shapes))]
+CPP = [entry for entry in MATRIX if entry[1] == "cpp"]
+SHAPES = [(*entry, shape) for entry in MATRIX for shape in range(len(NON_DIFFERENTIABLE[entry[0]].shapes))]
 
 
 def inputs_of(op, backend="cpp", dtype=torch.float32, shape=0):
@@ -100,7 +100,7 @@ def test_same_bits_for_threads_and_isas(op, backend, dtype, shape):
             genfast.set_isa(active.isa)
 
 
-@parametrize("op, backend, dtype", [lane for lane in CPP if lane[0] != "codebook_statistics"])
+@parametrize("op, backend, dtype", [entry for entry in CPP if entry[0] != "codebook_statistics"])
 def test_same_bits_for_batch_splits(op, backend, dtype):
     """What a row of x gives depends on that row alone, and on what stands beside it."""
     inputs = inputs_of(op, backend, dtype, crowded(op))

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch._dynamo.testing
 from hypothesis import given, settings, strategies
-from support.op_lanes import (
+from support.op_matrix import (
     CPP,
     DOUBLE,
     INTERPRETED,
-    LANES,
+    MATRIX,
     NATIVE,
     OPS,
     PRECISE,
@@ -43,7 +43,7 @@ def test_cpp_serves(op):
     assert {torch.float32, torch.float64} <= set(backends.dtypes(op, "cpp"))
 
 
-SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(SPECS[lane[0]].shapes))]
+SHAPES = [(*entry, shape) for entry in MATRIX for shape in range(len(SPECS[entry[0]].shapes))]
 
 
 @pytest.mark.interpreted
@@ -79,7 +79,7 @@ def has_several_outputs(op):
 
 
 @pytest.mark.interpreted
-@parametrize("op, backend, dtype", [lane for lane in LANES if has_several_outputs(lane[0])])
+@parametrize("op, backend, dtype", [entry for entry in MATRIX if has_several_outputs(entry[0])])
 def test_gradient_of_one_output(op, backend, dtype):
     """Where the others are not used: their incoming gradient is missing, to the second order."""
     inputs = sample(op, backend, dtype, small(op))
@@ -99,7 +99,7 @@ def second(op, inputs, backend, used):
     return torch.autograd.grad(squares(first), tensors, materialize_grads=True)
 
 
-@parametrize("op, backend, dtype", [lane for lane in CPP if lane[2] != torch.bfloat16])
+@parametrize("op, backend, dtype", [entry for entry in CPP if entry[2] != torch.bfloat16])
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(data=strategies.data())
 def test_any_shape(op, backend, dtype, data):
@@ -119,7 +119,10 @@ def test_any_shape(op, backend, dtype, data):
 
 
 @parametrize("layout", list(testing.LAYOUTS))
-@parametrize("op, backend, dtype", [lane for lane in LANES if lane[2] in (torch.float32, torch.float64)])
+@parametrize(
+    "op, backend, dtype",
+    [entry for entry in MATRIX if entry[2] in (torch.float32, torch.float64)],
+)
 def test_layouts(op, backend, dtype, layout):
     """Strides change nothing: neither those of the inputs nor those of the incoming gradient."""
     inputs = testing.each_tensor(testing.LAYOUTS[layout], sample(op, backend, dtype, small(op)))
@@ -299,7 +302,7 @@ def test_compiles_as_one_graph(op, backend, dtype):
             testing.assert_matches(got, expected[name], name=name)
 
 
-@parametrize("op, backend", [lane[:2] for lane in PRECISE if lane[1] == "cpp"])
+@parametrize("op, backend", [entry[:2] for entry in PRECISE if entry[1] == "cpp"])
 def test_one_graph_for_every_batch(op, backend):
     """With dynamic shapes the number of images is no constant of the graph."""
     torch._dynamo.reset()

@@ -4,7 +4,7 @@ import multiprocessing
 import threading
 
 import torch
-from support.op_lanes import (
+from support.op_matrix import (
     CPP,
     CPP_OPS,
     crowded,
@@ -44,7 +44,7 @@ def test_same_bits_for_threads_and_isas(op, backend, dtype, shape):
             testing.assert_identical(got[name], expected[name], name=f"{name} ({isa}, {count} threads)")
 
 
-@parametrize("op, backend, dtype", [lane for lane in CPP if not SPECS[lane[0]].coupled])
+@parametrize("op, backend, dtype", [entry for entry in CPP if not SPECS[entry[0]].coupled])
 def test_same_bits_for_batch_splits(op, backend, dtype):
     inputs = sample(op, backend, dtype, crowded(op))
     first, leaf = first_differentiable(inputs)

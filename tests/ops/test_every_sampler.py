@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from support.op_lanes import INTERPRETED, innermost, lanes, parametrize
+from support.op_matrix import INTERPRETED, innermost, parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import genfast
@@ -14,10 +14,10 @@ from genfast.reference import SAMPLERS
 
 pytestmark = pytest.mark.interpreted
 OPS = list(SAMPLERS)
-LANES = list(lanes(OPS))
-FLOAT32 = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float32]
+MATRIX = list(matrix(OPS))
+FLOAT32 = [(op, backend) for op, backend, dtype in MATRIX if dtype == torch.float32]
 NATIVE = [(op, backend) for op, backend in FLOAT32 if backend != "reference"]
-SHAPES = [(*lane, shape) for lane in LANES for shape in range(len(SAMPLERS[lane[0]].shapes))]
+SHAPES = [(*entry, shape) for entry in MATRIX for shape in range(len(SAMPLERS[entry[0]].shapes))]
 # Many images of several pixels, whatever the op.
 BATCH = {"B": 19, "C": 3, "H": 3, "W": 5}
 

@@ -14,7 +14,7 @@ from genfast.tasks.chains.pixels import KINDS
 
 COUNTS = {"full_forward": 400, "torch": 400, "cpp": 3000}
 NOISES = [genfast.BitFlipNoise(0.3), genfast.GaussianNoise(0.5)]
-LANES = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn colour", backend) for backend in BACKENDS[:-1]]
+MATRIX = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn colour", backend) for backend in BACKENDS[:-1]]
 
 
 def noisy_image(model, noise):
@@ -32,7 +32,7 @@ def posterior(model, noise, noisy):
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=str)
-@pytest.mark.parametrize("name, backend", LANES)
+@pytest.mark.parametrize("name, backend", MATRIX)
 def test_the_exact_posterior(name, backend, noise):
     model, n = tiny(name), COUNTS[backend]
     noisy = noisy_image(model, noise)

@@ -14,8 +14,8 @@ KNOWN = {2: {"before": [1]}, 4: {"before": [2, 3], "among": [1, 3], "around": [0
          6: {"before": [3, 4, 5], "among": [1, 4], "around": [0, 4, 5], "after": [0, 1, 2]}}  # fmt: skip
 
 # Every model on the best backend; the others run the same chain.
-LANES = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn binary", backend) for backend in BACKENDS[:-1]]
-every_lane = pytest.mark.parametrize("name, backend", LANES)
+MATRIX = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn binary", backend) for backend in BACKENDS[:-1]]
+every_entry = pytest.mark.parametrize("name, backend", MATRIX)
 
 
 def known_of(model, pixels):
@@ -28,7 +28,7 @@ def likely(model):
     return every_image(model)[exact(model).argmax()][None]
 
 
-@every_lane
+@every_entry
 def test_the_exact_conditional_distribution(name, backend):
     """Unknown values before, among, around and after the known ones."""
     model, truth, label = tiny(name), likely(tiny(name)), label_of(tiny(name))
@@ -74,7 +74,7 @@ def test_a_mask_for_each_image():
     assert torch.equal(found[3::4], truth[3::4])
 
 
-@every_lane
+@every_entry
 def test_an_image_depends_on_its_number_alone(name, backend):
     model, label = tiny(name), label_of(tiny(name))
     truth = likely(model).expand(20, -1, -1, -1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import triton_aot
-from support.op_lanes import innermost
+from support.op_matrix import innermost
 from support.pixel_programs import CASES, images_of, known_of, labels_of
 
 import genfast

@@ -9,7 +9,7 @@ import math
 
 import pytest
 import torch
-from support.op_lanes import innermost
+from support.op_matrix import innermost
 from support.pixel_programs import CASES, images_of, known_of, labels_of
 from triton.runtime.errors import InterpreterError
 

@@ -26,7 +26,7 @@ SHAPES = [(64, 28, 28, 2, 16), (7, 8, 8, 2, 33), (3, 32, 32, 2, 64), (2, 32, 17,
 SHAPES += [(3, 64, 20, 2, 19), (2, 50, 9, 2, 100), (1, 70, 6, 1, 16), (300, 1, 5, 2, 1)]
 
 
-def lane(*options, **environment):
+def run_tests(*options, **environment):
     """Run tests in a process of its own, from this folder: the installed package is tested."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_INTERPRET", "GENFAST_REQUIRE", "PYTEST_"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
@@ -43,20 +43,20 @@ INTERPRETED = {"TRITON_INTERPRET": "1", "GENFAST_REQUIRE": "cpp,triton"}
 @needs_triton
 def test_every_op_interpreted():
     files = sorted(Path(__file__).parent.glob("../ops/test_every_*.py"))
-    lane(*map(str, files), "-m", "interpreted", "-k", "triton and not compiles", **INTERPRETED)
+    run_tests(*map(str, files), "-m", "interpreted", "-k", "triton and not compiles", **INTERPRETED)
 
 
 @pytest.mark.slow
 @needs_triton
 def test_interpreted():
-    lane("interpreted.py", **INTERPRETED)
+    run_tests("interpreted.py", **INTERPRETED)
 
 
 @pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiled_ahead_of_time(capability):
-    lane("compiled.py", "-k", f"sm_{capability}" + " or every_kernel" * (capability == 90))
+    run_tests("compiled.py", "-k", f"sm_{capability}" + " or every_kernel" * (capability == 90))
 
 
 def inputs_on_gpu(op, shape, dtype):

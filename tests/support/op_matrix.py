@@ -14,7 +14,7 @@ CPU_DTYPES = {"reference": (torch.float32, torch.float64, torch.bfloat16)}
 INTERPRETED = genfast.backends()["triton"].available and not torch.cuda.is_available()
 
 
-def lanes(ops):
+def matrix(ops):
     """(op, backend, dtype) that must work here. cpp is always among them: a test fails for an op without it."""
     for op in ops:
         for backend in ("reference", "cpp", "triton"):
@@ -25,14 +25,14 @@ def lanes(ops):
                     yield op, backend, dtype
 
 
-LANES = list(lanes(OPS))
-DOUBLE = [(op, backend) for op, backend, dtype in LANES if dtype == torch.float64]
+MATRIX = list(matrix(OPS))
+DOUBLE = [(op, backend) for op, backend, dtype in MATRIX if dtype == torch.float64]
 TRUE_GRADIENT = [op for op in OPS if not SPECS[op].estimator]
-# One lane a backend, in its most precise dtype; and what second derivatives are then held to.
-PRECISE = [lane for lane in LANES if lane[2] == (torch.float32 if lane[1] == "triton" else torch.float64)]
+# One entry a backend, in its most precise dtype; and what second derivatives are then held to.
+PRECISE = [entry for entry in MATRIX if entry[2] == (torch.float32 if entry[1] == "triton" else torch.float64)]
 SECOND = {torch.float64: 1e-10, torch.float32: 1e-4}
-NATIVE = [(op, backend, dtype) for op, backend, dtype in LANES if backend != "reference"]
-CPP = [lane for lane in LANES if lane[1] == "cpp"]
+NATIVE = [(op, backend, dtype) for op, backend, dtype in MATRIX if backend != "reference"]
+CPP = [entry for entry in MATRIX if entry[1] == "cpp"]
 CPP_OPS = list(dict.fromkeys((op, backend) for op, backend, _ in CPP))
 
 
