@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from support.op_matrix import INTERPRETED, innermost, parametrize
+from support.op_matrix import INTERPRETED, innermost, matrix, parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import genfast
