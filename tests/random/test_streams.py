@@ -8,7 +8,7 @@ from genfast.random import streams
 from genfast.random.streams import STREAMS, Stream, chain_draw
 
 
-@pytest.mark.parametrize("one, other", combinations(STREAMS, 2))
+@pytest.mark.parametrize("one, other", list(combinations(STREAMS, 2)))
 def test_streams_are_disjoint(one, other):
     assert not STREAMS[one].meets(STREAMS[other])
 
