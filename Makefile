@@ -34,6 +34,7 @@ INPLACE := build/inplace/genfast
 QUICK := build/quick
 quick:
 	@test -x $(BIN)/pytest || $(MAKE) $(VENV)/installed
+	@rm -rf $(INPLACE)
 	@mkdir -p $(INPLACE) $(QUICK)
 	@for entry in genfast/* kernels; do ln -sfn $(CURDIR)/$$entry $(INPLACE)/; done
 	@test -e $(QUICK)/build.ninja || PATH=$(abspath $(BIN)):$$PATH cmake -S . -B $(QUICK) -G Ninja \
