@@ -170,9 +170,8 @@ def test_shell_blocks(path, folder, genfast):
 
 
 def test_presets_that_the_pages_name():
-    named = [
-        found for path in PAGES for found in re.findall(r"([a-z0-9+-]+) --preset ([a-z-]+)", path.read_text())
-    ]  # fmt: skip
+    pattern = re.compile(r"([a-z0-9+-]+) --preset ([a-z-]+)")
+    named = [pair for path in PAGES for pair in pattern.findall(path.read_text())]
     assert len(named) > 9 and [name for model, name in named if name not in PRESETS[model]] == []
 
 

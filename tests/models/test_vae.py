@@ -307,14 +307,17 @@ def test_sampling_is_without_dropout_and_leaves_the_mode():
     "arguments, error, message",
     [
         ({"backend": "cpp"}, RuntimeError, "must be able to serve this model; got 'cpp'"),
-        ({"given": torch.zeros(1, 1, 5, 6, dtype=torch.uint8), "mask": torch.ones(1, 1, 5, 6).bool()}, ValueError,
-         "given and mask must be None for a VAE"),
+        (
+            {"given": torch.zeros(1, 1, 5, 6, dtype=torch.uint8), "mask": torch.ones(1, 1, 5, 6).bool()},
+            ValueError,
+            "given and mask must be None for a VAE",
+        ),
         ({"shape": (1, 5, 6)}, ValueError, "shape must be None for a VAE"),
         ({"labels": 1}, ValueError, "labels must be None for an unconditional model; got int"),
         ({"temperature": 0.0}, ValueError, "temperature must be positive"),
         ({"first": 2**63}, ValueError, "first \\+ n must be at most"),
     ],
-)  # fmt: skip
+)
 def test_bad_sample_arguments(arguments, error, message):
     with pytest.raises(error, match=f"^sample: .*{message}"):
         genfast.sample(vae(), 1, **arguments)

@@ -30,7 +30,7 @@ from support.op_matrix import (
     small,
     squares,
     with_leaves,
-)  # fmt: skip
+)
 
 import genfast
 from genfast import testing

@@ -217,10 +217,8 @@ def test_one_pixel_at_a_time(channels, backend):
     params = SPECS["logistic_mixture_nll"].inputs({"B": 3, "C": channels, "K": 2, "L": 16, "H": 4, "W": 5})["params"]
     whole = logistic_mixture_sample(params, 16, 7, first_index=2, channels=channels, backend=backend)
     for i, j in itertools.product(range(4), range(5)):
-        pixel = logistic_mixture_sample(
-            params[:, :, i : i + 1, j : j + 1], 16, 7, first_index=2, first_element=(5 * i + j) * channels,
-            channels=channels, backend=backend,
-        )  # fmt: skip
+        settings = {"first_element": (5 * i + j) * channels, "channels": channels, "backend": backend}
+        pixel = logistic_mixture_sample(params[:, :, i : i + 1, j : j + 1], 16, 7, first_index=2, **settings)
         assert torch.equal(pixel, whole[:, :, i : i + 1, j : j + 1]), (i, j)
 
 

@@ -62,13 +62,13 @@ def masked():
         Buffer(1, width),
     ]
     above = linear(2, f, whole, [Read(1, -1, -1, 0, 3 * f)], taps(w2, -1, -1, 0, 1), torch.zeros(f))
-    first = linear(
-        1, f, whole, [Read(0, -1, -1, 0, 3), Read(0, 0, -1, 0, 1)],
-        torch.cat((taps(w1, -1, -1, 0, 1), taps(w1, 0, -1)), 1), b1, activation="tanh",
-    )  # fmt: skip
-    second = linear(
-        3, f, whole, [Read(1, 0, -1, 0, 2 * f)], taps(w2, 0, -1, 0), b2, adds=[Read(2, 0, 0, 0, f)], activation="relu",
-    )  # fmt: skip
+    seen, weight = (
+        [Read(0, -1, -1, 0, 3), Read(0, 0, -1, 0, 1)],
+        torch.cat((taps(w1, -1, -1, 0, 1), taps(w1, 0, -1)), 1),
+    )
+    first = linear(1, f, whole, seen, weight, b1, activation="tanh")
+    rest = {"adds": [Read(2, 0, 0, 0, f)], "activation": "relu"}
+    second = linear(3, f, whole, [Read(1, 0, -1, 0, 2 * f)], taps(w2, 0, -1, 0), b2, **rest)
     last = linear(4, 1, whole, [Read(3, 0, 0, 0, f)], w3, b3)
     program = Program(
         ImageSpec(1, height, width, 2),
@@ -161,21 +161,20 @@ def scans():
         Buffer(2 * f, grid, fill=torch.cat((h_out, torch.zeros(f))).numpy()),  # both hidden states
         Buffer(levels, grid),
     ]
+    gates_and_cell = (
+        [Read(1, 0, 0, 0, 4 * f), Read(3, 0, 1, 0, f)],
+        [Read(4, 0, 0, 0, 4 * f), Read(6, 0, -1, 0, f)],
+    )
     from_right = [
         linear(1, 4 * f, below_first, [Read(0, -1, 0, 0, 1), Read(2, 0, 1, 0, f)], right_w, right_b, sweep=-1),
-        Instruction(
-            "lstm", 2, 0, f, below_first, [Read(1, 0, 0, 0, 4 * f), Read(3, 0, 1, 0, f)], cell=(3, 0), visible=(7, 0),
-            sweep=-1,
-        ),
-    ]  # fmt: skip
+        Instruction("lstm", 2, 0, f, below_first, gates_and_cell[0], cell=(3, 0), visible=(7, 0), sweep=-1),
+    ]
     reads = [Read(0, 0, -1, 0, 1), Read(5, 0, -1, 0, f), Read(5, -1, 0, 0, f)]
     pixel = [
         linear(4, 4 * f, everywhere, reads, left_w, left_b),
-        Instruction(
-            "lstm", 5, 0, f, everywhere, [Read(4, 0, 0, 0, 4 * f), Read(6, 0, -1, 0, f)], cell=(6, 0), visible=(7, f),
-        ),
+        Instruction("lstm", 5, 0, f, everywhere, gates_and_cell[1], cell=(6, 0), visible=(7, f)),
         linear(8, levels, (0, height, 0, width), [Read(7, 0, 0, 0, 2 * f)], head_w, head_b),
-    ]  # fmt: skip
+    ]
     program = Program(
         ImageSpec(1, height, width, levels),
         Categorical(1, levels),
@@ -239,16 +238,14 @@ def strided():
         return Read(4, 0, 0, k * f, f)
 
     up, side = Read(3, 0, 0, 0, f), Read(2, 0, 0, 0, f)
+    above, coarse = [Read(0, -2, 0, 0, 2), Read(0, -1, 0, 0, 2)], {"row_modulus": 2, "column_modulus": 2}
     row = [
-        linear(
-            1, f, half, [Read(0, -2, 0, 0, 2), Read(0, -1, 0, 0, 2)], down_w.flatten(1), down_b, activation="sigmoid",
-            row_modulus=2, column_modulus=2,
-        ),
+        linear(1, f, half, above, down_w.flatten(1), down_b, activation="sigmoid", **coarse),
         linear(3, f, whole, [Read(1, 0, 0, 0, f)], up_w, up_b),
         elementwise("elu", 4, f, whole, up),
         elementwise("affine", 4, f, whole, up, feature=f, weight=scales.numpy(), bias=shifts.numpy()),
         elementwise("constant", 4, f, whole, feature=2 * f, bias=table.numpy()),
-    ]  # fmt: skip
+    ]
     pixel = [
         linear(2, f, half, [Read(0, 0, -2, 0, 2)], left_w, left_b, row_modulus=2, column_modulus=2),
         elementwise("gate", 4, f, whole, at(0), side, feature=3 * f),

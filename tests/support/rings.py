@@ -17,10 +17,8 @@ RING = GaussianMixture.ring(8, radius=2.0, deviation=0.4)
 
 
 def network(inputs, outputs, width=64):
-    return nn.Sequential(
-        nn.Linear(inputs, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2),
-        nn.Linear(width, outputs),
-    )  # fmt: skip
+    layers = nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, outputs)
+    return nn.Sequential(layers[0], nn.LeakyReLU(0.2), layers[1], nn.LeakyReLU(0.2), layers[2])
 
 
 class RingGAN(nn.Module):

@@ -10,8 +10,11 @@ from genfast.tasks.chains.pixels import KINDS
 
 # Chains of a test.
 COUNTS = {"full_forward": 800, "torch": 800, "cpp": 6000}
-KNOWN = {2: {"before": [1]}, 4: {"before": [2, 3], "among": [1, 3], "around": [0, 3], "after": [0, 1]},
-         6: {"before": [3, 4, 5], "among": [1, 4], "around": [0, 4, 5], "after": [0, 1, 2]}}  # fmt: skip
+KNOWN = {
+    2: {"before": [1]},
+    4: {"before": [2, 3], "among": [1, 3], "around": [0, 3], "after": [0, 1]},
+    6: {"before": [3, 4, 5], "among": [1, 4], "around": [0, 4, 5], "after": [0, 1, 2]},
+}
 
 # Every model on the best backend; the others run the same chain.
 MATRIX = [(name, BACKENDS[-1]) for name in TINY] + [("pixelcnn binary", backend) for backend in BACKENDS[:-1]]
@@ -169,8 +172,8 @@ def test_what_is_unknown_may_be_any_byte():
     for given in (truth, truth[:1]):
         options = [{"given": torch.where(known, given, other), "mask": known} for other in (0, 255)]
         assert torch.equal(*(genfast.sample(model, 6, **each) for each in options))
-        assert torch.equal(*(next(genfast.stream(model, batch_size=6, given=each["given"][:1], mask=known))
-                             for each in options))  # fmt: skip
+        streams = (genfast.stream(model, batch_size=6, given=each["given"][:1], mask=known) for each in options)
+        assert torch.equal(*map(next, streams))
     with pytest.raises(ValueError, match=r"^inpaint: images must lie in 0\.\.2; got 255"):
         genfast.inpaint(model, torch.where(known, 255, truth), known)
 

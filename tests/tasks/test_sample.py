@@ -87,10 +87,9 @@ def test_known_values_are_kept_and_the_others_drawn_from_what_comes_before(name,
     c = model.config
     known = bits_known(c.height, c.width).expand(1, c.channels, -1, -1)
     truth = every[exact(model).argmax()][None]
-    terms = Engine(model, backend="full_forward").run(
-        len(every), seed=0, given=every, known=torch.ones_like(every, dtype=torch.bool), labels=label,
-        want=("log_probs",),
-    ).log_probs  # fmt: skip
+    everything = {"given": every, "known": torch.ones_like(every, dtype=torch.bool), "labels": label}
+    drawn = Engine(model, backend="full_forward").run(len(every), seed=0, want=("log_probs",), **everything)
+    terms = drawn.log_probs
     fitting = ((every == truth) | ~known).flatten(1).all(1)
     p = torch.where(fitting, torch.where(known[:, : terms.shape[1]], 0, terms).flatten(1).sum(1).exp(), 0)
     assert p.sum().item() == pytest.approx(1, abs=1e-5)
@@ -171,10 +170,8 @@ def test_sizes_at_the_edge(backend):
     empty = genfast.sample(model, 0, backend=backend)
     assert empty.shape == (0, 1, 4, 5) and empty.dtype == torch.uint8
     assert list(genfast.stream(model, 0, backend=backend)) == []
-    none_known = genfast.sample(
-        model, 3, given=torch.zeros(1, 1, 4, 5, dtype=torch.uint8), mask=torch.zeros(1, 1, 4, 5, dtype=torch.bool),
-        backend=backend,
-    )  # fmt: skip
+    given, mask = (torch.zeros(1, 1, 4, 5, dtype=dtype) for dtype in (torch.uint8, torch.bool))
+    none_known = genfast.sample(model, 3, given=given, mask=mask, backend=backend)
     assert torch.equal(none_known, genfast.sample(model, 3, backend=backend))
     last = genfast.stream(model, batch_size=2, first=2**63 - 3, backend=backend)
     assert [len(batch) for batch in last] == [2, 1]
@@ -390,7 +387,7 @@ WRONG = [
     ({"n": 1, "given": ZEROS, "mask": NONE.byte()}, TypeError, r"mask must be torch\.bool.*got torch\.uint8"),
     ({"n": 1, "given": ZEROS, "mask": NONE[0]}, ValueError, r"mask must have shape .*got \(1, 4, 5\)"),
     ({"n": 1, "shape": (1, 4, 5)}, ValueError, "shape must be None for a PixelCNN"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("arguments, error, message", WRONG, ids=[str(list(a)) for a, _, _ in WRONG])

@@ -216,7 +216,7 @@ WRONG = [
     (["sample", "{run}", "--out", "{tmp}/a.npz", "--first", str(2**63)], "error: sample: first + n"),
     (["sample", "{run}", "--out", "{tmp}/a.npz", "-n", "abc"], "expected a whole number of at least 1; got abc"),
     (["sample", "{run}", "--out", "{tmp}/a.npz", "--label", "1,x"], "expected whole numbers such as 0,1,2; got x"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("argv", "fragment"), WRONG, ids=[" ".join(argv) for argv, _ in WRONG])

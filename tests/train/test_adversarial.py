@@ -360,8 +360,8 @@ def test_train_resume_and_sample_by_the_command_line(tmp_path, capsys):
     parts = [np.load(path)["images"] for path in sorted((tmp_path / "shards").glob("*.npz"))]
     assert np.array_equal(np.concatenate(parts), whole)
     capsys.readouterr()
-    assert cli.main(["train", "projection-gan", *options, "--no-conditional", "--preset", "digits", "--out",
-                     str(tmp_path / "b")]) == 2  # fmt: skip
+    options = [*options, "--no-conditional", "--preset", "digits", "--out", str(tmp_path / "b")]
+    assert cli.main(["train", "projection-gan", *options]) == 2
     assert "classes must be at least 1; got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["train", "dcgan", "--eval-every", "3", "--out", str(tmp_path / "c")])

@@ -68,8 +68,8 @@ def test_feature_metrics_are_those_of_scikit_learn():
 def test_evaluate_by_a_classifier_by_pixels_and_by_features(run, genfast, quick, tmp_path):
     code, out, err = genfast("evaluate", run, "--features", "classifier")
     assert code == 0, err
-    for text in ("of a classifier that names the class of", "precision", "Frechet distance", "of 10 in 1000 samples",
-                 "inception score by this classifier"):  # fmt: skip
+    texts = ["of a classifier that names the class of", "precision", "Frechet distance", "of 10 in 1000 samples"]
+    for text in [*texts, "inception score by this classifier"]:
         assert text in out
     assert "asked for" not in out
     assert genfast("evaluate", run)[1] == out, "the classifier is what labels decide"
@@ -236,8 +236,8 @@ def perfect(monkeypatch, module, data):
 
 def judged(monkeypatch, data, name, images):
     perfect(monkeypatch, standing, data)
-    model = models.build(name, channels=1, height=8, width=8, levels=data.levels,
-                         **({"classes": data.classes} if name == "projection-gan" else {}))  # fmt: skip
+    classes = {"classes": data.classes} if name == "projection-gan" else {}
+    model = models.build(name, channels=1, height=8, width=8, levels=data.levels, **classes)
     monkeypatch.setattr(standing, "held_out_data", lambda *_: data)
     args = SimpleNamespace(images=images, seed=0, device="cpu", target=None)
     return standing._samples(model, None, data, args)[0]
