@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from genfast import losses, metrics, nn, ops
+from genfast import data, losses, metrics, nn, ops
 from genfast._native import backends
 from genfast.cli.main import make_parser
 from genfast.models import MODELS
@@ -45,6 +45,7 @@ def pages():
         "README.md": {"speed": shown_speeds},
         "docs/ops.md": {"ops": op_tables},
         "docs/models.md": {"models": model_table, "layers": lambda: exported(nn)},
+        "docs/data.md": {"datasets": dataset_table},
         "docs/training.md": {"presets": preset_table, "losses": lambda: exported(losses)},
         "docs/metrics.md": {"metrics": lambda: exported(metrics)},
         "docs/speed.md": {"speed": speed_table, "sampling": sampling_table},
@@ -112,6 +113,15 @@ def model_table():
         paper = (inspect.getdoc(model) or "").partition("Paper:")[2]
         rows.append((f"`{name}`", f"`{model.__name__}`, `{config.__name__}`", module, _arxiv(paper)))
     return table(("name", "class and config, of `genfast.models`", "what it is", "papers"), rows)
+
+
+def dataset_table():
+    rows = []
+    for dataset in data.datasets():
+        options = ", ".join(f"`--{option}`" for option in dataset.options)
+        rows.append((dataset.name if dataset.matches else f"`{dataset.name}`", dataset.help, options))
+    rows.append(("`codes:RUN`", "the codes of the VQ-VAE in a run folder, to train its prior", ""))
+    return table(("`--data`", "what it is", "options"), rows)
 
 
 def preset_table():
