@@ -34,7 +34,7 @@ def describe(cores: int, threads: int) -> dict:
         "cpu": _cpu(),
         "cores": cores,
         "threads": threads,
-        "level": cpp.isa,
+        "isa": cpp.isa,
         "load_before": round(os.getloadavg()[0], 2),
         "genfast": genfast.__version__,
         "torch": torch.__version__,
@@ -47,8 +47,8 @@ def describe(cores: int, threads: int) -> dict:
 def slug(machine: dict) -> str:
     """A file name for the machine: its kind, never its network name."""
     words = re.sub(r"\(\w+\)|processor|cpu|@.*|\d+-core", " ", machine["cpu"].lower())
-    level = machine["level"].removeprefix("x86-64-").replace("-", "_")
-    return "-".join([*re.findall(r"[a-z0-9]+", words), level, f"{machine['threads']}t"])
+    isa = machine["isa"].removeprefix("x86-64-").replace("-", "_")
+    return "-".join([*re.findall(r"[a-z0-9]+", words), isa, f"{machine['threads']}t"])
 
 
 def sgemm() -> tuple[Callable, int]:

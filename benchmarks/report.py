@@ -21,7 +21,8 @@ def markdown(result: dict) -> str:
 def _conditions(result):
     m = result["machine"]
     return (
-        f"{m['cpu']}, {m['threads']} threads of {m['cores']} cores, level {m['level']}; genfast {m['genfast']}, "
+        f"{m['cpu']}, {m['threads']} threads of {m['cores']} cores, instruction set {m.get('isa') or m['level']}; "
+        f"genfast {m['genfast']}, "
         f"torch {m['torch']}, Python {m['python']}; {m['date']}. In the same run the machine reached "
         f"{result['sgemm_gflops']:.0f} GFLOP/s in torch's sgemm and {result['copy_gbytes']:.1f} GB/s in a memory copy."
     )

@@ -123,8 +123,8 @@ def _rival(name, case, engine):
     """A contender, the images that it draws, and the share of their pixels."""
     network, model = engine.network, engine.model
     if name == CACHED:
-        stepped = Engine(model, backend="torch", **case.options)
-        return partial(stepped.run, case.batch, seed=0), case.batch, 1.0
+        eager = Engine(model, backend="torch", **case.options)
+        return partial(eager.run, case.batch, seed=0), case.batch, 1.0
     images = case.rival_images or case.batch
     zeros = torch.zeros(images, *network.spec.shape, dtype=torch.uint8)
     forward = timing.once(partial(network.parameters, zeros, None))

@@ -100,7 +100,7 @@ def preset(name: str, layers: int, hidden: int, kind: str | None = None) -> nn.M
 
 
 def own(kind: str) -> nn.Module:
-    """A model of tests/everyday.py, in which there is nothing of genfast."""
+    """A model of tests/support/everyday.py, in which there is nothing of genfast."""
     return getattr(everyday, kind)()
 
 

@@ -8,7 +8,7 @@ ASKED = {"must": "asked", "aim": "aim"}
 NOTES = (
     "Rates are medians; in brackets their 20 and 80 % quantiles. The rivals have the same weights and draw as many "
     "images, in turns with genfast in one process: the network over the whole image for each value, as most tutorials "
-    "do it; genfast's `reference` backend, which leaves out the rows below; and genfast's `torch` backend, the same "
+    "do it; genfast's `full_forward` backend, which leaves out the rows below; and genfast's `torch` backend, the same "
     "plan in plain PyTorch over cached features. The forwards run genfast's native ops where the model has them; of "
     "PixelCNN++ they are timed on two images. Where whole images by full forwards take long, some pixels spread "
     "evenly over the image were drawn, and the time scaled to all of them. FLOPs are those of the plan's matrix "
@@ -36,7 +36,8 @@ def markdown(result: dict) -> str:
 def _conditions(result):
     m, sgemm = result["machine"], result["sgemm_gflops"]
     return (
-        f"{m['cpu']}, {m['cores']} cores, level {m['level']}; genfast {m['genfast']}, torch {m['torch']}, Python "
+        f"{m['cpu']}, {m['cores']} cores, instruction set {m.get('isa') or m['level']}; "
+        f"genfast {m['genfast']}, torch {m['torch']}, Python "
         f"{m['python']}; {m['date']}; load before the run {m['load_before']}. In the same run torch's sgemm reached "
         f"{sgemm['2']:.0f} GFLOP/s on two threads, {sgemm['1']:.0f} on one."
     )

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+# (kind, name) -> the module that registered it.
+_MODULES: dict[tuple[str, str], str] = {}
+
+
+def add(registry: MutableMapping[str, Any], kind: str, name: str, value: Any, module: str) -> None:
+    """Put a value into a registry; `module` may define it again, as a cell of a notebook does.
+
+    Raises: ValueError for a name that another module has registered, which would be replaced without a word.
+    """
+    owner = _MODULES.setdefault((kind, name), module)
+    if owner != module:
+        raise ValueError(f"{kind} {name}: expected a name that is not taken; got that of {owner}")
+    registry[name] = value
 
 
 def import_modules(package: str, path: Iterable[str]) -> list[str]:

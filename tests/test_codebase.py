@@ -1,4 +1,4 @@
-"""The house rules that a program can check, read from the checkout; the package under test is the installed one."""
+"""The rules that a program can check, read from the checkout; the package under test is the installed one."""
 
 import ast
 import inspect

@@ -14,6 +14,7 @@ from support.files import idx_bytes
 import genfast
 from genfast import models
 from genfast.cli.main import make_parser
+from genfast.engine.engine import BACKENDS
 from genfast.nn import MaskedConv2d
 from genfast.train import PRESETS
 
@@ -24,6 +25,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+WIDTH = 120
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -250,3 +252,17 @@ def test_citation():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["cff-version"] == "1.2.0" and cited["version"] == genfast.__version__
     assert {"message", "title", "type", "authors", "license", "repository-code"} <= cited.keys()
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_lines_of_prose_fit(page):
+    """Not those of code, tables and generated parts, nor a line that is one long link."""
+    text = FENCE.sub("", page.read_text())
+    text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", text, flags=re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith("|") and page.name != "cli.md"]
+    assert not [line for line in prose if len(line) > WIDTH and " " in line.strip("- ")]
+
+
+def test_the_backends_of_the_engine_are_those_of_the_page():
+    table = (ROOT / "docs/sampling.md").read_text().partition("| backend | how |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(BACKENDS)

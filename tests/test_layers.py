@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from genfast import _registry
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "genfast"
 # From the ground up; docs/architecture.md has the picture. What stands in one line does not import one another.
@@ -206,3 +208,13 @@ def test_an_import_is_cheap():
     runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
     found = min(runs, key=lambda words: float(words[0]))
     assert found[1:] == [] and float(found[0]) < 0.5, found
+
+
+def test_a_name_that_is_taken_is_refused():
+    """Another module's entry would be replaced without a word; the same module may define its own again."""
+    registry = {}
+    _registry.add(registry, "toy", "twice", 1, "a")
+    _registry.add(registry, "toy", "twice", 2, "a")
+    with pytest.raises(ValueError, match=r"^toy twice: expected a name that is not taken; got that of a$"):
+        _registry.add(registry, "toy", "twice", 3, "b")
+    assert registry == {"twice": 2}

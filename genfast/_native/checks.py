@@ -1,4 +1,4 @@
-"""Argument checks of the ops, and the house error message: `name: expected ...; got ...`."""
+"""Argument checks of the ops. Errors read `op: argument must ...; got ...`."""
 
 from __future__ import annotations
 

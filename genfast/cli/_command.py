@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from genfast import _registry
+
 Run = Callable[[argparse.Namespace], int | None]
 Options = Callable[[argparse.ArgumentParser], None]
 
@@ -33,7 +35,7 @@ def command(name: str, help: str, options: Options = lambda parser: None) -> Cal
     """Decorator of the function that runs a command."""
 
     def register(run: Run) -> Run:
-        COMMANDS[name] = Command(name, help, options, run)
+        _registry.add(COMMANDS, "command", name, Command(name, help, options, run), run.__module__)
         return run
 
     return register

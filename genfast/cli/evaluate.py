@@ -56,8 +56,9 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
         for name, nats in evaluation.nats.items():
             yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, evaluation.dims):9.4f}"
     if evaluation.latents is not None:
+        how = f"log-likelihood by {evaluation.importance_samples} importance samples; "
         used = f"{evaluation.active_latents} of {evaluation.latents} latents active"
-        yield f"model: log-likelihood by {evaluation.importance_samples} importance samples; {used}"
+        yield f"model: {how if evaluation.importance_samples else ''}{used}"
     if evaluation.codebook_use:
         uses = (
             f"{100 * share:.0f} % of {evaluation.codes} codes in use, perplexity {p:.1f}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from genfast import _registry
 from genfast.data._images import ImageData
 from genfast.data.pair_data import PairData
 
@@ -62,7 +63,7 @@ def register_dataset(
     """Decorator of the function that reads a data set: `load` and the option --data then know it."""
 
     def register(read: R) -> R:
-        DATASETS[name] = Dataset(name, help, options, matches, read)
+        _registry.add(DATASETS, "data set", name, Dataset(name, help, options, matches, read), read.__module__)
         return read
 
     return register

@@ -187,6 +187,21 @@ class Bounded(Protocol):
 
 
 @runtime_checkable
+class ImportanceSampled(LatentModel, Bounded, Protocol):
+    """A model with latents whose log-likelihood is estimated by importance sampling, as `genfast.models.VAE`'s is."""
+
+    def elbo(self, x: Tensor, labels: Tensor | None = None, *, seed: int, first: int = 0) -> Tensor:
+        """The evidence lower bound with one draw, [B] nats."""
+        ...
+
+    def log_prob(
+        self, x: Tensor, labels: Tensor | None = None, *, samples: int = 5000, seed: int = 0, first: int = 0
+    ) -> Tensor:
+        """The estimate by that many draws of each image, [B] nats."""
+        ...
+
+
+@runtime_checkable
 class Adversarial(Protocol):
     """A model of two networks, `generator` and `discriminator`, which `genfast.train.fit_adversarial` trains in turn.
 

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genfast import _registry
+
 # name -> class; filled by `register_likelihood`.
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
 
 
 def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
     """Class decorator: makes the class known to `likelihood(cls.name, ...)` and to every option that names one."""
-    LIKELIHOODS[cls.name] = cls
+    _registry.add(LIKELIHOODS, "likelihood", cls.name, cls, cls.__module__)
     return cls
 
 

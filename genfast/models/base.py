@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from genfast import _registry
 from genfast._config import check_options, documented, option
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
@@ -22,7 +23,7 @@ M = TypeVar("M", bound="type[ImageModel]")
 
 def register_model(cls: M) -> M:
     """Class decorator that adds a model to `MODELS`: `build`, `load` and `genfast train` then know it by its `name`."""
-    MODELS[cls.name] = cls, documented(cls.config_type)
+    _registry.add(MODELS, "model", cls.name, (cls, documented(cls.config_type)), cls.__module__)
     return cls
 
 

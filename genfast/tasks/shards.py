@@ -181,9 +181,10 @@ def _only_writer(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"{folder}: expected no other process that writes there; got one") from None
         yield
-    except BlockingIOError:
-        raise RuntimeError(f"{folder}: expected no other process that writes there; got one") from None
     finally:
         os.close(descriptor)

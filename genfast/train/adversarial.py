@@ -54,7 +54,7 @@ def fit_adversarial(
 
     Args:
         model: a `genfast.engine.protocols.Adversarial` with `save_pretrained(folder)`. Its batches are those of
-            `genfast.train.inputs`: (images,), or (images, labels) with `config.classes`, or (source, target).
+            `genfast.train.inputs`: (images,), or (images, labels) with `spec.classes` above 0, or (source, target).
         train, valid: ImageData or PairData.
         config: AdversarialConfig.
         out: folder for metrics.jsonl, samples/, checkpoint/ and model/.
@@ -90,6 +90,7 @@ class AdversarialRun(Loop):
             for side in SIDES
         }
         self.historical = {side: HistoricalAverage(self.parameters[side]) for side in SIDES if config.historical}
+        self.levels = train.levels
         self.monitor = EquilibriumMonitor(model.adversarial_loss)
         self.modes: ModeCoverage | None = None
         updates = self.steps * (1 + model.discriminator_steps)
@@ -203,7 +204,7 @@ class AdversarialRun(Loop):
         images = self.averaged.preview(*(part[:PREVIEWED] for part in self.valid))
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
-        picture = grid(images.cpu(), self.model.config.levels)
+        picture = grid(images.cpu(), self.levels)
         write_bytes(folder / f"step-{self.step:07d}.png", png(picture))
 
     def settle(self) -> None:

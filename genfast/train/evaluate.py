@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genfast import metrics
 from genfast.data import ImageData, PairData
 from genfast.engine.arguments import check_count
-from genfast.engine.protocols import CodeModel, LatentModel, Translator, device_of
+from genfast.engine.protocols import CodeModel, ImportanceSampled, LatentModel, Translator, device_of
 from genfast.tasks import sample
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, check, inputs, labels_in_shares
@@ -100,7 +100,8 @@ def evaluate(
     parts = batches(inputs(model, held_out), batch)
     evaluation.nats = nll_table(model, training, held_out, batch, samples=samples, seed=seed, track=track)
     if isinstance(model, LatentModel):
-        evaluation.importance_samples, evaluation.latents = samples, model.latent_size
+        evaluation.importance_samples = samples if isinstance(model, ImportanceSampled) else None
+        evaluation.latents = model.latent_size
         evaluation.active_latents = int(metrics.active_units(model, parts).sum())
     if isinstance(model, CodeModel):
         evaluation.codes, evaluation.codebook_use = model.code_count, _codes_in_use(model, held_out, batch)
@@ -150,7 +151,7 @@ def nll_table(
     For a model with Gaussian latents: by importance sampling, and its bounds.
     """
     images, levels, parts = held_out.images, held_out.levels, batches(inputs(model, held_out), batch)
-    if isinstance(model, LatentModel):
+    if isinstance(model, ImportanceSampled):
         rows = metrics.latent_nll(model, track(parts, "batch"), samples=samples, seed=seed)
     else:
         rows = {"model": mean_nats(model, track(parts, "batch"))}

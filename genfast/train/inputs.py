@@ -33,8 +33,11 @@ def inputs(model: nn.Module, data: ImageData | PairData) -> tuple[Tensor, ...]:
 
 
 def check(model: nn.Module, data: ImageData | PairData) -> None:
-    """ValueError for data that do not fit the model, as `inputs`."""
+    """ValueError for data that do not fit the model, as `inputs`. A model without `spec` takes any images alone."""
     if not isinstance(model, ImageModel):
+        if "config" in vars(model):
+            wanted = "an attribute `spec`, a genfast.engine.protocols.ImageSpec, of a model with a config"
+            raise TypeError(f"{type(model).__name__}: expected {wanted}, so that labels are not left out; got none")
         return
     spec, source = model.spec, model.source if isinstance(model, Translator) else None
     check_pairs(kind_of(model), source is not None, data)

@@ -56,7 +56,7 @@ def fit(
 
     Args:
         model: with `save_pretrained(folder)`, and `log_prob(images) -> [B]` in nats. A `Trainable` has its own `loss`
-            for training, a `Bounded` its own `bound` for the validation. With `config.classes` above 0 each also takes
+            for training, a `Bounded` its own `bound` for the validation. With `spec.classes` above 0 each also takes
             labels.
         train, valid: ImageData.
         config: TrainConfig.

@@ -59,3 +59,12 @@ def test_an_op_without_an_entry_is_compared_with_its_reference():
     for *_, shapes in rows:
         assert list(shapes) == ["genfast", "good eager", "torch.compile"]
         assert len({json.dumps(shape) for shape in shapes.values()}) == 1
+
+
+def test_the_tests_before_a_measurement_exist():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import gate
+
+    sys.path.pop(0)
+    tests = gate.tests_of_ops()
+    assert len(tests) == 4 and all((ROOT / "tests" / test).is_file() for test in tests)

@@ -81,7 +81,7 @@ def test_known_values_are_kept_and_the_others_drawn(case):
     filled = run(case, given=images, known=known, draw=2).images
     y = forward(case, filled)
     if p.draws == 1 and p.likelihood.numbers == 2:
-        # The draws 4 and 5 of the house Philox: the component and the levels.
+        # The draws 4 and 5 of Philox: the component and the levels.
         again = inverse_mixture(y[:, 0], p.spec.levels, uniforms(p, N, 4)[:, :1], uniforms(p, N, 5), 1.0)
     else:
         again = inverse_cdf(y.movedim(2, -1), uniforms(p, N, 2))

@@ -13,6 +13,7 @@ LATENT, GANS = {"vae", "iwae"}, {"dcgan", "sngan", "wgan-gp", "r3gan", "projecti
 WHO = {
     "Autoregressive": AUTOREGRESSIVE,
     "LatentModel": LATENT,
+    "ImportanceSampled": LATENT,
     "Generator": LATENT | GANS | {"vq-vae"},
     "Reconstructor": LATENT | {"vq-vae"},
     "CodeModel": {"vq-vae"},

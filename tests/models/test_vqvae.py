@@ -1,4 +1,4 @@
-"""VQ-VAE: codes and images, its bound, training with the house's trainer, and the prior that draws its codes."""
+"""VQ-VAE: codes and images, its bound, training by `genfast.train`, and the prior that draws its codes."""
 
 import json
 import math

@@ -5,6 +5,7 @@ not know yet. The tests stand in the room of what they test, in a file of its na
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +17,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # What a change of what all ops share most likely breaks of them.
 CORE = "cpp and (matches_reference or same_draws_as or same_results)"
 # These ask for sets of instructions that make quick does not build, and for the objects that make test leaves.
-ELSEWHERE = "not (threads_and_levels or threads_and_isas or kernel_objects)"
+ELSEWHERE = "not (threads_and_isas or kernel_objects)"
 # What stands elsewhere than its name says -> the tests.
 OTHERS = {
     "CMakeLists.txt": "native",
     "csrc/engine": "engine/test_pixel_program.py",
-    "csrc/pixel_program": "engine/test_pixel_program.py",
     "kernels/pixel_program.py": "engine/test_pixel_program.py",
     "genfast/testing.py": "losses",
     "genfast/explain.py": "native",
     "genfast/io.py": "data",
-    "genfast/likelihoods": "models/test_autoregressive.py",
-    "genfast/random": "models/test_pixelrnn.py",
     "benchmarks": "benchmarks",
 }
 
@@ -51,7 +49,8 @@ def tests_of(path):
     if top == "tests" and stem.startswith("test_"):
         yield ROOT / path, None
     elif top == "tests":
-        users = [file for file in tests.rglob("test_*.py") if f"support.{stem}" in file.read_text()]
+        imports = re.compile(rf"support(\.| import .*\b){stem}\b")
+        users = [file for file in tests.rglob("test_*.py") if imports.search(file.read_text())]
         yield from ((file, CORE if file.stem.startswith("test_every_") else None) for file in users)
     elif other:
         yield tests / other, None
@@ -79,7 +78,7 @@ def commands(paths):
     if ops:
         which = " or ".join(f"{op}-triton" for op in ops)
         files = [str(file) for file in sorted((ROOT / "tests/ops").glob("test_every_*.py"))]
-        yield [*files, "-m", "interpreted", "-k", f"({which}) and matches or same_draws"], True
+        yield [*files, "-m", "interpreted", "-k", f"({which}) and (matches or same_draws)"], True
 
 
 def main(base=None):

@@ -41,8 +41,8 @@ PRESETS: dict[str, dict[str, Recipe]] = {}
 
 
 def register_recipes(model: str, *recipes: Recipe) -> None:
-    """The recipes of the model of that name."""
-    PRESETS[model] = {recipe.name: recipe for recipe in recipes}
+    """Add recipes of the model of that name; one of a name that is there already replaces it."""
+    PRESETS.setdefault(model, {}).update({recipe.name: recipe for recipe in recipes})
 
 
 def preset(model: str, name: str) -> Recipe:
