@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -210,8 +211,7 @@ class Engine:
             name = able[0] if self.asked == "auto" else self.asked
             if name == "full_forward" and network.reading:
                 if self.asked == "auto":
-                    message = f"sample: every value runs the whole network: {reasons['torch']}"
-                    warnings.warn(message, RuntimeWarning, stacklevel=5)
+                    _warn(f"sample: every value runs the whole network: {reasons['torch']}")
                 with torch.no_grad(), full_forward.evaluating(self.model):
                     check_causal(network)
             selected[self.asked] = name
@@ -303,3 +303,11 @@ def _weights(model: nn.Module) -> list[tuple[Any, ...]]:
 def _equal(values: list[Tensor], model: nn.Module) -> bool:
     tensors = list(_tensors(model))
     return len(tensors) == len(values) and all(map(torch.equal, values, tensors))
+
+
+def _warn(message: str) -> None:
+    """A RuntimeWarning that names the line of the user's code, however deep in genfast it comes up."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -136,9 +136,9 @@ class Likelihood(ABC):
             evidence: [n, L] or None: level l has the weight p_T(l) * exp(evidence[l]).
         """
 
-    @abstractmethod
     def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
         """log p, float64 [n, W], of values uint8 [n, W, channels of a draw], given its parameters [n, W, P / draws]."""
+        return self.log_probabilities(parameters).gather(-1, values.long())[..., 0]
 
     def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         """The log-probabilities of all levels of one draw, float64 [..., L]; only if `takes_evidence`."""

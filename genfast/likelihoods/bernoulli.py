@@ -54,9 +54,6 @@ class Bernoulli(Likelihood):
             temperature = 1.0
         return inverse_cdf(parameters, u[0, :, 0], temperature)[:, None]
 
-    def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
-        return self.log_probabilities(parameters).gather(-1, values.long())[..., 0]
-
     def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         logits = parameters.double() / temperature
         return torch.cat((logsigmoid(-logits), logsigmoid(logits)), -1)

@@ -52,8 +52,5 @@ class Categorical(Likelihood):
             temperature = 1.0
         return inverse_cdf(parameters, u[0, :, 0], temperature)[:, None]
 
-    def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
-        return self.log_probabilities(parameters).gather(-1, values.long())[..., 0]
-
     def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         return (parameters.double() / temperature).log_softmax(-1)

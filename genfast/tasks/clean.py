@@ -13,7 +13,8 @@ from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.request import check_evidence
 from genfast.tasks._latent import check_call, check_latent_model, no_images
 from genfast.tasks._noisy import check_noisy
-from genfast.tasks.chains.latents import WARM_UP, LatentChains, Noisy, acceptance_rates
+from genfast.tasks.chains import acceptance_rates
+from genfast.tasks.chains.latents import KINDS, WARM_UP, LatentChains, Noisy
 from genfast.tasks.noise import Noise
 from genfast.tasks.results import Denoised
 
@@ -71,7 +72,7 @@ def clean(
     if not images:
         empty = no_images(model)
         return Denoised(empty, empty.expand(samples, *empty.shape), {})
-    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(*counts))
+    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(KINDS, *counts))
 
 
 def _posterior(

@@ -89,7 +89,7 @@ def decompress(model: nn.Module, data: bytes) -> Tensor:
 
 def _check_model(call: str, model: nn.Module) -> CodeModel:
     if not isinstance(model, nn.Module) or not isinstance(model, CodeModel):
-        raise TypeError(f"{call}: model must be a VQVAE; got {type(model).__name__}")
+        raise TypeError(f"{call}: model must have codes, as genfast.models.VQVAE has; got {type(model).__name__}")
     return model
 
 

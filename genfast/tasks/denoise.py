@@ -13,7 +13,8 @@ from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest, check_evidence
 from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
 from genfast.tasks._noisy import METHODS, check_noisy
-from genfast.tasks.chains.pixels import Chains, acceptance_rates
+from genfast.tasks.chains import acceptance_rates
+from genfast.tasks.chains.pixels import KINDS, Chains
 from genfast.tasks.clean import clean
 from genfast.tasks.noise import Noise
 from genfast.tasks.results import Denoised
@@ -109,7 +110,7 @@ def denoise(
     if not images:
         empty = torch.zeros(0, *network.spec.shape, dtype=torch.uint8, device=network.device)
         return Denoised(empty, empty.expand(samples, *empty.shape), {})
-    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(*counts))
+    return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(KINDS, *counts))
 
 
 def _posterior(

@@ -14,7 +14,8 @@ from genfast.engine.protocols import LatentModel, device_of
 from genfast.likelihoods import Likelihood
 from genfast.random.streams import MOST_STEPS
 from genfast.tasks._latent import check_call, check_latent_model
-from genfast.tasks.chains.latents import WARM_UP, Known, LatentChains, acceptance_rates
+from genfast.tasks.chains import acceptance_rates
+from genfast.tasks.chains.latents import KINDS, WARM_UP, Known, LatentChains
 from genfast.tasks.results import Inpainting
 
 METHODS = ("metropolis", "pseudo-gibbs")
@@ -85,7 +86,7 @@ def impute(
             means[-1] = torch.where(there, means[-1], mean)
             counts += torch.stack((chains.accepted, chains.proposed))
     mean = torch.cat(means) if means else drawn[0].float()
-    return Inpainting(torch.cat(drawn), acceptance_rates(*counts), mean)
+    return Inpainting(torch.cat(drawn), acceptance_rates(KINDS, *counts), mean)
 
 
 def _run(chains: LatentChains, steps: int, progress: Callable[[int], None] | None, likelihood: Likelihood) -> Tensor:

@@ -13,7 +13,8 @@ from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest
 from genfast.random.streams import MOST_STEPS
 from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
-from genfast.tasks.chains.pixels import Chains, acceptance_rates
+from genfast.tasks.chains import acceptance_rates
+from genfast.tasks.chains.pixels import KINDS, Chains
 from genfast.tasks.impute import impute
 from genfast.tasks.results import Inpainting
 
@@ -110,4 +111,4 @@ def inpaint(
             progress(steps)
         parts.append(chains.images)
         counts += torch.stack((chains.accepted, chains.proposed))
-    return Inpainting(torch.cat(parts), acceptance_rates(*counts))
+    return Inpainting(torch.cat(parts), acceptance_rates(KINDS, *counts))

@@ -62,7 +62,9 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
 def check_translator(model: Any) -> None:
     """TypeError for a model that is no `Translator`."""
     if not isinstance(model, nn.Module) or not isinstance(model, Translator):
-        raise TypeError(f"translate: model must be a genfast.models.Pix2Pix; got {type(model).__name__}")
+        raise TypeError(
+            f"translate: model must translate images, as genfast.models.Pix2Pix does; got {type(model).__name__}"
+        )
 
 
 def translate_folder(

@@ -200,7 +200,7 @@ def test_folders_that_are_refused(genfast, run, tmp_path):
     assert not (tmp_path / "out").exists()
     PixelCNN(PixelCNNConfig(hidden=2, layers=1, head=2)).save_pretrained(tmp_path / "pixelcnn")
     code, _, err = genfast("translate", tmp_path / "pixelcnn", folder, "--out", tmp_path / "out")
-    assert code == 2 and "model must be a genfast.models.Pix2Pix; got PixelCNN" in err
+    assert code == 2 and "model must translate images, as genfast.models.Pix2Pix does; got PixelCNN" in err
 
 
 def test_train_resume_and_translate(genfast, tmp_path):

@@ -231,8 +231,3 @@ def step_seeds(seed: int, chain: int, begin: int, count: int) -> list[list[int]]
 
 def _log_prior(z: Tensor) -> Tensor:
     return -(z.double().square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
-
-
-def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
-    """The acceptance rate of each kind of proposal that was made."""
-    return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}

@@ -126,8 +126,3 @@ class Chains:
             elements = CHAIN_ELEMENT + torch.arange(NUMBERS_OF_A_STEP, device=self.indices.device)
             self.ahead = begin, uniform(self.request.seed, self.indices, elements[:, None], steps[:, None, None])
         return self.ahead[1][number - begin]
-
-
-def acceptance_rates(accepted: Tensor, proposed: Tensor) -> dict[str, float]:
-    """The acceptance rate of each kind of block that was proposed."""
-    return {kind: a / p for kind, a, p in zip(KINDS, accepted.tolist(), proposed.tolist()) if p}
