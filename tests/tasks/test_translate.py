@@ -90,7 +90,7 @@ def test_levels_are_those_of_the_generator():
         ({"images": sources(2)[0]}, ValueError, r"shape \[n, C, h, w\].*; got \(1, 16, 16\)"),
         ({"seed": -1}, ValueError, "seed must lie in .*; got -1"),
         ({"first": 2**63 - 1}, ValueError, "first . n must be at most"),
-        ({"model": PixelCNN(PixelCNNConfig(hidden=2, layers=1, head=2))}, TypeError, "Pix2Pix; got PixelCNN"),
+        ({"model": PixelCNN(PixelCNNConfig(hidden=2, layers=1, head=2))}, TypeError, "Pix2Pix does; got PixelCNN"),
     ],
 )
 def test_arguments_that_do_not_fit(model, change, kind, fragment):
