@@ -23,7 +23,9 @@ class Draws {
            2 * mixture_scratch(p);
   }
 
-  static int64_t count(const PixelProgram& p) { return p.head == program::kMixture ? 1 : p.channels; }
+  // Whether one draw gives all channels of a pixel.
+  static bool couples_channels(const PixelProgram& p) { return p.head == program::kMixture; }
+  static int64_t count(const PixelProgram& p) { return couples_channels(p) ? 1 : p.channels; }
   int64_t count() const { return count(p_); }
 
   // Draw `k` at pixel `place` of images first .. first + count - 1, whose parameters lie image_size apart.

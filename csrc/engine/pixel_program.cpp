@@ -450,8 +450,8 @@ class Tile {
   void draw(int64_t i, int64_t j, int64_t k) {
     const float* parameters = at(p_.first_parameter + k, j);
     float* image = at(p_.image, j);
-    const int64_t channel = p_.head == program::kMixture ? 0 : k;
-    const int64_t channels = p_.head == program::kMixture ? p_.channels : 1;
+    const bool coupled = Draws::couples_channels(p_);
+    const int64_t channel = coupled ? 0 : k, channels = coupled ? p_.channels : 1;
     draws_.draw(parameters, first_, count_, i * p_.width + j, k);
     const uint8_t* drawn = static_cast<const uint8_t*>(p_.images) + i * p_.width + j;
     for (int64_t b = 0; b < count_; ++b)
