@@ -76,13 +76,13 @@ class Forward(Function):
         ctx.set_materialize_grads(False)
         $marked
         ctx.save_for_backward($kept)
-        ctx.chosen = $chosen
+        ctx.options = $options
 
     @staticmethod
     def backward(ctx, $result_gradients):
         if $none_used:
             return $no_gradients
-        $chosen = ctx.chosen
+        $options = ctx.options
         ($kept,) = ctx.saved_tensors
         $wanted
         if is_grad_enabled():
@@ -102,7 +102,7 @@ class ForwardOfLevel(Forward):
     def backward(ctx, $result_gradients):
         if $none_used:
             return $no_gradients
-        $chosen = ctx.chosen
+        $options = ctx.options
         ($kept,) = ctx.saved_tensors
         $wanted
         $fill
@@ -241,7 +241,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
         "outputs": _listed(schema.outputs),
         "marked": f"ctx.mark_non_differentiable({_listed(constant_results)})" if constant_results else "",
         "kept": _listed(schema.kept),
-        "chosen": f"({_listed(('backend', *schema.settings))},)",
+        "options": f"({_listed(('backend', *schema.settings))},)",
         "incoming": _listed(incoming),
         "result_gradients": _listed(every_gradient),
         "none_used": " and ".join(f"{grad} is None" for grad in incoming),
