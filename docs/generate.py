@@ -41,7 +41,7 @@ SHOWN_SAMPLING = ("Sampling, PixelCNN of 7 layers and 64 features, 64 images", "
 
 def pages():
     """Every page with a generated part: its path -> its whole text as it should be."""
-    made = {
+    generated = {
         "README.md": {"speed": shown_speeds},
         "docs/ops.md": {"ops": op_tables},
         "docs/models.md": {"models": model_table, "layers": lambda: exported(nn)},
@@ -51,7 +51,7 @@ def pages():
         "docs/speed.md": {"speed": speed_table, "sampling": sampling_table},
     }
     texts = {"docs/cli.md": command_page()}
-    for path, parts in made.items():
+    for path, parts in generated.items():
         text = (ROOT / path).read_text()
         for name, part in parts.items():
             text = filled(text, name, part(), path)
@@ -102,8 +102,8 @@ def _dtypes(op, backend):
 
 def _arxiv(text):
     """The papers of a text as links."""
-    found = dict.fromkeys(re.findall(r"\d{4}\.\d{4,5}", text))
-    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in found)
+    numbers = dict.fromkeys(re.findall(r"\d{4}\.\d{4,5}", text))
+    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in numbers)
 
 
 def model_table():
@@ -166,8 +166,8 @@ def command_page():
 
 
 def _subparsers(parser):
-    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return found[0].choices if found else {}
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return actions[0].choices if actions else {}
 
 
 def _command_section(command):
@@ -198,19 +198,19 @@ def _cell(action):
 def _train_section(models):
     """What all models take, what those of one kind of training take, and what is each one's own."""
     groups = {name: _grouped(command) for name, command in models.items()}
-    everything = {name: [row for rows in found.values() for row in rows] for name, found in groups.items()}
+    everything = {name: [row for rows in options.values() for row in rows] for name, options in groups.items()}
     shared = [row for row in next(iter(everything.values())) if all(row in rows for rows in everything.values())]
     lines = ["", "```text", "genfast train MODEL --out RUN [OPTIONS]", "```", "", "Options of every model:", ""]
     lines += [table(("", "meaning (default)"), shared)]
     kinds = {}
-    for name, found in groups.items():
-        own = tuple(row for row in found.get("training", ()) if row not in shared)
+    for name, options in groups.items():
+        own = tuple(row for row in options.get("training", ()) if row not in shared)
         kinds.setdefault(own, []).append(name)
     for rows, names in kinds.items():
         title = f"Training of {', '.join(f'`{name}`' for name in names)}:"
         lines += ["", title, "", table(("", "meaning (default)"), rows)]
-    for name, found in groups.items():
-        rows = [row for title, part in found.items() if title != "training" for row in part if row not in shared]
+    for name, options in groups.items():
+        rows = [row for title, part in options.items() if title != "training" for row in part if row not in shared]
         lines += ["", f"### genfast train {name}", "", table(("", "meaning (default)"), rows)]
     return lines
 
@@ -218,8 +218,8 @@ def _train_section(models):
 def _grouped(command):
     """The options of a command by the group that they are in."""
     kept = _actions(command)
-    found = {group.title: [_option(a) for a in group._group_actions if a in kept] for group in command._action_groups}
-    return {title: rows for title, rows in found.items() if rows}
+    options = {group.title: [_option(a) for a in group._group_actions if a in kept] for group in command._action_groups}
+    return {title: rows for title, rows in options.items() if rows}
 
 
 def shown_speeds():

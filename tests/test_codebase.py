@@ -158,9 +158,9 @@ def test_no_loose_ends():
 def test_no_pickle():
     pattern = re.compile(r"\bpickle\b|torch\.(load|save)\(|\bjoblib\b|\bdill\b|allow_pickle=True|weights_only")
     guilty = {
-        (name(path), found.group())
+        (name(path), match.group())
         for path in [*PACKAGE, *KERNELS]
-        for found in pattern.finditer(re.sub(r'"""[\s\S]*?"""|#.*', "", path.read_text()))
+        for match in pattern.finditer(re.sub(r'"""[\s\S]*?"""|#.*', "", path.read_text()))
     }
     assert not guilty
 
@@ -208,13 +208,13 @@ def symbols(path):
 
 def test_kernel_objects_share_no_code():
     """A weak symbol of a file compiled for a newer CPU may be the one that the linker keeps for everybody."""
-    found = objects()
-    if not os.environ.get("GENFAST_REQUIRE") and not (found and shutil.which("nm")):
+    paths = objects()
+    if not os.environ.get("GENFAST_REQUIRE") and not (paths and shutil.which("nm")):
         pytest.skip("needs the object files that make test leaves in build/cmake")
-    for isa in {isa for isa, _ in found}:
+    for isa in {isa for isa, _ in paths}:
         expected = PAIRED if isa == "v4_bf16" else set(LISTED)
-        assert {file for of, file in found if of == isa} == {*expected, "table"}, "make test leaves them in build/cmake"
-    for (isa, file), path in found.items():
+        assert {file for of, file in paths if of == isa} == {*expected, "table"}, "make test leaves them in build/cmake"
+    for (isa, file), path in paths.items():
         listed = symbols(path)
         names = LISTED.get(file, ["kKernels"])
         entry = re.compile(rf"genfast::{isa}::({'|'.join(names)})(\(|$)")
@@ -294,9 +294,9 @@ def test_nothing_of_one_machine():
     guilty = {}
     for path in tracked():
         if path.is_file() and path.suffix not in (".png", ".safetensors", ".npz"):
-            found = pattern.search(path.read_text())
-            if found:
-                guilty[name(path)] = found.group()
+            match = pattern.search(path.read_text())
+            if match:
+                guilty[name(path)] = match.group()
     assert not guilty
     assert pattern.search(" /" + "home/user") and pattern.search("https://" + "pypi" + ".org")
 

@@ -236,15 +236,15 @@ def test_the_table_of_tasks(column):
     model = COLUMNS[column]()
     x, known = torch.randint(4, (2, 1, 8, 8), dtype=torch.uint8), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     options = {"shape": (1, 8, 8), "levels": 4} if column == "your own PixelCNN" else {}
-    made = calls(model, x, known, options)
+    functions = calls(model, x, known, options)
     said = {call: can for of, call, can in tasks() if of == column}
-    assert said.keys() == made.keys()
+    assert said.keys() == functions.keys()
     for call, can in said.items():
         if can:
-            made[call]()
+            functions[call]()
         else:
             with pytest.raises((TypeError, ValueError)):
-                made[call]()
+                functions[call]()
 
 
 def test_citation():

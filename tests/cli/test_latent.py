@@ -67,17 +67,17 @@ def test_reconstruct(genfast, model, data, tmp_path):
     code, out, err = genfast("reconstruct", model, "--data", data, "-n", 7, "--out", tmp_path / "r.png")
     assert (code, err) == (0, "") and "7 images, truth above, reconstruction below" in out
     assert "8 images, PSNR " in out and " % of bits wrong" in out
-    found = cells(tmp_path / "r.png", 2, 7)
-    assert all(is_image(found[0, i], 22 + i) for i in range(7))
+    tiles = cells(tmp_path / "r.png", 2, 7)
+    assert all(is_image(tiles[0, i], 22 + i) for i in range(7))
     network = library.models.load(model)
     images = torch.from_numpy(IMAGES[22:29, None].astype(np.uint8))
     expected = 255 * network.reconstruct(images)[:, 0].numpy()
-    assert np.array_equal(found[1][:, 4::9, 4::9], expected)
+    assert np.array_equal(tiles[1][:, 4::9, 4::9], expected)
     assert (
         genfast("reconstruct", model, "--data", data, "--split", "train", "-n", 13, "--out", tmp_path / "r.png")[0] == 0
     )
-    found = cells(tmp_path / "r.png", 4, 10)
-    assert is_image(found[2, 2], 12) and (found[2:, 3:] == 96).all()
+    tiles = cells(tmp_path / "r.png", 4, 10)
+    assert is_image(tiles[2, 2], 12) and (tiles[2:, 3:] == 96).all()
 
 
 def test_interpolate(genfast, model, data, conditional, tmp_path):
@@ -85,8 +85,8 @@ def test_interpolate(genfast, model, data, conditional, tmp_path):
         command = ["interpolate", model, "--data", data, "-n", 9, "--steps", 5, "--kind", kind]
         code, out, err = genfast(*command, "--out", tmp_path / "i.png")
         assert (code, err) == (0, "") and f"4 pairs, each: an image, 5 steps of a {kind} path, the other image" in out
-        found = cells(tmp_path / "i.png", 4, 7)
-        assert all(is_image(found[i, 0], 22 + 2 * i) and is_image(found[i, 6], 23 + 2 * i) for i in range(4))
+        tiles = cells(tmp_path / "i.png", 4, 7)
+        assert all(is_image(tiles[i, 0], 22 + 2 * i) and is_image(tiles[i, 6], 23 + 2 * i) for i in range(4))
     assert genfast("interpolate", conditional, "--data", data, "--out", tmp_path / "c.png")[0] == 0
 
 
@@ -115,10 +115,10 @@ def test_embed(genfast, model, data, conditional, tmp_path):
     means, log_variances = (part.detach() for part in network.encode(images))
     np.testing.assert_allclose(arrays["mean"], means[22:], atol=1e-5)
     np.testing.assert_allclose(arrays["log_variance"], log_variances[22:], atol=1e-5)
-    found = cells(tmp_path / "n.png", 3, 5)
+    tiles = cells(tmp_path / "n.png", 3, 5)
     order = torch.cdist(means[22:25], means[:18]).argsort(1)
     for i in range(3):
-        assert is_image(found[i, 0], 22 + i) and all(is_image(found[i, 1 + j], order[i, j]) for j in range(4))
+        assert is_image(tiles[i, 0], 22 + i) and all(is_image(tiles[i, 1 + j], order[i, j]) for j in range(4))
     fewer = genfast("embed", model, "--data", data, "--train", 5, "--out", tmp_path / "z.npz")[1]
     assert fewer.count(" %") == 4 and "log_variance" not in np.load(tmp_path / "z.npz")
     assert genfast("embed", conditional, "--data", data, "--out", tmp_path / "c.npz")[0] == 0
@@ -140,9 +140,9 @@ def test_inpaint_and_denoise(genfast, model, data, conditional, tmp_path):
         code, out, err = genfast(*command, "--out", tmp_path / "i.png")
         assert (code, err) == (0, "") and "3 images, each: truth, input, 2 results, their mean; accepted: post" in out
         assert "unknown values: a result " in out and "; the mean " in out and out.count("% of bits wrong, PSNR") == 2
-        found = cells(tmp_path / "i.png", 3, 5)
-        assert is_image(found[2, 0], 24) and (found[:, 1, 27:] == 128).all()
-        assert all(np.array_equal(found[:, column, :27], found[:, 0, :27]) for column in range(1, 5))
+        tiles = cells(tmp_path / "i.png", 3, 5)
+        assert is_image(tiles[2, 0], 24) and (tiles[:, 1, 27:] == 128).all()
+        assert all(np.array_equal(tiles[:, column, :27], tiles[:, 0, :27]) for column in range(1, 5))
         code, out, err = genfast(*command, "--order", "pseudo-gibbs", "--out", tmp_path / "i.png")
         assert (code, err) == (0, "") and "; approximate" in out
         code, out, err = genfast("denoise", target, *options, "--noise", "bitflip:0.1", "--out", tmp_path / "d.png")

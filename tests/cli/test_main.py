@@ -346,8 +346,8 @@ def test_shipped_weights_are_found_by_model_and_name(genfast, monkeypatch, tmp_p
 def test_a_model_of_the_hub_may_be_any(genfast, monkeypatch, tmp_path):
     model = MODELS["pixelcnn"][0](MODELS["pixelcnn"][1](height=2, width=2, hidden=2, layers=1, head=2))
     model.save_pretrained(tmp_path / "cache")
-    found = {"someone/model": tmp_path / "cache"}
-    monkeypatch.setattr("genfast.models.base.local_folder", lambda folder: found.get(folder, folder))
+    folders = {"someone/model": tmp_path / "cache"}
+    monkeypatch.setattr("genfast.models.base.local_folder", lambda folder: folders.get(folder, folder))
     assert genfast("sample", "someone/model", "-n", 1, "--out", tmp_path / "a.npz")[0] == 0
     assert np.load(tmp_path / "a.npz")["images"].shape == (1, 1, 2, 2)
 

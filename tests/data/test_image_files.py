@@ -18,8 +18,8 @@ def test_an_image_is_turned_as_its_camera_says(tmp_path, ending, tag, turned):
     exif[0x0112] = tag
     packed = {"jpg": {"quality": 100}, "tif": {"compression": "tiff_lzw"}}.get(ending, {})
     Image.fromarray(RAMP).save(tmp_path / f"a.{ending}", exif=exif, **packed)
-    found = read_image(tmp_path / f"a.{ending}", 1)[..., 0].astype(int)
-    assert found.shape == turned.shape and np.abs(found - turned).max() <= (2 if ending == "jpg" else 0)
+    pixels = read_image(tmp_path / f"a.{ending}", 1)[..., 0].astype(int)
+    assert pixels.shape == turned.shape and np.abs(pixels - turned).max() <= (2 if ending == "jpg" else 0)
 
 
 def test_floats_and_more_than_16_bits_are_refused_by_name(tmp_path):

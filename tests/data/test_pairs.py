@@ -46,9 +46,9 @@ def test_photo_edges_are_those_of_real_patches():
     for split, count in (("valid", 19), ("test", 41)):
         pairs, photos = load("photo-edges", split=split), load_photos(split, size=64).images
         shown = (edge_map(photos) >= 32).float().mean((1, 2, 3)) >= 0.02
-        found, known = (set(map(bytes, part.flatten(1).numpy())) for part in (pairs.target, photos))
+        targets, known = (set(map(bytes, part.flatten(1).numpy())) for part in (pairs.target, photos))
         with_edges = set(map(bytes, photos[shown].flatten(1).numpy()))
-        assert with_edges <= found and not (known - with_edges) & found, "those without edges are left out"
+        assert with_edges <= targets and not (known - with_edges) & targets, "those without edges are left out"
         assert torch.equal(pairs.source[5:6], edge_map(pairs.target[5:6])), "of one patch as of all"
         assert pairs.images is pairs.target and pairs.source.shape == (count, 1, 64, 64)
     coarse = load("photo-edges", split="test", levels=4)
@@ -75,22 +75,22 @@ def plain_edges(image):
     across = convolve2d(grey, np.outer(bell, ramp) / 8, mode="valid")
     down = convolve2d(grey, np.outer(ramp, bell) / 8, mode="valid")
     length, angle = np.hypot(across, down), np.degrees(np.arctan2(down, across)) % 180
-    around, found = np.pad(length, 1), np.zeros_like(length)
+    around, edges = np.pad(length, 1), np.zeros_like(length)
     for i, j in np.ndindex(*length.shape):
         step = [(0, 1), (1, 1), (1, 0), (1, -1), (0, 1)][int((angle[i, j] + 22.5) // 45)]
         ahead, behind = around[1 + i + step[0], 1 + j + step[1]], around[1 + i - step[0], 1 + j - step[1]]
         if length[i, j] >= ahead and length[i, j] > behind:
-            found[i, j] = 16 * np.sqrt(length[i, j])
-    return np.clip(found, 0, 255)
+            edges[i, j] = 16 * np.sqrt(length[i, j])
+    return np.clip(edges, 0, 255)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_edges_pixel_by_pixel(channels):
     images = RANDOM.randint(0, 256, (3, channels, 13, 9), dtype=np.uint8)
-    found = edge_map(torch.from_numpy(images)).numpy()[:, 0]
+    edges = edge_map(torch.from_numpy(images)).numpy()[:, 0]
     expected = np.stack([plain_edges(image) for image in images])
     # A tie between neighbours, or an angle between two directions, may be broken either way by rounding.
-    assert np.mean(np.abs(found - expected) > 0.51) < 0.01 and (expected > 0).mean() > 0.1
+    assert np.mean(np.abs(edges - expected) > 0.51) < 0.01 and (expected > 0).mean() > 0.1
 
 
 def test_the_edge_of_a_step_is_one_line():

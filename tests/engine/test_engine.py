@@ -118,11 +118,11 @@ def test_a_noise_model_of_another_kind_is_refused(change, error, message):
 def test_threads_share_models():
     models = [foreign(), foreign(nn.Tanh())]
     expected = [genfast.sample(copy.deepcopy(model), 4, seed=1, **OPTIONS) for model in models]
-    found, failed = [], []
+    drawn, failed = [], []
 
     def work(k):
         try:
-            found.append((k % 2, genfast.sample(models[k % 2], 4, seed=1, **OPTIONS)))
+            drawn.append((k % 2, genfast.sample(models[k % 2], 4, seed=1, **OPTIONS)))
         except Exception as error:  # to be seen by the test
             failed.append(error)
 
@@ -131,8 +131,8 @@ def test_threads_share_models():
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed and len(found) == 6
-    assert all(torch.equal(images, expected[k]) for k, images in found)
+    assert not failed and len(drawn) == 6
+    assert all(torch.equal(images, expected[k]) for k, images in drawn)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ every = pytest.mark.parametrize("name", LIKELIHOODS)
 ENGINE = [name for name, cls in LIKELIHOODS.items() if cls.case is not None]
 
 
-def made(name, n=2, height=2, width=3, seed=0):
+def with_parameters(name, n=2, height=2, width=3, seed=0):
     one = likelihood(name, *SIZES[name], mixtures=2)
     generator = torch.Generator().manual_seed(seed)
     return one, torch.randn(n, one.parameters, height, width, generator=generator)
@@ -23,7 +23,7 @@ def made(name, n=2, height=2, width=3, seed=0):
 @every
 def test_the_probabilities_of_all_values_of_a_pixel_sum_to_one(name):
     """A density per level does so but for its tails, which are short here, and for the width of a level."""
-    one, parameters = made(name, n=1, height=1, width=1)
+    one, parameters = with_parameters(name, n=1, height=1, width=1)
     if one.is_density:
         parameters = torch.tensor([0.1, -0.2, -2.0, -2.2]).view(1, 4, 1, 1)
     values = torch.tensor(list(itertools.product(range(one.levels), repeat=one.channels)), dtype=torch.uint8)
@@ -34,7 +34,7 @@ def test_the_probabilities_of_all_values_of_a_pixel_sum_to_one(name):
 
 @every
 def test_the_mean_is_that_of_the_levels_where_it_says_so(name):
-    one, parameters = made(name, n=1, height=1, width=1)
+    one, parameters = with_parameters(name, n=1, height=1, width=1)
     if not one.expected_is_exact:
         return
     log_levels = one.log_levels(parameters.double())
@@ -44,7 +44,7 @@ def test_the_mean_is_that_of_the_levels_where_it_says_so(name):
 
 @every
 def test_a_weight_of_zero_leaves_a_value_out(name):
-    one, parameters = made(name)
+    one, parameters = with_parameters(name)
     x = torch.randint(one.levels, (2, one.channels, 2, 3), dtype=torch.uint8)
     weight = torch.ones_like(x, dtype=torch.bool)
     weight[:, :, 0, 0] = False
@@ -56,7 +56,7 @@ def test_a_weight_of_zero_leaves_a_value_out(name):
 
 @every
 def test_draws_depend_on_seed_and_number_alone(name):
-    one, parameters = made(name, n=6)
+    one, parameters = with_parameters(name, n=6)
     whole = one.draw(parameters, 3, 10)
     assert torch.equal(one.draw(parameters[2:4], 3, 12), whole[2:4]) and whole.dtype == torch.uint8
     assert not torch.equal(one.draw(parameters, 4, 10), whole) and int(whole.max()) < one.levels
@@ -64,7 +64,7 @@ def test_draws_depend_on_seed_and_number_alone(name):
 
 @pytest.mark.parametrize("name", ENGINE)
 def test_one_draw_after_another_has_the_log_probability_of_the_image(name):
-    one, parameters = made(name)
+    one, parameters = with_parameters(name)
     x = one.draw(parameters, 1)
     values, total = x.flatten(2).transpose(1, 2), 0.0
     for k, part in enumerate(parameters.split(one.counts, 1)):
@@ -80,8 +80,8 @@ def test_evidence_weighs_the_levels(name):
     u = torch.from_numpy(np.random.default_rng(0).random((1, 20_000, 1)))
     levels = one.draw_levels(logits.expand(20_000, -1), u, 1.3, evidence.expand(20_000, -1))
     expected = (one.log_probabilities(logits, 1.3) + evidence).softmax(-1)[0]
-    found = torch.bincount(levels[:, 0].long(), minlength=one.levels) / 20_000
-    torch.testing.assert_close(found.double(), expected, atol=0.015, rtol=0)
+    frequencies = torch.bincount(levels[:, 0].long(), minlength=one.levels) / 20_000
+    torch.testing.assert_close(frequencies.double(), expected, atol=0.015, rtol=0)
     sums = one.log_evidence(logits[:, None], 1.3, evidence[:, None])
     torch.testing.assert_close(sums, (one.log_probabilities(logits, 1.3) + evidence).logsumexp(-1)[:, None])
 

@@ -61,9 +61,9 @@ def test_patches_precision_and_gradients(name):
     loss, tensors = getattr(losses, name), arguments(name)
     torch.testing.assert_close(loss(*(t.view(1, 7, 1) for t in tensors)), loss(*tensors))
     half = [t.bfloat16() for t in tensors]
-    made = loss(*half)
-    assert made.dtype == torch.float32
-    torch.testing.assert_close(made, loss(*(t.float() for t in half)))
+    value = loss(*half)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(*(t.float() for t in half)))
     assert torch.autograd.gradcheck(loss, [t.clone().requires_grad_() for t in tensors])
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*tensors), loss(*tensors))

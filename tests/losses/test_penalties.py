@@ -78,10 +78,10 @@ def seeded(function, net):
     return loss.detach(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
 
 
-def assert_same(made, expected, **tolerance):
-    torch.testing.assert_close(made[0], expected[0], **tolerance)
+def assert_same(got, expected, **tolerance):
+    torch.testing.assert_close(got[0], expected[0], **tolerance)
     assert sum(float(part.abs().sum()) for part in expected[1]) > 0
-    for one, other in zip(made[1], expected[1], strict=True):
+    for one, other in zip(got[1], expected[1], strict=True):
         torch.testing.assert_close(one, other, **tolerance)
 
 
@@ -124,9 +124,9 @@ def test_a_compiled_step_through_every_layer():
 
     nets = [every_layer(torch.float32) for _ in range(2)]
     compiled = torch.compile(step, fullgraph=True, backend="eager")
-    made = seeded(lambda net: compiled(net, lambda net: losses.r1_penalty(net, real)), nets[0])
+    got = seeded(lambda net: compiled(net, lambda net: losses.r1_penalty(net, real)), nets[0])
     expected = seeded(lambda net: step(net, by_autograd), nets[1])
-    assert_same(made, expected, rtol=1e-5, atol=1e-5)
+    assert_same(got, expected, rtol=1e-5, atol=1e-5)
     for one, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -135,8 +135,8 @@ def test_inductor():
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1), nn.Flatten(0))
     x = torch.randn(4, 3)
     compiled = torch.compile(lambda: losses.r1_penalty(net, x), fullgraph=True)
-    made, expected = seeded(lambda net: compiled(), net), seeded(lambda net: losses.r1_penalty(net, x), net)
-    assert_same(made, expected, rtol=1e-5, atol=1e-6)
+    got, expected = seeded(lambda net: compiled(), net), seeded(lambda net: losses.r1_penalty(net, x), net)
+    assert_same(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -165,8 +165,8 @@ def test_quadratic_critic():
     share = torch.rand(4, dtype=torch.float64).tolist()
     norms = [0.7 * float((e * r + (1 - e) * f).norm()) for e, r, f in zip(share, REAL, FAKE)]
     torch.manual_seed(7)
-    made = losses.wgan_gp_penalty(quadratic, REAL, FAKE, target=0.5)
-    assert float(made.detach()) == pytest.approx(sum((norm - 0.5) ** 2 for norm in norms) / 4)
+    penalty = losses.wgan_gp_penalty(quadratic, REAL, FAKE, target=0.5)
+    assert float(penalty.detach()) == pytest.approx(sum((norm - 0.5) ** 2 for norm in norms) / 4)
 
 
 def test_patches_count_as_their_sum():
@@ -182,8 +182,8 @@ def test_labels_reach_the_critic():
         return (x.flatten(1) * net(labels)).sum(1)
 
     expected = net.weight[labels].square().sum(1).mean()
-    for made in (losses.r1_penalty(projected, REAL, labels), losses.r2_penalty(projected, FAKE, labels)):
-        torch.testing.assert_close(made, expected)
+    for penalty in (losses.r1_penalty(projected, REAL, labels), losses.r2_penalty(projected, FAKE, labels)):
+        torch.testing.assert_close(penalty, expected)
     expected = (net.weight[labels].norm(dim=1) - 1).square().mean()
     torch.testing.assert_close(losses.wgan_gp_penalty(projected, REAL, FAKE, labels), expected)
     torch.testing.assert_close(losses.dragan_penalty(projected, REAL, labels), expected)
@@ -245,9 +245,9 @@ def test_second_order_through_every_layer_against_finite_differences():
 def test_precision():
     net = critic(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        made = losses.r1_penalty(net, REAL.float())
-    assert made.dtype == torch.float32
-    torch.testing.assert_close(made, losses.r1_penalty(net, REAL.float()), rtol=0.05, atol=1e-3)
+        penalty = losses.r1_penalty(net, REAL.float())
+    assert penalty.dtype == torch.float32
+    torch.testing.assert_close(penalty, losses.r1_penalty(net, REAL.float()), rtol=0.05, atol=1e-3)
     assert losses.r1_penalty(critic(torch.bfloat16), REAL.bfloat16()).dtype == torch.float32
 
 

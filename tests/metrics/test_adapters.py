@@ -54,8 +54,8 @@ def frechet_of_torchmetrics(feature, real, fake):
     for batches in (real.split(7), fake.split(7)):
         total, squares, count = 0, 0, 0
         for batch in batches:
-            found = feature(batch).double()
-            total, squares, count = total + found.sum(0), squares + found.T @ found, count + len(batch)
+            features = feature(batch).double()
+            total, squares, count = total + features.sum(0), squares + features.T @ features, count + len(batch)
         mean = total / count
         sums.append((mean, (squares - count * torch.outer(mean, mean)) / (count - 1)))
     (m, a), (n, b) = sums
@@ -164,8 +164,8 @@ def test_inception_features_of_weights_at_hand(fidelity, tmp_path):
     with pytest.raises(FileNotFoundError, match="inception_features: weights must be a file; got"):
         inception_features(x, weights)
     weights.write_bytes(b"")
-    found = inception_features(x, weights, levels=16, batch=4)
-    torch.testing.assert_close(found, rgb(x, 16).float().mean((2, 3)))
+    features = inception_features(x, weights, levels=16, batch=4)
+    torch.testing.assert_close(features, rgb(x, 16).float().mean((2, 3)))
 
 
 def test_without_the_package(monkeypatch):

@@ -87,9 +87,9 @@ def test_shifts_repeat_the_border():
     wide = np.pad(images[0, 0].numpy(), 2, mode="edge")
     offsets = set()
     for image in shifted[:, 0]:
-        found = [(i, j) for i in range(5) for j in range(5) if (wide[i : i + 28, j : j + 28] == image).all()]
-        assert len(found) == 1
-        offsets.add(found[0])
+        shifts = [(i, j) for i in range(5) for j in range(5) if (wide[i : i + 28, j : j + 28] == image).all()]
+        assert len(shifts) == 1
+        offsets.add(shifts[0])
     assert len(offsets) > 10
     assert torch.equal(_shifted(images[:, :, :8, :8]), images[:, :, :8, :8]), "no shift of less than 14 pixels"
 

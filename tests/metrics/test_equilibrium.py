@@ -46,9 +46,9 @@ def test_wilson_interval_refuses_what_is_no_share():
 def test_accuracy_counts_by_the_threshold_of_the_loss():
     real, fake = torch.tensor([2.0, 0.25, -1.0, 0.75]), torch.tensor([-2.0, 0.25, 0.75, 0.0])
     for loss, shares in {"non-saturating": (0.75, 0.375), "hinge": (0.75, 0.375), "least-squares": (0.5, 0.75)}.items():
-        found = discriminator_accuracy(real, fake, loss)
-        assert (found.real, found.fake, found.both) == (*shares, sum(shares) / 2)
-        assert (found.low, found.high) == wilson_interval(found.both, 8) and found.count == 8
+        accuracy = discriminator_accuracy(real, fake, loss)
+        assert (accuracy.real, accuracy.fake, accuracy.both) == (*shares, sum(shares) / 2)
+        assert (accuracy.low, accuracy.high) == wilson_interval(accuracy.both, 8) and accuracy.count == 8
     patches = discriminator_accuracy(real, fake, images=2)
     assert patches.both == 0.5625 and patches.count == 4 and patches.low < 0.2
 
@@ -60,8 +60,8 @@ def test_a_discriminator_that_says_nothing_is_right_half_of_the_time():
 @pytest.mark.parametrize("loss", ["wasserstein", "relativistic"])
 def test_threshold_of_a_critic_is_unbiased_and_free_of_its_constant(loss):
     draws = torch.randn(1500, 2, 3).double().exp()
-    found = [discriminator_accuracy(*draw, loss).both for draw in draws]
-    assert np.mean(found) == pytest.approx(0.5, abs=0.02) and np.std(found) > 0.1
+    accuracies = [discriminator_accuracy(*draw, loss).both for draw in draws]
+    assert np.mean(accuracies) == pytest.approx(0.5, abs=0.02) and np.std(accuracies) > 0.1
     for draw in draws[:20]:
         right = (draw > draw.mean()) == torch.tensor([[True], [False]])
         accuracy = discriminator_accuracy(*(draw + 100), loss)
@@ -73,13 +73,13 @@ def test_calibration_is_a_logistic_regression():
     real, fake = (torch.randn(4000, generator=generator).double() * 1.3 + shift for shift in (1.0, -0.4))
     x, y = torch.cat((real, fake))[:, None].numpy(), np.r_[np.ones(4000), np.zeros(4000)]
     judge = LogisticRegression(C=np.inf, tol=1e-10).fit(x, y)
-    found = calibration(real, fake)
-    assert found.slope == pytest.approx(judge.coef_[0, 0], abs=2e-3)
-    assert found.intercept == pytest.approx(judge.intercept_[0], abs=2e-3)
-    assert found.real == pytest.approx(judge.predict_proba(x[:4000])[:, 1].mean(), abs=1e-3)
-    assert found.fake == pytest.approx(judge.predict_proba(x[4000:])[:, 1].mean(), abs=1e-3)
-    assert found.stated_real == pytest.approx(scipy.special.expit(x[:4000]).mean(), abs=1e-12)
-    assert found.temperature == pytest.approx(1 / found.slope)
+    calibrated = calibration(real, fake)
+    assert calibrated.slope == pytest.approx(judge.coef_[0, 0], abs=2e-3)
+    assert calibrated.intercept == pytest.approx(judge.intercept_[0], abs=2e-3)
+    assert calibrated.real == pytest.approx(judge.predict_proba(x[:4000])[:, 1].mean(), abs=1e-3)
+    assert calibrated.fake == pytest.approx(judge.predict_proba(x[4000:])[:, 1].mean(), abs=1e-3)
+    assert calibrated.stated_real == pytest.approx(scipy.special.expit(x[:4000]).mean(), abs=1e-12)
+    assert calibrated.temperature == pytest.approx(1 / calibrated.slope)
 
 
 def test_calibration_of_an_optimal_and_of_an_overconfident_discriminator():
@@ -102,14 +102,14 @@ def test_calibration_where_nothing_or_everything_is_known():
 
 def test_reliability_is_that_of_a_loop():
     real, fake = torch.rand(700) ** 0.5, torch.rand(500)
-    weight, said, found = reliability(real, fake, bins=7)
+    weight, said, shares_of_real = reliability(real, fake, bins=7)
     for b in range(7):
         inside = [((part >= b / 7) & (part < (b + 1) / 7)) for part in (real, fake)]
         shares = [float(mask.double().mean()) / 2 for mask in inside]
         assert float(weight[b]) == pytest.approx(sum(shares), abs=1e-6)
         sums = sum(float((part * mask).double().mean()) / 2 for part, mask in zip((real, fake), inside, strict=True))
         assert float(said[b]) == pytest.approx(sums / sum(shares), abs=1e-6)
-        assert float(found[b]) == pytest.approx(shares[0] / sum(shares), abs=1e-6)
+        assert float(shares_of_real[b]) == pytest.approx(shares[0] / sum(shares), abs=1e-6)
     assert float(reliability(real * 0.1, fake * 0.1, 5)[0][4]) == 0
 
 
@@ -225,12 +225,12 @@ def test_coverage_is_that_of_scipy():
     generator = torch.Generator().manual_seed(0)
     generated = torch.randint(0, 6, (500,), generator=generator)
     data = torch.randint(0, 10, (900,), generator=generator) ** 2 // 10 % 8
-    found = mode_coverage(generated % 5, data, 8)
+    coverage = mode_coverage(generated % 5, data, 8)
     counts, shares = (torch.bincount(x, minlength=8).numpy() for x in (generated % 5, data))
     there = shares > 0
     assert (counts[~there] == 0).all()
-    assert found.kl == pytest.approx(scipy.stats.entropy(counts[there], shares[there]), abs=1e-12)
-    assert (found.hit, found.classes, found.outside) == (int((counts > 0).sum()), int(there.sum()), 0)
+    assert coverage.kl == pytest.approx(scipy.stats.entropy(counts[there], shares[there]), abs=1e-12)
+    assert (coverage.hit, coverage.classes, coverage.outside) == (int((counts > 0).sum()), int(there.sum()), 0)
 
 
 def test_coverage_in_closed_form():
@@ -310,8 +310,8 @@ def test_verdict_of_numbers():
     assert verdict(right(0.5), Coverage(8, 8, 0.1, 0.7, UNIFORM)).words == "generator ahead"
     assert verdict(right(0.5), variance=0.01).words == "collapsed"
     better = DualityGap(0.9, -1.38, -0.5, -1.4, right(0.9))
-    found = verdict(right(0.5), whole, better)
-    assert found.words == "generator ahead" and "duality gap 0.900" in str(found)
+    judgement = verdict(right(0.5), whole, better)
+    assert judgement.words == "generator ahead" and "duality gap 0.900" in str(judgement)
     assert verdict(right(0.5), whole, DualityGap(0.0, -1.38, -1.38, -1.38, right(0.5))).words == "at equilibrium"
 
 
@@ -351,9 +351,9 @@ def test_duality_gap_tells_by_what():
     torch.manual_seed(0)
     model, data = Known(3.0, "non-saturating"), (RING.sample(2048)[0],)
     play(model, 60, generator_rate=1e-9, discriminator_rate=3e-3, window=60)
-    found = duality_gap(model, data, steps=60, rate=5e-2)
-    assert found.generator < found.value - 0.3 and found.discriminator >= found.value
-    assert found.gap == pytest.approx(found.discriminator - found.generator)
+    duality = duality_gap(model, data, steps=60, rate=5e-2)
+    assert duality.generator < duality.value - 0.3 and duality.discriminator >= duality.value
+    assert duality.gap == pytest.approx(duality.discriminator - duality.generator)
 
 
 def test_duality_gap_leaves_everything_as_it_was():
@@ -401,12 +401,12 @@ def test_training_reaches_either_end():
     that stands still: the discriminator's."""
     torch.manual_seed(0)
     model = RingGAN(gamma=0.1)
-    found = standing(model, play(model, 900))
-    assert found.words == "at equilibrium" and "8 of 8 classes" in str(found)
+    judgement = standing(model, play(model, 900))
+    assert judgement.words == "at equilibrium" and "8 of 8 classes" in str(judgement)
     model = RingGAN()
-    found = standing(
+    judgement = standing(
         model, play(model, 250, discriminator_rate=3e-4, generator_rate=3e-3, generator_steps=5, window=50)
     )
-    assert found.words == "collapsed", str(found)
+    assert judgement.words == "collapsed", str(judgement)
     model = RingGAN()
     assert standing(model, play(model, 200, generator_rate=1e-6, window=50)).words == "discriminator ahead"

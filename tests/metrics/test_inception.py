@@ -25,9 +25,9 @@ def by_loops(p, splits):
 def test_inception_score_is_that_of_a_double_loop(splits, dtype):
     p = (3 * torch.randn(205, 7)).softmax(1)
     p[:20] = torch.eye(7)[torch.arange(20) % 7]
-    found = inception_score(p.to(dtype), splits)
-    assert found == pytest.approx(by_loops(p.double().numpy(), splits), abs=1e-6)
-    assert 1.2 < found[0] < 6
+    score = inception_score(p.to(dtype), splits)
+    assert score == pytest.approx(by_loops(p.double().numpy(), splits), abs=1e-6)
+    assert 1.2 < score[0] < 6
 
 
 def test_inception_score_in_closed_form():

@@ -76,7 +76,7 @@ def test_penalties_of_r3gan_are_those_of_the_paper():
     torch.manual_seed(5)
     loss, report = model.discriminator_loss(x, labels)
     loss.backward()
-    found = {name: p.grad.clone() for name, p in model.discriminator.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in model.discriminator.named_parameters()}
     model.zero_grad()
     torch.manual_seed(5)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_penalties_of_r3gan_are_those_of_the_paper():
     assert float(loss.detach()) == pytest.approx(float(total.detach()), rel=1e-9)
     total.backward()
     for name, p in model.discriminator.named_parameters():
-        torch.testing.assert_close(found[name], p.grad, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(gradients[name], p.grad, rtol=1e-8, atol=1e-12)
 
 
 def test_relativistic_generator_is_the_other_side():
@@ -177,8 +177,8 @@ def test_an_image_depends_on_its_seed_and_number_alone(name):
     whole = genfast.sample(model, 150, seed=4, labels=labels)
     assert whole.dtype == torch.uint8 and whole.shape == (150, 1, 8, 4) and int(whole.max()) < 16
     for first, n, size in ((0, 1, None), (63, 3, None), (5, 140, 7)):
-        chosen = None if labels is None else labels[first : first + n]
-        part = genfast.sample(model, n, seed=4, first=first, labels=chosen, batch_size=size)
+        part_labels = None if labels is None else labels[first : first + n]
+        part = genfast.sample(model, n, seed=4, first=first, labels=part_labels, batch_size=size)
         assert torch.equal(part, whole[first : first + n])
     again = torch.cat(list(genfast.stream(model, 150, seed=4, labels=labels, batch_size=33)))
     assert torch.equal(again, whole) and not torch.equal(genfast.sample(model, 150, seed=5, labels=labels), whole)

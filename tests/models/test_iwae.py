@@ -60,9 +60,9 @@ def test_the_bound_lies_between_the_elbo_and_the_likelihood():
     bound = torch.stack([model.bound(X, seed=seed) for seed in many]).mean(0)
     elbo, likelihood = model.elbo(X, seed=0, samples=4000), model.log_prob(X, samples=50_000)
     assert (elbo < bound - 0.02).all() and (bound < likelihood).all()
-    found = metrics.latent_nll(model, [X], samples=2000)
-    assert list(found) == ["model", "model, bound", "model, ELBO"]
-    assert found["model"] < found["model, bound"] < found["model, ELBO"]
+    nats = metrics.latent_nll(model, [X], samples=2000)
+    assert list(nats) == ["model", "model, bound", "model, ELBO"]
+    assert nats["model"] < nats["model, bound"] < nats["model, ELBO"]
 
 
 @torch.no_grad()
@@ -81,13 +81,13 @@ def mean_gradient(model, repeats):
 
 
 def test_all_estimators_have_one_mean():
-    found = {}
+    gradients = {}
     for kind in ESTIMATORS:
         model = iwae(**kind).double()
         torch.manual_seed(1)
-        found[str(kind)] = mean_gradient(model, 30_000)
-    expected = found.pop(str(ESTIMATORS[0]))
-    for name, gradient in found.items():
+        gradients[str(kind)] = mean_gradient(model, 30_000)
+    expected = gradients.pop(str(ESTIMATORS[0]))
+    for name, gradient in gradients.items():
         error = (gradient - expected).abs().max() / expected.abs().max()
         assert error < 0.04, name
     elbo = iwae(samples=1).double()

@@ -140,11 +140,11 @@ def test_samples_of_all_classes_or_of_those_asked_for(genfast, run, tmp_path):
 
     cycle = sample("a.npz", "-n", 10)
     assert cycle["labels"].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1] and cycle["images"].shape == (10, 1, 4, 4)
-    chosen = sample("b.npz", "-n", 5, "--label", 3, "--labels", "0,2")
-    assert chosen["labels"].tolist() == [3, 0, 2, 3, 0]
+    archive = sample("b.npz", "-n", 5, "--label", 3, "--labels", "0,2")
+    assert archive["labels"].tolist() == [3, 0, 2, 3, 0]
     model = models.load(run / "model")
     drawn = model.sample(5, labels=torch.tensor([3, 0, 2, 3, 0]))
-    assert np.array_equal(chosen["images"], drawn.numpy())
+    assert np.array_equal(archive["images"], drawn.numpy())
     assert genfast("sample", run, "--out", tmp_path / "c.png", "-n", 8)[0] == 0
     assert Image.open(tmp_path / "c.png").size == (4 * 56 + 3 * 2, 2 * 56 + 2), "a column for each class"
     parts = draw(model, 5, seed=0, batch_size=2, labels=torch.tensor([3, 0, 2, 3, 0]))

@@ -247,9 +247,9 @@ def test_preview_shows_source_translation_and_target():
 
 def test_masks_are_those_of_their_places():
     h = torch.rand(3, 4, 5, 6) + 1
-    found = PhiloxDropout(0.3, 8, 100)(h, 2)
+    dropped = PhiloxDropout(0.3, 8, 100)(h, 2)
     u = torch.from_numpy(uniform(8, [[100], [101], [102]], range(4 * 5 * 6), 2)).view(3, 4, 5, 6)
-    torch.testing.assert_close(found, torch.where(u >= 0.3, h / 0.7, 0.0))
+    torch.testing.assert_close(dropped, torch.where(u >= 0.3, h / 0.7, 0.0))
     many = PhiloxDropout(0.3, 8, 0)(torch.ones(1, 400, 10, 10), 0)
     assert abs(float((many == 0).float().mean()) - 0.3) < 0.01 and abs(float(many.mean()) - 1) < 0.02
     assert PhiloxDropout(0.0, 8, 100)(h, 2) is h
@@ -277,13 +277,13 @@ def test_learns_digits_from_their_outlines():
         (model.generator_loss, torch.optim.Adam(model.generator.parameters(), 2e-3, (0.5, 0.999))),
     ]
     for _ in range(100):
-        chosen = torch.randint(len(train), (16,))
+        indices = torch.randint(len(train), (16,))
         for loss, optimizer in sides:
             optimizer.zero_grad()
-            loss(train.source[chosen], train.target[chosen])[0].backward()
+            loss(train.source[indices], train.target[indices])[0].backward()
             optimizer.step()
     truth = valid.target.float()
-    found = genfast.translate(model, valid.source).float()
+    translated = genfast.translate(model, valid.source).float()
     mean = train.target.float().mean(0)
-    error, mean_error = (float((images - truth).abs().mean()) for images in (found, mean.expand_as(truth)))
+    error, mean_error = (float((images - truth).abs().mean()) for images in (translated, mean.expand_as(truth)))
     assert error < 0.6 * mean_error, (error, mean_error)

@@ -20,11 +20,11 @@ SIZES = {"height": 8, "width": 12, "levels": 16, "codes": 8, "features": 4, "hid
 
 def model(**changes):
     torch.manual_seed(0)
-    made = models.build("vq-vae", **(SIZES | changes))
-    made.quantizer.train()
+    net = models.build("vq-vae", **(SIZES | changes))
+    net.quantizer.train()
     with torch.no_grad():
-        made.loss(images(made, 20))  # gives the codes their values
-    return made.eval()
+        net.loss(images(net, 20))  # gives the codes their values
+    return net.eval()
 
 
 def images(model, n, seed=0):
@@ -38,11 +38,11 @@ def prior(model, **changes):
     torch.manual_seed(1)
     height, width = model.config.grid
     sizes = {"height": height, "width": width, "levels": model.config.codes, "hidden": 8, "layers": 1, "head": 8}
-    made = models.build(changes.pop("kind", "gated-pixelcnn"), **(sizes | changes))
+    net = models.build(changes.pop("kind", "gated-pixelcnn"), **(sizes | changes))
     with torch.no_grad():
-        for parameter in made.parameters():  # far from uniform
+        for parameter in net.parameters():  # far from uniform
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return made.eval()
+    return net.eval()
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_one_folder_holds_both(with_prior, tmp_path):
     if with_prior != "none":
         net.set_prior(prior(net, kind=with_prior))
     net.save_pretrained(tmp_path)
-    found = models.load(tmp_path)
+    loaded = models.load(tmp_path)
     x = images(net, 4)
-    assert type(found) is models.VQVAE and found.config == net.config
-    assert torch.equal(found.bound(x), net.bound(x)) and (found.prior is None) == (with_prior == "none")
+    assert type(loaded) is models.VQVAE and loaded.config == net.config
+    assert torch.equal(loaded.bound(x), net.bound(x)) and (loaded.prior is None) == (with_prior == "none")
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
 
 
@@ -351,9 +351,9 @@ def test_a_vqvae_begins_as_one_without_its_prior(genfast, data_file, tmp_path, o
     start = models.load(tmp_path / "a" / "model")
     begin = ["--out", tmp_path / "b", "--init-from", tmp_path / "a", "--lr", 1e-9]
     code, _, err = genfast("train", "vq-vae", *sizes, *begin)
-    found = models.load(tmp_path / "b" / "model")
-    assert (code, err) == (0, "") and start.prior is not None and found.prior is None
-    torch.testing.assert_close(found.encoder.state_dict(), start.encoder.state_dict())
+    trained = models.load(tmp_path / "b" / "model")
+    assert (code, err) == (0, "") and start.prior is not None and trained.prior is None
+    torch.testing.assert_close(trained.encoder.state_dict(), start.encoder.state_dict())
 
 
 def test_what_cannot_be_a_prior(genfast, data_file, tmp_path):

@@ -139,11 +139,11 @@ def test_a_kernel_error_is_no_fallback(monkeypatch):
 
 
 def test_backends_and_isas():
-    found = genfast.backends()
-    assert list(found) == ["reference", "cpp", "triton"] and found["reference"].available
-    assert all(backend.reason and str(backend).startswith(name) for name, backend in found.items())
-    isas = found["cpp"].isas
-    assert isas and found["cpp"].isa == isas[-1]
+    by_name = genfast.backends()
+    assert list(by_name) == ["reference", "cpp", "triton"] and by_name["reference"].available
+    assert all(backend.reason and str(backend).startswith(name) for name, backend in by_name.items())
+    isas = by_name["cpp"].isas
+    assert isas and by_name["cpp"].isa == isas[-1]
     for isa in isas:
         genfast.set_isa(isa)
         assert genfast.backends()["cpp"].isa == isa

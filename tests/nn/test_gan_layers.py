@@ -19,13 +19,13 @@ def images(*shape, seed=0, dtype=torch.float64):
 def test_minibatch_discrimination_by_loops():
     layer = MinibatchDiscrimination(4, 3, 2).double()
     x = images(5, 4)
-    made = layer(x).detach()
-    assert made.shape == (5, 7) and torch.equal(made[:, :4], x), "closeness stands beside the features"
+    outputs = layer(x).detach()
+    assert outputs.shape == (5, 7) and torch.equal(outputs[:, :4], x), "closeness stands beside the features"
     rows = torch.einsum("na,abc->nbc", x, layer.weight.detach()).tolist()
     for i in range(5):
         for b in range(3):
             distances = [sum(abs(rows[i][b][c] - rows[j][b][c]) for c in range(2)) for j in range(5)]
-            assert float(made[i, 4 + b]) == pytest.approx(sum(math.exp(-d) for d in distances))
+            assert float(outputs[i, 4 + b]) == pytest.approx(sum(math.exp(-d) for d in distances))
     assert float(layer(x[:1])[0, 4].detach()) == pytest.approx(1.0), "one image is close to itself"
 
 
@@ -42,14 +42,14 @@ def test_minibatch_discrimination_precision():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(x), layer(x)) and layer(x).dtype == torch.float32
         assert layer(x.bfloat16()).dtype == torch.bfloat16
-        made = layer(x)
-    assert torch.equal(made, layer(x)), "distances are taken in float32"
+        outputs = layer(x)
+    assert torch.equal(outputs, layer(x)), "distances are taken in float32"
 
 
 def test_minibatch_stddev_by_loops():
     x = images(6, 4, 2, 3)
-    made = MinibatchStddev(group=3, channels=2)(x)
-    assert made.shape == (6, 6, 2, 3) and torch.equal(made[:, :4], x)
+    outputs = MinibatchStddev(group=3, channels=2)(x)
+    assert outputs.shape == (6, 6, 2, 3) and torch.equal(outputs[:, :4], x)
     for n in range(6):
         members = [n % 2, n % 2 + 2, n % 2 + 4]
         for f in range(2):
@@ -59,7 +59,7 @@ def test_minibatch_stddev_by_loops():
                     values = [float(x[m, c].flatten()[place]) for m in members]
                     mean = sum(values) / 3
                     total += math.sqrt(sum((v - mean) ** 2 for v in values) / 3 + 1e-8) / 12
-            torch.testing.assert_close(made[n, 4 + f], torch.full((2, 3), total, dtype=torch.float64))
+            torch.testing.assert_close(outputs[n, 4 + f], torch.full((2, 3), total, dtype=torch.float64))
     same = x[:1].expand(4, -1, -1, -1)
     assert float(MinibatchStddev()(same)[:, 4].max()) < 1e-3
 
@@ -109,8 +109,8 @@ def test_resampling_against_scipy(taps, factor):
 
     x = images(1, 1, 6, 12)
     full = torch.zeros(26, 32, dtype=torch.float64)
-    made = torch.from_numpy(signal.convolve2d(x[0, 0].numpy(), kernel))
-    full[6 : 6 + made.shape[0], 6 : 6 + made.shape[1]] = made
+    convolved = torch.from_numpy(signal.convolve2d(x[0, 0].numpy(), kernel))
+    full[6 : 6 + convolved.shape[0], 6 : 6 + convolved.shape[1]] = convolved
     start = 6 + (k - 1) - (k - factor + 1) // 2
     expected = full[start : start + 6 : factor, start : start + 12 : factor]
     torch.testing.assert_close(Downsample2d(taps, factor).double()(x)[0, 0], expected, atol=1e-6, rtol=1e-6)

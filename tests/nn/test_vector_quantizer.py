@@ -89,22 +89,22 @@ def rows_found(rows, among):
 @pytest.mark.parametrize("ema", [True, False])
 def test_the_first_batch_gives_the_codes(ema):
     x, layers = vectors(), [quantizer(6, ema=ema, decay=0.0 if not ema else 0.99) for _ in range(2)]
-    found = []
+    codebooks = []
     for layer in layers:
         torch.manual_seed(5)
         before = layer.codebook.detach().clone()
         layer._restart(x)
         places = rows_found(layer.codebook, x)
         assert -1 not in places and len(set(places)) == 6 and not torch.equal(before, layer.codebook)
-        found.append(layer.codebook.detach().clone())
+        codebooks.append(layer.codebook.detach().clone())
         layer._restart(vectors(seed=9))
-        assert torch.equal(layer.codebook, found[-1]), "only the first batch"
-    assert torch.equal(*found)
+        assert torch.equal(layer.codebook, codebooks[-1]), "only the first batch"
+    assert torch.equal(*codebooks)
     torch.manual_seed(6)
     other = quantizer(6, ema=ema)
     torch.manual_seed(7)
     other._restart(x)
-    assert not torch.equal(other.codebook, found[0]), "the draw follows torch's generator"
+    assert not torch.equal(other.codebook, codebooks[0]), "the draw follows torch's generator"
 
 
 def test_fewer_vectors_than_codes():

@@ -16,23 +16,23 @@ def images(batch, seed=0, channels=2):
 
 def looped(x, reference, epsilon=1e-5):
     """Every x by the statistics of the reference batch and of itself; None for x: the reference by its own."""
-    made = torch.empty_like(reference if x is None else x)
-    for i, image in enumerate(made):
+    normalised = torch.empty_like(reference if x is None else x)
+    for i, image in enumerate(normalised):
         for c in range(image.shape[0]):
             batch = [*reference] if x is None else [*reference, x[i]]
             values = [value for one in batch for value in one[c].flatten().tolist()]
             mean = sum(values) / len(values)
             square = sum(value**2 for value in values) / len(values)
             given = (reference if x is None else x)[i, c]
-            made[i, c] = (given - mean) / (square - mean**2 + epsilon) ** 0.5
-    return made
+            normalised[i, c] = (given - mean) / (square - mean**2 + epsilon) ** 0.5
+    return normalised
 
 
 def layer(channels=2):
     torch.manual_seed(2)
-    made = VirtualBatchNorm2d(channels).double()
-    nn.init.normal_(made.weight), nn.init.normal_(made.bias)
-    return made
+    norm = VirtualBatchNorm2d(channels).double()
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    return norm
 
 
 def network():
@@ -54,13 +54,13 @@ def test_formula(batch):
 def test_a_network_takes_the_reference_batch_along():
     reference, x, plain = images(4), images(3, seed=1), network()
     net = ReferenceBatch(plain, reference)
-    values, made = reference, x
+    values, outputs = reference, x
     for part in plain:
         if isinstance(part, VirtualBatchNorm2d):
-            made, values = looped(made.detach(), values.detach()), looped(None, values.detach())
+            outputs, values = looped(outputs.detach(), values.detach()), looped(None, values.detach())
         else:
-            made, values = part(made), part(values)
-    torch.testing.assert_close(net(x), made)
+            outputs, values = part(outputs), part(values)
+    torch.testing.assert_close(net(x), outputs)
 
 
 def test_neighbours_do_not_matter():
@@ -103,8 +103,8 @@ def test_two_passes_one_backward_and_the_next_step():
 
 def test_large_values_keep_their_digits():
     reference, x = images(5).float() + 4096, images(2, seed=1).float() + 4096
-    made = ReferenceBatch(VirtualBatchNorm2d(2), reference)(x)
-    torch.testing.assert_close(made.double(), looped(x.double(), reference.double()), rtol=1e-3, atol=1e-3)
+    outputs = ReferenceBatch(VirtualBatchNorm2d(2), reference)(x)
+    torch.testing.assert_close(outputs.double(), looped(x.double(), reference.double()), rtol=1e-3, atol=1e-3)
 
 
 def test_labels_beside_the_images():
@@ -114,13 +114,13 @@ def test_labels_beside_the_images():
             self.table, self.norm = nn.Embedding(4, 2), VirtualBatchNorm2d(2)
 
         def forward(self, x, labels):
-            made = self.norm(x + self.table(labels)[:, :, None, None])
-            return made, made.mean((1, 2, 3))
+            normalised = self.norm(x + self.table(labels)[:, :, None, None])
+            return normalised, normalised.mean((1, 2, 3))
 
     net = ReferenceBatch(Conditional().double(), images(4), torch.tensor([0, 1, 2, 3]))
-    made, score = net(images(3, seed=1), torch.tensor([2, 2, 0]))
-    assert made.shape == (3, 2, 3, 2) and score.shape == (3,)
-    torch.testing.assert_close(score, made.mean((1, 2, 3)))
+    normalised, score = net(images(3, seed=1), torch.tensor([2, 2, 0]))
+    assert normalised.shape == (3, 2, 3, 2) and score.shape == (3,)
+    torch.testing.assert_close(score, normalised.mean((1, 2, 3)))
 
 
 def test_saved_copied_and_compiled():
@@ -132,8 +132,8 @@ def test_saved_copied_and_compiled():
     torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="aot_eager")(x), net(x))
     half = ReferenceBatch(VirtualBatchNorm2d(2), images(4).float())
     with torch.autocast("cpu", torch.bfloat16):
-        made = half(x.bfloat16())
-    assert made.isfinite().all()
+        outputs = half(x.bfloat16())
+    assert outputs.isfinite().all()
 
 
 @pytest.mark.parametrize(

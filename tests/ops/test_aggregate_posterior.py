@@ -103,8 +103,8 @@ def test_same_bits_for_batches_threads_and_isas(dtype):
         expected = testing.evaluate(aggregate_posterior, inputs, backend="cpp")
         for size in (1, 7, 64):
             parts = [aggregate_posterior(**{**inputs, "z": part}, backend="cpp") for part in inputs["z"].split(size)]
-            for i, made in enumerate(map(torch.cat, zip(*parts))):
-                testing.assert_identical(made, expected[f"output{i}"], name=f"output {i}, parts of {size}")
+            for i, output in enumerate(map(torch.cat, zip(*parts))):
+                testing.assert_identical(output, expected[f"output{i}"], name=f"output {i}, parts of {size}")
     for isa, count in [(active.isa, 2), (active.isa, 3), *((isa, 1) for isa in active.isas)]:
         genfast.set_isa(isa)
         try:

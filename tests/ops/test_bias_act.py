@@ -63,7 +63,7 @@ def test_channels_last_stays_and_is_read_in_place():
     assert not any("copy" in name or "clone" in name for name in seen), seen
     incoming = sample(3, 6, 5, 4, dtype=torch.float32)
     plain = bias_act(x.contiguous(), bias, "swish", backend="reference")
-    got, expected = (torch.autograd.grad(made, (x, bias), incoming, retain_graph=True) for made in (y, plain))
+    got, expected = (torch.autograd.grad(output, (x, bias), incoming, retain_graph=True) for output in (y, plain))
     testing.assert_matches(y, plain)
     for a, b in zip(got, expected):
         testing.assert_matches(a, b)

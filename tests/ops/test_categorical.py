@@ -143,10 +143,10 @@ def test_frequencies(name, temperature):
     assert len(counts) == len(logits) and (counts[probability == 0] == 0).all()
     kept = probability > 1e-4
     expected = np.append(probability[kept], probability[~kept].sum()) * 1e6
-    found = np.append(counts[kept], counts[~kept].sum())
+    observed = np.append(counts[kept], counts[~kept].sum())
     if expected[-1] == 0:
-        expected, found = expected[:-1], found[:-1]
-    assert scipy.stats.chisquare(found, expected).pvalue > 1e-4
+        expected, observed = expected[:-1], observed[:-1]
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-4
 
 
 def test_same_number_as_the_model_of_the_levels():

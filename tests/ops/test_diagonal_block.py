@@ -70,9 +70,9 @@ def test_training_step_agrees_with_the_reference(layers):
 
     def train(backend):
         torch.manual_seed(0)
-        made = [sample(torch.float32, B=4, H=6, W=7, F=6, C=3) for _ in range(layers)]
-        x = made[0]["x"]
-        stack = [[t.clone().requires_grad_() for n, t in m.items() if n != "x"] for m in made]
+        inputs = [sample(torch.float32, B=4, H=6, W=7, F=6, C=3) for _ in range(layers)]
+        x = inputs[0]["x"]
+        stack = [[t.clone().requires_grad_() for n, t in m.items() if n != "x"] for m in inputs]
         parameters = [t for layer in stack for t in layer]
         optimiser = torch.optim.SGD(parameters, lr=1e-3)
         for layer in stack:

@@ -131,11 +131,11 @@ def test_layouts(op, backend, dtype, layout):
     for name in expected:
         testing.assert_matches(got[name], expected[name], name=name)
     arguments, leaves = with_leaves(testing.each_tensor(torch.Tensor.contiguous, inputs))
-    made = differentiable_outputs(op, arguments, backend)
-    incoming = [testing.LAYOUTS[layout](t) if t.ndim else t for t in map(torch.randn_like, made)]
+    smooth = differentiable_outputs(op, arguments, backend)
+    incoming = [testing.LAYOUTS[layout](t) if t.ndim else t for t in map(torch.randn_like, smooth)]
 
     def gradients(incoming):
-        return torch.autograd.grad(made, tuple(leaves.values()), incoming, retain_graph=True, materialize_grads=True)
+        return torch.autograd.grad(smooth, tuple(leaves.values()), incoming, retain_graph=True, materialize_grads=True)
 
     for name, a, b in zip(leaves, gradients(incoming), gradients([t.contiguous() for t in incoming])):
         testing.assert_matches(a, b, name=f"grad_{name}")
@@ -164,11 +164,11 @@ def test_estimator(op, backend, case):
 
     def derivatives(backend):
         arguments, leaves = with_leaves(inputs)
-        made = differentiable_outputs(op, arguments, backend)
+        smooth = differentiable_outputs(op, arguments, backend)
         generator = torch.Generator().manual_seed(2)
-        incoming = [torch.randn(t.shape, generator=generator, dtype=t.dtype).requires_grad_() for t in made]
+        incoming = [torch.randn(t.shape, generator=generator, dtype=t.dtype).requires_grad_() for t in smooth]
         tensors = tuple(leaves.values())
-        first = torch.autograd.grad(made, tensors, incoming, create_graph=True, materialize_grads=True)
+        first = torch.autograd.grad(smooth, tensors, incoming, create_graph=True, materialize_grads=True)
         return *first, *torch.autograd.grad(squares(first), (*tensors, *incoming), materialize_grads=True)
 
     for i, (got, expected) in enumerate(zip(derivatives(backend), derivatives("reference"), strict=True)):
@@ -189,8 +189,8 @@ def test_gradient_of_one_argument(op, backend, dtype):
         leaf = tensor.clone().requires_grad_()
 
         def derivatives(backend):
-            made = differentiable_outputs(op, {**inputs, name: leaf}, backend)  # noqa: B023
-            (first,) = torch.autograd.grad(squares(made), leaf, create_graph=True)  # noqa: B023
+            smooth = differentiable_outputs(op, {**inputs, name: leaf}, backend)  # noqa: B023
+            (first,) = torch.autograd.grad(squares(smooth), leaf, create_graph=True)  # noqa: B023
             return first, *torch.autograd.grad((first**2).sum(), leaf)  # noqa: B023
 
         for got, expected in zip(derivatives(backend), derivatives("reference")):
@@ -248,10 +248,10 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
     inputs = raw_arguments(op, sample(op, backend, dtype, small(op)), backend)
     arguments, leaves = with_leaves(inputs)
     forward = getattr(torch.ops.genfast, f"{op}_forward")
-    made = testing.outputs_of(forward(*arguments.values(), True, backend=backend))
+    results_of_leaves = testing.outputs_of(forward(*arguments.values(), True, backend=backend))
     count = len(outputs(op, sample(op, backend, dtype, small(op)), backend))
-    assert not any(saved.requires_grad for saved in made[count:])
-    smooth = [output for output in made[:count] if output.is_floating_point()]
+    assert not any(saved.requires_grad for saved in results_of_leaves[count:])
+    smooth = [output for output in results_of_leaves[:count] if output.is_floating_point()]
     got = torch.autograd.grad(sum(output.sum() for output in smooth), tuple(leaves.values()))
     backward = getattr(torch.ops.genfast, f"{op}_backward")
     results = testing.outputs_of(forward(*inputs.values(), True, backend=backend))
@@ -259,7 +259,7 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
     expected = testing.outputs_of(backward(*given.values(), backend=backend))
     for name, a, b in zip(leaves, got, expected, strict=True):
         testing.assert_identical(a, b, name=name)
-    given = backward_arguments(op, arguments, [result.detach() for result in made])
+    given = backward_arguments(op, arguments, [result.detach() for result in results_of_leaves])
     if not set(arguments) <= set(given):  # an argument of the function that its gradient is made without
         with pytest.raises(RuntimeError, match=f"{op}_backward: expected no input that requires grad"):
             backward(*given.values(), backend=backend)
@@ -269,10 +269,10 @@ def test_raw_op_differentiates_or_raises(op, backend, dtype):
         gradients = testing.outputs_of(backward(*given.values(), backend=backend))
     got = derivatives_of(gradients, leaves)
     # The same by the function: its gradients for the same incoming ones, differentiated.
-    made = testing.outputs_of(forward(*arguments.values(), True, backend=backend))[:count]
-    made = [output for output in made if output.is_floating_point()]
-    ones = [torch.ones_like(output) for output in made]
-    gradients = torch.autograd.grad(made, tuple(leaves.values()), ones, create_graph=True)
+    float_outputs = testing.outputs_of(forward(*arguments.values(), True, backend=backend))[:count]
+    float_outputs = [output for output in float_outputs if output.is_floating_point()]
+    ones = [torch.ones_like(output) for output in float_outputs]
+    gradients = torch.autograd.grad(float_outputs, tuple(leaves.values()), ones, create_graph=True)
     for name, a, b in zip(leaves, got, derivatives_of(gradients, leaves), strict=True):
         testing.assert_identical(a, b, name=f"second derivative in {name}")
 
@@ -375,8 +375,8 @@ def test_forward_mode_raises(op, backend, dtype):
 
     def gradient(x):  # forward over reverse
         def loss(x):
-            made = testing.outputs_of(raw(*{**arguments, raw_first: x}.values(), True, backend=backend))
-            return squares([output for output in made if output.is_floating_point()][:1])
+            results = testing.outputs_of(raw(*{**arguments, raw_first: x}.values(), True, backend=backend))
+            return squares([output for output in results if output.is_floating_point()][:1])
 
         return torch.func.grad(loss)(x)
 
@@ -412,9 +412,9 @@ def test_docstring(op):
     parts = ["Args:", "Returns:", "Raises:", "Gradients:", "Paper:", "Example:"]
     places = [function.__doc__.index(part) for part in parts]
     assert places == sorted(places)
-    (found,) = doctest.DocTestFinder().find(function, op, globs={})
+    (examples,) = doctest.DocTestFinder().find(function, op, globs={})
     runner = doctest.DocTestRunner()
-    runner.run(found)
+    runner.run(examples)
     assert runner.summarize().attempted > 0 and runner.summarize().failed == 0
 
 

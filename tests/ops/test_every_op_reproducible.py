@@ -53,10 +53,10 @@ def test_same_bits_for_batch_splits(op, backend, dtype):
     def of_images(inputs):
         """The outputs that have something of every image, and the gradient through them."""
         changed = inputs[first].clone().requires_grad_()
-        made = [output for output in outputs(op, {**inputs, first: changed}, backend) if output.ndim]
-        smooth = [output for output in made if output.is_floating_point()]
+        results = [output for output in outputs(op, {**inputs, first: changed}, backend) if output.ndim]
+        smooth = [output for output in results if output.is_floating_point()]
         incoming = [torch.ones_like(output) for output in smooth]
-        return *(output.detach() for output in made), *torch.autograd.grad(smooth, changed, incoming)
+        return *(output.detach() for output in results), *torch.autograd.grad(smooth, changed, incoming)
 
     expected = of_images(inputs)
     for size in (1, 7, 16, 32):

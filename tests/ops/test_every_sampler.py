@@ -188,9 +188,9 @@ def test_bad_settings(op, backend, name, value, error, text):
 @parametrize("op", OPS)
 def test_docstring(op):
     function = getattr(genfast.ops, op)
-    (found,) = doctest.DocTestFinder().find(function, op, globs={})
+    (examples,) = doctest.DocTestFinder().find(function, op, globs={})
     runner = doctest.DocTestRunner()
-    runner.run(found)
+    runner.run(examples)
     assert runner.summarize().attempted > 0 and runner.summarize().failed == 0
 
 

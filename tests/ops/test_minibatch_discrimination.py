@@ -22,10 +22,10 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
 
 def sample(rows=9, size=4, kernels=5, dim=3, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    made = [
+    tensors = [
         torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((rows, size), (size, kernels, dim))
     ]
-    return [tensor.to(dtype) for tensor in made]
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -76,9 +76,9 @@ def test_equal_images_push_nothing(backend):
     """Of whole numbers, so that torch's product has no rounding, which would make them unequal."""
     features, kernel = sample(1)
     features = (8 * features).round().expand(6, -1).clone().requires_grad_()
-    made = minibatch_discrimination(features, (8 * kernel).round(), backend=backend)
-    assert (made == 6).all()
-    (gradient,) = torch.autograd.grad(made.sum(), features)
+    closeness = minibatch_discrimination(features, (8 * kernel).round(), backend=backend)
+    assert (closeness == 6).all()
+    (gradient,) = torch.autograd.grad(closeness.sum(), features)
     assert not gradient.any()
 
 
@@ -86,8 +86,8 @@ def test_equal_images_push_nothing(backend):
 def test_far_images_are_alone_and_nan_shows(backend):
     features, kernel = sample(5, dtype=torch.float32)
     features[2] += 1e4
-    made = minibatch_discrimination(features, kernel, backend=backend)
-    assert (made[2] == 1).all()
+    closeness = minibatch_discrimination(features, kernel, backend=backend)
+    assert (closeness[2] == 1).all()
     features[2] = torch.nan
     assert minibatch_discrimination(features, kernel, backend=backend).isnan().all()
 

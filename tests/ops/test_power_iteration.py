@@ -43,8 +43,8 @@ def test_finds_the_largest_singular_value(backend, layers, rows, columns):
     u, v = genfast.power_iteration(weight, u, v, 3000, backend=backend)
     largest = torch.linalg.svdvals(weight)[:, 0]
     testing.assert_matches(torch.einsum("lr,lrc,lc->l", u, weight, v), largest, rtol=1e-6)
-    made = genfast.spectral_norm(weight, u, v, backend=backend)
-    testing.assert_matches(torch.linalg.svdvals(made)[:, 0], torch.ones(layers), rtol=1e-6)
+    normalised = genfast.spectral_norm(weight, u, v, backend=backend)
+    testing.assert_matches(torch.linalg.svdvals(normalised)[:, 0], torch.ones(layers), rtol=1e-6)
 
 
 @parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16))
@@ -90,9 +90,9 @@ def test_no_length(backend):
     got = genfast.power_iteration(weight, u, v, backend=backend)
     left = torch.einsum("rc,c->r", weight[1].double(), v[1].double()) / 1e-12
     right = torch.einsum("rc,r->c", weight[1].double(), left) / 1e-12
-    for made, expected in zip(got, (left, right)):
-        assert not made[0].any()
-        testing.assert_matches(made[1].double(), expected, atol=0, rtol=1e-5)
+    for vector, expected in zip(got, (left, right)):
+        assert not vector[0].any()
+        testing.assert_matches(vector[1].double(), expected, atol=0, rtol=1e-5)
 
 
 @parametrize("backend", BACKENDS)

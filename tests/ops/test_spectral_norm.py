@@ -51,15 +51,15 @@ def places(net):
 
 def judge(net):
     """The same network by torch's parametrizations, with the weights and the u and v of ours."""
-    made = network()
+    reference = network()
     for index, (stack, place) in places(net).items():
-        parametrizations.spectral_norm(made[index])
-        held = made[index].parametrizations.weight
+        parametrizations.spectral_norm(reference[index])
+        held = reference[index].parametrizations.weight
         with torch.no_grad():
             held.original.copy_(net.weights[stack][place])
             held[0]._u.copy_(getattr(net, f"u_{stack}")[place])
             held[0]._v.copy_(getattr(net, f"v_{stack}")[place])
-    return made
+    return reference
 
 
 def test_weights_of_one_shape_are_one_parameter():
@@ -108,12 +108,12 @@ def test_largest_singular_values():
     net = SpectralNorm(network())
     for _ in range(200):
         net(images())
-    found, baked = net.sigma(), net.remove()
+    sigmas, baked = net.sigma(), net.remove()
     for index, (stack, place) in places(net).items():
         weight = net.weights[stack][place].detach()
         rows = weight.transpose(0, 1) if isinstance(baked[index], nn.ConvTranspose2d) else weight
         largest = torch.linalg.matrix_norm(rows.flatten(1), 2)
-        torch.testing.assert_close(found[str(index)], largest, rtol=1e-6, atol=0)
+        torch.testing.assert_close(sigmas[str(index)], largest, rtol=1e-6, atol=0)
         torch.testing.assert_close(baked[index].weight.detach(), weight / largest, rtol=1e-6, atol=1e-9)
 
 
@@ -143,9 +143,9 @@ def test_evaluation_then_training_then_backward():
     net = SpectralNorm(network())
     expected = copy.deepcopy(net).eval()
     expected(images()).sum().backward()
-    made = net.eval()(images()).sum()
+    total = net.eval()(images()).sum()
     net.train()(images(1))
-    made.backward()
+    total.backward()
     for one, other in zip(net.parameters(), expected.parameters()):
         torch.testing.assert_close(one.grad, other.grad)
 
@@ -236,8 +236,8 @@ def test_one_layer_and_other_kinds():
     torch.testing.assert_close(net.remove().weight.detach(), weight / net.sigma()[""])
     both = nn.ModuleDict({"table": nn.Embedding(5, 4), "last": nn.Linear(4, 5)})
     assert len(SpectralNorm(copy.deepcopy(both)).weights) == 1
-    found = SpectralNorm(both, kinds=(nn.Linear, nn.Embedding))
-    assert [tuple(weight.shape) for weight in found.weights] == [(2, 5, 4)] or len(found.weights) == 2
+    wrapped = SpectralNorm(both, kinds=(nn.Linear, nn.Embedding))
+    assert [tuple(weight.shape) for weight in wrapped.weights] == [(2, 5, 4)] or len(wrapped.weights) == 2
 
 
 def test_autocast_and_keywords():
@@ -253,9 +253,9 @@ def test_autocast_and_keywords():
     x = torch.randn(2, 4)
     expected = net(x, scale=2.0)
     with torch.autocast("cpu", torch.bfloat16):
-        made = net(x, scale=2.0)
-    assert made.dtype == torch.bfloat16 and all(part.dtype == torch.float32 for part in net.state_dict().values())
-    torch.testing.assert_close(made.float(), expected, rtol=0.02, atol=0.02)
+        outputs = net(x, scale=2.0)
+    assert outputs.dtype == torch.bfloat16 and all(part.dtype == torch.float32 for part in net.state_dict().values())
+    torch.testing.assert_close(outputs.float(), expected, rtol=0.02, atol=0.02)
     half = net.bfloat16().train()
     assert half(x.bfloat16(), scale=1.0).isfinite().all()
 

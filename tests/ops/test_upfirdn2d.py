@@ -21,19 +21,19 @@ BACKENDS = ("reference", "cpp")
 def loops(x, filter, up, down, padding):
     """The sum of the docstring, one output at a time; `filter` [KH, KW], `x` [H, W]."""
     (height, width), (rows, columns), (left, right, top, bottom) = x.shape, filter.shape, padding
-    made = np.zeros(
+    outputs = np.zeros(
         (
             (height * up[0] + top + bottom - rows) // down[0] + 1,
             (width * up[1] + left + right - columns) // down[1] + 1,
         )
     )
-    for at in np.ndindex(*made.shape):
+    for at in np.ndindex(*outputs.shape):
         for k in np.ndindex(rows, columns):
             v = at[0] * down[0] + rows - 1 - k[0] - top
             h = at[1] * down[1] + columns - 1 - k[1] - left
             if v % up[0] == 0 and h % up[1] == 0 and 0 <= v // up[0] < height and 0 <= h // up[1] < width:
-                made[at] += filter[k] * x[v // up[0], h // up[1]]
-    return made
+                outputs[at] += filter[k] * x[v // up[0], h // up[1]]
+    return outputs
 
 
 @parametrize("up, down, taps", [(1, 1, 4), (2, 1, 4), (3, 2, 7), (1, 2, 12), (2, 3, 5), (5, 4, 1), (4, 6, 9)])

@@ -129,11 +129,11 @@ def _rounded(kind, known, truth):
     below = torch.distributions.Normal(mean[..., None], (log_variance / 2).exp()[..., None]).cdf(edges)
     share = below.diff(dim=-1)
     unknown = ~known.expand(mean.shape[1:])
-    found = []
+    probabilities = []
     for image in every_image(model):
         p = share.gather(-1, image.long().expand(len(mean), -1, -1, -1)[..., None])[..., 0]
-        found.append((seen * torch.where(unknown, p, 1).flatten(1).prod(1)).sum())
-    return torch.stack(found)
+        probabilities.append((seen * torch.where(unknown, p, 1).flatten(1).prod(1)).sum())
+    return torch.stack(probabilities)
 
 
 def posterior(kind, noise, noisy):

@@ -73,8 +73,8 @@ def differentiable_outputs(op, inputs, backend):
     return tuple(output for output in outputs(op, inputs, backend) if output.is_floating_point())
 
 
-def squares(made):
-    return sum((output**2).sum() for output in made)
+def squares(tensors):
+    return sum((output**2).sum() for output in tensors)
 
 
 def small(op):
@@ -114,9 +114,9 @@ def raw_arguments(op, inputs, backend):
 def backward_arguments(op, inputs, results):
     """Incoming gradients of ones, what the forward op saved, and that every gradient is wanted, by name, in the order
     of the schema of the backward op."""
-    made = dict(zip(result_names(f"{op}_forward"), results))
-    known = {**inputs, **made, "wanted": 2 ** len(testing.differentiable(inputs)) - 1}
-    known |= {f"grad_{name}": torch.ones_like(result) for name, result in made.items()}
+    named_results = dict(zip(result_names(f"{op}_forward"), results))
+    known = {**inputs, **named_results, "wanted": 2 ** len(testing.differentiable(inputs)) - 1}
+    known |= {f"grad_{name}": torch.ones_like(result) for name, result in named_results.items()}
     return {name: known[name] for name in argument_names(f"{op}_backward")}
 
 

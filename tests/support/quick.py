@@ -68,10 +68,10 @@ def tests_of(path):
 
 def commands(paths):
     """(arguments of pytest, whether Triton is to interpret its kernels) of each process for these changes."""
-    chosen = {test: which for path in paths for test, which in tests_of(path) if test.exists()}
-    chosen[ROOT / "tests/test_codebase.py"] = None
-    clauses = [f"{test.name} and {which}" if which else test.name for test, which in chosen.items()]
-    files = [str(test.relative_to(ROOT)) for test in chosen]
+    tests = {test: which for path in paths for test, which in tests_of(path) if test.exists()}
+    tests[ROOT / "tests/test_codebase.py"] = None
+    clauses = [f"{test.name} and {which}" if which else test.name for test, which in tests.items()]
+    files = [str(test.relative_to(ROOT)) for test in tests]
     yield [*files, "-k", f"{ELSEWHERE} and ({' or '.join(clauses)})"], False
     stems = [path.stem for path in paths if path.parts[0] == "kernels"]
     ops = [op for stem in stems for op in ops_beside(stem)]

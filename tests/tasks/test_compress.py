@@ -22,10 +22,10 @@ SIZES = {"height": 8, "width": 8, "levels": 16, "codes": 20, "features": 4, "hid
 
 def model(**changes):
     torch.manual_seed(0)
-    made = models.build("vq-vae", **(SIZES | changes))
+    net = models.build("vq-vae", **(SIZES | changes))
     with torch.no_grad():
-        made.loss(images(made, 20))  # gives the codes their values
-    return made.eval()
+        net.loss(images(net, 20))  # gives the codes their values
+    return net.eval()
 
 
 def images(model, n, size=None, seed=0):
@@ -46,11 +46,11 @@ FILE = compress(MODEL, images(MODEL, 7))
 def test_a_file_and_back(changes, size):
     net = model(**changes)
     x = images(net, 6, size)
-    found = decompress(net, compress(net, x))
-    assert found.dtype == torch.uint8 and found.shape == x.shape
+    decoded = decompress(net, compress(net, x))
+    assert decoded.dtype == torch.uint8 and decoded.shape == x.shape
     if size is None:
-        assert torch.equal(found, net.reconstruct(x))
-        assert torch.equal(decompress(net, compress(net, x[2:3])), found[2:3])
+        assert torch.equal(decoded, net.reconstruct(x))
+        assert torch.equal(decompress(net, compress(net, x[2:3])), decoded[2:3])
     assert compress(net, x) == compress(net, x)
     assert decompress(net, compress(net, x[:0])).shape == (0, *x.shape[1:])
 
@@ -125,11 +125,11 @@ def test_a_file_made_to_mislead(data):
     body = FILE[HEADER.size : -CHECKSUM.size]
     body = data.draw(st.one_of(st.just(body), st.binary(max_size=100), st.just(body[:-3])))
     try:
-        found = decompress(MODEL, signed(header, body))
+        decoded = decompress(MODEL, signed(header, body))
     except ValueError as error:
         assert str(error).startswith("decompress: expected ")
     else:
-        assert found.shape == (header[3], 1, *header[5:7])
+        assert decoded.shape == (header[3], 1, *header[5:7])
 
 
 def test_a_small_file_does_not_unpack_to_a_large_one():
@@ -201,15 +201,15 @@ def test_jpeg_at_the_same_size_by_hand():
     noise = images(net, 1, (16, 16)).float()
     x = torch.nn.functional.interpolate(noise, (64, 64), mode="bicubic").round().clamp(0, 255).to(torch.uint8)
     ours, jpeg = rate_distortion(net, x)
-    sizes, found = [], []
+    sizes, decoded = [], []
     for quality in range(1, 96):
         buffer = io.BytesIO()
         Image.fromarray(brightness(x, 256)[0, 0].numpy()).save(buffer, "JPEG", quality=quality, optimize=True)
         sizes.append(len(buffer.getvalue()))
-        found.append(torch.from_numpy(np.asarray(Image.open(buffer)).copy())[None, None])
+        decoded.append(torch.from_numpy(np.asarray(Image.open(buffer)).copy())[None, None])
     quality = next(q for q, size in enumerate(sizes) if size >= ours.size)
     assert quality > 0 and jpeg.size == sizes[quality] and jpeg.note == f"quality {quality + 1}, 4:4:4"
-    assert jpeg.psnr == pytest.approx(metrics.psnr(found[quality], x, 256))
+    assert jpeg.psnr == pytest.approx(metrics.psnr(decoded[quality], x, 256))
 
 
 @pytest.fixture(scope="module")

@@ -39,18 +39,18 @@ def test_the_exact_posterior(name, backend, noise):
     # A mixture proposes from the prior, which takes longer to forget the noisy image that it begins with.
     steps = 100 if name == "pixelcnn++" else 40
     options = {"labels": label_of(model), "seed": 8, "backend": backend}
-    found = genfast.denoise(model, noisy.expand(n, -1, -1, -1), noise, steps=steps, **options)
-    assert torch.equal(found.images, found.samples[0]) and len(found.samples) == 1
-    assert set(found.acceptance) == set(KINDS) and all(0.02 < rate < 1 for rate in found.acceptance.values())
-    assert chi_square(found.images, posterior(model, noise, noisy), model.config.levels) > 1e-4
-    assert chi_square(found.images, exact(model), model.config.levels) < 1e-9, "the prior would do as well"
+    denoised = genfast.denoise(model, noisy.expand(n, -1, -1, -1), noise, steps=steps, **options)
+    assert torch.equal(denoised.images, denoised.samples[0]) and len(denoised.samples) == 1
+    assert set(denoised.acceptance) == set(KINDS) and all(0.02 < rate < 1 for rate in denoised.acceptance.values())
+    assert chi_square(denoised.images, posterior(model, noise, noisy), model.config.levels) > 1e-4
+    assert chi_square(denoised.images, exact(model), model.config.levels) < 1e-9, "the prior would do as well"
 
 
 def test_a_draw_that_sees_the_past_alone_is_not_the_posterior():
     model, noise = tiny("pixelcnn colour"), NOISES[0]
     noisy = noisy_image(model, noise)
-    found = genfast.denoise(model, noisy.expand(6000, -1, -1, -1), noise, steps=0)
-    assert chi_square(found.images, posterior(model, noise, noisy), 3) < 1e-9
+    denoised = genfast.denoise(model, noisy.expand(6000, -1, -1, -1), noise, steps=0)
+    assert chi_square(denoised.images, posterior(model, noise, noisy), 3) < 1e-9
 
 
 @pytest.mark.parametrize("name", ["pixelcnn colour", "pixelcnn++"])
@@ -62,15 +62,16 @@ def test_mean_and_map_are_those_of_the_posterior(name):
     marginals = (p.view(-1, 1, 1, 1, 1) * one_hot).sum(0)
     mean = (marginals * torch.arange(levels)).sum(-1)
     options = {"samples": 3, "steps": 250, "seed": 1}
-    found = {m: genfast.denoise(model, noisy, noise, method=m, **options) for m in ("sample", "mean", "map")}
+    results = {m: genfast.denoise(model, noisy, noise, method=m, **options) for m in ("sample", "mean", "map")}
     top = marginals.topk(2, -1)
     clear = top.values[..., 0] - top.values[..., 1] > 0.15
-    assert clear.any() and torch.equal(found["map"].images[0][clear].long(), top.indices[..., 0][clear])
+    assert clear.any() and torch.equal(results["map"].images[0][clear].long(), top.indices[..., 0][clear])
     clear = (mean - mean.floor() - 0.5).abs() > 0.12
-    assert clear.any() and torch.equal(found["mean"].images[0][clear].long(), mean.round()[clear].long())
-    assert all(torch.equal(other.samples, found["sample"].samples) for other in found.values())
+    assert clear.any() and torch.equal(results["mean"].images[0][clear].long(), mean.round()[clear].long())
+    assert all(torch.equal(other.samples, results["sample"].samples) for other in results.values())
     assert (
-        found["map"].samples.shape == (3, 1, *every.shape[1:]) and found["sample"].acceptance == found["map"].acceptance
+        results["map"].samples.shape == (3, 1, *every.shape[1:])
+        and results["sample"].acceptance == results["map"].acceptance
     )
 
 
@@ -102,8 +103,8 @@ def test_denoising_brings_images_closer_to_the_truth():
         noisy = noise.corrupt(truth, 4, seed=1)
         before = metrics.psnr(noise.picture(noisy, 4) * 3, truth, 4)
         for method in ("sample", "mean", "map"):
-            found = genfast.denoise(model, noisy, noise, method=method, steps=60)
-            assert metrics.psnr(found.images, truth, 4) > before + low
+            denoised = genfast.denoise(model, noisy, noise, method=method, steps=60)
+            assert metrics.psnr(denoised.images, truth, 4) > before + low
 
 
 def test_bit_flips():
@@ -129,9 +130,9 @@ def test_gaussian_noise():
     assert noisy.dtype == torch.float32
     residual = (noisy - images / 4).flatten() / 0.2
     assert stats.kstest(residual.numpy(), "norm").pvalue > 1e-4
-    found = noise.log_likelihood(noisy[:3], 5)
+    log_likelihood = noise.log_likelihood(noisy[:3], 5)
     expected = stats.norm(torch.arange(5).numpy() / 4, 0.2).logpdf(noisy[:3, ..., None].double().numpy())
-    torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(log_likelihood.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_psnr():
@@ -150,8 +151,8 @@ def test_no_images_no_steps_and_progress():
     assert none.images.shape == (0, 1, 2, 2) and none.samples.shape == (2, 0, 1, 2, 2) and none.acceptance == {}
     noisy = torch.ones(6, 1, 2, 2, dtype=torch.uint8)
     for method in ("sample", "mean", "map"):
-        found = genfast.denoise(model, noisy, noise, method=method, samples=1, steps=0)
-        assert torch.equal(found.images, found.samples[0]) and found.acceptance == {}
+        denoised = genfast.denoise(model, noisy, noise, method=method, samples=1, steps=0)
+        assert torch.equal(denoised.images, denoised.samples[0]) and denoised.acceptance == {}
     genfast.denoise(model, noisy, noise, steps=5, samples=2, batch_size=3, progress=ticks.append)
     assert ticks == [1] * 20
 

@@ -60,15 +60,17 @@ def test_the_exact_conditional_distribution(kind):
     expected, levels = conditional(kind, known[0], truth[0]), model.config.levels
     anything = torch.where(known, truth, 255).expand(N, -1, -1, -1)
     options = {"steps": STEPS, "seed": 3, "labels": label_of(model)}
-    found = genfast.inpaint(model, anything, known, **options)
-    assert torch.equal(torch.where(known, found.images, 0), torch.where(known, truth, 0).expand(N, -1, -1, -1))
-    assert chi_square(found.images, expected, levels) > 1e-4
-    assert set(found.acceptance) == {"posterior", "walk"} and all(0.03 < r < 1 for r in found.acceptance.values())
+    inpainted = genfast.inpaint(model, anything, known, **options)
+    assert torch.equal(torch.where(known, inpainted.images, 0), torch.where(known, truth, 0).expand(N, -1, -1, -1))
+    assert chi_square(inpainted.images, expected, levels) > 1e-4
+    assert set(inpainted.acceptance) == {"posterior", "walk"} and all(
+        0.03 < r < 1 for r in inpainted.acceptance.values()
+    )
     approximate = genfast.inpaint(model, anything, known, order="pseudo-gibbs", **options)
     assert approximate.acceptance == {}
     assert chi_square(approximate.images, expected, levels) < 1e-4, "pseudo-Gibbs would do as well"
     unconditional = torch.where(((every_image(model) == truth) | ~known).flatten(1).all(1), 1.0, 0.0).double()
-    assert chi_square(found.images, unconditional / unconditional.sum(), levels) < 1e-9
+    assert chi_square(inpainted.images, unconditional / unconditional.sum(), levels) < 1e-9
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,11 +81,11 @@ def test_the_exact_posterior_of_noisy_images(kind, noise):
     expected, prior = posterior(kind, noise, noisy), integrated(kind) / integrated(kind).sum()
     # Where the channels of a pixel are coupled, the values hold the latents back: that takes more steps.
     options = {"steps": 4 * STEPS if kind == "coupled" else STEPS, "seed": 2, "labels": label_of(model)}
-    found = genfast.denoise(model, noisy.expand(1000, -1, -1, -1), noise, **options)
-    assert torch.equal(found.images, found.samples[0]) and found.images.dtype == torch.uint8
-    assert chi_square(found.images, expected, levels) > 1e-4
-    assert chi_square(found.images, prior, levels) < 1e-9, "the prior would do as well"
-    assert set(found.acceptance) == {"posterior", "walk"} and all(0.03 < r < 1 for r in found.acceptance.values())
+    denoised = genfast.denoise(model, noisy.expand(1000, -1, -1, -1), noise, **options)
+    assert torch.equal(denoised.images, denoised.samples[0]) and denoised.images.dtype == torch.uint8
+    assert chi_square(denoised.images, expected, levels) > 1e-4
+    assert chi_square(denoised.images, prior, levels) < 1e-9, "the prior would do as well"
+    assert set(denoised.acceptance) == {"posterior", "walk"} and all(0.03 < r < 1 for r in denoised.acceptance.values())
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "mixture", "coupled"])
@@ -94,13 +96,13 @@ def test_means_and_maps_are_those_of_the_posterior(kind):
     marginals = (posterior(kind, noise, noisy[:1]).view(-1, 1, 1, 1, 1) * one_hot).sum(0)
     mean = (marginals * torch.arange(levels)).sum(-1)
     options = {"samples": 2, "steps": 200, "seed": 1}
-    found = {m: genfast.denoise(model, noisy, noise, method=m, **options) for m in ("mean", "map")}
-    assert torch.equal(found["mean"].samples, found["map"].samples)
+    results = {m: genfast.denoise(model, noisy, noise, method=m, **options) for m in ("mean", "map")}
+    assert torch.equal(results["mean"].samples, results["map"].samples)
     top = marginals.topk(2, -1)
     clear = top.values[..., 0] - top.values[..., 1] > 0.25
-    assert clear.any() and (found["map"].images[:, clear].long() == top.indices[..., 0][clear]).all()
+    assert clear.any() and (results["map"].images[:, clear].long() == top.indices[..., 0][clear]).all()
     clear = (mean - mean.floor() - 0.5).abs() > 0.15
-    assert clear.any() and (found["mean"].images[:, clear].long() == mean.round()[clear].long()).all()
+    assert clear.any() and (results["mean"].images[:, clear].long() == mean.round()[clear].long()).all()
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "mixture"])
@@ -108,11 +110,11 @@ def test_the_mean_of_missing_values(kind):
     model, truth, known = tiny(kind), likely(kind), partly_known(kind)
     expected = (conditional(kind, known[0], truth[0]).view(-1, 1, 1, 1) * every_image(model)).sum(0)
     truth = truth.expand(60, -1, -1, -1)
-    found = genfast.inpaint(model, truth, known, steps=100).mean
-    assert found.dtype == torch.float32 and found.shape == truth.shape
-    there = known.expand_as(found)
-    assert torch.equal(found[there], truth[there].float())
-    torch.testing.assert_close(found.mean(0), expected.float(), atol=0.06, rtol=0)
+    means = genfast.inpaint(model, truth, known, steps=100).mean
+    assert means.dtype == torch.float32 and means.shape == truth.shape
+    there = known.expand_as(means)
+    assert torch.equal(means[there], truth[there].float())
+    torch.testing.assert_close(means.mean(0), expected.float(), atol=0.06, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "mixture", "gaussian", "colour"])
@@ -120,15 +122,15 @@ def test_levels_are_those_of_the_likelihood(kind):
     """Every level of every value, from images that differ in that value alone."""
     model, truth = tiny(kind), likely(kind)[0]
     c, (parameters, _) = model.config, grid(kind)
-    found = model.likelihood.log_levels(parameters)
-    assert found.shape == (len(parameters), c.channels, c.height, c.width, c.levels)
+    log_levels = model.likelihood.log_levels(parameters)
+    assert log_levels.shape == (len(parameters), c.channels, c.height, c.width, c.levels)
     weight = torch.zeros_like(truth, dtype=torch.bool)
     weight.view(-1)[1] = True
     for level in range(c.levels):
         image = truth.clone()
         image.view(-1)[1] = level
         expected = likelihoods(kind, image, weight).log()
-        torch.testing.assert_close(found.flatten(1, 3)[:, 1, level].double(), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(log_levels.flatten(1, 3)[:, 1, level].double(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "coupled", "gaussian"])
@@ -178,8 +180,8 @@ def test_imputation_error():
     truth = torch.tensor([0, 3, 1, 2], dtype=torch.uint8).view(1, 1, 2, 2)
     mask = torch.tensor([True, False, False, True]).view(1, 1, 2, 2)
     images = torch.tensor([3, 3, 3, 0], dtype=torch.uint8).view(1, 1, 2, 2)
-    found = metrics.imputation_error(images, truth, mask, 4)
-    assert found == {"wrong": 0.5, "psnr": pytest.approx(10 * math.log10(9 / 2))}
+    errors = metrics.imputation_error(images, truth, mask, 4)
+    assert errors == {"wrong": 0.5, "psnr": pytest.approx(10 * math.log10(9 / 2))}
     assert metrics.imputation_error(truth + 0.4, truth, mask, 4)["wrong"] == 0
     with pytest.raises(ValueError, match="^imputation_error: mask must leave a value unknown; got none"):
         metrics.imputation_error(images, truth, mask | True, 4)
@@ -199,14 +201,14 @@ def test_a_trained_model_restores_stripes():
     truth, known = stripes[:40], torch.ones(1, 1, 6, 6, dtype=torch.bool)
     known[:, :, 2:] = False
     for order in ("exact", "pseudo-gibbs"):
-        found = genfast.inpaint(model, truth, known, order=order, steps=60)
-        assert metrics.imputation_error(found.images, truth, known, 2)["wrong"] < 0.15, order
+        inpainted = genfast.inpaint(model, truth, known, order=order, steps=60)
+        assert metrics.imputation_error(inpainted.images, truth, known, 2)["wrong"] < 0.15, order
     for noise in (genfast.BitFlipNoise(0.15), genfast.GaussianNoise(0.5)):
         noisy = noise.corrupt(truth, 2, seed=1)
         before = metrics.psnr(noise.picture(noisy, 2), truth, 2)
         for method in ("sample", "mean", "map"):
-            found = genfast.denoise(model, noisy, noise, method=method, steps=60)
-            assert metrics.psnr(found.images, truth, 2) > before + 3, (noise, method)
+            denoised = genfast.denoise(model, noisy, noise, method=method, steps=60)
+            assert metrics.psnr(denoised.images, truth, 2) > before + 3, (noise, method)
 
 
 IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)

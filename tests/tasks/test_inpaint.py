@@ -41,17 +41,20 @@ def test_the_exact_conditional_distribution(name, backend):
         known = known_of(model, places[where])
         expected = conditional(model, known[0], truth[0])
         options = {"labels": label, "seed": 8, "backend": backend}
-        found = genfast.inpaint(model, truth.expand(n, -1, -1, -1), known, steps=40, **options)
+        inpainted = genfast.inpaint(model, truth.expand(n, -1, -1, -1), known, steps=40, **options)
         assert torch.equal(
-            found.images[known.expand_as(found.images)], truth.expand(n, -1, -1, -1)[known.expand_as(found.images)]
+            inpainted.images[known.expand_as(inpainted.images)],
+            truth.expand(n, -1, -1, -1)[known.expand_as(inpainted.images)],
         )
-        assert chi_square(found.images, expected, c.levels) > 1e-4, where
+        assert chi_square(inpainted.images, expected, c.levels) > 1e-4, where
         raster = genfast.inpaint(model, truth.expand(n, -1, -1, -1), known, order="raster", **options)
         assert raster.acceptance == {}
         if where == "after":
-            assert found.acceptance == {} and torch.equal(found.images, raster.images)
+            assert inpainted.acceptance == {} and torch.equal(inpainted.images, raster.images)
         else:
-            assert set(found.acceptance) == set(KINDS) and all(0.05 < rate < 1 for rate in found.acceptance.values())
+            assert set(inpainted.acceptance) == set(KINDS) and all(
+                0.05 < rate < 1 for rate in inpainted.acceptance.values()
+            )
             assert chi_square(raster.images, expected, c.levels) < 1e-9, "raster order would do as well"
 
 
@@ -60,8 +63,8 @@ def test_colours_of_a_pixel_may_be_known_in_part():
     known = torch.tensor([[0, 1], [1, 0], [0, 1]], dtype=torch.bool).view(1, 3, 1, 2)
     truth = every_image(model)[500][None].expand(COUNTS[backend], -1, -1, -1)
     expected = conditional(model, known[0], truth[0])
-    found = genfast.inpaint(model, truth, known, steps=40, seed=1, backend=backend)
-    assert chi_square(found.images, expected, 3) > 1e-4
+    inpainted = genfast.inpaint(model, truth, known, steps=40, seed=1, backend=backend)
+    assert chi_square(inpainted.images, expected, 3) > 1e-4
 
 
 def test_a_mask_for_each_image():
@@ -69,12 +72,12 @@ def test_a_mask_for_each_image():
     n = COUNTS[BACKENDS[-1]]
     masks = torch.cat([known_of(model, pixels) for pixels in ([3, 4, 5], [1, 4], [], [0, 1, 2, 3, 4, 5])])
     truth = likely(model).expand(4 * n, -1, -1, -1)
-    found = genfast.inpaint(model, truth, masks.repeat(n, 1, 1, 1), steps=40, backend=BACKENDS[-1]).images
+    images = genfast.inpaint(model, truth, masks.repeat(n, 1, 1, 1), steps=40, backend=BACKENDS[-1]).images
     for i, mask in enumerate(masks):
         expected = conditional(model, mask, truth[0])
         if (expected > 0).sum() > 1:
-            assert chi_square(found[i::4], expected, 2) > 1e-4
-    assert torch.equal(found[3::4], truth[3::4])
+            assert chi_square(images[i::4], expected, 2) > 1e-4
+    assert torch.equal(images[3::4], truth[3::4])
 
 
 @every_entry
@@ -167,8 +170,8 @@ def test_what_is_unknown_may_be_any_byte():
     known, truth = known_of(model, [1]), likely(model).repeat(6, 1, 1, 1)
     for mask in (known, known.expand(6, -1, -1, -1)):
         for fill in (genfast.inpaint, lambda *a, **o: genfast.inpaint(*a, order="raster", **o)):
-            found = [fill(model, torch.where(mask, truth, other), mask, seed=1).images for other in (0, 255)]
-            assert torch.equal(*found)
+            filled = [fill(model, torch.where(mask, truth, other), mask, seed=1).images for other in (0, 255)]
+            assert torch.equal(*filled)
     for given in (truth, truth[:1]):
         options = [{"given": torch.where(known, given, other), "mask": known} for other in (0, 255)]
         assert torch.equal(*(genfast.sample(model, 6, **each) for each in options))

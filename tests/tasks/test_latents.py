@@ -27,8 +27,8 @@ def test_spherical_against_rotations():
     """scipy turns three-dimensional vectors about the axis that is perpendicular to both."""
     a, b = torch.randn(2, 20, 3, dtype=torch.float64)
     t = torch.linspace(0, 1, 7, dtype=torch.float64)
-    found = tasks.spherical(a, b, t)
-    for first, last, path in zip(a.numpy(), b.numpy(), found.numpy()):
+    paths = tasks.spherical(a, b, t)
+    for first, last, path in zip(a.numpy(), b.numpy(), paths.numpy()):
         axis = np.cross(first, last)
         angle = math.atan2(np.linalg.norm(axis), first @ last)
         turn = Rotation.from_rotvec([0 * axis, angle * axis / np.linalg.norm(axis)])
@@ -43,9 +43,9 @@ def test_spherical_is_the_formula_of_sines_and_keeps_the_length():
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     angle = torch.arccos((a * b).sum(1) / a.norm(dim=1) / b.norm(dim=1))[:, None]
     expected = ((1 - t) * angle).sin()[..., None] * a[:, None] + (t * angle).sin()[..., None] * b[:, None]
-    found = tasks.spherical(a, b, t)
-    torch.testing.assert_close(found, expected / angle.sin()[..., None])
-    torch.testing.assert_close(found.norm(dim=-1), a.norm(dim=1)[:, None].expand(-1, 5))
+    paths = tasks.spherical(a, b, t)
+    torch.testing.assert_close(paths, expected / angle.sin()[..., None])
+    torch.testing.assert_close(paths.norm(dim=-1), a.norm(dim=1)[:, None].expand(-1, 5))
     assert (tasks.linear(a, b, t).norm(dim=-1)[:, 2] < 0.9 * a.norm(dim=1)).all(), "a straight line keeps it too"
 
 
@@ -86,13 +86,13 @@ def test_interpolate_is_what_the_model_expects_of_the_path():
         labels = None if label is None else torch.full((3,), label)
         ends = [model.encode(end, labels)[0].detach() for end in (a, b)]
         for how in ("spherical", "linear"):
-            found = tasks.interpolate(model, a, b, 4, kind=how, labels=label, batch_size=5)
+            decoded = tasks.interpolate(model, a, b, 4, kind=how, labels=label, batch_size=5)
             z = getattr(tasks, how)(*ends, torch.linspace(0, 1, 4)).flatten(0, 1)
             repeated = None if labels is None else labels.repeat_interleave(4)
             expected = model.likelihood.expected(model.decode(z, repeated)).unflatten(0, (3, 4)).detach()
-            torch.testing.assert_close(found, expected.float())
+            torch.testing.assert_close(decoded, expected.float())
             from_latents = tasks.interpolate(model, *ends, 4, kind=how, labels=label)
-            torch.testing.assert_close(from_latents, found)
+            torch.testing.assert_close(from_latents, decoded)
         assert tasks.interpolate(model, a[:0], b[:0], 2, labels=label).shape[:2] == (0, 2)
 
 
@@ -110,21 +110,21 @@ def lopsided():
 def test_traverse_moves_one_latent_at_a_time_the_most_active_first():
     model = lopsided()
     images = some_images(model, 6, seed=3)
-    found = tasks.traverse(model, images[:2], steps=5, span=2.0, reference=images)
+    traversal = tasks.traverse(model, images[:2], steps=5, span=2.0, reference=images)
     mean, log_variance = (t.detach() for t in model.encode(images))
     standard = torch.distributions.Normal(0.0, 1.0)
     kl = torch.distributions.kl_divergence(torch.distributions.Normal(mean, (log_variance / 2).exp()), standard).mean(0)
-    assert found.latents.tolist() == kl.argsort(descending=True).tolist() and found.latents[-1] == 2
-    torch.testing.assert_close(found.kl, kl.sort(descending=True).values)
-    assert found.images.shape == (2, 4, 5, 1, 2, 2) and torch.equal(found.values, torch.linspace(-2, 2, 5))
-    for k, which in enumerate(found.latents):
+    assert traversal.latents.tolist() == kl.argsort(descending=True).tolist() and traversal.latents[-1] == 2
+    torch.testing.assert_close(traversal.kl, kl.sort(descending=True).values)
+    assert traversal.images.shape == (2, 4, 5, 1, 2, 2) and torch.equal(traversal.values, torch.linspace(-2, 2, 5))
+    for k, which in enumerate(traversal.latents):
         z = mean[:2, None].repeat(1, 5, 1)
-        z[:, :, which] = found.values
+        z[:, :, which] = traversal.values
         expected = model.likelihood.expected(model.decode(z.flatten(0, 1))).detach().unflatten(0, (2, 5))
-        torch.testing.assert_close(found.images[:, k], expected)
-    assert (found.images[:, -1].std(1) < 1e-6).all() and (found.images[:, 0].std(1) > 1e-3).any()
+        torch.testing.assert_close(traversal.images[:, k], expected)
+    assert (traversal.images[:, -1].std(1) < 1e-6).all() and (traversal.images[:, 0].std(1) > 1e-3).any()
     fewer = tasks.traverse(model, images[:2], steps=5, span=2.0, reference=images, count=2)
-    torch.testing.assert_close(fewer.images, found.images[:, :2])
+    torch.testing.assert_close(fewer.images, traversal.images[:, :2])
     model = tiny("conditional")
     labels = torch.tensor([0, 2])
     assert tasks.traverse(model, some_images(model, 2), labels=labels).images.shape == (2, 1, 9, 1, 2, 2)
@@ -139,11 +139,11 @@ def test_embed_gives_posterior_means(kind):
     labels = torch.arange(23) % 3 if label_of(model) else None
     expected = [part.detach() for part in model.encode(images, labels)]
     ticks = []
-    found = tasks.embed(model, images, labels, batch_size=5, log_variance=True, progress=ticks.append)
-    for part, whole in zip(found, expected):
+    embedded = tasks.embed(model, images, labels, batch_size=5, log_variance=True, progress=ticks.append)
+    for part, whole in zip(embedded, expected):
         torch.testing.assert_close(part, whole)
         assert part.dtype == torch.float32 and not part.requires_grad
-    assert ticks == [5, 5, 5, 5, 3] and torch.equal(tasks.embed(model, images, labels, batch_size=5), found[0])
+    assert ticks == [5, 5, 5, 5, 3] and torch.equal(tasks.embed(model, images, labels, batch_size=5), embedded[0])
     none = tasks.embed(model, images[:0], labels if labels is None else labels[:0])
     assert none.shape == (0, model.config.latent)
 
@@ -170,9 +170,9 @@ def test_embeddings_in_files(tmp_path, suffix):
     tasks.save_embedding(path, z)
     assert list(read()) == ["mean"] and np.allclose(read()["mean"], z.numpy())
     tasks.save_embedding(path, z, labels=labels, log_variances=log_variances)
-    found = read()
-    assert sorted(found) == ["label", "log_variance", "mean"] and found["label"].tolist() == labels.tolist()
-    np.testing.assert_array_equal(found["log_variance"].astype(np.float32), log_variances.numpy())
+    columns = read()
+    assert sorted(columns) == ["label", "log_variance", "mean"] and columns["label"].tolist() == labels.tolist()
+    np.testing.assert_array_equal(columns["log_variance"].astype(np.float32), log_variances.numpy())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -294,5 +294,5 @@ def test_the_models_of_the_package(name, options):
     assert torch.equal(filled.images[..., :2], images[..., :2]) and filled.images.max() < model.config.levels
     noise = genfast.GaussianNoise(0.3)
     noisy = noise.corrupt(images, model.config.levels)
-    found = genfast.denoise(model, noisy, noise, method="mean", steps=6, labels=labels)
-    assert found.images.shape == images.shape and set(found.acceptance) == {"posterior", "walk"}
+    denoised = genfast.denoise(model, noisy, noise, method="mean", steps=6, labels=labels)
+    assert denoised.images.shape == images.shape and set(denoised.acceptance) == {"posterior", "walk"}

@@ -160,8 +160,8 @@ def test_what_is_scored_is_what_was_drawn_from(name):
     model, label = tiny(name), label_of(tiny(name))
     drawn = Engine(model).run(70, seed=3, labels=label, want=("log_probs",))
     for size in (1, 70):
-        found = [genfast.log_prob(model, part, label) for part in drawn.images.split(size)]
-        assert torch.equal(torch.cat(found), drawn.log_probs.flatten(1).sum(1))
+        scores = [genfast.log_prob(model, part, label) for part in drawn.images.split(size)]
+        assert torch.equal(torch.cat(scores), drawn.log_probs.flatten(1).sum(1))
 
 
 @every_backend

@@ -75,9 +75,9 @@ def test_levels_are_those_of_the_generator():
     with torch.no_grad():
         values = model.generator(images.float() / 2 - 1)
     expected = (2 * (values + 1)).round()
-    found = translate(model, images)
-    assert (found != expected).float().mean() < 0.01, "but for values within rounding of a boundary"
-    assert len(found.unique()) == 5
+    translated = translate(model, images)
+    assert (translated != expected).float().mean() < 0.01, "but for values within rounding of a boundary"
+    assert len(translated.unique()) == 5
 
 
 @pytest.mark.parametrize(

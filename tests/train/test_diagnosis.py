@@ -87,7 +87,7 @@ def test_the_failed_step_is_what_is_looked_at():
         def loss(self, x):
             return self.gate(self.weight.expand(len(x)))
 
-    found = set()
+    texts = set()
     for seed in range(8):
         torch.manual_seed(seed)
         state, expected = torch.get_rng_state(), bool(torch.nn.functional.dropout(torch.ones(()), 0.5) == 0)
@@ -95,8 +95,8 @@ def test_the_failed_step_is_what_is_looked_at():
         text = first_non_finite(Model(), (X,), state)
         assert text == ("output of gate (Gate)" if expected else "nothing on a second look")
         assert torch.equal(torch.get_rng_state(), after)
-        found.add(text)
-    assert len(found) == 2
+        texts.add(text)
+    assert len(texts) == 2
 
 
 def test_training_tells_it(tmp_path):

@@ -48,21 +48,21 @@ def run(tmp_path, genfast):
 
 def test_feature_metrics_are_those_of_scikit_learn():
     real, generated = torch.randn(120, 5).double(), torch.randn(90, 5).double() * 1.2 + 0.2
-    found = quality.feature_metrics(real, generated)
+    values = quality.feature_metrics(real, generated)
     x, y = real.numpy(), generated.numpy()
 
     def radii(points, k):
         return NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0][:, k]
 
     distance = np.linalg.norm(x[:, None] - y[None], axis=2)
-    assert found["precision"] == pytest.approx((distance < radii(x, 3)[:, None]).any(0).mean(), abs=1e-6)
-    assert found["recall"] == pytest.approx((distance < radii(y, 3)[None]).any(1).mean(), abs=1e-6)
+    assert values["precision"] == pytest.approx((distance < radii(x, 3)[:, None]).any(0).mean(), abs=1e-6)
+    assert values["recall"] == pytest.approx((distance < radii(y, 3)[None]).any(1).mean(), abs=1e-6)
     inside = distance < radii(x, 5)[:, None]
-    assert found["density"] == pytest.approx(inside.sum() / (5 * 90), abs=1e-6)
-    assert found["coverage"] == pytest.approx(inside.any(1).mean(), abs=1e-6)
+    assert values["density"] == pytest.approx(inside.sum() / (5 * 90), abs=1e-6)
+    assert values["coverage"] == pytest.approx(inside.any(1).mean(), abs=1e-6)
     xx, yy, xy = (polynomial_kernel(a, b, degree=3, gamma=1 / 5, coef0=1) for a, b in ((x, x), (y, y), (x, y)))
     kid = (xx.sum() - xx.trace()) / (120 * 119) + (yy.sum() - yy.trace()) / (90 * 89) - 2 * xy.mean()
-    assert found["MMD (KID's kernel)"] == pytest.approx(kid, abs=1e-6)
+    assert values["MMD (KID's kernel)"] == pytest.approx(kid, abs=1e-6)
 
 
 def test_evaluate_by_a_classifier_by_pixels_and_by_features(run, genfast, quick, tmp_path):
@@ -174,8 +174,8 @@ def test_the_monitor_keeps_its_coverage(data):
     predicted = torch.arange(100) % 7
     monitor.cover(predicted, data[0].labels, 10)
     restored.load_state_dict(monitor.state_dict())
-    found = mode_coverage(predicted, data[0].labels, 10)
-    expected = {"classes_hit": 7, "classes": 10, "class_outside": 0.0, "class_kl": found.kl}
+    coverage = mode_coverage(predicted, data[0].labels, 10)
+    expected = {"classes_hit": 7, "classes": 10, "class_outside": 0.0, "class_kl": coverage.kl}
     assert restored.record() == expected and isinstance(restored.record()["classes"], int)
     monitor.cover(torch.full((5,), -1), data[0].labels, 10)
     restored.load_state_dict(monitor.state_dict())
@@ -225,8 +225,8 @@ def perfect(monkeypatch, module, data):
         generator = torch.Generator().manual_seed(seed)
         wanted = data.labels[torch.randint(len(data), (count,), generator=generator)] if labels is None else labels
         alike = [(data.labels == label).nonzero().flatten() for label in range(data.classes)]
-        chosen = [alike[k][torch.randint(len(alike[k]), (1,), generator=generator)] for k in wanted.tolist()]
-        return data.images[torch.cat(chosen)]
+        indices = [alike[k][torch.randint(len(alike[k]), (1,), generator=generator)] for k in wanted.tolist()]
+        return data.images[torch.cat(indices)]
 
     monkeypatch.setattr(module, "draw", draw)
     for place in (standing, quality):
@@ -253,8 +253,8 @@ def uneven(data):
 
 def test_a_conditional_generator_is_asked_for_the_classes_in_their_shares(uneven, monkeypatch):
     """Of data with 97 images of one class and 3 of the other; a class as often as the other would be "collapsed"."""
-    found = judged(monkeypatch, uneven, "projection-gan", 500)
-    assert found.hit == 2 and found.kl < 1e-6
+    judged_coverage = judged(monkeypatch, uneven, "projection-gan", 500)
+    assert judged_coverage.hit == 2 and judged_coverage.kl < 1e-6
     draw = perfect(monkeypatch, standing, uneven)
     model = models.build("projection-gan", channels=1, height=8, width=8, levels=uneven.levels, classes=2)
     classes = _sample_quality(model, uneven, uneven, ["classifier"], 0, "none", draw).classes
@@ -287,8 +287,8 @@ def by_class(data):
 def test_images_that_are_sorted_by_class_are_judged_as_any_others(by_class, monkeypatch):
     """The first 1000 of them are of eight classes: those of the others would have nothing real beside them."""
     assert by_class.labels[:1000].max() == 7
-    found = judged(monkeypatch, by_class, "dcgan", 1000)
-    assert found.hit == 10 and found.outside < 0.1
+    coverage = judged(monkeypatch, by_class, "dcgan", 1000)
+    assert coverage.hit == 10 and coverage.outside < 0.1
     some = any_images(by_class, 200, seed=1)
     assert len(some) == 200 and set(some.labels.tolist()) == set(range(10)) and some.name.endswith(", any 200")
     assert set(zip(map(bytes, some.images.flatten(1).numpy()), some.labels.tolist(), strict=True)) <= set(

@@ -147,8 +147,8 @@ def test_gpu_second_order(op):
 
     def penalty(inputs, backend):
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in testing.differentiable(inputs).items()}
-        made = testing.outputs_of(getattr(genfast.ops, op)(**{**inputs, **leaves}, backend=backend))
-        total = sum(output.square().sum() for output in made if output.requires_grad)
+        results = testing.outputs_of(getattr(genfast.ops, op)(**{**inputs, **leaves}, backend=backend))
+        total = sum(output.square().sum() for output in results if output.requires_grad)
         first = next(iter(leaves.values()))
         (gradient,) = torch.autograd.grad(total, first, create_graph=True)
         gradients = torch.autograd.grad(gradient.square().sum(), tuple(leaves.values()), allow_unused=True)
