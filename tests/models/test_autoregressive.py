@@ -2,12 +2,12 @@
 
 import copy
 import itertools
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from support.sampled import every_image
 
 from genfast import ops
 from genfast.models import MODELS, Autoregressive, AutoregressiveConfig, build, load
@@ -91,12 +91,6 @@ def some_images(model, n):
 AUTOREGRESSIVE = [name for name, (model, _) in MODELS.items() if issubclass(model, Autoregressive)]
 
 
-def every_image(config):
-    shape = (config.channels, config.height, config.width)
-    values = itertools.product(range(config.levels), repeat=math.prod(shape))
-    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
-
-
 def test_every_model_is_a_case():
     assert {case.name for case in CASES} == set(AUTOREGRESSIVE)
     for name, (model, config) in MODELS.items():
@@ -143,7 +137,7 @@ SMALL = [{"height": 2, "width": 3}, {"height": 1, "width": 2, "levels": 3, "chan
 @every_case
 def test_probabilities_sum_to_one(case, sizes):
     model = case.build(**sizes)
-    images = every_image(model.config)
+    images = every_image(model)
     for label in range(getattr(model.config, "classes", 0)) or (None,):
         log_prob = model.log_prob(images, None if label is None else torch.full((len(images),), label))
         assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6)

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from scipy import stats
+from support.sampled import every_image
 
 from genfast import testing
 from genfast.models import PixelCNNPlusPlusConfig, build
@@ -13,12 +14,6 @@ def awake(std=0.25, **config):
     """A small model with all its weights at work."""
     model = build("pixelcnn++", **{"filters": 4, "blocks": 1, "resolutions": 1, "mixtures": 2, **config})
     return testing.awake(model, std).float()
-
-
-def every_image(config):
-    shape = (config.channels, config.height, config.width)
-    values = itertools.product(range(config.levels), repeat=math.prod(shape))
-    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
 
 
 def reads(features, x):
@@ -126,7 +121,7 @@ def test_levels_are_scaled_and_the_outside_is_marked():
 )
 def test_probabilities_sum_to_one(config):
     model = awake(**config).double()
-    log_prob = model.log_prob(every_image(model.config))
+    log_prob = model.log_prob(every_image(model))
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6)
     assert log_prob.std() > 0.1
 
@@ -141,7 +136,7 @@ def test_probabilities_sum_to_one(config):
 def test_samples_follow_the_distribution(config):
     n = 20_000
     model = awake(**config).eval()
-    images = every_image(model.config)
+    images = every_image(model)
     labels = (torch.full((len(images),), 2), 2) if model.config.classes else (None, None)
     p = model.log_prob(images, labels[0]).double().exp().detach()
     x = model.sample(n, seed=5, labels=labels[1])

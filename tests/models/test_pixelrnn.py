@@ -1,5 +1,4 @@
 import copy
-import itertools
 import json
 import math
 import subprocess
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support.sampled import every_image
 
 from genfast import testing
 from genfast.models import MODELS, PixelRNN, PixelRNNConfig, _pretrained, build, load
@@ -20,12 +20,6 @@ def awake(std=0.8, **config):
     """A small model with all its weights at work: the output projections of a new one are zero."""
     model = build("pixelrnn", **{"hidden": 3, "layers": 2, "head": 6, **config})
     return testing.awake(model, std).float()
-
-
-def every_image(config):
-    shape = (config.channels, config.height, config.width)
-    values = itertools.product(range(config.levels), repeat=math.prod(shape))
-    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
 
 
 def influence(model):
@@ -124,7 +118,7 @@ def test_inverse_cdf_at_its_steps():
 def test_samples_follow_the_distribution(config, temperature):
     n = 20_000
     model = awake(**config)
-    images = every_image(model.config)
+    images = every_image(model)
     p = torch.ones(len(images), dtype=torch.float64)
     logits = model(images).double() / temperature
     if model.config.levels == 2:

@@ -1,11 +1,11 @@
 """What the tests of models with latents share: tiny models whose likelihood can be integrated over the latents."""
 
 import functools
-import itertools
 import math
 from dataclasses import dataclass
 
 import torch
+from support.sampled import every_image
 from torch import nn
 
 from genfast.engine.protocols import ImageSpec
@@ -76,14 +76,6 @@ def tiny(kind):
 
 def label_of(model):
     return 1 if model.config.classes else None
-
-
-def every_image(model):
-    """All images, uint8 [N, C, H, W], in the order of `sampled.numbers`."""
-    c = model.config
-    shape = (c.channels, c.height, c.width)
-    values = itertools.product(range(c.levels), repeat=math.prod(shape))
-    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
 
 
 @functools.cache

@@ -59,10 +59,8 @@ def label_of(model):
 
 def every_image(model):
     """All images, uint8 [N, C, H, W], in the order of `numbers`."""
-    c = model.config
-    shape = (c.channels, c.height, c.width)
-    values = itertools.product(range(c.levels), repeat=math.prod(shape))
-    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
+    values = itertools.product(range(model.spec.levels), repeat=math.prod(model.spec.shape))
+    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *model.spec.shape)
 
 
 def numbers(images, levels):
