@@ -121,8 +121,8 @@ def read_image(path: str | Path, channels: int, size: int | None = None) -> np.n
     """
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
-        image = _eight_bits(ImageOps.exif_transpose(image))
+    with Image.open(path) as file:
+        image = _eight_bits(ImageOps.exif_transpose(file))
         if image.mode[-1] in "Aa" or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -29,7 +29,7 @@ def grid(images: ArrayLike, levels: int, *, columns: int | None = None, side: in
     grey = np.round(array.astype(np.float32) * (255 / (levels - 1))).astype(np.uint8)
     grey = grey.transpose(0, 2, 3, 1).repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = grey.shape[1] + 2, grey.shape[2] + 2
-    cells = np.full((rows * columns, height, width, channels), 96, np.uint8)
+    cells: np.ndarray = np.full((rows * columns, height, width, channels), 96, np.uint8)
     cells[:count, :-2, :-2] = grey
     cells = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     picture: np.ndarray = cells.reshape(rows * height, columns * width, channels)[:-2, :-2]

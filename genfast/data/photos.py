@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from genfast.data._images import ImageData, check_split, image_data, quantise
@@ -54,7 +56,8 @@ def _patches(photo: np.ndarray, split: str, size: int, step: int) -> np.ndarray:
         for start, stop in _columns(width // size, split)
         for left in range(start * size, (stop - 1) * size + 1, step)
     ]
-    windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=(0, 1))
+    both_axes: Any = (0, 1)  # NumPy 2.2 declares one axis
+    windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=both_axes)
     return windows[np.ix_(tops, lefts)].reshape(-1, photo.shape[2], size, size)
 
 

@@ -71,7 +71,7 @@ def _one_picture(images: Tensor) -> list[np.ndarray]:
     columns = math.ceil(math.sqrt(len(images)))
     rows = -(-len(images) // columns)
     count, channels, height, width = images.shape
-    cells = np.zeros((rows * columns, channels, height, width), np.uint8)
+    cells: np.ndarray = np.zeros((rows * columns, channels, height, width), np.uint8)
     cells[:count] = images.numpy()
     cells = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
     return [cells.reshape(rows * height, columns * width, channels)]

@@ -81,7 +81,7 @@ def sample_shards(
                 options: Any = {"seed": seed, "first": first + start, "temperature": temperature, "labels": of_file}
                 batches = stream(model, end - start, batch_size=batch_size, backend=backend, **options)
                 images = torch.cat([batch.cpu() for batch in batches])
-                arrays = {"images": images.numpy(), "levels": np.int64(spec.levels)}
+                arrays: dict[str, Any] = {"images": images.numpy(), "levels": np.int64(spec.levels)}
                 if of_file is not None:
                     arrays["labels"] = of_file.cpu().numpy()
                 write_bytes(path, archive(arrays))
@@ -91,7 +91,7 @@ def sample_shards(
     return drawn
 
 
-def archive(arrays: dict[str, np.ndarray]) -> bytes:
+def archive(arrays: dict[str, Any]) -> bytes:
     """The bytes of an .npz file, without times: the same for the same arrays."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
