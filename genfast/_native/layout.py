@@ -11,6 +11,11 @@ def pixels_first(tensor: Tensor) -> Tensor:
     return tensor.movedim((-2, -1), (1, 2)).flatten(1, 3)
 
 
+def channels_last(tensor: Tensor) -> Tensor:
+    """The tensor [B, C, H, W] in channels-last memory."""
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether [B, ..., H, W] lies in memory as [B, H, W, ...], as a channels_last convolution leaves it."""
     return tensor.movedim((-2, -1), (1, 2)).is_contiguous()

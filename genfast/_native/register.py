@@ -44,14 +44,14 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
     for function, (tensors, settings, results) in zip(schema.native_functions, ways):
         backends.check_signature(function, (*tensors, *results, *schema.numbers))
         ops.append(_define(function, tensors, settings, results))
-    module = template.load(schema, _namespace(schema, reference, ops))
+    module: Any = template.load(schema, _namespace(schema, reference, ops))
     for op, way in zip(ops, ("forward", "backward")):
         for device in ("CPU", "CUDA"):
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
     if schema.has_gradient:
-        vars(module)["traced"] = _traced(schema, reference, module)
-        vars(module)["adjoint_call"] = _adjoint_call(schema, module)
+        module.traced = _traced(schema, reference, module)
+        module.adjoint_call = _adjoint_call(schema, module)
         _differentiate(module.forward_op, _formula(schema, module))
         _differentiate(module.backward_op, _gradient_formula(schema, module))
     SCHEMAS[schema.name] = schema

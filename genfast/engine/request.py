@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genfast.engine.arguments import check_count, check_int, check_known, check_labels
+from genfast.engine.arguments import check_count, check_int, check_known, check_labels, kind_of
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood
 from genfast.random import uniform
@@ -102,8 +102,7 @@ def check_request(
 def check_evidence(call: str, evidence: Tensor, spec: ImageSpec, n: int) -> None:
     """Evidence must be float32 [n, C, H, W, L], with a possible level for each value (TypeError or ValueError)."""
     if not isinstance(evidence, Tensor) or evidence.dtype != torch.float32:
-        got = evidence.dtype if isinstance(evidence, Tensor) else type(evidence).__name__
-        raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {got}")
+        raise TypeError(f"{call}: evidence must be a tensor of torch.float32; got {kind_of(evidence)}")
     expected = (n, *spec.shape, spec.levels)
     if evidence.shape != expected:
         raise ValueError(f"{call}: evidence must have shape {expected}; got {tuple(evidence.shape)}")

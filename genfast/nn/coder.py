@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from genfast._native.layout import channels_last
 
 
 class PlainResidualBlock(nn.Module):
@@ -71,7 +72,7 @@ class ConvEncoder(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.input(_channels_last(x))
+        h = self.input(channels_last(x))
         if self.label is not None:
             h = h + self.label(labels)[:, :, None, None]
         h = self.coarse(self.down(F.relu(self.fine(h))))
@@ -123,8 +124,8 @@ class ConvDecoder(nn.Module):
         h = self.input(z).unflatten(1, self.small)
         if self.label is not None:
             h = h + self.label(labels)[:, :, None, None]
-        h = F.pixel_shuffle(self.up(F.relu(self.coarse(_channels_last(h)))), 2)
-        y = F.pixel_shuffle(self.output(F.relu(self.fine(_channels_last(h)))), 2)
+        h = F.pixel_shuffle(self.up(F.relu(self.coarse(channels_last(h)))), 2)
+        y = F.pixel_shuffle(self.output(F.relu(self.fine(channels_last(h)))), 2)
         return y[:, :, : self.size[0], : self.size[1]]
 
     def extra_repr(self) -> str:
@@ -176,7 +177,3 @@ def _label_bias(classes: int, features: int) -> nn.Embedding | None:
     bias = nn.Embedding(classes, features)
     nn.init.zeros_(bias.weight)
     return bias
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast._native.layout import channels_last
 from genfast.nn.class_batch_norm import ClassBatchNorm2d
 from genfast.nn.virtual_batch_norm import VirtualBatchNorm2d
 
@@ -135,8 +135,3 @@ def normal_weights(network: nn.Module, deviation: float = 0.02) -> None:
             nn.init.normal_(module.weight, std=deviation)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """The tensor [B, C, H, W] in channels-last memory."""
-    return x.contiguous(memory_format=torch.channels_last)
