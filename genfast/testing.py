@@ -180,9 +180,9 @@ def evaluate(
     """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in differentiable(inputs).items()}
     outputs = outputs_of(function(**{**inputs, **leaves}, **kwargs))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     incoming = {
-        i: torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
+        i: torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output)
         for i, output in enumerate(outputs)
         if output.is_floating_point() and (used is None or i in used)
     }

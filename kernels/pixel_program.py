@@ -117,8 +117,8 @@ class Launch:
     def __init__(self, program: Program, device: torch.device):
         tables = Tables(program)
         spec, likelihood = program.spec, program.likelihood
-        levels = torch.arange(spec.levels, dtype=torch.float32)
-        values = levels * torch.tensor(program.scale, dtype=torch.float32) + program.shift
+        levels = torch.arange(spec.levels, dtype=torch.float32, device="cpu")
+        values = levels * torch.tensor(program.scale, dtype=torch.float32, device="cpu") + program.shift
         arrays = (tables.instructions, tables.places, tables.constants, tables.parts)
         self.tensors = [*(torch.from_numpy(array).to(device) for array in arrays), values.to(device)]
         self.maps = torch.from_numpy(tables.maps).to(device)

@@ -74,7 +74,7 @@ def _sum_rows(x, codes, sums, codebook=None, grad_loss=None, scale=1.0):
     """Fills `sums` with the sum of the rows of each code, or with `scale` times the incoming gradient times the sum of
     the code less the row. Returns where in the sorted rows each code begins, and the end."""
     ordered, order = codes.sort(stable=True)
-    starts = torch.searchsorted(ordered, torch.arange(len(sums) + 1, device=codes.device))
+    starts = torch.searchsorted(ordered, torch.arange(len(sums) + 1, device=codes.device, dtype=torch.int64))
     block = min(128, triton.next_power_of_2(x.shape[1]))
     loss = (x, x) if codebook is None else (codebook, grad_loss)
     kind = {"OF_LOSS": codebook is not None, "ROWS": ROWS, "BLOCK_D": block}

@@ -90,9 +90,9 @@ def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
 
 def scan_speed(batch: int = 64, size: int = 28, hidden: int = 16) -> dict[str, Any]:
     """Median milliseconds of a forward scan in both directions, by the backend "auto" and by pure PyTorch."""
-    generator = torch.Generator().manual_seed(0)
-    gates = torch.randn(batch, size, size, 2, 4 * hidden, generator=generator)
-    weight = torch.randn(2, 2, hidden, 4 * hidden, generator=generator) * 0.1
+    generator = torch.Generator("cpu").manual_seed(0)
+    gates = torch.randn(batch, size, size, 2, 4 * hidden, generator=generator, dtype=torch.float32, device="cpu")
+    weight = torch.randn(2, 2, hidden, 4 * hidden, generator=generator, dtype=torch.float32, device="cpu") * 0.1
     with torch.no_grad():
         native = _median_ms(partial(ops.diagonal_lstm, gates, weight), 20)
         reference = _median_ms(partial(diagonal_lstm_ref, gates, weight), 5)
@@ -143,7 +143,7 @@ def _timed_samples(model: Any, seed: int) -> tuple[Tensor, float]:
 
 def _filled(model: Any, images: Tensor, seed: int, times: int = 6) -> bytes:
     """A PNG: held-out images, their upper halves, and completions of these by the model."""
-    known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool)
+    known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool, device="cpu")
     known[:, :, : images.shape[2] // 2] = True
     drawn = sample(model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known)
     true, drawn = (brightness(x, model.spec.levels) for x in (images, drawn))

@@ -17,6 +17,7 @@ from genfast.cli.progress import counter, draw
 from genfast.data import ImageData
 from genfast.engine.protocols import Generator
 from genfast.io import writable_folder, write_bytes
+from genfast.random import permutation
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import inputs, labels_in_shares
 from genfast.train.loop import pick_device
@@ -111,7 +112,7 @@ def _samples(
     settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
     with counter(STEPS, "step") as progress:
         classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(args.seed))  # a random subset
+    order = permutation(len(training), args.seed)  # a random subset
     real = classifier.features(training.images[order[: max(args.images, 1000)]])
     inside = metrics.looks_real(real, classifier.features(samples)).cpu()
     predicted = torch.where(inside, classifier.predict(samples).cpu(), -1)

@@ -86,7 +86,7 @@ def _errors(images: Tensor, means: Sequence[Tensor], truth: Tensor, known: Tenso
 def mask_of(name: str, images: Tensor, seed: int = 0) -> Tensor:
     """The mask of a value of the option --mask: bool [n, 1 or C, H, W], True where a value is known."""
     n, _, height, width = images.shape
-    known = torch.ones(n, 1, height, width, dtype=torch.bool)
+    known = torch.ones(n, 1, height, width, dtype=torch.bool, device="cpu")
     areas = {
         "lower": (slice(height // 2, None), slice(None)),
         "upper": (slice(None, height // 2), slice(None)),
@@ -103,7 +103,8 @@ def mask_of(name: str, images: Tensor, seed: int = 0) -> Tensor:
         unknown = number(share)
         if unknown is None or not 0 <= unknown <= 1:
             raise ValueError(f"mask: expected random:SHARE with a share in 0 to 1; got {name}")
-        u = uniform(seed, torch.arange(n)[:, None], torch.arange(height * width), NOISE)
+        image, place = (torch.arange(size, dtype=torch.int64, device="cpu") for size in (n, height * width))
+        u = uniform(seed, image[:, None], place, NOISE)
         mask: Tensor = u >= unknown
         return mask.view(n, 1, height, width)
     if Path(name).suffix.lower() != ".npz":

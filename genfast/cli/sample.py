@@ -82,4 +82,5 @@ def sample_labels(model: Any, count: int, labels: list[int] | None = None, first
     cycle = labels or list(range(classes))
     if wrong := [label for label in cycle if not 0 <= label < classes]:
         raise ValueError(f"labels: expected 0 to {classes - 1}; got {wrong[0]}")
-    return torch.tensor(cycle)[(first % len(cycle) + torch.arange(count)) % len(cycle)]
+    place = first % len(cycle) + torch.arange(count, dtype=torch.int64, device="cpu")
+    return torch.tensor(cycle, dtype=torch.int64, device="cpu")[place % len(cycle)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +29,14 @@ class GaussianMixture:
     @classmethod
     def ring(cls, modes: int = 8, radius: float = 1.0, deviation: float = 0.05) -> GaussianMixture:
         """`modes` means on a circle around the origin, the first at (radius, 0)."""
-        angles = 2 * math.pi / modes * torch.arange(modes)
+        angles = 2 * math.pi / modes * torch.arange(modes, dtype=torch.float32, device="cpu")
         return cls(radius * torch.stack((angles.cos(), angles.sin()), 1), deviation)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Samples, float [n, D], and the component of each, int64 [n]. `generator` None: torch's global one."""
-        modes = torch.randint(len(self.means), (n,), generator=generator)
-        noise = torch.randn(n, self.means.shape[1], generator=generator)
+        settings: Any = {"generator": generator, "device": "cpu" if generator is None else generator.device}
+        modes = torch.randint(len(self.means), (n,), dtype=torch.int64, **settings).to(self.means.device)
+        noise = torch.randn(n, self.means.shape[1], dtype=torch.float32, **settings).to(self.means.device)
         return self.means[modes] + self.deviation * noise, modes
 
     def log_prob(self, x: Tensor) -> Tensor:

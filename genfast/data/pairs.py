@@ -91,7 +91,7 @@ def edge_map(images: Tensor) -> Tensor:
     along the gradient is stronger (Canny's non-maximum suppression). The border is padded by replication.
     """
     grey = F.pad(images.float().mean(1, keepdim=True), (2, 2, 2, 2), mode="replicate")
-    ramp, bell = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])
+    ramp, bell = (grey.new_tensor(taps) for taps in ([-1.0, 0.0, 1.0], [1.0, 2.0, 1.0]))
     grey = F.conv2d(grey, (bell[:, None] * bell)[None, None] / 16)
     sobel = torch.stack((bell[:, None] * ramp, ramp[:, None] * bell))[:, None]
     across, down = F.conv2d(grey, sobel / 8).unbind(1)

@@ -6,6 +6,7 @@ import operator
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def check_labels(
         return None
     if type(labels) is int:
         _check_range(call, labels, labels, classes)
-        return torch.full((n,), labels, device=device)
+        return torch.full((n,), labels, device=device, dtype=torch.int64)
     expected = f"integers [B] with B={n}"
     if labels is None:
         raise ValueError(f"{call}: labels must be {expected} for a model of {classes} classes; got None")
@@ -187,6 +188,11 @@ def check_labels(
 def _check_range(call: str, low: int, high: int, classes: int) -> None:
     if low < 0 or high >= classes:
         raise ValueError(f"{call}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}")
+
+
+def as_tensor(values: Any) -> Tensor:
+    """A tensor as it is; any other array on the CPU, in its own dtype, whatever the user's default of either is."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
 
 
 def kind_of(value: Any) -> str:

@@ -36,11 +36,11 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     tables = program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
     n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
     size = (spec.height, spec.width)
-    images = torch.empty(n, *spec.shape, dtype=torch.uint8)
+    images = torch.empty(n, *spec.shape, dtype=torch.uint8, device="cpu")
     maps = {
-        "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64),
-        "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64),
-        "parameters": torch.empty(n, tables.parameters, *size),
+        "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),
+        "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),
+        "parameters": torch.empty(n, tables.parameters, *size, dtype=torch.float32, device="cpu"),
     }
     maps = {name: value for name, value in maps.items() if name in want}
     if "log_evidence" in maps and request.evidence is None:

@@ -83,7 +83,8 @@ class Stepper:
     def __init__(self, program: Program, settings: Settings) -> None:
         n, device, temperature, given, evidence = settings
         self.program, self.settings, self.n, self.device, self.temperature = program, settings, n, device, temperature
-        self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, device=device) for b in program.buffers]
+        floats: Any = {"dtype": torch.float32, "device": device}
+        self.maps = [torch.empty(b.rows, n, _positions(b) * b.features, **floats) for b in program.buffers]
         spec, likelihood = program.spec, program.likelihood
         levels = np.arange(spec.levels, dtype=np.float32)
         values = levels * np.float32(program.scale) + np.float32(program.shift)
@@ -93,7 +94,7 @@ class Stepper:
         self.uniforms = torch.zeros((likelihood.numbers, *places), dtype=torch.float64, device=device)
         self.given: Tensor | Any = torch.zeros_like(self.levels) if given else None
         self.known: Tensor | Any = torch.zeros_like(self.levels, dtype=torch.bool) if given else None
-        self.evidence: Tensor | Any = torch.zeros((*places, spec.levels), device=device) if evidence else None
+        self.evidence: Tensor | Any = torch.zeros((*places, spec.levels), **floats) if evidence else None
         self._constants: dict[tuple[int, str], Tensor] = {}
         self._tables: list[tuple[Tensor, Tensor]] = []
         self._scratch: dict[tuple[str, tuple[int, ...]], Tensor] = {}
@@ -146,8 +147,8 @@ class Stepper:
 
     def _fill(self, buffer: Buffer, feature: int, count: int) -> Tensor:
         if buffer.fill is None:
-            return torch.zeros(count, device=self.device)
-        return torch.as_tensor(buffer.fill[feature : feature + count], dtype=torch.float32).to(self.device)
+            return torch.zeros(count, device=self.device, dtype=torch.float32)
+        return torch.as_tensor(buffer.fill[feature : feature + count], dtype=torch.float32, device=self.device)
 
     def _instructions(self) -> Iterator[Instruction]:
         return (instruction for part in (self.program.row, *self.program.pixel) for instruction in part)
@@ -247,7 +248,7 @@ class Stepper:
         """A weight, or a bias: [count], or, by label, [n, count]; on the device."""
         key = id(instruction), name
         if key not in self._constants:
-            tensor = torch.as_tensor(getattr(instruction, name), dtype=torch.float32).to(self.device)
+            tensor = torch.as_tensor(getattr(instruction, name), dtype=torch.float32, device=self.device)
             if name == "bias" and tensor.dim() == 2:
                 self._tables.append((tensor, tensor[self._labels]))
                 tensor = self._tables[-1][1]
@@ -257,7 +258,7 @@ class Stepper:
     def _space(self, name: str, *shape: int) -> Tensor:
         """Scratch memory, used within one instruction."""
         if (name, shape) not in self._scratch:
-            self._scratch[name, shape] = torch.empty(shape, device=self.device)
+            self._scratch[name, shape] = torch.empty(shape, device=self.device, dtype=torch.float32)
         return self._scratch[name, shape]
 
     def _linear(self, instruction: Instruction, columns: range) -> list[Call]:

@@ -175,7 +175,7 @@ class Engine:
         network = self.network
         images = check_images("log_prob", "images", images, network.spec)
         labels = check_labels("log_prob", labels, network.spec, len(images), network.device)
-        known = torch.ones(1, *network.spec.shape, dtype=torch.bool).expand(len(images), -1, -1, -1)
+        known = torch.ones(1, *network.spec.shape, dtype=torch.bool, device="cpu").expand(len(images), -1, -1, -1)
         whole = SampleRequest(len(images), labels=labels, given=images, known=known, want=("log_probs",))
         parts, size = [images.new_zeros(0, dtype=torch.float64, device=network.device)], self.batch_size
         for start in range(0, len(images), size):

@@ -37,7 +37,7 @@ class FullForward:
         head: str | None = None,
     ) -> None:
         self.model: Any = model
-        weight = next(model.parameters(), torch.zeros(()))
+        weight = next(model.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
         self.device, self.dtype = weight.device, weight.dtype
         self.reading: Reading | None = None
         if isinstance(model, Autoregressive):
@@ -75,7 +75,7 @@ class FullForward:
         if self.reading is None:
             x = images.to(self.dtype) * self.scale + self.shift
             return self.model.network(x, labels)
-        x = images.float() * torch.tensor(self.scale, dtype=torch.float32) + self.shift
+        x = images.float() * torch.tensor(self.scale, dtype=torch.float32, device="cpu") + self.shift
         output = self.model(x.to(self.dtype)).flatten(1, -3)
         return output if self.reading.is_ordered else output[:, torch.from_numpy(self.reading.index)]
 
@@ -165,7 +165,7 @@ def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Dr
         return drawn
     places = (network.spec.height, network.spec.width)
     shape = (len(images), likelihood.draws, *places)
-    maps = torch.zeros(len(images), likelihood.parameters, *places, device=images.device)
+    maps = torch.zeros(len(images), likelihood.parameters, *places, device=images.device, dtype=torch.float32)
     if len(images):
         maps = network.parameters(images, request.labels)
     if "parameters" in want:

@@ -114,8 +114,8 @@ def row_uniforms(
     spec: ImageSpec, likelihood: Likelihood, request: SampleRequest, row: int, device: torch.device
 ) -> Tensor:
     """The random numbers for row `row` of the images of a request, float64 [numbers per draw, n, W, C]."""
-    image = request.first + torch.arange(request.n, device=device)[:, None, None]
-    places = torch.arange(spec.width * spec.channels, device=device).view(spec.width, spec.channels)
+    image = request.first + torch.arange(request.n, device=device, dtype=torch.int64)[:, None, None]
+    places = torch.arange(spec.width * spec.channels, device=device, dtype=torch.int64).view(spec.width, spec.channels)
     element = row * spec.width * spec.channels + places
     first = likelihood.numbers * request.draw
     draws = range(first, first + likelihood.numbers)

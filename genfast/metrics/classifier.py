@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._config import documented, option
+from genfast.engine.arguments import as_tensor
 from genfast.models.base import ImageConfig, ImageModel
 
+INTEGERS: Any = {"dtype": torch.int64, "device": "cpu"}
 SMALLEST = 7  # convolutions of stride two are added while a side of the feature map has more pixels than this
 
 
@@ -86,7 +89,9 @@ class Classifier(ImageModel):
         self.eval()
         parts = [function(part.to(self.head.weight.device)).float() for part in images.split(batch) if len(part)]
         self.train(was_training)
-        return torch.cat(parts) if parts else torch.zeros(0, columns, device=self.head.weight.device)
+        if not parts:
+            return torch.zeros(0, columns, dtype=torch.float32, device=self.head.weight.device)
+        return torch.cat(parts)
 
 
 def train_classifier(
@@ -131,7 +136,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         if held_out is None:
-            order = torch.randperm(len(images))
+            order = torch.randperm(len(images), **INTEGERS)
             apart, rest = order.split([max(1, len(images) // 10), len(images) - max(1, len(images) // 10)])
             held_out, images, labels = (images[apart], labels[apart]), images[rest], labels[rest]
         else:
@@ -160,7 +165,7 @@ def _descend(
     while done < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(done / 0.2, (1 - done) / 0.8) + 1e-2 * rate
-        rows = torch.randint(len(images), (batch,)).to(images.device)
+        rows = torch.randint(len(images), (batch,), **INTEGERS).to(images.device)
         loss = F.cross_entropy(classifier(_shifted(images[rows])), labels[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -177,10 +182,12 @@ def _shifted(images: Tensor) -> Tensor:
     """Each image moved by up to a fourteenth of its height and width, the pixels of the border repeated."""
     n, _, *sizes = images.shape
     rows, columns = (
-        (torch.arange(size) + torch.randint(-(size // 14), size // 14 + 1, (n, 1))).clamp(0, size - 1).to(images.device)
+        (torch.arange(size, **INTEGERS) + torch.randint(-(size // 14), size // 14 + 1, (n, 1), **INTEGERS))
+        .clamp(0, size - 1)
+        .to(images.device)
         for size in sizes
     )
-    which = torch.arange(n, device=images.device)[:, None, None]
+    which = torch.arange(n, device=images.device, dtype=torch.int64)[:, None, None]
     return images.movedim(1, 3)[which, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
@@ -188,7 +195,7 @@ def _labelled(images: Tensor, labels: ArrayLike, classes: int | None) -> tuple[T
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2:
         got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
         raise ValueError(f"train_classifier: images must be uint8 [N, C, H, W] with N at least 2; got {got}")
-    labels = torch.as_tensor(labels)
+    labels = as_tensor(labels)
     if labels.is_floating_point() or labels.shape != (len(images),):
         expected = f"integers [N] with N={len(images)}"
         raise ValueError(f"train_classifier: labels must be {expected}; got {labels.dtype} {tuple(labels.shape)}")

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from genfast.engine.arguments import as_tensor
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -43,7 +45,7 @@ def mode_coverage(predicted: ArrayLike, labels: ArrayLike, classes: int, least: 
     Returns: Coverage; if all samples are outside, no class is hit and the KL is infinite.
     Raises: ValueError for labels out of range, or no labels.
     """
-    predicted, labels = torch.as_tensor(predicted).cpu(), torch.as_tensor(labels).cpu()
+    predicted, labels = as_tensor(predicted).cpu(), as_tensor(labels).cpu()
     if labels.is_floating_point():
         expected = labels.double()
         if labels.shape != (classes,) or not (expected >= 0).all() or not expected.sum() > 0:

@@ -136,7 +136,7 @@ def reliability(real: Tensor, fake: Tensor, bins: int = 15) -> tuple[Tensor, Ten
         probability, and the share of them that is real; 0 in an empty bin. The expected calibration error is
         `(weight * |confidence - frequency|).sum()`.
     """
-    totals = torch.zeros(3, bins, dtype=torch.float64)
+    totals = torch.zeros(3, bins, dtype=torch.float64, device="cpu")
     for part, is_real in ((real, 1.0), (fake, 0.0)):
         part = part.detach().flatten().double().cpu()
         where = (part * bins).long().clamp(0, bins - 1)
@@ -162,10 +162,12 @@ def accuracy_of_steps(steps: Sequence[tuple[Tensor, Tensor]], loss: str, images:
 
 def above_middle(steps: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """[real, fake]: each logit minus the middle between the means of both kinds in its step."""
-    sizes = torch.tensor([[len(part) for part in step] for step in steps])
-    which = [torch.arange(len(steps)).repeat_interleave(size) for size in sizes.unbind(1)]
+    sizes = torch.tensor([[len(part) for part in step] for step in steps], dtype=torch.int64, device="cpu")
+    numbers = torch.arange(len(steps), dtype=torch.int64, device="cpu")
+    which = [numbers.repeat_interleave(size) for size in sizes.unbind(1)]
     values = [torch.cat(kind) for kind in zip(*steps)]
-    sums = [torch.zeros(len(steps), dtype=torch.float64).index_add_(0, w, v) for w, v in zip(which, values)]
+    zeros = torch.zeros(len(steps), dtype=torch.float64, device="cpu")
+    sums = [zeros.index_add(0, w, v) for w, v in zip(which, values)]
     middle = (torch.stack(sums, 1) / sizes).mean(1)
     return [value - middle[step] for value, step in zip(values, which)]
 
@@ -184,7 +186,7 @@ def _regression(real: Tensor, fake: Tensor) -> tuple[float, float]:
     ends = (1 - 1 / (len(kinds[0]) + 2), 1 / (len(kinds[1]) + 2))
     target = torch.cat([torch.full_like(part, end) for part, end in zip(kinds, ends, strict=True)])
     weight = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in kinds])
-    solution, value = torch.zeros(2, dtype=torch.float64), math.inf
+    solution, value = torch.zeros(2, dtype=torch.float64, device="cpu"), math.inf
     step = torch.zeros_like(solution)
     for _ in range(50):
         trial = solution - step
@@ -200,7 +202,8 @@ def _regression(real: Tensor, fake: Tensor) -> tuple[float, float]:
         gradient = rows @ (weight * (p - target))
         if float(gradient.abs().max()) < 1e-10:
             break
-        step = torch.linalg.solve((rows * (weight * p * (1 - p))) @ rows.T + 1e-12 * torch.eye(2).double(), gradient)
+        curvature = (rows * (weight * p * (1 - p))) @ rows.T + 1e-12 * torch.eye(2, dtype=torch.float64, device="cpu")
+        step = torch.linalg.solve(curvature, gradient)
     slope = float(solution[0] / deviation)
     return slope, float(solution[1]) - slope * float(mean)
 

@@ -114,12 +114,15 @@ def kernel_distance(
     if not 2 <= size <= min(len(real), len(generated)):
         sizes = f"{len(real)} real and {len(generated)} generated"
         raise ValueError(f"kernel_distance: size must lie in 2 .. the size of either set; got {size} of {sizes}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     estimates = []
     for _ in range(subsets):
-        parts = [x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated)]
+        orders = (
+            torch.randperm(len(x), generator=generator, dtype=torch.int64, device="cpu") for x in (real, generated)
+        )
+        parts = [x[order[:size].to(x.device)] for x, order in zip((real, generated), orders)]
         estimates.append(mmd(parts[0], parts[1]))
-    values = torch.tensor(estimates, dtype=torch.float64)
+    values = torch.tensor(estimates, dtype=torch.float64, device="cpu")
     return float(values.mean()), float(values.std(correction=0))
 
 

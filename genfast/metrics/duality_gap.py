@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genfast import losses
 from genfast.metrics.discriminator import Accuracy, check_loss, discriminator_accuracy
+from genfast.random import permutation
 
 # The value of the game is minus the discriminator's loss without penalties; the generator minimises it.
 VALUES = {
@@ -88,7 +89,7 @@ def duality_gap(
     if len(data[0]) < 4:
         raise ValueError(f"duality_gap: data must hold at least 4 samples; got {len(data[0])}")
     apart = min(measured, len(data[0]) // 2)
-    order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(seed)).to(data[0].device)
+    order = permutation(len(data[0]), seed).to(data[0].device)
     seen, unseen = (tuple(part[rows] for part in data) for rows in (order[apart:], order[:apart]))
     device = next(model.parameters()).device
     # Batches of the size of training: for batch statistics, and for the pairs of relativistic losses.
@@ -150,7 +151,8 @@ def _responses(
     torch.manual_seed(seed)
     looks = {steps * look // LOOKS for look in range(1, LOOKS + 1)}
     for step in range(1, steps + 1):
-        rows = torch.randint(len(data[0]), (min(batch, len(data[0])),)).to(data[0].device)
+        count = len(data[0])
+        rows = torch.randint(count, (min(batch, count),), dtype=torch.int64, device="cpu").to(data[0].device)
         loss, _ = getattr(model, f"{side}_loss")(*(part[rows] for part in data))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -117,11 +117,12 @@ class EquilibriumMonitor:
         """
         sizes = [(len(real), len(fake), images) for real, fake, images in self.window]
         covered = [float(self.coverage.get(name, math.nan)) for name in COVERED] if self.coverage else []
+        none = torch.zeros(0, dtype=torch.float32, device="cpu")
         return {
-            "real": torch.cat([real for real, _, _ in self.window] or [torch.zeros(0)]),
-            "fake": torch.cat([fake for _, fake, _ in self.window] or [torch.zeros(0)]),
-            "sizes": torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3),
-            "coverage": torch.tensor(covered, dtype=torch.float64),
+            "real": torch.cat([real for real, _, _ in self.window] or [none]),
+            "fake": torch.cat([fake for _, fake, _ in self.window] or [none]),
+            "sizes": torch.tensor(sizes, dtype=torch.int64, device="cpu").reshape(-1, 3),
+            "coverage": torch.tensor(covered, dtype=torch.float64, device="cpu"),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device | str | None = None) -> None:

@@ -46,8 +46,8 @@ def independent_pixel_nll(train: Tensor, test: Tensor, levels: int, pseudocount:
 def _counts(images: Tensor, levels: int, chunk: int = 512) -> Tensor:
     """Counts of the levels of each value: [C * H * W, L]; in chunks, to bound memory."""
     dims = images[0].numel()
-    first = torch.arange(dims) * levels
-    counts = torch.zeros(dims * levels, dtype=torch.int64)
+    first = torch.arange(dims, dtype=torch.int64, device="cpu") * levels
+    counts = torch.zeros(dims * levels, dtype=torch.int64, device="cpu")
     for part in images.cpu().flatten(1).split(chunk):
         counts += torch.bincount((part + first).flatten(), minlength=dims * levels)
     return counts.view(dims, levels).double()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from genfast.engine.arguments import INTEGERS, check_int
+from genfast.engine.arguments import INTEGERS, as_tensor, check_int
 from genfast.tasks.embed import neighbours
 
 
@@ -52,7 +51,7 @@ def _labelled(call: str, points: Tensor, labels: Tensor, queries: Tensor, query_
     """The labels as int64 tensors on the CPU, one for each vector."""
     checked = []
     for name, vectors, given in (("training", points, labels), ("test", queries, query_labels)):
-        given = torch.as_tensor(given)
+        given = as_tensor(given)
         if given.dtype not in INTEGERS or given.shape != (len(vectors),) or not len(vectors):
             got = f"{given.dtype} {tuple(given.shape)}"
             raise ValueError(f"{call}: {name} labels must be integers [n] with n={len(vectors)}, at least 1; got {got}")

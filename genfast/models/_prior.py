@@ -24,10 +24,11 @@ def prior_blocks(
     """
     start = first // BLOCK * BLOCK
     blocks = range(start, first + n, BLOCK)
-    mean = torch.zeros(len(blocks) * BLOCK, latent, device=device)
+    mean = torch.zeros(len(blocks) * BLOCK, latent, device=device, dtype=torch.float32)
     z, _ = ops.gaussian_latent(mean, mean, seed, start, first_sample=PRIOR)
     if labels is not None and n:
-        labels = labels[torch.arange(start - first, start - first + len(z), device=device).clamp(0, n - 1)]
+        places = torch.arange(start - first, start - first + len(z), dtype=torch.int64, device=device)
+        labels = labels[places.clamp(0, n - 1)]
     for begin, block in zip(blocks, z.split(BLOCK), strict=True):
         block_labels = None if labels is None else labels[begin - start : begin - start + BLOCK]
         yield begin, block, block_labels, slice(max(0, first - begin), first + n - begin)

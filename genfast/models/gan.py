@@ -179,7 +179,8 @@ class GAN(ImageModel):
             norm.momentum = None
             norm.train()
         device, n = self._weight.device, SETTLING * 64
-        labels = torch.arange(n, device=device) % self.config.classes if self.config.classes else None
+        classes = self.config.classes
+        labels = torch.arange(n, dtype=torch.int64, device=device) % classes if classes else None
         blocks = prior_blocks(n, self.config.latent, seed=2**64 - 1, first=0, labels=labels, device=device)
         for _, z, block_labels, _ in blocks:
             self._images(z.to(self._weight.dtype), block_labels)
@@ -190,7 +191,8 @@ class GAN(ImageModel):
     def preview(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of fixed latents, uint8 [n, C, H, W], of every class in turn; x and labels are unused."""
         side = min(self.config.classes, 12) or 8
-        labels = torch.arange(side * side) % self.config.classes if self.config.classes else None
+        classes = self.config.classes
+        labels = torch.arange(side * side, dtype=torch.int64, device="cpu") % classes if classes else None
         return self.sample(side * side, labels=labels)
 
     @torch.no_grad()

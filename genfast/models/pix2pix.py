@@ -279,7 +279,7 @@ class PhiloxDropout:
     def __call__(self, h: Tensor, layer: int) -> Tensor:
         if not self.p:
             return h
-        index = self.first + torch.arange(len(h), device=h.device)[:, None]
-        unit = torch.arange(h[0].numel(), device=h.device)
-        mask = uniform(self.seed, index, unit, torch.tensor(layer, device=h.device)) >= self.p
+        index = self.first + torch.arange(len(h), device=h.device, dtype=torch.int64)[:, None]
+        unit = torch.arange(h[0].numel(), device=h.device, dtype=torch.int64)
+        mask = uniform(self.seed, index, unit, torch.tensor(layer, device=h.device, dtype=torch.int64)) >= self.p
         return h * mask.view(h.shape) / (1 - self.p)

@@ -123,7 +123,7 @@ class PixelCNNPlusPlus(Autoregressive):
         k, channels = self.config.mixtures, self.config.channels
         self.head.weight.mul_(0.1)
         _, means, scales, _ = self.head.bias.zero_().tensor_split([k, k * (1 + channels), k * (1 + 2 * channels)])
-        means.copy_(torch.linspace(-1, 1, 2 * k + 1)[1::2].repeat(channels))
+        means.copy_(torch.linspace(-1, 1, 2 * k + 1, dtype=torch.float32, device="cpu")[1::2].repeat(channels))
         scales.fill_(-math.log(k))
 
     def network(self, x: Tensor, labels: Tensor | None) -> Tensor:

@@ -201,7 +201,8 @@ class VAE(ImageModel):
         c = self.config
         if c.examples < 1:
             raise ValueError(f"{type(self).__name__}: examples must be N, at least 1, for beta-tc; got {c.examples}")
-        zero, total = torch.zeros_like(z), torch.log(torch.tensor(float(c.examples) * max(1, len(z)))).item()
+        weight = torch.tensor(float(c.examples) * max(1, len(z)), dtype=torch.float32, device="cpu")
+        zero, total = torch.zeros_like(z), torch.log(weight).item()
         posterior, prior = -ops.gaussian_nll(z, mean, log_variance), -ops.gaussian_nll(z, zero, zero)
         joint, marginals = ops.aggregate_posterior(z, mean, log_variance)
         joint, marginals = joint - total, (marginals - total).sum(1)

@@ -232,7 +232,8 @@ class VQVAE(ImageModel):
         """Log-probability of codes int64 [B, h, w], [B] in nats, under the prior; uniform without a prior."""
         if self.prior is not None:
             return self.prior.log_prob(codes[:, None].to(torch.uint8), labels)
-        return torch.full((len(codes),), -codes[:1].numel() * math.log(self.config.codes), device=codes.device)
+        nats = -codes[:1].numel() * math.log(self.config.codes)
+        return torch.full((len(codes),), nats, dtype=torch.float32, device=codes.device)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -136,9 +136,10 @@ class VectorQuantizer(nn.Module):
         replaced = torch.where(is_first, self.from_batch, self.counts < self.restart * self.counts.mean())
         # Of R ranks each draws for every R-th code, and for none if its part of the batch is empty.
         rank, ranks = _rank()
-        mine = (torch.arange(self.codes, device=vectors.device) % ranks == rank) & (here > 0)
+        numbers = torch.arange(self.codes, dtype=torch.int64, device=vectors.device)
+        mine = (numbers % ranks == rank) & (here > 0)
         share = torch.rand(self.codes, dtype=torch.float64, device=vectors.device)
-        places = ((torch.arange(self.codes, device=vectors.device) + share) * (here / self.codes)).long()
+        places = ((numbers + share) * (here / self.codes)).long()
         drawn = vectors[places.clamp(max=here - 1)] if here else torch.zeros_like(self.codebook)
         drawn = torch.cat((drawn, torch.ones_like(drawn[:, :1])), 1)
         drawn = _summed(torch.where(mine[:, None], drawn, 0))

@@ -23,7 +23,10 @@ def philox4x32(counter: Sequence[int | Tensor], key: tuple[int, int]) -> tuple[T
     Returns: four int64 tensors that hold 32-bit words.
     Paper: Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon et al., SC 2011).
     """
-    a, b, c, d = torch.broadcast_tensors(*(torch.as_tensor(word) for word in counter))
+    words = (
+        word if isinstance(word, Tensor) else torch.tensor(word, dtype=torch.int64, device="cpu") for word in counter
+    )
+    a, b, c, d = torch.broadcast_tensors(*words)
     k0, k1 = key
     for _ in range(10):
         # The product of two 32-bit words wraps around in int64, which keeps its bits.

@@ -71,7 +71,7 @@ class Spec:
         seed: int = 0,
     ) -> Inputs:
         """Random arguments by name. The values depend on `seed` alone, not on the dtype or device."""
-        inputs = self.make(sizes, torch.Generator().manual_seed(seed))
+        inputs = self.make(sizes, torch.Generator("cpu").manual_seed(seed))
         return {
             name: value.to(device, dtype if value.is_floating_point() else None) if torch.is_tensor(value) else value
             for name, value in inputs.items()
@@ -79,4 +79,4 @@ class Spec:
 
 
 def normal(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu") * scale

@@ -35,7 +35,7 @@ def bernoulli_sample_ref(logits: Tensor, seed: int, first_index: int, temperatur
 def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     shape = tuple(sizes[k] for k in "BCHW")
     return {
-        "x": torch.randint(2, shape, generator=generator, dtype=torch.uint8),
+        "x": torch.randint(2, shape, generator=generator, dtype=torch.uint8, device="cpu"),
         "logits": normal(generator, *shape, scale=3.0),
         "weight": make_weight(sizes["M"], generator, *shape),
     }

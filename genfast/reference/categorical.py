@@ -33,9 +33,9 @@ def place_uniform(like: Tensor, seed: int, first_index: int, first_element: int)
     """The random numbers of every place (n, m) of `like` [B, N, ...]: its element is m N + n, so that with N colours
     before the pixels, as with nothing after them, pixels count in raster order and colours inside a pixel."""
     batch, places, *inner = like.shape
-    image = first_index + torch.arange(batch, device=like.device)
-    pixels = torch.arange(torch.Size(inner).numel(), device=like.device)
-    element = first_element + pixels * places + torch.arange(places, device=like.device)[:, None]
+    image = first_index + torch.arange(batch, device=like.device, dtype=torch.int64)
+    pixels = torch.arange(torch.Size(inner).numel(), device=like.device, dtype=torch.int64)
+    element = first_element + pixels * places + torch.arange(places, device=like.device, dtype=torch.int64)[:, None]
     return uniform(seed % 2**64, image[:, None, None], element).view(like.shape)
 
 
@@ -43,7 +43,7 @@ def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, channels, levels, height, width = (sizes[k] for k in "BCLHW")
     shape = (batch, channels, height, width)
     return {
-        "x": torch.randint(levels, shape, generator=generator, dtype=torch.uint8),
+        "x": torch.randint(levels, shape, generator=generator, dtype=torch.uint8, device="cpu"),
         "logits": normal(generator, batch, channels, levels, height, width, scale=2.0),
     }
 

@@ -34,7 +34,7 @@ def weighted(nats: Tensor, weight: Tensor | None) -> Tensor:
 
 def make_weight(kind: int, generator: torch.Generator, *shape: int) -> Tensor | None:
     """A weight for a test: none for 0, bytes 0 and 1 for 1."""
-    return torch.randint(2, shape, generator=generator, dtype=torch.uint8) if kind else None
+    return torch.randint(2, shape, generator=generator, dtype=torch.uint8, device="cpu") if kind else None
 
 
 def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:

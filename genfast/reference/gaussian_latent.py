@@ -47,9 +47,9 @@ def latent_noise(like: Tensor, seed: int, first_index: int, samples: int, first_
     """Standard normal numbers [B, samples, Z] in the dtype of `like` [B, Z]: number j of sample s of image b is number
     j % 4 of the place (first_index + b, j // 4, draw first_sample + s)."""
     batch, size = like.shape
-    image = first_index + torch.arange(batch, device=like.device)[:, None, None]
-    draw = first_sample + torch.arange(samples, device=like.device)[:, None]
-    element = torch.arange((size + 3) // 4, device=like.device)
+    image = first_index + torch.arange(batch, device=like.device, dtype=torch.int64)[:, None, None]
+    draw = first_sample + torch.arange(samples, device=like.device, dtype=torch.int64)[:, None]
+    element = torch.arange((size + 3) // 4, device=like.device, dtype=torch.int64)
     return normal(seed % 2**64, image, element, draw).flatten(2)[:, :, :size].to(like.dtype)
 
 

@@ -62,8 +62,8 @@ def logistic_mixture_sample_ref(
 
     def u(draw: int) -> Tensor:
         """[B, C, H, W]"""
-        image = first_index + torch.arange(batch, device=params.device).view(-1, 1, 1, 1)
-        place = torch.arange(height * width * count, device=params.device).view(height, width, count)
+        image = first_index + torch.arange(batch, device=params.device, dtype=torch.int64).view(-1, 1, 1, 1)
+        place = torch.arange(height * width * count, device=params.device, dtype=torch.int64).view(height, width, count)
         return uniform(seed % 2**64, image, first_element + place.permute(2, 0, 1), draw)
 
     return inverse_mixture(params, levels, u(0)[:, :1], u(1), temperature)
@@ -131,7 +131,7 @@ def _params(sizes: Sizes, generator: torch.Generator) -> Tensor:
 
 def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
     batch, channels, levels, height, width = (sizes[k] for k in "BCLHW")
-    x = torch.randint(levels, (batch, channels, height, width), generator=generator, dtype=torch.uint8)
+    x = torch.randint(levels, (batch, channels, height, width), generator=generator, dtype=torch.uint8, device="cpu")
     return {"x": x, "params": _params(sizes, generator), "levels": levels}
 
 

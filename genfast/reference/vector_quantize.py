@@ -54,7 +54,7 @@ def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:
 
 
 def _make_statistics(sizes: Sizes, generator: torch.Generator) -> Inputs:
-    codes = torch.randint(sizes["K"], (sizes["B"],), generator=generator)
+    codes = torch.randint(sizes["K"], (sizes["B"],), generator=generator, dtype=torch.int64, device="cpu")
     return {"x": normal(generator, sizes["B"], sizes["C"]), "codes": codes, "count": sizes["K"]}
 
 

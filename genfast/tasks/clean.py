@@ -58,7 +58,7 @@ def clean(
     if batch_size is None and call.size > most:
         call = check_call(name, model, len(noisy), batch_size=most, **options)
     images, states = [], []
-    counts = torch.zeros(2, 2, dtype=torch.int64)
+    counts = torch.zeros(2, 2, dtype=torch.int64, device="cpu")
     with evaluating(model):
         for part in call.batches():
             evidence = noise_model.log_likelihood(noisy[part], spec.levels)

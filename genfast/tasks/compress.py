@@ -115,7 +115,7 @@ def _encoded(model: Any, images: Tensor) -> np.ndarray:
 @torch.no_grad()
 def _decoded(model: Any, codes: np.ndarray, height: int, width: int) -> Tensor:
     device = device_of(model)
-    parts = [torch.zeros(0, model.spec.channels, height, width, dtype=torch.uint8)]
+    parts = [torch.zeros(0, model.spec.channels, height, width, dtype=torch.uint8, device="cpu")]
     size = max(1, BATCH_VALUES // (height * width))
     for part in torch.from_numpy(codes).split(size):
         images = model.likelihood.expected(model.decode(part.to(device), any_size=True)).round().to(torch.uint8)

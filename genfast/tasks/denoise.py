@@ -93,12 +93,12 @@ def denoise(
     labels = check_labels("denoise", labels, network.spec, n, network.device)
     size = check_batch_size("denoise", batch_size, min(engine.batch_size, most))
     images, states = [], []
-    counts = torch.zeros(2, 3, dtype=torch.int64)
+    counts = torch.zeros(2, 3, dtype=torch.int64, device="cpu")
     for start in range(0, n, size):
         part = slice(start, min(start + size, n))
         evidence = noise_model.log_likelihood(noisy[part], network.spec.levels)
         check_evidence("denoise", evidence, network.spec, len(noisy[part]))
-        given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8)
+        given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8, device="cpu")
         known = torch.zeros_like(given, dtype=torch.bool)
         of_part = None if labels is None else labels[part]
         request = SampleRequest(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast import ops
-from genfast.engine.arguments import check_images
+from genfast.engine.arguments import as_tensor, check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.io import replacing, writable_folder, write_bytes
@@ -64,7 +64,7 @@ def posteriors(
             if progress is not None:
                 progress(len(mean))
     if not means:
-        none = torch.zeros(0, model.latent_size, device=device_of(model))
+        none = torch.zeros(0, model.latent_size, device=device_of(model), dtype=torch.float32)
         return none, none
     return torch.cat(means), torch.cat(log_variances)
 
@@ -139,7 +139,7 @@ def _column(pyarrow: Any, array: np.ndarray) -> Any:
 
 
 def _matrix(name: str, values: Tensor) -> np.ndarray:
-    array = np.ascontiguousarray(torch.as_tensor(values).detach().cpu().float().numpy())
+    array = np.ascontiguousarray(as_tensor(values).detach().cpu().float().numpy())
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(f"save_embedding: {name} must have shape [n, Z]; got {array.shape}")
     return array

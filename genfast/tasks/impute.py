@@ -67,7 +67,7 @@ def impute(
     if method not in METHODS:
         raise ValueError(f"{name}: method must be one of {', '.join(METHODS)}; got {method!r}")
     device, exact = device_of(model), method == "metropolis"
-    drawn, means, counts = [images[:0].to(device)], [], torch.zeros(2, 2, dtype=torch.int64)
+    drawn, means, counts = [images[:0].to(device)], [], torch.zeros(2, 2, dtype=torch.int64, device="cpu")
     with evaluating(model):
         for part in call.batches():
             given, there = images[part].to(device), known[part].to(device)

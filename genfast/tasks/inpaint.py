@@ -99,7 +99,7 @@ def inpaint(
     check_int("inpaint", "steps", steps, 0, MOST_STEPS)
     size = check_batch_size("inpaint", batch_size, engine.batch_size)
     request = SampleRequest(n, seed, first, labels=labels, given=images, known=known)
-    parts, counts = [images[:0].to(device)], torch.zeros(2, 3, dtype=torch.int64)
+    parts, counts = [images[:0].to(device)], torch.zeros(2, 3, dtype=torch.int64, device="cpu")
     for start in range(0, n, size):
         chains = Chains(engine, request.part(start, min(start + size, n)).to(device))
         if order == "exact" and chains.moving.any():

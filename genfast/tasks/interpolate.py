@@ -92,7 +92,8 @@ def interpolate(
     if len(start) != len(stop):
         raise ValueError(f"{name}: a and b must be as many; got {len(start)} and {len(stop)}")
     call = check_call(name, model, len(start), **settings)
-    between = {"spherical": spherical, "linear": linear}[kind](start, stop, torch.linspace(0, 1, steps))
+    shares = torch.linspace(0, 1, steps, dtype=torch.float32, device="cpu")
+    between = {"spherical": spherical, "linear": linear}[kind](start, stop, shares)
     return expected_images(model, between, call)
 
 
@@ -118,5 +119,5 @@ def expected_images(model: LatentModel, latents: Tensor, call: Call) -> Tensor:
     with evaluating(model):
         parts = [model.likelihood.expected(model.decode(flat[p], each.labels_of(p))) for p in each.batches()]
     if not parts:
-        return torch.zeros(n, count, *model.spec.shape, device=flat.device)
+        return torch.zeros(n, count, *model.spec.shape, device=flat.device, dtype=torch.float32)
     return torch.cat(parts).float().unflatten(0, (n, count))

@@ -50,7 +50,7 @@ class BitFlipNoise:
     def log_likelihood(self, noisy: Tensor, levels: int) -> Tensor:
         """log p(noisy value | level), for every level: uint8 [n, C, H, W] -> float32 [n, C, H, W, L]."""
         _check_levels("BitFlipNoise", noisy, levels)
-        same = noisy[..., None] == torch.arange(levels, device=noisy.device)
+        same = noisy[..., None] == torch.arange(levels, device=noisy.device, dtype=torch.int64)
         return torch.where(same, math.log1p(-self.p), math.log(self.p / (levels - 1))).float()
 
     def picture(self, noisy: Tensor, levels: int) -> Tensor:
@@ -87,7 +87,8 @@ class GaussianNoise:
             raise TypeError(f"GaussianNoise: noisy must be a float tensor [n, C, H, W], 1 the highest level; got {got}")
         if not noisy.isfinite().all():
             raise ValueError("GaussianNoise: noisy must be finite; got values that are not")
-        distance = noisy.double()[..., None] - torch.arange(levels, device=noisy.device) / (levels - 1)
+        exact = torch.arange(levels, dtype=torch.float32, device=noisy.device) / (levels - 1)
+        distance = noisy.double()[..., None] - exact
         return (-((distance / self.sigma) ** 2) / 2 - math.log(self.sigma * math.sqrt(2 * math.pi))).float()
 
     def picture(self, noisy: Tensor, levels: int) -> Tensor:
@@ -99,8 +100,9 @@ def _uniforms(images: Tensor, seed: int, first: int) -> Iterator[Tensor]:
     """Two random numbers for each value, [n, C, H, W]."""
     n, channels, height, width = images.shape
     check_count("corrupt", n, first, seed)
-    image = first + torch.arange(n, device=images.device).view(-1, 1, 1, 1)
-    place = torch.arange(channels * height * width, device=images.device).view(height, width, channels)
+    image = first + torch.arange(n, device=images.device, dtype=torch.int64).view(-1, 1, 1, 1)
+    place = torch.arange(channels * height * width, dtype=torch.int64, device=images.device)
+    place = place.view(height, width, channels)
     return (uniform(seed, image, place.permute(2, 0, 1), draw) for draw in (NOISE, SECOND_NOISE))
 
 

@@ -61,7 +61,7 @@ def traverse(
         about = posteriors(model, reference, check_call(name, model, len(reference), batch_size=batch_size))
     kl = kl_per_latent(*about)
     order = kl.argsort(descending=True, stable=True)[:count]
-    values = torch.linspace(-span, span, steps, device=mean.device)
+    values = torch.linspace(-span, span, steps, device=mean.device, dtype=torch.float32)
     latents = mean[:, None, None].expand(-1, count, steps, -1).clone()
     moved = order.view(1, -1, 1, 1).expand(len(x), -1, steps, 1)
     latents.scatter_(-1, moved, values.view(1, 1, -1, 1).expand(len(x), count, -1, 1))

@@ -99,7 +99,8 @@ class AdversarialRun(Loop):
                 self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
         # By the name of their mean in a record: (sum, count) since the last record.
         self.sums: Tensors = {}
-        self.norms = {side: torch.zeros((), device=self.device) for side in SIDES}  # of the latest gradients
+        # Of the latest gradients.
+        self.norms = {side: torch.zeros((), device=self.device, dtype=torch.float32) for side in SIDES}
         self.side = SIDES[0]  # which is updated
 
     def result(self, reason: str) -> AdversarialResult:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genfast import models
 from genfast.data import ImageData, PairData
 from genfast.engine.protocols import ImageModel, Translator, device_of
+from genfast.random import permutation
 
 
 def inputs(model: nn.Module, data: ImageData | PairData) -> tuple[Tensor, ...]:
@@ -78,10 +79,10 @@ def labels_in_shares(model: Any, data: ImageData, count: int, seed: int = 0) -> 
     if not model.spec.classes:
         return None
     check(model, data)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = permutation(len(data), seed)
     labels = data.labels
     assert labels is not None  # `check` has refused the data otherwise
-    return labels[order[torch.arange(count) % len(data)]]
+    return labels[order[torch.arange(count, dtype=torch.int64, device="cpu") % len(data)]]
 
 
 def kind_of(model: nn.Module) -> str:

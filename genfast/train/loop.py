@@ -136,7 +136,7 @@ class Loop(ABC):
         self.log = MetricsLog(self.out / "metrics.jsonl", progress)
         self.step, self.counted, self.seconds, self.mark = 0, 0, 0.0, 0.0
         self.epoch = -1  # of `order`; none yet
-        self.order = torch.zeros(0, dtype=torch.int64)
+        self.order = torch.zeros(0, dtype=torch.int64, device="cpu")
         # Of the present step, for the diagnosis of one that fails.
         self.batch: tuple[Tensor, ...] = ()
         self.random: Tensor | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from genfast import metrics
 from genfast.data import ImageData, read_npz
 from genfast.io import read_json, write_json
+from genfast.random import permutation
 
 DRAWN = 1000  # samples for the statistics of classes, at least
 NEIGHBOURS = (3, 5)  # k of precision and recall, and of density and coverage, as in the papers
@@ -96,7 +97,7 @@ def sample_quality(
     samples = draw(max(DRAWN, len(real)))
     compared = {"model": samples[: len(real)]}
     if len(training) >= len(real):
-        rows = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[: len(real)]
+        rows = permutation(len(training), seed)[: len(real)]
         compared["training images"] = training.images[rows]
     quality = SampleQuality(features[0])
     extract: Callable[[Tensor], Tensor]

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genfast.data import ImageData, PairData, dataset_names, load
+from genfast.random import permutation
 from genfast.train.codes import code_data, is_codes
 from genfast.train.presets import PRESETS
 from genfast.train.run_folder import load_run, shipped
@@ -81,6 +80,6 @@ def any_images(data: ImageData, count: int | None, seed: int) -> ImageData:
     """`count` random images, all for None: so that a file sorted by class still gives all classes."""
     if count is None or count >= len(data):
         return data
-    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    rows = permutation(len(data), seed)[:count]
     labels = None if data.labels is None else data.labels[rows]
     return replace(data, images=data.images[rows], labels=labels, name=f"{data.name}, any {count}")

@@ -151,10 +151,10 @@ def _read(model: nn.Module, settings: Settings) -> tuple[Graph, Value]:
     """The `Graph` of a model, and the value that the model returns."""
     classes, shape = settings.spec.classes, settings.spec.shape
     device = device_of(model)
-    x = torch.rand(classes or 2, *shape, device=device)
+    x = torch.rand(classes or 2, *shape, device=device, dtype=torch.float32)
     arguments: tuple[Tensor | None, ...] = (x,)
     if classes:
-        arguments = (x, torch.arange(classes, device=device))
+        arguments = (x, torch.arange(classes, device=device, dtype=torch.int64))
     elif settings.forward == "network":
         arguments = (x, None)
     with evaluating(model), torch.no_grad(), backends.tracing():

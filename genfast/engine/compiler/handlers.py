@@ -269,7 +269,8 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
             if mode != "constant" or min(before, after) < 0:
                 raise Unsupported("padding of features that is not constant")
             shape = list(x.shape)
-            parts = [torch.full([*shape[:dim], n, *shape[dim + 1 :]], value or 0.0) for n in (before, after)]
+            sizes = ([*shape[:dim], n, *shape[dim + 1 :]] for n in (before, after))
+            parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
             x = cat(op, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
             continue
         if name not in (ROW, COLUMN):

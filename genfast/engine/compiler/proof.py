@@ -33,13 +33,13 @@ def prove(program: Program, model: nn.Module, order: Order) -> None:
 
 
 def _prove(program: Program, model: nn.Module, order: Order) -> None:
-    spec, generator = program.spec, torch.Generator().manual_seed(0)
-    images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=torch.uint8)
+    spec, generator = program.spec, torch.Generator("cpu").manual_seed(0)
+    images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=torch.uint8, device="cpu")
     expected = _forward(program, model, order, images)
     again = _forward(program, model, order, images)
     if not expected.isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
-    known = torch.ones(images.shape, dtype=torch.bool)
+    known = torch.ones(images.shape, dtype=torch.bool, device="cpu")
     request = SampleRequest(IMAGES, given=images, known=known, want=("parameters",))
     got = eager.run(program, request).parameters
     scale = float(expected.abs().max()) or 1.0
@@ -55,7 +55,7 @@ def _prove(program: Program, model: nn.Module, order: Order) -> None:
 
 def check_causal(network: FullForward) -> None:
     """Raise NotCausal if an output of a `FullForward` changes with a later value, on a random image."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     counts = network.likelihood.counts
     _perturb(network.spec, counts, lambda batch: network.parameters(batch.to(network.device), None).cpu(), generator)
 
@@ -69,18 +69,19 @@ def _perturb(
         [B, C, H, W] to parameters [B, P, H, W].
     """
     channels, width, pixels = spec.channels, spec.width, spec.height * spec.width
-    values = torch.randperm(pixels * channels, generator=generator)[:PLACES].tolist()
-    image = torch.randint(0, spec.levels, spec.shape, generator=generator, dtype=torch.uint8)
+    values = torch.randperm(pixels * channels, generator=generator, dtype=torch.int64, device="cpu")[:PLACES].tolist()
+    image = torch.randint(0, spec.levels, spec.shape, generator=generator, dtype=torch.uint8, device="cpu")
     unchanged = image.repeat(len(values), 1, 1, 1)
     changed = unchanged.clone()
     for one, value in zip(changed, values):
         flat = one.flatten(1).T.flatten()
-        other = torch.randint(1, spec.levels, flat[value:].shape, generator=generator) + flat[value:]
-        flat[value:] = (other % spec.levels).to(torch.uint8)
+        sizes = flat[value:].shape
+        by = torch.randint(1, spec.levels, sizes, generator=generator, dtype=torch.int64, device="cpu")
+        flat[value:] = ((by + flat[value:]) % spec.levels).to(torch.uint8)
         one.copy_(flat.view(pixels, channels).T.view_as(one))
     before, after = forward(unchanged), forward(changed)
     moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
-    draw = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    draw = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
     for one, value in zip(moved, values):
         pixel, channel = divmod(value, channels)
         if one[:, :pixel].any() or one[draw <= min(channel, len(counts) - 1), pixel].any():

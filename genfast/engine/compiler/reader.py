@@ -94,9 +94,9 @@ class Reader:
             return None
         x = next(entry for entry in _flat([*args, *kwargs.values()]) if isinstance(entry, Value))
         if operation in ("new_zeros", "new_ones", "new_full", "new_empty"):
-            return getattr(torch.empty(0), operation)(*args[1:])
+            return getattr(torch.empty(0, dtype=torch.float32, device="cpu"), operation)(*args[1:])
         if operation in ("zeros_like", "ones_like", "full_like"):
-            return getattr(torch, operation)(torch.empty(x.shape), *args[1:])
+            return getattr(torch, operation)(torch.empty(x.shape, dtype=torch.float32, device="cpu"), *args[1:])
         in_place = operation.endswith("_") and not operation.startswith("_")
         handler = HANDLERS.get(name.removesuffix("_") if in_place else name)
         if handler is None:

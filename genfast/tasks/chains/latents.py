@@ -87,9 +87,10 @@ class Noisy:
 
     def draw(self, parameters: Tensor, x: Tensor | Any, seed: int, first: int) -> Tensor:
         """Images from p(x | z) g(x); for coupled channels a Metropolis step from x."""
-        image = first + torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+        image = first + torch.arange(len(x), device=x.device, dtype=torch.int64).view(-1, 1, 1, 1)
         _, channels, height, width = x.shape
-        place = torch.arange(channels * height * width, device=x.device).view(height, width, channels).permute(2, 0, 1)
+        place = torch.arange(channels * height * width, dtype=torch.int64, device=x.device)
+        place = place.view(height, width, channels).permute(2, 0, 1)
         if self.likelihood.couples_channels:
             proposed = self.likelihood.draw(parameters, seed, first)
             ratio = (self._g(proposed) - self._g(x)).sum(1, keepdim=True)
@@ -141,8 +142,8 @@ class LatentChains:
         self.seed, self.first, self.chain, self.exact, self.warm_up = seed, first, chain, exact, warm_up
         module: Any = model
         weight = next(module.parameters())
-        self.indices = first + torch.arange(n, device=weight.device)
-        self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
+        self.indices = first + torch.arange(n, device=weight.device, dtype=torch.int64)
+        self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64, device="cpu")
         self.ahead: tuple[int, list[list[int]]] | None = None
         self.x: Tensor | Any = evidence.start(seed, first)
         if self.x is None:
@@ -157,7 +158,7 @@ class LatentChains:
         if not self.exact or number <= self.warm_up:
             self._move_to_posterior(number)
         else:
-            choices = torch.arange(3, device=self.indices.device)[:, None]
+            choices = torch.arange(3, device=self.indices.device, dtype=torch.int64)[:, None]
             decision, walk_decision, factor = uniform(self._seed(number, CHOICES), self.indices, choices)
             self._posterior_step(number, decision)
             self._walk_step(number, walk_decision, factor)
@@ -221,7 +222,8 @@ def step_seeds(seed: int, chain: int, begin: int, count: int) -> list[list[int]]
 
     They are two words of Philox at a counter that no image has.
     """
-    steps, purposes = begin + torch.arange(count)[:, None], chain * 8 + torch.tensor(PURPOSES)
+    steps = begin + torch.arange(count, dtype=torch.int64, device="cpu")[:, None]
+    purposes = chain * 8 + torch.tensor(PURPOSES, dtype=torch.int64, device="cpu")
     low, high, _, _ = philox4x32(
         (steps, purposes, SEED_IMAGE_HALF, SEED_IMAGE_HALF), (seed & SEED_IMAGE_HALF, seed >> 32)
     )

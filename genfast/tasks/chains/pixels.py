@@ -52,12 +52,12 @@ class Chains:
         known: Tensor | Any = request.known
         self.evidence: Tensor | Any = request.evidence
         self.unknown: Tensor = ~known
-        self.indices = request.first + torch.arange(request.n, device=given.device)
+        self.indices = request.first + torch.arange(request.n, device=given.device, dtype=torch.int64)
         self.by_prior = self.evidence is not None and not engine.network.likelihood.takes_evidence
         if self.by_prior:
             self.request = replace(request, evidence=None)
         self.ahead: tuple[int, Tensor] | None = None
-        self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64)
+        self.accepted, self.proposed = torch.zeros(2, len(KINDS), dtype=torch.int64, device="cpu")
         if self.by_prior:
             assert self.evidence is not None
             # A draw from the prior would be a start far from the observation.
@@ -112,7 +112,7 @@ class Chains:
         offset = (shift * side * side).long()
         side, offset = torch.where(kind == 1, side, 1), torch.where(kind == 1, offset, 0)
         top, left = place // width - offset // side, place % width - offset % side
-        row, column = (torch.arange(size, device=place.device) for size in (height, width))
+        row, column = (torch.arange(size, device=place.device, dtype=torch.int64) for size in (height, width))
         rows = (row >= top[:, None]) & (row < (top + side)[:, None])
         columns = (column >= left[:, None]) & (column < (left + side)[:, None])
         window = rows[:, :, None] & columns[:, None, :] | (kind == 0)[:, None, None]
@@ -122,7 +122,7 @@ class Chains:
         """The random numbers of a step, except those of the engine: float64 [5, n]."""
         begin = number - number % AHEAD
         if self.ahead is None or self.ahead[0] != begin:
-            steps = chain_draw(self.chain, begin) + torch.arange(AHEAD, device=self.indices.device)
-            elements = CHAIN_ELEMENT + torch.arange(NUMBERS_OF_A_STEP, device=self.indices.device)
+            steps = chain_draw(self.chain, begin) + torch.arange(AHEAD, device=self.indices.device, dtype=torch.int64)
+            elements = CHAIN_ELEMENT + torch.arange(NUMBERS_OF_A_STEP, device=self.indices.device, dtype=torch.int64)
             self.ahead = begin, uniform(self.request.seed, self.indices, elements[:, None], steps[:, None, None])
         return self.ahead[1][number - begin]
