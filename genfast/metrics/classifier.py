@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._config import documented, option
+from genfast._defaults import plain_defaults
 from genfast.engine.arguments import as_tensor
 from genfast.models.base import ImageConfig, ImageModel
 
@@ -141,7 +142,8 @@ def train_classifier(
             held_out, images, labels = (images[apart], labels[apart]), images[rest], labels[rest]
         else:
             held_out = _labelled(*held_out, classes)[:2]
-        classifier = Classifier(config).to(device)
+        with plain_defaults():
+            classifier = Classifier(config).to(device)
         classifier._check_images(images[:0].to(device))
         for part in (images, held_out[0]):
             classifier._check_images(part.to(device))
@@ -169,7 +171,8 @@ def _descend(
         loss = F.cross_entropy(classifier(_shifted(images[rows])), labels[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        with plain_defaults():
+            optimizer.step()
         step += 1
         done = step / steps
         if seconds is not None:

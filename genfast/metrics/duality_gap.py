@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genfast import losses
+from genfast._defaults import plain_defaults
 from genfast.metrics.discriminator import Accuracy, check_loss, discriminator_accuracy
 from genfast.random import permutation
 
@@ -156,7 +157,8 @@ def _responses(
         loss, _ = getattr(model, f"{side}_loss")(*(part[rows] for part in data))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        with plain_defaults():
+            optimizer.step()
         if progress is not None:
             progress(1)
         if step in looks:

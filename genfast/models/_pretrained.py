@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from genfast._defaults import plain_defaults
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Pretrained(nn.Module):
             expected = f"fields of {cls.config_type.__name__}"
             raise ValueError(f"{folder / CONFIG}: expected {expected}; got {', '.join(unknown)}")
         try:
-            model = cls(cls.config_type(**config))
+            with plain_defaults():
+                model = cls(cls.config_type(**config))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from None
         state = _read_weights(folder / WEIGHTS)

@@ -30,9 +30,8 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
             "color_mask: expected at least one feature for each colour and one colour; "
             f"got {inputs} inputs, {outputs} outputs, colors={colors}"
         )
-    source = torch.arange(inputs) * colors // inputs
-    target = (torch.arange(outputs) * colors // outputs)[:, None]
-    return source < target if mask == "A" else source <= target
+    source, target = (torch.arange(n, dtype=torch.int64, device="cpu") * colors // n for n in (inputs, outputs))
+    return source < target[:, None] if mask == "A" else source <= target[:, None]
 
 
 class MaskedConv2d(nn.Module):

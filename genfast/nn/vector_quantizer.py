@@ -156,7 +156,7 @@ class VectorQuantizer(nn.Module):
         counts, sums = ops.codebook_statistics(vectors, codes, self.codes)
         statistics = _summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
         # A batch that is not finite is ignored: it would stay in the moving averages for good.
-        weight = torch.where(statistics.isfinite().all(), 1 - self.decay, 0.0).to(statistics.dtype)
+        weight = statistics.isfinite().all().to(statistics.dtype) * (1 - self.decay)
         statistics = statistics.nan_to_num()
         self.counts.lerp_(statistics[:, -1], weight)
         if not self.ema:

@@ -51,7 +51,8 @@ class BitFlipNoise:
         """log p(noisy value | level), for every level: uint8 [n, C, H, W] -> float32 [n, C, H, W, L]."""
         _check_levels("BitFlipNoise", noisy, levels)
         same = noisy[..., None] == torch.arange(levels, device=noisy.device, dtype=torch.int64)
-        return torch.where(same, math.log1p(-self.p), math.log(self.p / (levels - 1))).float()
+        others = torch.full(same.shape, math.log(self.p / (levels - 1)), dtype=torch.float32, device=noisy.device)
+        return others.masked_fill_(same, math.log1p(-self.p))
 
     def picture(self, noisy: Tensor, levels: int) -> Tensor:
         """The noisy values as brightness in [0, 1]."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from genfast import models
+from genfast._defaults import plain_defaults
 from genfast.data import ImageData, PairData
 from genfast.engine.protocols import CodeModel
 from genfast.train.adversarial import fit_adversarial
@@ -74,7 +75,8 @@ def start(
         fixed = _fixed_by(model, training, conditional)
         model_config = (recipe.model if recipe else {}) | model_options | fixed
     torch.manual_seed(config.seed)
-    network = models.build(model, **model_config)
+    with plain_defaults():
+        network = models.build(model, **model_config)
     if init_from:
         _start_from(network, init_from, training)
     for data in (training, validation):

@@ -1,0 +1,95 @@
+"""The user's defaults are the user's: torch's default dtype and device, flushing of denormal numbers and the number of
+threads change nothing of what the package computes from models and tensors that exist."""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from support import public
+from support.public import CALLS, IDLE
+
+from genfast import testing
+
+PLAIN = (torch.float32, "cpu", False)
+# (default dtype, default device, whether denormal numbers are flushed, threads): every pair of two values occurs.
+SETTINGS = (
+    (torch.float32, "meta", True, 1),
+    (torch.float32, "cpu", True, 2),
+    (torch.float64, "cpu", False, 2),
+    (torch.float64, "meta", True, 1),
+    (torch.bfloat16, "meta", False, 2),
+    (torch.bfloat16, "cpu", True, 1),
+    (torch.float16, "cpu", False, 1),
+    (torch.float16, "meta", True, 2),
+)
+# Torch's own convolutions and sums, whose order depends on the threads: there only the settings of one count are equal.
+OF_TORCH = {
+    *("likelihoods.LogisticMixture", "metrics.duality_gap", "metrics.train_classifier"),
+    *("train.fit", "train.fit_adversarial"),
+}
+
+
+@contextlib.contextmanager
+def defaults(dtype, device, flushing, threads):
+    before = torch.get_default_dtype()
+    with testing.threads(threads):
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(device)
+        torch.set_flush_denormal(flushing)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+            torch.set_default_device(None)
+            torch.set_default_dtype(before)
+
+
+def plain(value):
+    """A result as nested tuples of what can be compared bit for bit: names, dtypes, devices, bytes."""
+    if isinstance(value, torch.Tensor):
+        # The sign of a zero counts, and a NaN equals itself.
+        return str(value.dtype), str(value.device), tuple(value.shape), bits(value.detach())
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
+    if dataclasses.is_dataclass(value):
+        return tuple((field.name, plain(getattr(value, field.name))) for field in dataclasses.fields(value))
+    if isinstance(value, dict):
+        return tuple((key, plain(entry)) for key, entry in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(entry) for entry in value)
+    assert value is None or isinstance(value, (bool, int, float, str, bytes)), type(value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def bits(tensor):
+    return tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def result(call):
+    torch.manual_seed(0)
+    return plain(call())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_depends_on_the_defaults(name):
+    call, expected = CALLS[name], {}
+    call()  # makes what the rows share
+    for threads in (1, 2):
+        with defaults(*PLAIN, threads):
+            expected[threads] = result(call)
+    if name.partition(".")[0] not in ("nn", "models") and name not in OF_TORCH:
+        assert expected[1] == expected[2], "1 and 2 threads"
+    different = []
+    for *setting, threads in SETTINGS:
+        with defaults(*setting, threads):
+            if result(call) != expected[threads]:
+                different.append((*setting, threads))
+    assert not different, "(dtype, device, flush denormals, threads)"
+
+
+def test_everything_public_has_a_call():
+    named = set(public.names())
+    assert named - IDLE - set(CALLS) == set(), "a row in tests/support/public.py, or in IDLE if it computes nothing"
+    assert IDLE - named == set()
