@@ -165,6 +165,40 @@ def test_no_pickle():
     assert not guilty
 
 
+FACTORIES = {
+    *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal"),
+    *("ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "tensor", "tril_indices"),
+    *("triu_indices", "zeros"),
+}
+
+
+def unnamed(path):
+    """The lines that make a tensor without its dtype or its device. The parameters and buffers of a new module are left
+    out: they follow the user's defaults, as those of torch.nn do."""
+    nodes, free = list(ast.walk(tree(path))), set()
+    for node in nodes:
+        constructor = isinstance(node, ast.FunctionDef) and node.name in ("__init__", "networks")
+        if constructor and path.parent.name in ("nn", "models"):
+            free.update(map(id, ast.walk(node)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "nn.Parameter":
+            free.update(map(id, ast.walk(node)))
+    for node in nodes:
+        if not isinstance(node, ast.Call) or id(node) in free:
+            continue
+        call, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+        if call == "torch.Generator" and not node.args:
+            yield node.lineno
+        if call.removeprefix("torch.") in FACTORIES and call.startswith("torch.") and None not in keywords:
+            if not {"dtype", "device"} <= keywords:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *KERNELS], ids=name)
+def test_every_tensor_names_its_dtype_and_device(path):
+    """The defaults of both are the user's, who may have made them float64 or meta."""
+    assert not list(unnamed(path))
+
+
 def includes(path):
     return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(), re.MULTILINE)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genfast import metrics, models, ops
+from genfast._defaults import plain_defaults
 from genfast._native import backends
 from genfast._version import __version__
 from genfast.cli import report
@@ -110,7 +111,8 @@ def _train(train: ImageData, valid: ImageData, out: Path, seconds: float, seed: 
     _, channels, height, width = train.images.shape
     shape: dict[str, Any] = {"channels": channels, "height": height, "width": width, "levels": train.levels}
     torch.manual_seed(seed)
-    model = models.build("pixelrnn", **(recipe.model | shape))
+    with plain_defaults():
+        model = models.build("pixelrnn", **(recipe.model | shape))
     config = replace(config, steps=_affordable_steps(model, train, valid, config, out, seconds))
     save_run(out, "pixelrnn", recipe.model | shape, config, {"data": "digits"})
     with progress_bar(config.steps) as progress:

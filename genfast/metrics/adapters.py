@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast._defaults import plain_defaults
 from genfast.metrics.classifier import Classifier
 from genfast.models import GAN
 
@@ -180,9 +181,10 @@ def inception_features(
     if not Path(weights).is_file():
         raise FileNotFoundError(f"inception_features: weights must be a file; got {weights}")
     images = rgb(images, levels)
-    network = package.FeatureExtractorInceptionV3(
-        "inception-v3-compat", [layer], feature_extractor_weights_path=str(weights)
-    )
+    with plain_defaults():
+        network = package.FeatureExtractorInceptionV3(
+            "inception-v3-compat", [layer], feature_extractor_weights_path=str(weights)
+        )
     network = network.to(device).eval()
     return torch.cat([network(part.to(device))[0].float().flatten(1).cpu() for part in images.split(batch)])
 

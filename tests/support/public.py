@@ -83,19 +83,12 @@ def integers(*shape, below, seed=0):
     return torch.randint(below, shape, generator=generator(seed), dtype=torch.int64, device="cpu")
 
 
-def op(name, scale=1):
-    """Outputs, and the gradients of one that has any, by the public function."""
-    inputs = EVERY[name].inputs(EVERY[name].shapes[2])
+def op(name, scale=1, **backend):
+    """Outputs, and the gradients of one that has any, by the public function; `scale`: of the inputs."""
+    function, inputs = partial(getattr(genfast.ops, name), **backend), EVERY[name].inputs(EVERY[name].shapes[2])
     if scale != 1:
         inputs |= {key: scale * tensor for key, tensor in testing.differentiable(inputs).items()}
-    function = getattr(genfast.ops, name)
     return testing.evaluate(function, inputs) if name in SPECS else function(**inputs)
-
-
-def op_reference(name):
-    spec = EVERY[name]
-    inputs = spec.inputs(spec.shapes[1])
-    return testing.evaluate(spec.reference, inputs) if name in SPECS else spec.reference(**inputs)
 
 
 # Arguments of a layer's constructor, and the sizes of its inputs.
@@ -165,7 +158,7 @@ def layer(name):
 SMALL = {"height": 6, "width": 6}
 SQUARE = {"height": 8, "width": 8}
 MODELS = {
-    "pixelcnn": {**SMALL, "hidden": 4, "layers": 2, "head": 4, "levels": 4},
+    "pixelcnn": {**SMALL, "hidden": 2, "layers": 1, "head": 2, "levels": 4},
     "gated-pixelcnn": {**SMALL, "hidden": 4, "layers": 2, "head": 4, "levels": 4},
     "pixelcnn++": {**SQUARE, "filters": 4, "blocks": 1, "mixtures": 2, "levels": 8},
     "pixelrnn": {**SMALL, "hidden": 4, "layers": 1, "head": 4},
@@ -192,7 +185,7 @@ def model(kind):
     return made.eval()
 
 
-def batch_of(kind, count=4):
+def batch_of(kind, count=2):
     """The arguments of the losses of a model."""
     made = model(kind)
     images = levels(count, *made.spec.shape, levels=made.spec.levels)
@@ -228,7 +221,7 @@ def classifier():
     return metrics.Classifier(metrics.classifier.ClassifierConfig(1, 8, 8, 8, classes=3, filters=4, vector=4)).eval()
 
 
-def images_of(kind, count=3):
+def images_of(kind, count=2):
     made = model(kind)
     return levels(count, *made.spec.shape, levels=made.spec.levels)
 
@@ -274,16 +267,16 @@ def plain_causal():
 
 
 def engine():
-    """All that every backend returns."""
-    made, given = model("pixelcnn"), images_of("pixelcnn")
-    evidence = normal(3, *made.spec.shape, made.spec.levels)
+    """All that every backend returns for a model that is traced anew."""
+    made, given = copy.deepcopy(model("pixelcnn")), images_of("pixelcnn", 2)
+    evidence = normal(2, *made.spec.shape, made.spec.levels)
     settings = {"seed": 1, "given": given, "known": left(made).expand_as(given), "evidence": evidence}
     results = []
     for backend in ("cpp", "torch", "full_forward"):
-        drawn = genfast.Engine(copy.deepcopy(made), backend=backend)
-        results.append(drawn.run(3, want=("log_probs", "log_evidence", "parameters"), **settings))
+        drawn = genfast.Engine(made, backend=backend)
+        results.append(drawn.run(2, want=("log_probs", "log_evidence", "parameters"), **settings))
         results.append(drawn.log_prob(given))
-    return results, genfast.sample(plain_causal(), 2, shape=(1, 5, 5), levels=8)
+    return results
 
 
 PLAIN = {"device": "cpu", "dtype": torch.float32}
@@ -330,7 +323,7 @@ def monitor():
 
 def gap():
     made = model("dcgan")
-    return metrics.duality_gap(made, (images_of("dcgan", 16),), steps=5, batch=4, measured=4)
+    return metrics.duality_gap(made, (images_of("dcgan", 16),), steps=2, batch=4, measured=4)
 
 
 def trained_classifier():
@@ -387,7 +380,7 @@ def shards(folder):
 
 def embedding(folder):
     means = tasks.embed(model("vae"), images_of("vae"))
-    return tasks.save_embedding(folder / "z.npz", means, labels=integers(3, below=2))
+    return tasks.save_embedding(folder / "z.npz", means, labels=integers(2, below=2))
 
 
 def short(config):
@@ -425,7 +418,7 @@ LOGITS, ROWS = [(5,), (5,)], [(4, 3), (6, 3)]
 CALLS = {
     **{f"ops.{name}": partial(op, name) for name in EVERY},
     **{f"ops.{name} of 1e-20": partial(op, name, 1e-20) for name in EVERY},
-    **{f"reference.{name}_ref": partial(op_reference, name) for name in EVERY},
+    **{f"reference.{name}_ref": partial(op, name, backend="reference") for name in EVERY},
     **{f"nn.{name}": partial(layer, name) for name in (*LAYERS, "SpectralNorm", "ReferenceBatch")},
     **{f"models.{models.MODELS[kind][0].__name__}": partial(of_model, kind) for kind in MODELS},
     **{f"likelihoods.{kind.__name__}": partial(likelihood, kind) for kind in likelihoods.LIKELIHOODS.values()},
@@ -464,7 +457,7 @@ CALLS = {
     "data.binarize": lambda: data.binarize(np.arange(16, dtype=np.uint8).reshape(1, 4, 4)),
     "data.edge_map": lambda: data.edge_map(levels(2, 3, 8, 8)),
     "data.image_data": lambda: data.image_data(np.arange(16).reshape(1, 4, 4), 16, "x", labels=[1]),
-    "data.load": lambda: (data.load("digits"), data.load("digit-outlines", split="valid")),
+    "data.load": lambda: data.load("digits", split="test"),
     "data.load_digits": lambda: data.load_digits("valid"),
     "data.load_folder": lambda: read_back(pictures, lambda path: replace(data.load_folder(path, "train"), name="x")),
     "data.load_npz": lambda: read_back(arrays, lambda path: replace(data.load_npz(path, "train"), name="x")),
@@ -477,7 +470,7 @@ CALLS = {
     "genfast.Engine": engine,
     "tasks.BitFlipNoise": lambda: noises(genfast.BitFlipNoise(0.1), 4),
     "tasks.GaussianNoise": lambda: noises(genfast.GaussianNoise(0.3), 256),
-    "tasks.clean": lambda: tasks.clean(model("vae"), *noisy("vae"), method="mean", steps=4),
+    "tasks.clean": lambda: tasks.clean(model("vae"), *noisy("vae"), method="mean", samples=1, steps=2),
     "tasks.compress": lambda: every("vq-vae", tasks.compress),
     "tasks.decompress": lambda: tasks.decompress(model("vq-vae"), every("vq-vae", tasks.compress)),
     "tasks.denoise": lambda: tasks.denoise(model("pixelcnn"), *noisy("pixelcnn"), method="map", steps=4),
@@ -491,6 +484,7 @@ CALLS = {
     "tasks.neighbours": lambda: tasks.neighbours(*vectors(), 2),
     "tasks.reconstruct": lambda: (every("vae", tasks.reconstruct), every("vq-vae", tasks.reconstruct)),
     "tasks.sample": lambda: tasks.sample(model("pixelrnn"), 3, temperature=0.7),
+    "tasks.sample of another model": lambda: tasks.sample(plain_causal(), 2, shape=(1, 3, 3), levels=8),
     "tasks.sample_shards": lambda: files(shards, "samples-00000.npz", "samples-00001.npz"),
     "tasks.save_embedding": lambda: files(embedding, "z.npz"),
     "tasks.stream": lambda: list(tasks.stream(model("pixelcnn"), 3, batch_size=2)),
