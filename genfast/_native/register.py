@@ -50,7 +50,7 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
     if schema.has_gradient:
-        module.traced = _traced(schema, reference, module)
+        module.transformed = _transformed(schema, reference, module)
         module.adjoint_call = _adjoint_call(schema, module)
         _differentiate(module.forward_op, _formula(schema, module))
         _differentiate(module.backward_op, _gradient_formula(schema, module))
@@ -73,18 +73,24 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "CODES": _CODES,
         "NATIVE": backends.NATIVE,
         "Function": torch.autograd.Function,
+        "FunctionOfLevel": derivatives.FunctionOfLevel,
+        "VMAP_MODE": torch._C._dispatch_key_parse("VmapMode"),
         "allocate": schema.allocate,
         "allocate_gradients": schema.allocate_gradients,
         "apply": derivatives.apply,
         "arrange": schema.arrange,
         "backends": backends,
+        "batching": torch._C._dispatch_tls_is_dispatch_key_included,
         "bound_apply": derivatives.bound_apply,
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
+        "first_order": functools.partial(derivatives.first_order, schema, reference),
         "forward_mode": derivatives.in_forward_mode,
         "given": derivatives.given,
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
         "launcher": backends.launcher,
+        "mapped": derivatives.mapped,
+        "needs_reference": derivatives.needs_reference,
         "next_level": derivatives.next_level,
         "plain": _is_plain,
         "reference": reference,
@@ -103,12 +109,14 @@ def _is_plain(tensor: Tensor) -> bool:
     return not (tensor.is_neg() or tensor._is_zerotensor() or _is_wrapped(tensor))
 
 
-def _traced(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
-    """What torch.compile traces of a call that a native backend serves."""
+def _transformed(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
+    """The call that a native backend serves under torch.compile, torch.func or in forward mode."""
     count, outputs, is_complete = len(schema.arguments), len(schema.outputs), schema.is_complete
 
-    def traced(*inputs: Any, backend: str) -> Tensor | tuple[Tensor, ...]:
-        if derivatives.within_transform():
+    def transformed(*inputs: Any, asked: str, backend: str) -> Tensor | tuple[Tensor, ...]:
+        if derivatives.needs_reference(schema.name, asked, inputs[:count]):
+            return reference(*inputs)
+        if derivatives.within_transform() and torch.compiler.is_dynamo_compiling():
             if not is_complete:
                 return reference(*inputs)
             results = module.forward_op(*inputs, True, backend=backend)
@@ -119,7 +127,7 @@ def _traced(schema: OpSchema, reference: Callable, module: types.ModuleType) -> 
         results = derivatives.as_tuple(results)
         return results[:outputs] if outputs > 1 else results[0]
 
-    return traced
+    return transformed
 
 
 def _adjoint_call(schema: OpSchema, module: types.ModuleType) -> Callable:
