@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from genfast._native.schema import OpSchema
 
 transforms_run = torch._C._are_functorch_transforms_active
 _MAPS = (TransformType.Vmap, TransformType.Jvp)
+_WITHIN_PENALTY = contextvars.ContextVar("within_penalty", default=False)
 
 
 def bound_apply(function: type[FunctionOfLevel]) -> Callable:
@@ -86,14 +89,24 @@ def is_wanted(tensors: Sequence[Tensor]) -> bool:
 
 
 def within_transform() -> bool:
-    """Whether torch.func transforms run. torch.compile then records autograd.Functions without their second order, so
-    that the op itself has to stand in the graph."""
-    return transforms_run()
+    """Whether torch.func transforms run, or the gradient of a penalty is taken: layers then leave their state as it is.
+    torch.compile records autograd.Functions there without their second order: the op itself stands in the graph."""
+    return transforms_run() or _WITHIN_PENALTY.get()
+
+
+@contextlib.contextmanager
+def within_penalty() -> Iterator[None]:
+    """While torch.autograd.grad takes the gradient of a penalty."""
+    token = _WITHIN_PENALTY.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN_PENALTY.reset(token)
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
-within_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
-mapped._dynamo_marked_constant = True  # type: ignore[attr-defined]
+for _constant in (within_transform, mapped):
+    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:

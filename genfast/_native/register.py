@@ -49,7 +49,9 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
         for device in ("CPU", "CUDA"):
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
-    if schema.has_gradient:
+    if not schema.has_gradient:
+        module.transformed = _transformed_draw(schema, reference, module)
+    else:
         module.transformed = _transformed(schema, reference, module)
         module.adjoint_call = _adjoint_call(schema, module)
         _differentiate(module.forward_op, _formula(schema, module))
@@ -63,7 +65,8 @@ def _define(name: str, tensors: tuple[str, ...], settings: Mapping[str, str], re
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
     LIBRARY.define(f'{name}({", ".join(inputs)}, *, str backend="auto") -> ({", ".join(outputs)})')
-    return getattr(torch.ops.genfast, name).default
+    name, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.genfast, name), overload or "default")
 
 
 def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -> dict[str, Any]:
@@ -128,6 +131,42 @@ def _transformed(schema: OpSchema, reference: Callable, module: types.ModuleType
         return results[:outputs] if outputs > 1 else results[0]
 
     return transformed
+
+
+def _transformed_draw(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
+    """The same of an op without a gradient.
+
+    torch.compile makes a graph for each value of a number that an op is given, and one for all values of a tensor: an
+    overload takes the numbers as tensors.
+    """
+    op = _define_of_tensors(schema, module) if "float" in schema.settings.values() else module.forward_op
+    numbers = [i for i, kind in enumerate(schema.settings.values(), len(schema.arguments)) if kind == "float"]
+
+    def transformed(*inputs: Any, asked: str, backend: str) -> Any:
+        if derivatives.needs_reference(schema.name, asked, ()):
+            return reference(*inputs)
+        if not torch.compiler.is_dynamo_compiling():
+            return module.forward_op(*inputs, backend=backend)
+        one = torch.ones((), dtype=torch.float64, device="cpu")
+        return op(*(one * value if i in numbers else value for i, value in enumerate(inputs)), backend=backend)
+
+    return transformed
+
+
+def _define_of_tensors(schema: OpSchema, module: types.ModuleType) -> OpOverload:
+    """The op of a schema without gradients, with a tensor of no dimensions for each real number."""
+    settings = {name: "Tensor" if kind == "float" else kind for name, kind in schema.settings.items()}
+    op = _define(f"{schema.name}.of_tensors", schema.arguments, settings, schema.results)
+    count = len(schema.arguments)
+
+    def kernel(*inputs: Any, backend: str = "auto") -> Any:
+        numbers = (value.item() if isinstance(value, Tensor) else value for value in inputs[count:])
+        return module.kernel_forward(*inputs[:count], *numbers, backend=backend)
+
+    for device in ("CPU", "CUDA"):
+        LIBRARY.impl(op, kernel, device)
+    torch.library.register_fake(op, module.fake_forward, lib=LIBRARY)
+    return op
 
 
 def _adjoint_call(schema: OpSchema, module: types.ModuleType) -> Callable:

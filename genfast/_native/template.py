@@ -53,8 +53,10 @@ def call($inputs, *, backend):
     """`$name` on the backend that serves."""
     $detached
     serving = select(OP, $lead, backend)
-    if serving == "reference" or transforms() and needs_reference(OP, backend, ()):
+    if serving == "reference":
         return reference($inputs)
+    if is_dynamo_compiling() or transforms():
+        return transformed($inputs, asked=backend, backend=serving)
     return run_forward(serving, $inputs)
 ''')
 
