@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genfast._native.backends import FLOATS
+from genfast._native.derivatives import mapped, transforms_run
 
 
 def check_tensors(op: str, **tensors: Tensor) -> None:
@@ -22,6 +23,7 @@ def check_tensors(op: str, **tensors: Tensor) -> None:
             if dtype not in FLOATS:
                 names = "float32, float64, bfloat16 or float16"
                 raise TypeError(f"{op}: {name} must have dtype {names}; got {dtype}")
+            continue
         if tensor.dtype != dtype:
             raise TypeError(f"{op}: {name} must have the dtype of {first}, {dtype}; got {tensor.dtype}")
         if tensor.device != device:
@@ -59,14 +61,14 @@ def _power(number: int) -> str:
 def signed(op: str, seed: int) -> int:
     """A seed in [0, 2**64) as the signed 64-bit number of the same bits, which is what an op's schema can hold."""
     check_whole(op, "seed", seed, 0, 2**64)
-    return seed - 2**64 if seed >= 2**63 else seed
+    # Without a branch, which torch.compile would take for two graphs.
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def check_levels(op: str, x: Tensor, like: Tensor, levels: int) -> None:
     """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
     _check_kind(op, x, like, (torch.uint8,))
-    # Reading a value would break a compiled graph in two.
-    if levels < 256 and x.numel() and not torch.compiler.is_compiling() and (top := int(x.max())) >= levels:
+    if readable(x) and levels < 256 and (top := int(x.max())) >= levels:
         raise ValueError(f"{op}: x must lie in 0 .. {levels - 1}; got {top}")
 
 
@@ -76,7 +78,7 @@ def check_values(op: str, x: Tensor, like: Tensor) -> None:
     if not x.is_floating_point():
         check_levels(op, x, like, 2)
         return
-    if x.numel() and not torch.compiler.is_compiling():
+    if readable(x):
         low, high = (float(value) for value in x.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
@@ -92,13 +94,18 @@ def check_weight(op: str, weight: Tensor | None, like: Tensor) -> Tensor:
     weight = weight.detach()
     if weight.dtype == torch.bool:
         return weight.view(torch.uint8)
-    if weight.numel() and not torch.compiler.is_compiling():
+    if readable(weight):
         low, high = (float(value) for value in weight.aminmax())
         if not (low >= 0 and high < float("inf")):
             raise ValueError(f"{op}: weight must be finite and at least 0; got {high if low >= 0 else low}")
         if weight.dtype == torch.uint8 and high > 1:
             raise ValueError(f"{op}: weight must be 0 or 1 as uint8; got {int(high)}")
     return weight
+
+
+def readable(x: Tensor) -> bool:
+    """Whether there are values to look at: it would break a compiled graph in two, and vmap refuses it."""
+    return not torch.compiler.is_compiling() and x.numel() > 0 and not (transforms_run() and mapped())
 
 
 def _check_kind(op: str, x: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...], name: str = "x") -> None:
@@ -118,7 +125,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 # The schema types of what `check_draw` returns.
-DRAW = {"seed": "int", "first_index": "int", "temperature": "float", "first_element": "int"}
+DRAW = {"seed": "SymInt", "first_index": "SymInt", "temperature": "float", "first_element": "SymInt"}
 
 
 def check_draw(

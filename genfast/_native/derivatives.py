@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function, forward_ad
+from torch.autograd.function import _SingleLevelFunction as FunctionOfLevel
 
 from genfast._native.schema import OpSchema
 
 transforms_run = torch._C._are_functorch_transforms_active
+_MAPS = (TransformType.Vmap, TransformType.Jvp)
+_WITHIN_PENALTY = contextvars.ContextVar("within_penalty", default=False)
 
 
-def bound_apply(function: type[Function]) -> Callable:
-    """`function.apply` for eager mode without torch.func. Torch's own looks up the names of the arguments: 20 us."""
-    return super(Function, function).apply  # type: ignore[misc]
+def bound_apply(function: type[FunctionOfLevel]) -> Callable:
+    """`function.apply` for eager mode without torch.func. Until torch 2.14 its own looks up the names of the arguments,
+    which takes 20 us."""
+    return super(Function, function).apply if issubclass(function, Function) else function.apply  # type: ignore[misc]
 
 
 def apply(function: type[Function], *args: Any) -> Any:
@@ -39,7 +46,7 @@ def _distinct(args: Sequence[Any]) -> list[Any]:
     return seen
 
 
-def apply_under_op(function: type[Function], of_level: type[Function], *args: Any) -> Any:
+def apply_under_op(function: type[Function], of_level: type[FunctionOfLevel], *args: Any) -> Any:
     """A Function within the op's own kernel for autograd. While torch.func transforms run, each level has its turn."""
     if not transforms_run():
         return apply(function, *args)
@@ -54,6 +61,23 @@ def next_level(op: Callable, backend: str, *args: Any) -> Any:
         return op(*args, backend=backend)
 
 
+def mapped() -> bool:
+    """Whether vmap or forward mode is among the torch.func transforms that run: native ops take no part in these."""
+    return any(level.key() in _MAPS for level in get_interpreter_stack() or ())
+
+
+def needs_reference(op: str, asked: str, tensors: Sequence[Tensor]) -> bool:
+    """Whether vmap or forward mode is at work, where only the reference serves; an error if another was asked for."""
+    if not mapped():
+        duals = in_forward_mode() and [t for t in tensors if forward_ad.unpack_dual(t).tangent is not None]
+        if not duals:
+            return False
+    if asked != "auto":
+        expected = "'auto' or 'reference' under vmap and in forward mode, which run the reference"
+        raise NotImplementedError(f"{op}: backend must be {expected}; got {asked!r}")
+    return True
+
+
 def in_forward_mode() -> bool:
     """Whether forward-mode derivatives may be asked for. The Functions then raise, where an op alone gives zeros."""
     return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
@@ -65,13 +89,24 @@ def is_wanted(tensors: Sequence[Tensor]) -> bool:
 
 
 def within_transform() -> bool:
-    """Whether torch.func transforms run. torch.compile then records autograd.Functions without their second order, so
-    that the op itself has to stand in the graph."""
-    return transforms_run()
+    """Whether torch.func transforms run, or the gradient of a penalty is taken: layers then leave their state as it is.
+    torch.compile records autograd.Functions there without their second order: the op itself stands in the graph."""
+    return transforms_run() or _WITHIN_PENALTY.get()
+
+
+@contextlib.contextmanager
+def within_penalty() -> Iterator[None]:
+    """While torch.autograd.grad takes the gradient of a penalty."""
+    token = _WITHIN_PENALTY.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN_PENALTY.reset(token)
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
-within_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
+for _constant in (within_transform, mapped):
+    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -105,16 +140,10 @@ def second_order(
         none.
     """
     count = len(schema.incoming)
+    arguments: dict[str, Any] = dict(zip(schema.arguments, saved[count:]))
     present = [grad is not None for grad in saved[:count]]
     grads = tuple(grad for grad in saved[:count] if grad is not None)
-    arguments: dict[str, Any] = dict(zip(schema.arguments, saved[count:]))
-    places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
-    differentiable = [arguments[name] for name in schema.differentiable]
-
-    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
-        every = {**arguments, **dict(zip(schema.differentiable, tensors))}
-        outputs = as_tuple(reference(*every.values(), *settings))
-        return tuple(outputs[place] for place, used in zip(places, present) if used)
+    function, differentiable = _differentiable(schema, reference, arguments, settings, present)
 
     def first_order(grads: tuple[Tensor, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         return torch.func.vjp(function, *tensors)[1](grads)
@@ -127,3 +156,36 @@ def second_order(
     of_grads, *of_tensors = torch.func.vjp(first_order, grads, *differentiable)[1](seconds)
     remaining, of_arguments = iter(of_grads), dict(zip(schema.differentiable, of_tensors))
     return [next(remaining) if used else None for used in present], [of_arguments.get(n) for n in schema.arguments]
+
+
+def first_order(
+    schema: OpSchema,
+    reference: Callable,
+    arguments: Sequence[Tensor],
+    settings: Sequence[Any],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of the arguments of an op, which are those of its reference; None where there is none."""
+    named, present = dict(zip(schema.arguments, arguments)), [grad is not None for grad in grads]
+    function, differentiable = _differentiable(schema, reference, named, settings, present)
+    gradients = torch.func.vjp(function, *differentiable)[1](tuple(grad for grad in grads if grad is not None))
+    of_arguments = dict(zip(schema.differentiable, gradients))
+    return [of_arguments.get(name) for name in schema.arguments]
+
+
+def _differentiable(
+    schema: OpSchema,
+    reference: Callable,
+    arguments: Mapping[str, Any],
+    settings: Sequence[Any],
+    present: Sequence[bool],
+) -> tuple[Callable, list[Tensor]]:
+    """The reference from the differentiable arguments to the outputs whose gradient is present; and these arguments."""
+    places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        every = {**arguments, **dict(zip(schema.differentiable, tensors))}
+        outputs = as_tuple(reference(*every.values(), *settings))
+        return tuple(outputs[place] for place, used in zip(places, present) if used)
+
+    return function, [arguments[name] for name in schema.differentiable]

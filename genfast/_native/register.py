@@ -49,8 +49,10 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
         for device in ("CPU", "CUDA"):
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
-    if schema.has_gradient:
-        module.traced = _traced(schema, reference, module)
+    if not schema.has_gradient:
+        module.transformed = _transformed_draw(schema, reference, module)
+    else:
+        module.transformed = _transformed(schema, reference, module)
         module.adjoint_call = _adjoint_call(schema, module)
         _differentiate(module.forward_op, _formula(schema, module))
         _differentiate(module.backward_op, _gradient_formula(schema, module))
@@ -63,7 +65,8 @@ def _define(name: str, tensors: tuple[str, ...], settings: Mapping[str, str], re
     inputs = [f"Tensor {t}" for t in tensors] + [f"{kind} {s}" for s, kind in settings.items()]
     outputs = [f"Tensor {r}" for r in results]
     LIBRARY.define(f'{name}({", ".join(inputs)}, *, str backend="auto") -> ({", ".join(outputs)})')
-    return getattr(torch.ops.genfast, name).default
+    name, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.genfast, name), overload or "default")
 
 
 def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -> dict[str, Any]:
@@ -73,18 +76,24 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "CODES": _CODES,
         "NATIVE": backends.NATIVE,
         "Function": torch.autograd.Function,
+        "FunctionOfLevel": derivatives.FunctionOfLevel,
+        "VMAP_MODE": torch._C._dispatch_key_parse("VmapMode"),
         "allocate": schema.allocate,
         "allocate_gradients": schema.allocate_gradients,
         "apply": derivatives.apply,
         "arrange": schema.arrange,
         "backends": backends,
+        "batching": torch._C._dispatch_tls_is_dispatch_key_included,
         "bound_apply": derivatives.bound_apply,
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
+        "first_order": functools.partial(derivatives.first_order, schema, reference),
         "forward_mode": derivatives.in_forward_mode,
         "given": derivatives.given,
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
         "launcher": backends.launcher,
+        "mapped": derivatives.mapped,
+        "needs_reference": derivatives.needs_reference,
         "next_level": derivatives.next_level,
         "plain": _is_plain,
         "reference": reference,
@@ -103,12 +112,14 @@ def _is_plain(tensor: Tensor) -> bool:
     return not (tensor.is_neg() or tensor._is_zerotensor() or _is_wrapped(tensor))
 
 
-def _traced(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
-    """What torch.compile traces of a call that a native backend serves."""
+def _transformed(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
+    """The call that a native backend serves under torch.compile, torch.func or in forward mode."""
     count, outputs, is_complete = len(schema.arguments), len(schema.outputs), schema.is_complete
 
-    def traced(*inputs: Any, backend: str) -> Tensor | tuple[Tensor, ...]:
-        if derivatives.within_transform():
+    def transformed(*inputs: Any, asked: str, backend: str) -> Tensor | tuple[Tensor, ...]:
+        if derivatives.needs_reference(schema.name, asked, inputs[:count]):
+            return reference(*inputs)
+        if derivatives.within_transform() and torch.compiler.is_dynamo_compiling():
             if not is_complete:
                 return reference(*inputs)
             results = module.forward_op(*inputs, True, backend=backend)
@@ -119,7 +130,43 @@ def _traced(schema: OpSchema, reference: Callable, module: types.ModuleType) -> 
         results = derivatives.as_tuple(results)
         return results[:outputs] if outputs > 1 else results[0]
 
-    return traced
+    return transformed
+
+
+def _transformed_draw(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
+    """The same of an op without a gradient.
+
+    torch.compile makes a graph for each value of a number that an op is given, and one for all values of a tensor: an
+    overload takes the numbers as tensors.
+    """
+    op = _define_of_tensors(schema, module) if "float" in schema.settings.values() else module.forward_op
+    numbers = [i for i, kind in enumerate(schema.settings.values(), len(schema.arguments)) if kind == "float"]
+
+    def transformed(*inputs: Any, asked: str, backend: str) -> Any:
+        if derivatives.needs_reference(schema.name, asked, ()):
+            return reference(*inputs)
+        if not torch.compiler.is_dynamo_compiling():
+            return module.forward_op(*inputs, backend=backend)
+        one = torch.ones((), dtype=torch.float64, device="cpu")
+        return op(*(one * value if i in numbers else value for i, value in enumerate(inputs)), backend=backend)
+
+    return transformed
+
+
+def _define_of_tensors(schema: OpSchema, module: types.ModuleType) -> OpOverload:
+    """The op of a schema without gradients, with a tensor of no dimensions for each real number."""
+    settings = {name: "Tensor" if kind == "float" else kind for name, kind in schema.settings.items()}
+    op = _define(f"{schema.name}.of_tensors", schema.arguments, settings, schema.results)
+    count = len(schema.arguments)
+
+    def kernel(*inputs: Any, backend: str = "auto") -> Any:
+        numbers = (value.item() if isinstance(value, Tensor) else value for value in inputs[count:])
+        return module.kernel_forward(*inputs[:count], *numbers, backend=backend)
+
+    for device in ("CPU", "CUDA"):
+        LIBRARY.impl(op, kernel, device)
+    torch.library.register_fake(op, module.fake_forward, lib=LIBRARY)
+    return op
 
 
 def _adjoint_call(schema: OpSchema, module: types.ModuleType) -> Callable:

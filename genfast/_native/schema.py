@@ -19,6 +19,8 @@ DTYPES = {
     "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 
+AUTOCAST = ("widest", "lower", "float32", "as given")
+
 
 @dataclass(frozen=True, eq=False)
 class OpSchema:
@@ -51,6 +53,9 @@ class OpSchema:
             (gradient of the output, *arguments, *settings) -> the (arguments, settings) of the call that is the
             gradient. The higher derivatives are then native too.
         arrange: what brings a tensor into a memory layout that the native functions read.
+        autocast: what torch.autocast casts the float tensors of the call to: their "widest" dtype, as of pointwise
+            functions; "lower", its own, as of convolutions and LSTMs; "float32", as of distances and norms; or
+            "as given", nothing.
     """
 
     name: str
@@ -68,6 +73,7 @@ class OpSchema:
     dtypes: Mapping[str, tuple[torch.dtype, ...]] = field(default_factory=DTYPES.copy)
     adjoint: Callable[..., tuple[Sequence[Tensor], Sequence[Any]]] | None = None
     arrange: Callable[[Tensor], Tensor] = Tensor.contiguous
+    autocast: str = "widest"
 
     def __post_init__(self) -> None:
         names = (*self.arguments, *self.settings, *self.results)
@@ -79,6 +85,7 @@ class OpSchema:
             ("optional", self.differentiable),
         ):
             wrong += [f"{field_name}: {n}" for n in getattr(self, field_name) if n not in known]
+        wrong += [] if self.autocast in AUTOCAST else [f"autocast: {self.autocast}"]
         if wrong:
             raise ValueError(f"{self.name}: names must be known, distinct identifiers; got {', '.join(wrong)}")
 

@@ -43,7 +43,7 @@ def fake_$way($inputs, *, backend="auto"):
 
 def run_$way(backend, $inputs):
     """The op, on a backend that serves it, where no derivative is asked for."""
-    if is_dynamo_compiling() or dispatch_modes() or transforms() or not ($plain):
+    if is_dynamo_compiling() or dispatch_modes() or transforms() or ${batching}not ($plain):
         return ${way}_op($inputs, backend=backend)
     return native_$way(backend, $inputs)
 ''')
@@ -52,13 +52,16 @@ WITHOUT_GRADIENT = Template('''
 def call($inputs, *, backend):
     """`$name` on the backend that serves."""
     $detached
-    backend = select(OP, $lead, backend)
-    if backend == "reference":
+    serving = select(OP, $lead, backend)
+    if serving == "reference":
         return reference($inputs)
-    return run_forward(backend, $inputs)
+    if is_dynamo_compiling() or transforms():
+        return transformed($inputs, asked=backend, backend=serving)
+    return run_forward(serving, $inputs)
 ''')
 
-# `...OfLevel` is the same under the op, at one level of torch.func: the op goes on to the next level.
+# `...OfLevel` is the same under the op, at one level of torch.func: the op goes on to the next level. A backward pass
+# under vmap, as torch.func.jacrev makes it, is that of the reference.
 WITH_GRADIENT = Template('''
 class Forward(Function):
     """`$name`; its derivative is the backward op."""
@@ -84,6 +87,8 @@ class Forward(Function):
             return $no_gradients
         $options = ctx.options
         ($kept,) = ctx.saved_tensors
+        if transforms() and mapped():
+            return None, *first_order(($arguments,), $settings, ($incoming,))$no_setting_gradients
         $wanted
         if is_grad_enabled():
             $gradients = $differentiable_gradients
@@ -93,7 +98,9 @@ class Forward(Function):
         return $input_gradients
 
 
-class ForwardOfLevel(Forward):
+class ForwardOfLevel(FunctionOfLevel):
+    setup_context = staticmethod(Forward.setup_context)
+
     @staticmethod
     def forward(backend, $inputs):
         return next_level(forward_op, backend, $inputs, True)
@@ -131,7 +138,10 @@ class Gradient(Function):
         return $second_order
 
 
-class GradientOfLevel(Gradient):
+class GradientOfLevel(FunctionOfLevel):
+    setup_context = staticmethod(Gradient.setup_context)
+    backward = staticmethod(Gradient.backward)
+
     @staticmethod
     def forward($gradient_inputs):
         $fill
@@ -143,23 +153,20 @@ apply_forward = bound_apply(Forward)
 
 def call($inputs, *, backend):
     """`$name` on the backend that serves."""
-    backend = select(OP, $lead, backend)
-    if backend == "reference":
+    serving = select(OP, $lead, backend)
+    if serving == "reference":
         return reference($inputs)
-    if is_dynamo_compiling():
-        return traced($inputs, backend=backend)
-    if is_grad_enabled() and ($requires_grad) or forward_mode():
-        if transforms():
-            $results = Forward.apply(backend, $inputs)
-        else:
-            $results = apply_forward(backend, $inputs)
+    if is_dynamo_compiling() or transforms() or forward_mode():
+        return transformed($inputs, asked=backend, backend=serving)
+    if is_grad_enabled() and ($requires_grad):
+        $results = apply_forward(serving, $inputs)
     else:
-        $results = run_forward(backend, $inputs, False)
+        $results = run_forward(serving, $inputs, False)
     return $outputs
 ''')
 
 # What the functions above call their own, and what `register` adds to the module.
-LOCALS = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", "traced", "adjoint_call"}
+LOCALS = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", "serving", "transformed", "adjoint_call"}
 TYPES = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 
 
@@ -167,10 +174,13 @@ def source(schema: OpSchema) -> str:
     """The text of the module that runs an op."""
     texts = [f'"""The functions of {schema.name}, made by genfast._native.template."""\n']
     names = {"way": "forward", "function": schema.native_functions[0], "allocate": "allocate", "lead": schema.lead}
+    names["batching"] = ""
     forward = _native_fragments(schema.arguments, schema.forward_settings, schema.results) | names
     texts.append(NATIVE.substitute(forward))
     if schema.has_gradient:
         names = {"way": "backward", "function": schema.native_functions[1], "allocate": "allocate_gradients"}
+        # torch.autograd.grad(..., is_grads_batched=True) has a vmap of its own, older than torch.func, for backward passes.
+        names["batching"] = "batching(VMAP_MODE) or "
         tensors, settings = (*schema.incoming, *schema.residuals), schema.backward_settings
         backward = _native_fragments(tensors, settings, schema.gradients) | names | {"lead": schema.backward_lead}
         texts += NATIVE.substitute(backward), WITH_GRADIENT.substitute(_gradient_fragments(schema))
@@ -246,6 +256,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
         "result_gradients": _listed(every_gradient),
         "none_used": " and ".join(f"{grad} is None" for grad in incoming),
         "no_gradients": _listed(["None"] * (1 + len(inputs))),
+        "no_setting_gradients": ", None" * len(schema.settings),
         "wanted": f"needed = ctx.needs_input_grad\n        wanted = {' | '.join(bits)}" if wanted else "",
         "fill": f"{_listed(incoming)} = {_listed(f'given({g}, {schema.lead})' for g in incoming)}" if several else "",
         "backward_inputs": _listed(incoming, schema.residuals, schema.backward_settings),

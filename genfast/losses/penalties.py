@@ -4,11 +4,13 @@ A critic is any callable `(x, *args) -> [B]` or `[B, ...]`; the logits of patche
 of image i is that of the sum over the batch. It is exactly the image's own gradient where the critic's value of an
 image depends on that image alone. In a critic that couples the images of a batch (`MinibatchStddev`,
 `MinibatchDiscrimination`, batch statistics) it also contains the effect of image i on the other logits, as in all
-published code. torch refuses a layer that writes to its buffers within the gradient, such as `BatchNorm2d` in training
-mode; `SpectralNorm` does not update its vectors there.
+published code. `SpectralNorm` does not update its vectors within the gradient; `BatchNorm2d` in training mode updates
+its statistics.
 
-The gradient is computed by `torch.func.grad`. So each penalty works eagerly and inside `torch.compile(fullgraph=True)`,
-which cannot trace `autograd.grad(create_graph=True)`. Call `.backward()` on the loss, the second order, outside of the
+The gradient is that of `torch.autograd.grad(create_graph=True)`, so that a critic may be anything that this works for:
+one in `DistributedDataParallel`, or with `torch.utils.checkpoint.checkpoint(use_reentrant=False)`. It is that of
+`torch.func.grad` inside `torch.compile(fullgraph=True)`, which cannot trace the former, and within `torch.func`: there
+torch refuses a critic that writes to its buffers. Call `.backward()` on the loss, the second order, outside of the
 compiled function. Penalties are float32 for half-precision images. No gradient flows to the images.
 """
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genfast._native.checks import wide
+from genfast._native.derivatives import transforms_run, within_penalty
 
 Critic = Callable[..., Tensor]
 
@@ -130,8 +133,20 @@ def _gradients(penalty: str, critic: Critic, images: Tensor, args: tuple[Any, ..
             raise ValueError(f"{penalty}: critic must give [B] or [B, ...] with B={len(x)}; got {got}")
         return values.to(wide(values.dtype)).sum()
 
-    gradients: Tensor = torch.func.grad(total)(images).flatten(1)
-    return gradients.to(wide(gradients.dtype))
+    functional = torch.compiler.is_compiling() or transforms_run()
+    gradients = torch.func.grad(total)(images) if functional else _by_autograd(total, images)
+    return gradients.flatten(1).to(wide(gradients.dtype))
+
+
+def _by_autograd(total: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad(), within_penalty():
+        x = images.detach().requires_grad_()
+        value = total(x)
+        if not value.requires_grad:
+            return torch.zeros_like(images)
+        (gradient,) = torch.autograd.grad(value, x, create_graph=create_graph, materialize_grads=True)
+    return gradient
 
 
 def _images(penalty: str, **images: Tensor) -> list[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
@@ -74,9 +73,9 @@ def bias_act(
     slope, gain = _number("slope", slope, 0), _number("gain", gain, -math.inf)
     limit = math.inf if limit is None else _number("limit", limit, 0)
     bias = x.new_empty(0) if bias is None else bias
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if x.ndim == 4 and not x.is_contiguous() and (pixels := x.permute(0, 2, 3, 1)).is_contiguous():
         batch, channels, height, width = x.shape
-        y = _call(x.permute(0, 2, 3, 1).flatten(0, 2), bias, activation, slope, gain, limit, backend=backend)
+        y = _call(pixels.flatten(0, 2), bias, activation, slope, gain, limit, backend=backend)
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return _call(x, bias, activation, slope, gain, limit, backend=backend)
 

@@ -136,6 +136,7 @@ def _allocate_gradients(
 _call = register(
     OpSchema(
         name="diagonal_block",
+        autocast="lower",
         arguments=_ARGUMENTS,
         outputs=("y",),
         saved=("hidden", "saved_gates", "saved_cells"),

@@ -106,6 +106,7 @@ def _allocate_gradients(
 _call = register(
     OpSchema(
         name="diagonal_lstm",
+        autocast="lower",
         arguments=("gates", "weight", "h0", "c0"),
         outputs=("hidden",),
         saved=("saved_gates", "saved_cells"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from genfast._native.checks import check_tensors
@@ -50,9 +49,9 @@ def gated_activation(x: Tensor, *, backend: str = "auto") -> Tensor:
     check_tensors("gated_activation", x=x)
     if x.ndim != 4 or x.shape[1] == 0 or x.shape[1] % 2:
         raise ValueError(f"gated_activation: x must have shape [B, 2C, H, W] with C>=1; got {tuple(x.shape)}")
-    if x.is_contiguous(memory_format=torch.channels_last):
+    if not x.is_contiguous() and (pixels := x.permute(0, 2, 3, 1)).is_contiguous():
         batch, features, height, width = x.shape
-        y = _call(x.permute(0, 2, 3, 1).flatten(0, 2), backend=backend)
+        y = _call(pixels.flatten(0, 2), backend=backend)
         return y.view(batch, height, width, features // 2).permute(0, 3, 1, 2)
     return _call(x, backend=backend)
 

@@ -10,7 +10,7 @@ from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.gaussian_latent import gaussian_latent_ref
 
-_SETTINGS = {"seed": "int", "first_index": "int", "samples": "int", "first_sample": "int", "per_latent": "bool"}
+_SETTINGS = dict.fromkeys(("seed", "first_index", "samples", "first_sample"), "SymInt") | {"per_latent": "bool"}
 
 
 def gaussian_latent(

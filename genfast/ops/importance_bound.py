@@ -90,6 +90,7 @@ def _allocate_gradients(grad_bound: Tensor, log_weights: Tensor) -> Allocated:
 _bound = register(
     OpSchema(
         name="importance_bound",
+        autocast="as given",
         arguments=("log_weights",),
         outputs=("bound",),
         residuals=("log_weights",),

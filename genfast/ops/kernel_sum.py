@@ -73,7 +73,7 @@ def kernel_sum(
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{op}: {name} must be a number; got {type(value).__name__}")
-        if not math.isfinite(value) or (name == "gamma" and value <= 0):
+        if not -math.inf < value < math.inf or (name == "gamma" and value <= 0):
             raise ValueError(f"{op}: {name} must be finite{' and above 0' * (name == 'gamma')}; got {value}")
     check_whole(op, "degree", degree, 1, 9)
     return _sum(x, y, KERNELS.index(kernel), *map(float, numbers.values()), degree, backend=backend)
@@ -87,9 +87,10 @@ def _allocate(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, deg
 _sum = register(
     OpSchema(
         name="kernel_sum",
+        autocast="float32",
         arguments=("x", "y"),
         outputs=("total",),
-        settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
+        settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "SymInt"},
         numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
         allocate=_allocate,
     ),

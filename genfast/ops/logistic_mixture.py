@@ -183,7 +183,7 @@ _nll = register(
         outputs=("nll",),
         residuals=("x", "params"),
         constants=("x",),
-        settings={"levels": "int"},
+        settings={"levels": "SymInt"},
         numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
@@ -197,7 +197,7 @@ _sample = register(
         name="logistic_mixture_sample",
         arguments=("params",),
         outputs=("draw",),
-        settings={"levels": "int", **DRAW, "channels": "int"},
+        settings={"levels": "SymInt", **DRAW, "channels": "SymInt"},
         numbers=(
             *("batch", "channels", "components", "pixels", "levels"),
             *("params_innermost", "seed", "first_index", "first_element", "temperature"),

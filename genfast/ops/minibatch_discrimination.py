@@ -75,6 +75,7 @@ def _allocate_gradients(grad_y: Tensor, projected: Tensor, rows: int) -> Allocat
 _closeness = register(
     OpSchema(
         name="minibatch_discrimination",
+        autocast="float32",
         arguments=("projected",),
         outputs=("y",),
         residuals=("projected",),

@@ -74,9 +74,10 @@ def _allocate(x: Tensor, y: Tensor, k: int) -> Allocated:
 _nearest = register(
     OpSchema(
         name="nearest_neighbors",
+        autocast="float32",
         arguments=("x", "y"),
         outputs=("squared_distances", "indices"),
-        settings={"k": "int"},
+        settings={"k": "SymInt"},
         numbers=("rows", "count", "depth", "k"),
         allocate=_allocate,
     ),

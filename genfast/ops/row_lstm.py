@@ -101,6 +101,7 @@ def _allocate_gradients(
 _call = register(
     OpSchema(
         name="row_lstm",
+        autocast="lower",
         arguments=("gates", "weight", "h0", "c0"),
         outputs=("hidden",),
         saved=("saved_gates", "saved_cells"),

@@ -123,6 +123,7 @@ def _allocate_vectors(weight: Tensor, u: Tensor, v: Tensor, iterations: int) -> 
 _normalize = register(
     OpSchema(
         name="spectral_norm",
+        autocast="float32",
         arguments=("weight", "u", "v"),
         outputs=("y",),
         saved=("sigma",),
@@ -137,9 +138,10 @@ _normalize = register(
 _iterate = register(
     OpSchema(
         name="power_iteration",
+        autocast="float32",
         arguments=("weight", "u", "v"),
         outputs=("new_u", "new_v"),
-        settings={"iterations": "int"},
+        settings={"iterations": "SymInt"},
         numbers=("layers", "rows", "columns", "iterations"),
         allocate=_allocate_vectors,
     ),

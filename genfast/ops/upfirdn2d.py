@@ -148,12 +148,12 @@ def _adjoint(
 _call = register(
     OpSchema(
         name="upfirdn2d",
+        autocast="lower",
         arguments=("x", "filter"),
         outputs=("y",),
         residuals=("x", "filter"),
         constants=("filter",),
-        settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h"), "int")
-        | dict.fromkeys(("left", "right", "top", "bottom"), "SymInt"),
+        settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h", "left", "right", "top", "bottom"), "SymInt"),
         numbers=(
             *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
             *("up_v", "up_h", "down_v", "down_h", "left", "top"),

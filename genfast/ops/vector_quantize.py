@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import check_tensors, check_whole, wide
+from genfast._native.checks import check_tensors, check_whole, readable, wide
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -121,7 +121,7 @@ def codebook_statistics(x: Tensor, codes: Tensor, count: int, *, backend: str = 
         raise ValueError(f"{op}: codes must have shape [N] with N={x.shape[0]}; got {tuple(codes.shape)}")
     if codes.device != x.device:
         raise ValueError(f"{op}: codes must be on the device of x, {x.device}; got {codes.device}")
-    if len(codes) and not torch.compiler.is_compiling():
+    if readable(codes):
         low, high = (int(value) for value in codes.aminmax())
         if low < 0 or high >= count:
             raise ValueError(f"{op}: codes must lie in 0 .. {count - 1}; got {low if low < 0 else high}")
@@ -165,6 +165,7 @@ def _allocate_statistics(x: Tensor, codes: Tensor, count: int) -> Allocated:
 _quantize = register(
     OpSchema(
         name="vector_quantize",
+        autocast="float32",
         arguments=("x", "codebook"),
         outputs=("codes", "quantized", "loss"),
         residuals=("x", "codebook", "codes"),
@@ -180,9 +181,10 @@ _quantize = register(
 _statistics = register(
     OpSchema(
         name="codebook_statistics",
+        autocast="float32",
         arguments=("x", "codes"),
         outputs=("counts", "sums"),
-        settings={"count": "int"},
+        settings={"count": "SymInt"},
         numbers=("rows", "depth", "count"),
         allocate=_allocate_statistics,
     ),

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from genfast.reference._kinks import clamp
 from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
@@ -15,7 +16,7 @@ def aggregate_posterior_ref(z: Tensor, mean: Tensor, log_variance: Tensor) -> tu
     """`z` [N, Z], `mean` and `log_variance` [M, Z] -> log sum over the M Gaussians of their density at z [N], and of
     that of every latent alone [N, Z]; half precision is computed in float32."""
     z, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (z, mean, log_variance))
-    log_variance = log_variance.clamp(LOWEST, HIGHEST)
+    log_variance = clamp(log_variance, LOWEST, HIGHEST)
     distance = (z[:, None] - mean) ** 2 * (-log_variance).exp()
     log_density = -0.5 * (math.log(2 * math.pi) + log_variance + distance)
     return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)

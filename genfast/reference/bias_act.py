@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from genfast.reference._kinks import clamp, leaky_relu, relu
 from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "swish")
@@ -26,14 +26,14 @@ def bias_act_ref(
         x = x + bias.view(-1, *[1] * (x.ndim - 2))
     y = {
         "linear": lambda: x,
-        "relu": lambda: F.relu(x),
-        "leaky_relu": lambda: F.leaky_relu(x, slope),
+        "relu": lambda: relu(x),
+        "leaky_relu": lambda: leaky_relu(x, slope),
         "tanh": lambda: x.tanh(),
         "sigmoid": lambda: x.sigmoid(),
         "swish": lambda: x * x.sigmoid(),
     }[activation]()
     y = y * gain
-    return y if limit is None or limit == math.inf else y.clamp(-limit, limit)
+    return y if limit is None or limit == math.inf else clamp(y, -limit, limit)
 
 
 def _make(sizes: Sizes, generator: torch.Generator) -> Inputs:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from genfast.reference._kinks import clamp
 from genfast.reference._spec import Inputs, Sizes, Spec, normal
 from genfast.reference.gaussian_latent import HIGHEST, LOWEST
 
@@ -15,7 +16,7 @@ def gaussian_nll_ref(x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tens
     """`x`, `mean`, `log_variance` and `weight` [B, ...], the weight None or empty for ones -> nats per image [B]."""
     x, mean, log_variance = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, mean, log_variance))
     x, mean, log_variance = present(weight, x, mean, log_variance)
-    log_variance = log_variance.clamp(LOWEST, HIGHEST)
+    log_variance = clamp(log_variance, LOWEST, HIGHEST)
     nats = 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * (-log_variance).exp())
     return weighted(nats, weight).reshape(len(x), x.shape[1:].numel()).sum(1)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genfast.random.philox import normal
+from genfast.reference._kinks import clamp
 from genfast.reference._spec import Inputs, Sizes, Spec
 from genfast.reference._spec import normal as random
 
@@ -31,10 +32,10 @@ def gaussian_latent_ref(
         for t in (mean, log_variance, prior_mean, prior_log_variance)
     )  # fmt: skip
     noise = latent_noise(mean, seed, first_index, samples, first_sample)
-    log_variance = log_variance.clamp(LOWEST, HIGHEST)
+    log_variance = clamp(log_variance, LOWEST, HIGHEST)
     z = mean[:, None] + (0.5 * log_variance).exp()[:, None] * noise
     if len(prior_mean):
-        prior_log_variance = prior_log_variance.clamp(LOWEST, HIGHEST)
+        prior_log_variance = clamp(prior_log_variance, LOWEST, HIGHEST)
         ratio = log_variance - prior_log_variance
         distance = (mean - prior_mean) ** 2 * (-prior_log_variance).exp()
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from genfast.random.philox import uniform
+from genfast.reference._kinks import clamp
 from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 LOWEST_LOG_SCALE = -7.0
@@ -94,7 +95,7 @@ def split_params(params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor,
     [B, C, K, H, W]."""
     size = params.shape[1] // (3 if channels == 1 else 10)
     log_weights, rest = params[:, :size], params[:, size:].unflatten(1, (-1, size))
-    means, log_scales = rest[:, :channels], rest[:, channels : 2 * channels].clamp(min=LOWEST_LOG_SCALE)
+    means, log_scales = rest[:, :channels], clamp(rest[:, channels : 2 * channels], LOWEST_LOG_SCALE)
     return log_weights, means, log_scales, rest[:, 6:].tanh() if channels == 3 else None
 
 
@@ -108,7 +109,7 @@ def coupling(coefficients: Tensor, position: Tensor) -> Tensor:
 def log_one_minus_exp(log_width: Tensor) -> Tensor:
     """log(1 - e^-w) of log(w), also where w is too small or too large for the dtype."""
     small = log_width < -40  # there it is log(w) - w/2, and w/2 is under the rounding of float64
-    width = log_width.clamp(min=-40).exp()
+    width = clamp(log_width, -40).exp()
     return torch.where(small, log_width, torch.log(-torch.expm1(-width)))
 
 

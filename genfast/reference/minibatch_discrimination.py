@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genfast.reference._kinks import absolute
 from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
@@ -22,7 +23,7 @@ def project(features: Tensor, kernel: Tensor, others: Tensor | None = None) -> T
 
 def closeness_ref(projected: Tensor, rows: int) -> Tensor:
     """`projected` [M, B, C] -> of its first `rows`, the sum of exp(-L1 distance) to all M, [rows, B]."""
-    distances = (projected[:rows, None] - projected).abs().sum(3)
+    distances = absolute(projected[:rows, None] - projected).sum(3)
     return (-distances).exp().sum(1)
 
 

@@ -1,8 +1,12 @@
 """Gradient penalties: closed forms, autograd.grad(create_graph=True), finite differences, and one compiled graph."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from genfast import losses
 from genfast.nn import BiasAct, Blur2d, Downsample2d, MinibatchDiscrimination, MinibatchStddev, SpectralNorm, Upsample2d
@@ -242,6 +246,88 @@ def test_second_order_through_every_layer_against_finite_differences():
         assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-5, abs=1e-9)
 
 
+def test_what_autograd_alone_takes():
+    """Recomputed activations, statistics of a batch, a critic of the parameters alone."""
+    net = every_layer().remove()
+
+    def recomputed(x):
+        return checkpoint(net, x, use_reentrant=False)
+
+    got, expected = (seeded(lambda _: losses.r1_penalty(f, REAL), net) for f in (recomputed, net))  # noqa: B023
+    assert_same(got, expected, rtol=0, atol=0)
+    norm = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3), nn.Softplus()).double()
+    assert_same(seeded(PENALTIES["r1_penalty"], norm), seeded(lambda net: judged("r1_penalty", net), norm))
+    weight = torch.ones(4, dtype=torch.float64)
+    for constant in (weight, weight.requires_grad_()):
+        assert float(losses.r1_penalty(lambda x: constant, REAL).detach()) == 0  # noqa: B023
+
+
+def test_spectral_norm_stays_as_it_is():
+    net = every_layer()
+    buffers = [buffer.clone() for buffer in net.buffers()]
+    got = seeded(PENALTIES["r1_penalty"], net.train())
+    assert_same(got, seeded(PENALTIES["r1_penalty"], net.eval()), rtol=0, atol=0)
+    assert all(map(torch.equal, net.buffers(), buffers))
+
+
+def test_within_functional_transforms():
+    """The penalty is itself a function that torch.func differentiates."""
+    net = critic()
+    parameters = dict(net.named_parameters())
+
+    def penalty(parameters):
+        return losses.r1_penalty(lambda x: torch.func.functional_call(net, parameters, (x,)), REAL)
+
+    expected = torch.autograd.grad(losses.r1_penalty(net, REAL), list(parameters.values()), materialize_grads=True)
+    for got, one in zip(torch.func.grad(penalty)(parameters).values(), expected, strict=True):
+        torch.testing.assert_close(got, one)
+
+
+RANK = """
+import sys, torch
+from torch import distributed, nn
+from genfast import losses
+from genfast.nn import BiasAct
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+torch.manual_seed(0)
+layers = nn.Conv2d(1, 3, 3, padding=1, bias=False), BiasAct(3, "swish"), nn.Flatten(), nn.Linear(48, 1), nn.Flatten(0)
+net = nn.Sequential(*layers).double()
+real, fake = torch.randn(2, 4, 1, 4, 4, dtype=torch.float64)
+
+def step(critic, part):
+    penalty = losses.r1_penalty(critic, real[part]) + losses.wgan_gp_penalty(critic, real[part], real[part])
+    return losses.hinge_discriminator(critic(real[part]), critic(fake[part])) + penalty
+
+critic = nn.parallel.DistributedDataParallel(net)
+for _ in range(2):
+    net.zero_grad()
+    step(critic, slice(2 * rank, 2 * rank + 2)).backward()
+got = [p.grad.clone() for p in net.parameters()]
+distributed.barrier()
+distributed.destroy_process_group()
+net.zero_grad()
+step(net, slice(None)).backward()
+for one, p in zip(got, net.parameters(), strict=True):
+    torch.testing.assert_close(one, p.grad)
+assert got[0].abs().max() > 0
+"""
+
+
+def test_two_processes_are_one(tmp_path):
+    """A critic in DistributedDataParallel, each process with half of the batch."""
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
 def test_precision():
     net = critic(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -269,7 +355,11 @@ def test_images_get_no_gradient():
         (lambda: losses.r1_penalty(lambda x: None, REAL), ValueError, "critic must give .*; got NoneType"),
         (lambda: losses.wgan_gp_penalty(critic(), REAL, FAKE[:2]), ValueError, r"fake must have the shape of real"),
         (lambda: losses.dragan_penalty(critic(), REAL, noise=-1.0), ValueError, "noise must be at least 0; got -1.0"),
-        (lambda: losses.r1_penalty(nn.BatchNorm2d(1).double(), REAL), RuntimeError, "in-place"),
+        (
+            lambda norm=nn.BatchNorm2d(1).double(): torch.func.grad(lambda x: losses.r1_penalty(norm, x))(REAL),
+            RuntimeError,
+            "in-place",
+        ),
     ],
 )
 def test_bad_input(call, error, text):
