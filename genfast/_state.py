@@ -115,7 +115,7 @@ class Passes:
 
 def _may_be_repeated() -> bool:
     # The two kinds of torch.utils.checkpoint run a forward pass without gradients, or with hooks for what it saves.
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    hooks = vars(torch._C._autograd).get("_top_saved_tensors_default_hooks")
     return not torch.is_grad_enabled() or hooks is None or hooks(False) is not None
 
 

@@ -71,8 +71,8 @@ class HistoricalAverage(Stateful):
     """`|theta - 1/t sum_i theta[i]|^2`: the cost of section 3.3, which keeps the parameters near their past average.
 
     theta[1] is the value at construction. Call `update()` after every step of the optimizer; it adds the next value.
-    The average is float32 for half types. Nothing is read back from a GPU. The average is in the state dict, so a resumed run continues with it; the
-    parameters are not.
+    Nothing is read back from a GPU. The average, float32 for half types, is in the state dict, so a resumed run
+    continues with it; the parameters are not.
 
     Args:
         parameters: the parameters of one player, such as `generator.parameters()`. A deep copy of this module refers to

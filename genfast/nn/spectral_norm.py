@@ -257,7 +257,7 @@ def _hold_again(norm: SpectralNorm, keys: object) -> None:
 
 
 def _refuse_raw_weight(layer: nn.Module, inputs: object) -> None:
-    if not torch.compiler.is_compiling() and getattr(layer.weight, "is_raw", False):
+    if not torch.compiler.is_compiling() and "is_raw" in vars(layer.weight):
         raise RuntimeError(
             "SpectralNorm: its layers must be called through it, with torch.utils.checkpoint around it and not within; "
             f"got a call of a {type(layer).__name__} whose weight is not normalised"
