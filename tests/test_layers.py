@@ -19,6 +19,7 @@ LAYERS = (
     ("_version", "_registry", "_config", "_defaults", "io"),
     ("random",),
     ("_native",),
+    ("_state",),
     ("reference",),
     ("ops",),
     ("losses", "data", "testing"),

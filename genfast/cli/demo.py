@@ -113,11 +113,12 @@ def _train(train: ImageData, valid: ImageData, out: Path, seconds: float, seed: 
     torch.manual_seed(seed)
     with plain_defaults():
         model = models.build("pixelrnn", **(recipe.model | shape))
-    config = replace(config, steps=_affordable_steps(model, train, valid, config, out, seconds))
+    # The budget only matters if the machine slows down after the calibration.
+    steps = _affordable_steps(model, train, valid, config, out, seconds)
+    config = replace(config, steps=steps, budget=1.5 * seconds / 60)
     save_run(out, "pixelrnn", recipe.model | shape, config, {"data": "digits"})
     with progress_bar(config.steps) as progress:
-        # The limit only matters if the machine slows down after the calibration.
-        return fit(model, train, valid, config, out, minutes=1.5 * seconds / 60, progress=progress)
+        return fit(model, train, valid, config, out, progress=progress)
 
 
 def _affordable_steps(

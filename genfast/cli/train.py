@@ -39,7 +39,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         add("--resume", action="store_true", help="continue the run in --out exactly where its checkpoint is")
         add("--overwrite", action="store_true", help="replace the run in --out")
         add("--init-from", metavar="RUN", help="start from the weights of this run or model")
-        add("--minutes", type=positive, help="stop after so long, ready for --resume")
+        text = "train for so long at most: the learning rate is zero by then; with --steps, --epochs or --resume: only "
+        add("--minutes", type=positive, help=f"{text}stop this call after so long, ready for --resume")
         add("--threads", type=positive_int, help="threads of the CPU (default: torch's choice)")
         _config_options(subparser.add_argument_group("training"), config_type(model))
         _config_options(subparser.add_argument_group("model"), config)

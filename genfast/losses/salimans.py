@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._native.checks import wide
+from genfast._state import Stateful
 
 
 def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
@@ -66,12 +67,12 @@ def semi_supervised_discriminator(labelled: Tensor, labels: Tensor, unlabelled: 
     return supervised + real + F.softplus(fake.logsumexp(1)).mean()
 
 
-class HistoricalAverage(nn.Module):
+class HistoricalAverage(Stateful):
     """`|theta - 1/t sum_i theta[i]|^2`: the cost of section 3.3, which keeps the parameters near their past average.
 
     theta[1] is the value at construction. Call `update()` after every step of the optimizer; it adds the next value.
-    Nothing is read back from a GPU. The average is in the state dict, so a resumed run continues with it; the
-    parameters are not.
+    Nothing is read back from a GPU. The average, float32 for half types, is in the state dict, so a resumed run
+    continues with it; the parameters are not.
 
     Args:
         parameters: the parameters of one player, such as `generator.parameters()`. A deep copy of this module refers to
@@ -93,6 +94,7 @@ class HistoricalAverage(nn.Module):
         for index, parameter in enumerate(self._current):
             mean = parameter.detach().to(wide(parameter.dtype), copy=True)
             self.register_buffer(f"mean_{index}", mean)
+        self.running = tuple(f"mean_{index}" for index in range(len(self._current)))
         self.register_buffer("steps", torch.ones((), dtype=torch.int64, device=self._current[0].device))
 
     def forward(self) -> Tensor:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast import ops
+from genfast._state import Stateful
 from genfast.nn.masked_conv import color_mask
 
 
-class DiagonalBiLSTM(nn.Module):
+class DiagonalBiLSTM(Stateful):
     """Two LSTMs that scan the image along its diagonals: a pixel depends on all pixels before it in raster order.
 
     `left + shift_down(right)`: `left` scans from the top left corner, `right` from the top right corner. The shift by
@@ -41,9 +42,13 @@ class DiagonalBiLSTM(nn.Module):
         self.weight = nn.Parameter(torch.empty(2, 2, hidden, 4 * hidden))
         self.h0 = nn.Parameter(torch.empty(2, hidden))
         self.c0 = nn.Parameter(torch.empty(2, hidden))
-        mask = color_mask(in_channels, hidden, colors).T.float().repeat(1, 4)[:, None] if colors > 1 else None
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_constants(self.weight)
         DiagonalBiLSTM.reset_parameters(self)
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The mask of `input_weight`; None for grey images."""
+        mask = color_mask(self.in_channels, self.hidden, self.colors).T.float().repeat(1, 4)[:, None]
+        return {"mask": mask if self.colors > 1 else None}
 
     def reset_parameters(self) -> None:
         """Weights uniform in +-1/sqrt(fan in), forget gate biases 1, all else zero."""
@@ -94,8 +99,12 @@ class ResidualDiagonalBlock(DiagonalBiLSTM):
         self.dropout = dropout
         self.output_weight = nn.Parameter(torch.zeros(hidden, 2 * hidden))
         self.output_bias = nn.Parameter(torch.zeros(2 * hidden))
-        mask = color_mask(hidden, 2 * hidden, colors).T.float() if colors > 1 else None
-        self.register_buffer("output_mask", mask, persistent=False)
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The masks of `input_weight` and `output_weight`; None for grey images."""
+        masks = super().constants()
+        output = color_mask(self.hidden, 2 * self.hidden, self.colors).T.float()
+        return {**masks, "output_mask": output if self.colors > 1 else None}
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

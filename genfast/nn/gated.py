@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast import ops
+from genfast._state import Stateful
 from genfast.nn.masked_conv import color_mask
 
 
-class GatedStackLayer(nn.Module):
+class GatedStackLayer(Stateful):
     """One layer of the vertical and the horizontal stack of Gated PixelCNN.
 
     ::
@@ -75,12 +76,16 @@ class GatedStackLayer(nn.Module):
         self.output_weight = nn.Parameter(torch.empty(features + skip, features))
         self.output_bias = nn.Parameter(torch.empty(features + skip))
         self.label_bias = nn.Parameter(torch.empty(classes, 2, 2 * features)) if classes else None
-        allowed = torch.ones(2 * features, in_channels, 1, side + 1)
-        allowed[..., 0, side] = color_mask(in_channels, features, colors, mask).repeat(2, 1)
-        output = torch.cat([color_mask(features, n, colors) for n in (features, skip)]).float()
-        self.register_buffer("left_mask", allowed, persistent=False)
-        self.register_buffer("output_mask", output if colors > 1 else None, persistent=False)
+        self.register_constants(self.left_weight)
         self.reset_parameters()
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The masks of `left_weight` and `output_weight`; the latter is None for grey images."""
+        features, colors, side = self.features, self.colors, self.kernel_size // 2
+        left = torch.ones(2 * features, self.in_channels, 1, side + 1, dtype=torch.float32)
+        left[..., 0, side] = color_mask(self.in_channels, features, colors, self.mask_type).repeat(2, 1)
+        output = torch.cat([color_mask(features, n, colors) for n in (features, self.skip)]).float()
+        return {"left_mask": left, "output_mask": output if colors > 1 else None}
 
     def reset_parameters(self) -> None:
         """Weights before a gate have variance 4 / fan in: a gate halves small values. The residual starts at zero."""

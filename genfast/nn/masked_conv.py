@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast._state import Stateful
+
 
 def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B"] = "B") -> Tensor:
     """Which input features an output feature may read inside one pixel: bool [outputs, inputs].
@@ -34,7 +36,7 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
     return source < target[:, None] if mask == "A" else source <= target[:, None]
 
 
-class MaskedConv2d(nn.Module):
+class MaskedConv2d(Stateful):
     """Convolution of stride 1 and equal size that reads the pixels before the current pixel in raster order.
 
     Of the current pixel, at the centre of the kernel, mask A (first layer) reads the earlier colours only, mask B
@@ -68,21 +70,29 @@ class MaskedConv2d(nn.Module):
             raise ValueError(f"MaskedConv2d: kernel_size must be odd; got {kernel_size}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, (height, width)
         self.mask_type, self.colors = mask, colors
-        allowed = torch.zeros(out_channels, in_channels, height, width)
-        allowed[:, :, : height // 2] = 1
-        allowed[:, :, height // 2, : width // 2] = 1
-        allowed[:, :, height // 2, width // 2] = color_mask(in_channels, out_channels, colors, mask)
-        self.register_buffer("mask", allowed, persistent=False)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, height, width))
+        self.register_constants(self.weight)
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The mask: 1 for the weights that are used."""
+        height, width = self.kernel_size
+        mask = torch.zeros(self.out_channels, self.in_channels, height, width, dtype=torch.float32)
+        mask[:, :, : height // 2] = 1
+        mask[:, :, height // 2, : width // 2] = 1
+        mask[:, :, height // 2, width // 2] = color_mask(
+            self.in_channels, self.out_channels, self.colors, self.mask_type
+        )
+        return {"mask": mask}
 
     def reset_parameters(self, gain: float = 3**-0.5) -> None:
         """Weights uniform with standard deviation gain / sqrt(fan in); the fan in counts only the unmasked weights.
 
         The default gain is that of `torch.nn.Conv2d`; sqrt(2) preserves the variance through a ReLU (He et al. 2015).
         """
-        bound = 1 / math.sqrt(max(1, int(self.mask.sum(dim=(1, 2, 3)).max())))
+        mask: Tensor = self._computed()["mask"]  # type: ignore[assignment]  # never None
+        bound = 1 / math.sqrt(max(1, int(mask.sum(dim=(1, 2, 3)).max())))
         nn.init.uniform_(self.weight, -gain * math.sqrt(3) * bound, gain * math.sqrt(3) * bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)

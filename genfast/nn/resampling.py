@@ -9,30 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from genfast import ops
+from genfast._state import Stateful
 
 # Taps [K] for both axes, or [KH, KW].
 Filter = Sequence[float] | Sequence[Sequence[float]] | Tensor
 
 
-class _Filtered(nn.Module):
+class _Filtered(Stateful):
     """Base class of the layers: a filter whose taps sum to `gain` along each axis."""
 
     filter: Tensor
 
     def __init__(self, filter: Filter, gain: int = 1) -> None:
         super().__init__()
-        taps = torch.as_tensor(filter, dtype=torch.float32)
+        taps = torch.as_tensor(filter, dtype=torch.float32, device="cpu")
         if taps.dim() not in (1, 2) or not taps.numel() or not taps.isfinite().all() or taps.sum() == 0:
             expected = "[K] or [KH, KW], finite, with a sum other than 0"
             raise ValueError(f"{type(self).__name__}: filter must be {expected}; got {taps.tolist()}")
         # A filter of one dimension is applied along both axes.
         taps = taps * (gain if taps.dim() == 1 else gain**2) / taps.sum()
-        self.register_buffer("filter", taps, persistent=False)
+        self._numbers = taps.tolist()
+        self.register_constants(torch.empty(0, dtype=torch.float32, device=torch.get_default_device()))
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The filter."""
+        return {"filter": torch.tensor(self._numbers, dtype=torch.float32)}
 
     def _resampled(self, x: Tensor, padding: Callable[[int], tuple[int, int]], up: int = 1, down: int = 1) -> Tensor:
         """`padding` maps the number of taps along an axis to its padding (before, after)."""
         vertical, horizontal = padding(self.filter.shape[0]), padding(self.filter.shape[-1])
-        return ops.upfirdn2d(x, self.filter.to(x.dtype), up, down, (*horizontal, *vertical))
+        return ops.upfirdn2d(x, self.filter.to(x), up, down, (*horizontal, *vertical))
 
     def _taps(self) -> str:
         return " x ".join(map(str, self.filter.shape))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast import ops
+from genfast._state import Stateful
 from genfast.nn.masked_conv import MaskedConv2d, color_mask
 
 
-class RowLSTM(nn.Module):
+class RowLSTM(Stateful):
     """An LSTM that scans the image from top to bottom: a pixel depends on a triangle of the rows above it.
 
     Input-to-state is a 1x3 convolution with mask B: it reads the pixel at the left and the current pixel. Its third
@@ -43,10 +44,13 @@ class RowLSTM(nn.Module):
         self.weight = nn.Parameter(torch.empty(3, hidden, 4 * hidden))
         self.h0 = nn.Parameter(torch.empty(hidden))
         self.c0 = nn.Parameter(torch.empty(hidden))
-        current = color_mask(in_channels, hidden, colors).T.float().repeat(1, 4)
-        mask = torch.stack((torch.ones_like(current), current)) if colors > 1 else None
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_constants(self.weight)
         self.reset_parameters()
+
+    def constants(self) -> dict[str, Tensor | None]:
+        """The mask of `input_weight`; None for grey images."""
+        current = color_mask(self.in_channels, self.hidden, self.colors).T.float().repeat(1, 4)
+        return {"mask": torch.stack((torch.ones_like(current), current)) if self.colors > 1 else None}
 
     def reset_parameters(self) -> None:
         """Weights uniform in +-1/sqrt(fan in), forget gate biases 1, all else zero."""

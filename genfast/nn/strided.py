@@ -111,7 +111,7 @@ class StridedTrunk(nn.Module):
             self.convolutions.append(nn.Conv2d(size, outputs, 4, stride=2, padding=1))
             self.convolutions.extend(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in range(layers))
             self.norms.extend(
-                nn.BatchNorm2d(outputs) if batch_norm and (stage or place) else nn.Identity()
+                ClassBatchNorm2d(outputs) if batch_norm and (stage or place) else nn.Identity()
                 for place in range(layers + 1)
             )
             size = outputs

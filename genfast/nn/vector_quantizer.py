@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, distributed, nn
 
 from genfast import ops
-from genfast._native.checks import check_sizes
+from genfast._native.checks import check_sizes, wide
+from genfast._native.derivatives import within_transform
+from genfast._state import Passes, Stateful, recomputed
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(Stateful):
     """Replaces every vector by the nearest vector of a learned codebook.
 
     ::
@@ -25,7 +27,10 @@ class VectorQuantizer(nn.Module):
     `restart` times the mean count; it is replaced by a vector of the current batch. For both, the batch is split into K
     equal parts, and one vector is drawn from each by the torch generator of its device, so `torch.manual_seed` makes
     the draws reproducible. With `torch.distributed` the counts and sums are over all ranks, and each rank draws for its
-    share of the codes, so all ranks have the same codebook. In evaluation mode nothing changes.
+    share of the codes, so all ranks have the same codebook. In evaluation mode, and within `torch.func` transforms,
+    nothing changes. The counts and sums, and the codebook that they define, stay float32 when the module is cast to a
+    half type; what the layer returns has the dtype of the module. Within `torch.utils.checkpoint` the second forward
+    pass uses the codebook of the first and changes nothing.
 
     Args:
         codes: K, the size of the codebook.
@@ -71,24 +76,28 @@ class VectorQuantizer(nn.Module):
         self.codes, self.features, self.ema, self.decay = codes, features, ema, decay
         self.commitment, self.restart, self.from_batch, self.epsilon = commitment, restart, from_batch, epsilon
         codebook = torch.randn(codes, features)
+        state = wide(codebook.dtype)
+        self.running = ("codebook", "sums", "counts") if ema else ("counts",)
         if ema:
-            self.register_buffer("codebook", codebook)
-            self.register_buffer("sums", torch.zeros(codes, features))
+            self.register_buffer("codebook", codebook.to(state))
+            self.register_buffer("sums", torch.zeros(codes, features, dtype=state))
         else:
             self.codebook = nn.Parameter(codebook)
         # All zero until the first batch.
-        self.register_buffer("counts", torch.zeros(codes))
+        self.register_buffer("counts", torch.zeros(codes, dtype=state))
+        # Empty; its dtype is that of the module.
+        self.register_buffer("_like", codebook.new_empty(0), persistent=False)
+        self._passes = Passes()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        vectors = self._vectors(x)
-        if self.training:
-            self._restart(vectors.detach())
-        # A copy: the next batch may change the codebook before the backward pass of this one.
-        codebook = self.codebook.clone() if self.training else self.codebook
+        vectors, codebook, changes = self._vectors(x), self.codebook, False
+        if self.training and not within_transform():
+            codebook, changes = self._codebook_of_pass(vectors.detach())
         with torch.autocast(x.device.type, enabled=False):  # distances need full float32 precision
             codes, quantized, loss = ops.vector_quantize(vectors, codebook, self.commitment, 0.0 if self.ema else 1.0)
-        if self.training:
+        if changes:
             self._count(vectors.detach(), codes)
+        quantized = quantized.to(self._like.dtype)
         if x.dim() == 2:
             return quantized, codes, loss
         batch, features, height, width = x.shape
@@ -107,7 +116,7 @@ class VectorQuantizer(nn.Module):
         Raises: TypeError for another dtype; ValueError for another number of dimensions, or a code out of range.
         """
         _check_codes("VectorQuantizer", codes, self.codes, (1, 3))
-        vectors = nn.functional.embedding(codes, self.codebook)
+        vectors = nn.functional.embedding(codes, self.codebook).to(self._like.dtype)
         return vectors if codes.dim() == 1 else vectors.permute(0, 3, 1, 2)
 
     @property
@@ -127,9 +136,25 @@ class VectorQuantizer(nn.Module):
             x = x.permute(0, 2, 3, 1).reshape(-1, self.features)
         return x.to(self.codebook.dtype)
 
+    def _codebook_of_pass(self, vectors: Tensor) -> tuple[Tensor, bool]:
+        """The codebook that a forward pass in training uses, and whether the pass changes the layer's state."""
+        share = torch.rand(self.codes, dtype=torch.float64, device=vectors.device)
+        if recomputed():
+            codebook = self._passes.recall("VectorQuantizer", (vectors, share))
+            # The value of that pass, the gradient of the parameter.
+            return (codebook if self.ema else codebook + (self.codebook - self.codebook.detach())), False
+        self._restart(vectors, share)
+        # A copy: the next batch may change the codebook before the backward pass of this one.
+        codebook = self.codebook.clone()
+        self._passes.keep((vectors, share), codebook.detach())
+        return codebook, True
+
     @torch.no_grad()
-    def _restart(self, vectors: Tensor) -> None:
-        """Replace dead codes, or all codes at the first batch, by vectors of the batch."""
+    def _restart(self, vectors: Tensor, share: Tensor) -> None:
+        """Replace dead codes, or all codes at the first batch, by vectors of the batch.
+
+        share: of the part of the batch that belongs to a code, where its vector lies, float64 [K] in [0, 1).
+        """
         here, total = len(vectors), _summed(self.counts.new_tensor([len(vectors)]))
         is_first = self.counts.sum() == 0
         mean = torch.where(is_first, total / self.codes, self.counts.mean())
@@ -138,7 +163,6 @@ class VectorQuantizer(nn.Module):
         rank, ranks = _rank()
         numbers = torch.arange(self.codes, dtype=torch.int64, device=vectors.device)
         mine = (numbers % ranks == rank) & (here > 0)
-        share = torch.rand(self.codes, dtype=torch.float64, device=vectors.device)
         places = ((numbers + share) * (here / self.codes)).long()
         drawn = vectors[places.clamp(max=here - 1)] if here else torch.zeros_like(self.codebook)
         drawn = torch.cat((drawn, torch.ones_like(drawn[:, :1])), 1)

@@ -83,7 +83,7 @@ class AdversarialRun(Loop):
             raise ValueError(f"batch: expected {expected}; got {size} of {self.images} training images")
         self.networks = {side: getattr(model, side) for side in SIDES}
         self.parameters = {side: list(network.parameters()) for side, network in self.networks.items()}
-        self.averages = list(self.averaged.generator.parameters())
+        self.averages, self.averaged_parameters = list(self.averaged.generator.parameters()), self.parameters["generator"]
         self.rates = {"generator": config.lr, "discriminator": config.discriminator_lr or config.lr}
         self.optimizers = {
             side: torch.optim.Adam(self.parameters[side], lr=self.rates[side], betas=config.betas, fused=True)
@@ -107,7 +107,7 @@ class AdversarialRun(Loop):
         return AdversarialResult(self.step, self.steps, reason)
 
     def update(self) -> None:
-        share = rate_share(self.step, self.steps, self.config)
+        share = rate_share(self.step, self.planned, self.config)
         for side, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = share * self.rates[side]
@@ -119,8 +119,7 @@ class AdversarialRun(Loop):
         self.networks["discriminator"].requires_grad_(False)  # computing its gradients would be half of the work
         self.descend("generator")
         self.networks["discriminator"].requires_grad_(True)
-        self.step, self.counted = self.step + 1, self.counted + 1
-        self.average(self.averages, self.parameters["generator"])
+        self.advance()
 
     def descend(self, side: str) -> dict[str, Tensor]:
         """One update of one network; returns the report of its loss."""
@@ -151,8 +150,7 @@ class AdversarialRun(Loop):
 
     def after_update(self, last: bool) -> None:
         config = self.config
-        # It depends on the step alone, so that an interrupted run writes the same records.
-        if self.modes and (self.step % config.coverage_every == 0 or self.step == self.steps):
+        if self.modes and self.is_due(config.coverage_every, last):
             self.settle()
             self.modes.look(self.averaged, self.monitor)
         if self.is_due(config.log_every, last):

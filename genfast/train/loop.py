@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genfast._native.checks import wide
 from genfast.data import ImageData, PairData
 from genfast.io import writable_folder
 from genfast.train.checkpoint import (
@@ -43,7 +44,7 @@ class RunResult:
 
     Attributes:
         step, steps: the last step, and how many there are.
-        reason: why the run ended: "finished", "interrupted" or "minutes".
+        reason: why the call ended: "finished", "interrupted" or "minutes".
     """
 
     step: int
@@ -92,9 +93,12 @@ def pick_device(name: str) -> torch.device:
 class Loop(ABC):
     """The whole state of a training run, which `save` and `restore` write and read.
 
-    A subclass sets `optimizers` (by their prefix in the checkpoint), `averages` and `parameters`, and defines the
-    abstract methods. State of its own it adds to `tensors` and `state`, and restores in `load`.
+    A subclass sets `optimizers` (by their prefix in the checkpoint), `averages` and the `averaged_parameters` that they
+    follow, and defines the abstract methods. State of its own it adds to `tensors` and `state`, and restores in `load`.
     """
+
+    averages: list[Tensor]
+    averaged_parameters: list[Tensor]
 
     @property
     def has_model(self) -> bool:
@@ -103,11 +107,11 @@ class Loop(ABC):
 
     @abstractmethod
     def update(self) -> None:
-        """One step."""
+        """One step; it ends with `advance`."""
 
     @abstractmethod
     def after_update(self, last: bool) -> None:
-        """Log, evaluate and save, if due; `last`: whether the run ends after this step."""
+        """Log, evaluate and save, if due; `last`: whether this was the last step of the run."""
 
     @abstractmethod
     def check_finite(self) -> None:
@@ -132,9 +136,14 @@ class Loop(ABC):
         self.images = len(train)
         self.steps = config.total_steps(self.images, rounds_of(model))
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        if wide(next(model.parameters()).dtype) != next(model.parameters()).dtype:
+            self.averaged.float()  # an average with a decay of 0.999 stands still in a half type
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.log = MetricsLog(self.out / "metrics.jsonl", progress)
-        self.step, self.counted, self.seconds, self.mark = 0, 0, 0.0, 0.0
+        # Steps since the last record, and those of them in this process.
+        self.step, self.counted, self.timed = 0, 0, 0
+        # Seconds of training until `mark`, a time of this process, and until the end of the last step.
+        self.seconds, self.mark, self.trained = 0.0, 0.0, 0.0
         self.epoch = -1  # of `order`; none yet
         self.order = torch.zeros(0, dtype=torch.int64, device="cpu")
         # Of the present step, for the diagnosis of one that fails.
@@ -142,25 +151,44 @@ class Loop(ABC):
         self.random: Tensor | None = None
 
     def run(self, minutes: float | None) -> RunResult:
-        """Train until the last step, a signal, or the end of so many minutes."""
-        reason = "finished"
+        """Train until the end of the run, a signal, or the end of so many minutes.
+
+        A signal and the minutes stop this call alone, and leave no trace in the run: nothing is logged or evaluated for
+        them.
+        """
+        reason, over = "finished", self.is_over()
         started = self.mark = time.perf_counter()
         with stop_signals() as stop:
             if self.step == 0:
                 self.log.forget_after(0)
                 self.save()
-            while self.step < self.steps and reason == "finished":
+            while not over and reason == "finished":
                 self.update()
-                finished = self.step == self.steps
-                if stop.is_set() and not finished:
+                now = time.perf_counter()
+                self.trained = self.seconds + now - self.mark
+                over = self.is_over()
+                if stop.is_set() and not over:
                     reason = "interrupted"
-                elif minutes is not None and time.perf_counter() - started >= 60 * minutes and not finished:
+                elif minutes is not None and now - started >= 60 * minutes and not over:
                     reason = "minutes"
-                self.after_update(last=finished or reason == "minutes")
-            if reason == "interrupted" and not self.has_model:
+                self.after_update(last=over)
+            if reason != "finished" and not self.has_model:
                 self.save_model()
             self.save()
+        if over:
+            self.steps = self.step
         return self.result(reason)
+
+    def is_over(self) -> bool:
+        """Whether the last step is done, or the budget of minutes is spent."""
+        return self.step >= self.steps or 0 < 60 * self.config.budget <= self.trained
+
+    @property
+    def planned(self) -> int:
+        """The number of steps that the learning rate assumes: `steps`, or as many as the budget of minutes allows at the
+        mean speed until now."""
+        share = self.trained / (60 * self.config.budget) if self.config.budget else 0.0
+        return min(self.steps, max(self.step + 1, round(self.step / share))) if share else self.steps
 
     def is_due(self, every: int, last: bool) -> bool:
         """Whether what is done every so many steps, and at the end, is done after this step."""
@@ -181,11 +209,14 @@ class Loop(ABC):
         rows = self.order[index * size : (index + 1) * size]
         return tuple(tensor.index_select(0, rows) for tensor in self.train)
 
-    def average(self, averages: list[Tensor], parameters: list[Tensor]) -> None:
-        """Update the moving average of the weights, after `step` was increased."""
-        decay = min(self.config.ema, self.step / (self.step + 9))
+    def advance(self) -> None:
+        """Count the step, and update the moving average of the weights: the end of every `update`."""
+        self.step, self.counted, self.timed = self.step + 1, self.counted + 1, self.timed + 1
+        decay, parameters = min(self.config.ema, self.step / (self.step + 9)), self.averaged_parameters
+        if parameters[0].dtype != self.averages[0].dtype:
+            parameters = [parameter.to(self.averages[0].dtype) for parameter in parameters]
         with torch.no_grad():  # otherwise the averages would keep the graph of the whole run
-            torch._foreach_lerp_(averages, parameters, 1 - decay)
+            torch._foreach_lerp_(self.averages, parameters, 1 - decay)
 
     def count(self, images: int) -> dict[str, Any]:
         """The fields of a record for progress and speed; `images`: those of each step."""
@@ -195,9 +226,9 @@ class Loop(ABC):
             "step": self.step,
             "images": self.step * images,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.counted * images / max(now - self.mark, 1e-9), 1),
+            "images_per_second": round(self.timed * images / max(now - self.mark, 1e-9), 1),
         }
-        self.counted, self.mark = 0, now
+        self.counted, self.timed, self.mark = 0, 0, now
         return record
 
     def copy_buffers(self) -> None:
@@ -222,7 +253,7 @@ class Loop(ABC):
         return {
             "step": self.step,
             "counted": self.counted,
-            "seconds": self.seconds,
+            "seconds": self.trained,
             "train": self.config.to_dict(),
             "images": self.fingerprint,
         }
@@ -264,6 +295,7 @@ class Loop(ABC):
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         self.step, self.counted, self.seconds = state["step"], state["counted"], state["seconds"]
+        self.trained = self.seconds
 
 
 def check_images(train: Data, valid: Data) -> None:

@@ -48,10 +48,13 @@ def start(
     """Start the run `out` from a preset and options, which override the preset, or resume it from its own settings.
 
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
-    preset says. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
+    preset says. `minutes`: the `budget` of a new run that is given neither steps nor epochs; otherwise, as for `fit`,
+    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
     """
     if threads:
         torch.set_num_threads(threads)
+    if minutes and not resume and not {"steps", "epochs"} & train_options.keys():
+        train_options, minutes = train_options | {"budget": minutes}, None
     asked = {"model": model, "preset": preset, "conditional": conditional}
     recipe = recipe_of(model, preset) if preset else None
     model_type, model_config_type = models.MODELS[model]

@@ -62,8 +62,9 @@ def fit(
         config: TrainConfig.
         out: folder for metrics.jsonl, checkpoint/ and model/.
         resume: continue the run in `out`, with the same result as without an interruption.
-        minutes: stop after so long.
-        progress: called with each record of metrics.jsonl.
+        minutes: stop after so long, ready for `resume`. It leaves no trace in the run: neither a record nor an
+            evaluation. The length of a training in minutes is `config.budget`, which the learning rate follows.
+        progress: called with each record of metrics.jsonl, a dict, as soon as it is written.
     Returns: FitResult.
     Raises: FloatingPointError if the loss is not finite.
     """
@@ -97,7 +98,7 @@ class Run(Loop):
         self, model: Any, train: Data, valid: Data, config: TrainConfig, out: Path, progress: Progress | None
     ) -> None:
         super().__init__(model, train, valid, config, out, progress)
-        self.parameters = list(model.parameters())
+        self.parameters = self.averaged_parameters = list(model.parameters())
         self.averages = list(self.averaged.parameters())
         self.optimizer = make_optimizer(model, config)
         self.optimizers = {"optimizer": self.optimizer}
@@ -118,7 +119,7 @@ class Run(Loop):
 
     def update(self) -> None:
         config = self.config
-        rate = learning_rate(self.step, self.steps, config)
+        rate = learning_rate(self.step, self.planned, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.batch = self.next_batch()
@@ -133,8 +134,7 @@ class Run(Loop):
         if self.device.type == "cpu":
             self.check_finite()
         self.optimizer.step()
-        self.step, self.counted = self.step + 1, self.counted + 1
-        self.average(self.averages, self.parameters)
+        self.advance()
 
     def after_update(self, last: bool) -> None:
         config, evaluate = self.config, self.is_due(self.config.eval_every, last)

@@ -93,17 +93,17 @@ def test_the_first_batch_gives_the_codes(ema):
     for layer in layers:
         torch.manual_seed(5)
         before = layer.codebook.detach().clone()
-        layer._restart(x)
+        layer._restart(x, torch.rand(6, dtype=torch.float64))
         places = rows_found(layer.codebook, x)
         assert -1 not in places and len(set(places)) == 6 and not torch.equal(before, layer.codebook)
         codebooks.append(layer.codebook.detach().clone())
-        layer._restart(vectors(seed=9))
+        layer._restart(vectors(seed=9), torch.rand(6, dtype=torch.float64))
         assert torch.equal(layer.codebook, codebooks[-1]), "only the first batch"
     assert torch.equal(*codebooks)
     torch.manual_seed(6)
     other = quantizer(6, ema=ema)
     torch.manual_seed(7)
-    other._restart(x)
+    other._restart(x, torch.rand(6, dtype=torch.float64))
     assert not torch.equal(other.codebook, codebooks[0]), "the draw follows torch's generator"
 
 
@@ -303,7 +303,7 @@ for ema in (True, False):
         assert same(layer.codebook) and same(layer.counts), (ema, step)
     if not ema:
         layer = VectorQuantizer(8, 3, ema=False)
-        layer._restart(batch(0, rank))
+        layer._restart(batch(0, rank), torch.rand(8, dtype=torch.float64))
         held = (layer.codebook[:, None] == torch.cat((batch(0, 0), batch(0, 1)))).all(2).nonzero()[:, 1]
         assert len(held) == 8 and (held < 50).any() and (held >= 50).any(), "vectors of both ranks"
 
