@@ -108,7 +108,7 @@ def second_order(
     present = [grad is not None for grad in saved[:count]]
     grads = tuple(grad for grad in saved[:count] if grad is not None)
     arguments: dict[str, Any] = dict(zip(schema.arguments, saved[count:]))
-    places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
+    places = [list(schema.outputs).index(output) for output in schema.differentiable_outputs]
     differentiable = [arguments[name] for name in schema.differentiable]
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:

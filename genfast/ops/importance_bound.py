@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -90,8 +92,9 @@ def _allocate_gradients(grad_bound: Tensor, log_weights: Tensor) -> Allocated:
 _bound = register(
     OpSchema(
         name="importance_bound",
-        arguments=("log_weights",),
-        outputs=("bound",),
+        arguments={"log_weights": "float [B, S]"},
+        outputs={"bound": "wide [B]"},
+        limits={"S": (1, math.inf)},
         residuals=("log_weights",),
         numbers=("batch", "samples"),
         allocate=_allocate,

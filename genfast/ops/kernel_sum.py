@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import check_whole
+from genfast._native.checks import FINITE, check_whole
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.nearest_neighbors import check_pair
@@ -87,9 +87,13 @@ def _allocate(x: Tensor, y: Tensor, kernel: int, gamma: float, coef0: float, deg
 _sum = register(
     OpSchema(
         name="kernel_sum",
-        arguments=("x", "y"),
-        outputs=("total",),
+        arguments={"x": "float [N, D]", "y": "float [M, D]"},
+        outputs={"total": "float64 [N]"},
         settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "int"},
+        limits={
+            **{"D": (1, math.inf), "kernel": (0, len(KERNELS) - 1), "degree": (1, 8)},
+            **{"gamma": (-FINITE, FINITE), "coef0": (-FINITE, FINITE)},
+        },
         numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
         allocate=_allocate,
     ),
