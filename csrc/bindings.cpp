@@ -81,7 +81,7 @@ PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {
   }
   int status;
   Py_BEGIN_ALLOW_THREADS;
-  status = genfast::isa()->kernels[function.number](members);
+  status = genfast::run(function.number, members);
   Py_END_ALLOW_THREADS;
   if (status == genfast::kNoMemory) return PyErr_NoMemory();
   if (status != genfast::kOk)

@@ -169,7 +169,7 @@ int backward_tiles(const CategoricalNllBackward& a, const Tiles& all, int64_t be
     const S* logits = static_cast<const S*>(a.logits) + tile.logits;
     S* grad = static_cast<S*>(a.grad_logits) + tile.logits;
     const uint8_t* x = static_cast<const uint8_t*>(a.x) + tile.pixel;
-    const T weight = to_arithmetic(static_cast<const S*>(a.grad_nll)[tile.image]);
+    const T weight = static_cast<const T*>(a.grad_nll)[tile.image];
     if (by_rows(all)) {
       for (int64_t p = 0; p < tile.count; ++p) {
         T largest;
@@ -236,7 +236,7 @@ int forward(const CategoricalNllForward& a) {
   double* sums = memory.take<double>(all.count());
   const int status =
       parallel(all.count(), [&](int64_t begin, int64_t end) { return forward_tiles<S>(a, all, sums, begin, end); });
-  add_blocks(sums, a.batch, all.of_image(), static_cast<S*>(a.nll));
+  add_blocks(sums, a.batch, all.of_image(), static_cast<Arithmetic<S>*>(a.nll));
   return status;
 }
 

@@ -8,7 +8,7 @@ namespace genfast {
 
 GENFAST_ARGUMENTS(CategoricalNllForward,
   const void *x, *logits;  // uint8 [B, N, M], S [B, N, L, M]
-  void* nll;               // S [B], out; NaN for an image with a level out of range
+  void* nll;               // T [B], out; NaN for an image with a level out of range
   int64_t batch, places, levels, inner;
 )
 

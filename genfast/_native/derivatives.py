@@ -181,7 +181,7 @@ def _differentiable(
     present: Sequence[bool],
 ) -> tuple[Callable, list[Tensor]]:
     """The reference from the differentiable arguments to the outputs whose gradient is present; and these arguments."""
-    places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
+    places = [list(schema.outputs).index(output) for output in schema.differentiable_outputs]
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         every = {**arguments, **dict(zip(schema.differentiable, tensors))}

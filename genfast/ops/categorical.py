@@ -7,7 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import DRAW, check_draw, check_levels, check_shape, check_tensors
+from genfast._native.checks import (
+    DRAW,
+    DRAW_LIMITS,
+    check_draw,
+    check_levels,
+    check_places,
+    check_shape,
+    check_tensors,
+    wide,
+)
 from genfast._native.layout import contiguous_like, is_channels_last, pixels_first
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -32,7 +41,7 @@ def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tens
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:
-        nll: [B], nats per image, of the dtype of logits; summed in float32 or wider.
+        nll: [B], nats per image; float32, or float64 for float64 input: a half type would overflow.
 
     Raises:
         TypeError: x is no uint8 tensor, or logits no strided float tensor.
@@ -115,7 +124,7 @@ def categorical_sample(
     """
     check_tensors("categorical_sample", logits=logits)
     _check_logits("categorical_sample", logits)
-    settings = check_draw("categorical_sample", seed, first_index, temperature, first_element)
+    settings = check_draw("categorical_sample", *_sizes(logits), seed, first_index, temperature, first_element)
     if is_channels_last(logits):
         batch, channels, _, height, width = logits.shape
         drawn = _sample(pixels_first(logits), *settings, backend=backend)
@@ -129,13 +138,24 @@ def _check_logits(op: str, logits: Tensor) -> None:
         raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
 
 
+def _check_sample(
+    op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int
+) -> None:
+    check_places(op, *_sizes(logits), first_index, first_element)
+
+
+def _sizes(logits: Tensor) -> tuple[int, int]:
+    """How many images there are, and how many values each has."""
+    return logits.shape[0], logits.shape[1] * logits.shape[3:].numel()
+
+
 def _numbers(logits: Tensor) -> tuple[int | float, ...]:
     batch, places, levels, *inner = logits.shape
     return batch, places, levels, math.prod(inner)
 
 
 def _allocate(x: Tensor, logits: Tensor, save: bool) -> Allocated:
-    return _numbers(logits), (logits.new_empty(logits.shape[0]),)
+    return _numbers(logits), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
 
 
 def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor) -> Allocated:
@@ -151,8 +171,9 @@ def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: f
 _nll = register(
     OpSchema(
         name="categorical_nll",
-        arguments=("x", "logits"),
-        outputs=("nll",),
+        arguments={"x": "uint8 [B, N, ...]", "logits": "float [B, N, L, ...]"},
+        outputs={"nll": "wide [B]"},
+        limits={"L": (2, 256)},
         residuals=("x", "logits"),
         constants=("x",),
         numbers=("batch", "places", "levels", "inner"),
@@ -164,9 +185,11 @@ _nll = register(
 _sample = register(
     OpSchema(
         name="categorical_sample",
-        arguments=("logits",),
-        outputs=("draw",),
+        arguments={"logits": "float [B, N, L, ...]"},
+        outputs={"draw": "uint8 [B, N, ...]"},
         settings=DRAW,
+        limits={"L": (2, 256), **DRAW_LIMITS},
+        check=_check_sample,
         numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
         allocate=_allocate_sample,
     ),

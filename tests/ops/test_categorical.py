@@ -52,7 +52,7 @@ def test_levels_last_gives_the_same(shape, dtype):
     nll = categorical_nll(inputs["x"], logits, backend="cpp")
     testing.assert_matches(nll, expected["output"])
     incoming = torch.randn(nll.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    (grad,) = torch.autograd.grad(nll, logits, incoming.to(dtype))
+    (grad,) = torch.autograd.grad(nll, logits, incoming.to(nll.dtype))
     testing.assert_identical(grad, expected["grad_logits"])
     assert grad.permute(0, 3, 4, 1, 2).is_contiguous()
 
