@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from genfast._native.backends import FLOATS
-from genfast._native.derivatives import mapped, transforms_run
+from genfast._native.transforms import mapped, transforms_run
 
 FINITE = sys.float_info.max
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import _SingleLevelFunction as FunctionOfLevel
 
 from genfast._native.schema import OpSchema
+from genfast._native.transforms import mapped, transforms_run
 
-transforms_run = torch._C._are_functorch_transforms_active
-_MAPS = (TransformType.Vmap, TransformType.Jvp)
 _WITHIN_PENALTY = contextvars.ContextVar("within_penalty", default=False)
 
 
@@ -59,11 +57,6 @@ def next_level(op: Callable, backend: str, *args: Any) -> Any:
     forward_mode = forward_ad._set_fwd_grad_enabled(True)
     with torch.enable_grad(), forward_mode, torch._C._AutoDispatchBelowAutograd():
         return op(*args, backend=backend)
-
-
-def mapped() -> bool:
-    """Whether vmap or forward mode is among the torch.func transforms that run: native ops take no part in these."""
-    return any(level.key() in _MAPS for level in get_interpreter_stack() or ())
 
 
 def needs_reference(op: str, asked: str, tensors: Sequence[Tensor]) -> bool:

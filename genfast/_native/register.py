@@ -22,6 +22,7 @@ from torch._ops import OpOverload
 from genfast._native import backends, derivatives, template
 from genfast._native.kinds import check_devices
 from genfast._native.schema import OpSchema
+from genfast._native.transforms import mapped, transforms_run
 
 LIBRARY = torch.library.Library("genfast", "DEF")
 # Every registered op by name.
@@ -94,14 +95,14 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
         "launcher": backends.launcher,
-        "mapped": derivatives.mapped,
+        "mapped": mapped,
         "needs_reference": derivatives.needs_reference,
         "next_level": derivatives.next_level,
         "plain": _is_plain,
         "reference": reference,
         "second_order": functools.partial(derivatives.second_order, schema, reference),
         "select": backends.select,
-        "transforms": derivatives.transforms_run,
+        "transforms": transforms_run,
         **dict(zip(("forward_op", "backward_op"), ops)),
         **{f"check_{way}": schema.checker(i) for i, way in enumerate(("forward", "backward")[: len(ops)])},
     }
