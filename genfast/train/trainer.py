@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import Bounded
 from genfast.train.checkpoint import Tensors
 from genfast.train.config import TrainConfig
@@ -76,15 +77,13 @@ def mean_nats(model: Any, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> flo
 
     `batches`: of images, or of tuples (images, labels) for a conditional model.
     """
-    was_training = model.training
-    model.eval()
     total, count = 0.0, 0
-    for batch in batches:
-        inputs = batch if isinstance(batch, tuple) else (batch,)
-        nats = model.bound(*inputs, first=count) if isinstance(model, Bounded) else model.log_prob(*inputs)
-        total -= nats.double().sum().item()
-        count += len(nats)
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches:
+            inputs = batch if isinstance(batch, tuple) else (batch,)
+            nats = model.bound(*inputs, first=count) if isinstance(model, Bounded) else model.log_prob(*inputs)
+            total -= nats.double().sum().item()
+            count += len(nats)
     return total / count
 
 
