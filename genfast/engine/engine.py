@@ -20,6 +20,7 @@ from genfast.engine.compiler.proof import check_causal
 from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.request import SampleRequest, check_request
+from genfast.engine.wrappers import unwrapped
 
 BACKENDS = ("cpp", "triton", "torch", "full_forward")
 # For each model and its options: the weights, the program compiled from them, or the reason why there is none.
@@ -60,6 +61,7 @@ class Engine:
         input_range: Sequence[float] | None = None,
         head: str | None = None,
     ) -> None:
+        model = unwrapped(model)
         if not isinstance(model, nn.Module):
             raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
         if backend not in ("auto", *BACKENDS):

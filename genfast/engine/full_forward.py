@@ -17,7 +17,6 @@ from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, row_uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
 
-
 # For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
 _EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
 _MODES = threading.Lock()

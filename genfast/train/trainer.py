@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import Bounded
+from genfast.engine.wrappers import unwraps
 from genfast.train.checkpoint import Tensors
 from genfast.train.config import TrainConfig
 from genfast.train.diagnosis import first_non_finite, loss_of
@@ -71,6 +72,7 @@ def fit(
     return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
+@unwraps
 @torch.no_grad()
 def mean_nats(model: Any, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> float:
     """Mean negative log-likelihood, or `bound` on it, in nats per image, in evaluation mode.

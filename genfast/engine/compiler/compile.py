@@ -26,9 +26,11 @@ from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, p
 from genfast.engine.full_forward import check_foreign_spec, check_input_range, evaluating
 from genfast.engine.program import Program
 from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood, read_output
 
 
+@unwraps
 def compile_program(
     model: nn.Module,
     *,
