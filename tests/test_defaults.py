@@ -2,9 +2,7 @@
 threads change nothing of what the package computes from models and tensors that exist."""
 
 import contextlib
-import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from support import public
@@ -46,30 +44,9 @@ def defaults(dtype, device, flushing, threads):
             torch.set_default_dtype(before)
 
 
-def plain(value):
-    """A result as nested tuples of what can be compared bit for bit: names, dtypes, devices, bytes."""
-    if isinstance(value, torch.Tensor):
-        # The sign of a zero counts, and a NaN equals itself.
-        return str(value.dtype), str(value.device), tuple(value.shape), bits(value.detach())
-    if isinstance(value, np.ndarray):
-        return str(value.dtype), value.shape, value.tobytes()
-    if dataclasses.is_dataclass(value):
-        return tuple((field.name, plain(getattr(value, field.name))) for field in dataclasses.fields(value))
-    if isinstance(value, dict):
-        return tuple((key, plain(entry)) for key, entry in value.items())
-    if isinstance(value, (tuple, list)):
-        return tuple(plain(entry) for entry in value)
-    assert value is None or isinstance(value, (bool, int, float, str, bytes)), type(value)
-    return repr(value) if isinstance(value, float) else value
-
-
-def bits(tensor):
-    return tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-
-
 def result(call):
     torch.manual_seed(0)
-    return plain(call())
+    return public.plain(call())
 
 
 @pytest.mark.parametrize("name", CALLS)

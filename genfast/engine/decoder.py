@@ -15,6 +15,7 @@ from genfast.engine.full_forward import evaluating, refuse_conventions
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Density, Generator, ImageSpec, Translator, device_of
 from genfast.engine.request import SampleRequest
+from genfast.engine.wrappers import unwrapped, unwraps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 
 
+@unwraps
 def engine_of(
     model: nn.Module, *, backend: str = "auto", **conventions: Unpack[Conventions]
 ) -> Engine | DecodingEngine:
@@ -58,6 +60,7 @@ class DecodingEngine:
     backend = "torch"
 
     def __init__(self, model: Any, *, backend: str = "auto", **conventions: Unpack[Conventions]) -> None:
+        model = unwrapped(model)
         kind = type(model).__name__
         refuse_conventions(kind, conventions=conventions)
         if backend not in ("auto", "torch"):

@@ -20,6 +20,7 @@ from genfast.engine.compiler.proof import check_causal
 from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.request import SampleRequest, check_request
+from genfast.engine.wrappers import unwrapped
 
 BACKENDS = ("cpp", "triton", "torch", "full_forward")
 # For each model and its options: the weights, the program compiled from them, or the reason why there is none.
@@ -60,6 +61,7 @@ class Engine:
         input_range: Sequence[float] | None = None,
         head: str | None = None,
     ) -> None:
+        model = unwrapped(model)
         if not isinstance(model, nn.Module):
             raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
         if backend not in ("auto", *BACKENDS):
@@ -201,21 +203,25 @@ class Engine:
         """The name of the backend for the state `now` of the model."""
         selected: dict[str, str] = now["backends"]
         if self.asked not in selected:
-            reasons = {name: self._refusal(name, now, network) for name in BACKENDS}
-            able = [name for name, reason in reasons.items() if reason is None]
-            if self.asked not in ("auto", *able):
-                raise RuntimeError(
-                    f"sample: backend must be able to serve this model; got {self.asked!r} ({reasons[self.asked]}); "
-                    f"can serve: {', '.join(able)}"
-                )
-            name = able[0] if self.asked == "auto" else self.asked
+            name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
             if name == "full_forward" and network.reading:
-                if self.asked == "auto":
-                    _warn(f"sample: every value runs the whole network: {reasons['torch']}")
                 with torch.no_grad(), full_forward.evaluating(self.model):
                     check_causal(network)
             selected[self.asked] = name
         return selected[self.asked]
+
+    def _first_able(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
+        """The backend that was asked for, or for "auto" the first that serves; a slow one with a warning."""
+        reasons = {name: self._refusal(name, now, network) for name in BACKENDS}
+        able = [name for name, reason in reasons.items() if reason is None]
+        if self.asked not in ("auto", *able):
+            raise RuntimeError(
+                f"sample: backend must be able to serve this model; got {self.asked!r} ({reasons[self.asked]}); "
+                f"can serve: {', '.join(able)}"
+            )
+        if self.asked == "auto" and able[0] == "full_forward":
+            _warn(f"sample: every value runs the whole network: {reasons['torch']}")
+        return able[0] if self.asked == "auto" else self.asked
 
     def _refusal(self, name: str, now: dict[str, Any], network: full_forward.FullForward) -> str | None:
         """The reason why a backend cannot serve the model, or None if it can."""

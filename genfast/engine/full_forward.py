@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,10 @@ from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, row_uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
+
+# For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
+_EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
+_MODES = threading.Lock()
 
 
 class FullForward:
@@ -107,14 +112,25 @@ def check_input_range(call: str, input_range: Sequence[float] | None) -> tuple[f
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """A context with the model in evaluation mode; afterwards each module is in its previous mode."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """A context with the model in evaluation mode; afterwards each module is in its previous mode.
+
+    Of several threads with one model the last that leaves restores the modes: another may still be computing.
+    """
+    with _MODES:
+        users, training = _EVALUATING.pop(model, (0, []))
+        training = training + [module for module in model.modules() if module.training]
+        _EVALUATING[model] = users + 1, training
+        model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _MODES:
+            users, training = _EVALUATING.pop(model)
+            if users > 1:
+                _EVALUATING[model] = users - 1, training
+            else:
+                for module in training:
+                    module.training = True
 
 
 @torch.no_grad()

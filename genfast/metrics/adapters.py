@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._defaults import plain_defaults
+from genfast.engine.wrappers import unwraps
 from genfast.metrics.classifier import Classifier
 from genfast.models import GAN
 
@@ -132,6 +133,7 @@ def register_fidelity_features(classifier: Classifier, name: str) -> None:
     package.register_feature_extractor(name, Features)
 
 
+@unwraps
 def fidelity_generator(model: Any) -> Any:
     """A GAN as torch-fidelity's GenerativeModelBase.
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from genfast._config import documented, option
 from genfast._defaults import plain_defaults
 from genfast.engine.arguments import as_tensor
+from genfast.engine.full_forward import evaluating
 from genfast.models.base import ImageConfig, ImageModel
 
 INTEGERS: Any = {"dtype": torch.int64, "device": "cpu"}
@@ -86,10 +87,8 @@ class Classifier(ImageModel):
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor, batch: int, columns: int) -> Tensor:
         self._check_images(images[:0].to(self.head.weight.device))
-        was_training = self.training
-        self.eval()
-        parts = [function(part.to(self.head.weight.device)).float() for part in images.split(batch) if len(part)]
-        self.train(was_training)
+        with evaluating(self):
+            parts = [function(part.to(self.head.weight.device)).float() for part in images.split(batch) if len(part)]
         if not parts:
             return torch.zeros(0, columns, dtype=torch.float32, device=self.head.weight.device)
         return torch.cat(parts)

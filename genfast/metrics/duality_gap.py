@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genfast import losses
 from genfast._defaults import plain_defaults
+from genfast.engine.wrappers import unwraps
 from genfast.metrics.discriminator import Accuracy, check_loss, discriminator_accuracy
 from genfast.random import permutation
 
@@ -46,6 +47,7 @@ class DualityGap:
     accuracy: Accuracy
 
 
+@unwraps
 def duality_gap(
     model: Any,
     data: Iterable[Tensor],

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from genfast.engine.full_forward import evaluating
+from genfast.engine.wrappers import unwraps
 
 ACTIVE = 0.01
 Batch = Tensor | tuple[Tensor, ...]
 
 
+@unwraps
 @torch.no_grad()
 def active_units(model: Any, batches: Iterable[Batch], threshold: float = ACTIVE) -> Tensor:
     """Active units: the latents that depend on the image, with `Var_x(E[z | x]) > threshold` over all images.
@@ -33,6 +35,7 @@ def active_units(model: Any, batches: Iterable[Batch], threshold: float = ACTIVE
     return torch.cat(means).var(0, correction=0) > threshold
 
 
+@unwraps
 @torch.no_grad()
 def latent_nll(model: Any, batches: Iterable[Batch], *, samples: int = 5000, seed: int = 0) -> dict[str, float]:
     """Negative log-likelihood of a `VAE` and its bounds, in nats per image, the tightest first.

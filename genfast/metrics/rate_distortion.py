@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast.data.grid import brightness
+from genfast.engine.wrappers import unwraps
 from genfast.metrics.distortion import psnr
 from genfast.tasks.compress import compress, decompress
 
@@ -40,6 +41,7 @@ class Rate:
         return f"{self.name:<26} {self.size:9d} {self.bits_per_pixel:9.4f} {self.psnr:8.2f}  {self.note}".rstrip()
 
 
+@unwraps
 def rate_distortion(model: Any, images: Tensor) -> list[Rate]:
     """Rate and distortion of a model's compression, and of JPEG at the same size.
 

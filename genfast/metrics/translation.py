@@ -7,10 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from genfast.data import PairData
+from genfast.engine.wrappers import unwraps
 from genfast.metrics.distortion import psnr
 from genfast.tasks.translate import translate
 
 
+@unwraps
 def translation_errors(
     model: Any, training: PairData, held_out: PairData, *, seed: int = 0
 ) -> dict[str, tuple[float, float]]:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genfast._config import inherited, option
 from genfast.engine.arguments import kind_of
+from genfast.engine.full_forward import evaluating
 from genfast.models._prior import prior_blocks, sample_prior
 from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
@@ -172,21 +173,21 @@ class GAN(ImageModel):
         norms = _batch_norms(self.generator)
         if not norms:
             return
-        was_training, momentum = self.training, [norm.momentum for norm in norms]
-        self.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
         device, n = self._weight.device, SETTLING * 64
         classes = self.config.classes
         labels = torch.arange(n, dtype=torch.int64, device=device) % classes if classes else None
         blocks = prior_blocks(n, self.config.latent, seed=2**64 - 1, first=0, labels=labels, device=device)
-        for _, z, block_labels, _ in blocks:
-            self._images(z.to(self._weight.dtype), block_labels)
-        for norm, value in zip(norms, momentum, strict=True):
-            norm.momentum = value
-        self.train(was_training)
+        momentum = [norm.momentum for norm in norms]
+        with evaluating(self):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
+            for _, z, block_labels, _ in blocks:
+                self._images(z.to(self._weight.dtype), block_labels)
+            for norm, value in zip(norms, momentum, strict=True):
+                norm.momentum = value
+                norm.eval()
 
     def preview(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of fixed latents, uint8 [n, C, H, W], of every class in turn; x and labels are unused."""

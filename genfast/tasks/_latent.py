@@ -12,6 +12,7 @@ from genfast.engine.arguments import check_batch_size, check_count, check_labels
 from genfast.engine.conventions import Conventions
 from genfast.engine.full_forward import refuse_conventions
 from genfast.engine.protocols import Generator, ImageSpec, LatentModel, Translator, device_of
+from genfast.engine.wrappers import unwraps
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def check_call(
     return Call(n, first, seed, check_labels(call, labels, model.spec, n, device_of(model)), size)
 
 
+@unwraps
 def is_latent(model: Any) -> bool:
     """Whether a model is a `genfast.engine.protocols.LatentModel`."""
     return isinstance(model, nn.Module) and isinstance(model, LatentModel)

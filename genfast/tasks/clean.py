@@ -11,6 +11,7 @@ from torch import Tensor
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.request import check_evidence
+from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import check_call, check_latent_model, no_images
 from genfast.tasks._noisy import check_noisy
 from genfast.tasks.chains import acceptance_rates
@@ -19,6 +20,7 @@ from genfast.tasks.noise import Noise
 from genfast.tasks.results import Denoised
 
 
+@unwraps
 @torch.no_grad()
 def clean(
     model: LatentModel,

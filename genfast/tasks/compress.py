@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast.engine.protocols import CodeModel, device_of
+from genfast.engine.wrappers import unwraps
 
 # Magic, version, packing, images, channels, height, width, levels - 1, model; big-endian. The body and a CRC-32 of
 # everything before follow.
@@ -27,6 +28,7 @@ BATCH_VALUES = 2**20
 LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 
 
+@unwraps
 def compress(model: nn.Module, images: Tensor) -> bytes:
     """The codes of images as the bytes of a file.
 
@@ -57,6 +59,7 @@ def compress(model: nn.Module, images: Tensor) -> bytes:
     return header + body + CHECKSUM.pack(zlib.crc32(header + body))
 
 
+@unwraps
 def decompress(model: nn.Module, data: bytes) -> Tensor:
     """The images of a file that `compress` of the same model wrote: uint8 [N, C, H, W] on the CPU.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genfast.engine.arguments import check_batch_size, check_count, check_labels
 from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest, check_evidence
+from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
 from genfast.tasks._noisy import METHODS, check_noisy
 from genfast.tasks.chains import acceptance_rates
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "denoise"]
 
 
+@unwraps
 def denoise(
     model: nn.Module,
     noisy: Tensor,

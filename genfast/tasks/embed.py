@@ -15,12 +15,14 @@ from genfast import ops
 from genfast.engine.arguments import as_tensor, check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.io import replacing, writable_folder, write_bytes
 from genfast.tasks._latent import Call, check_call, check_latent_model
 
 SUFFIXES = (".npz", ".parquet")
 
 
+@unwraps
 @torch.no_grad()
 def embed(
     model: LatentModel,

@@ -11,6 +11,7 @@ from torch import Tensor
 from genfast.engine.arguments import check_int, check_partly_known
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood
 from genfast.random.streams import MOST_STEPS
 from genfast.tasks._latent import check_call, check_latent_model
@@ -21,6 +22,7 @@ from genfast.tasks.results import Inpainting
 METHODS = ("metropolis", "pseudo-gibbs")
 
 
+@unwraps
 @torch.no_grad()
 def impute(
     model: LatentModel,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genfast.engine.arguments import check_batch_size, check_count, check_int, check_labels, check_partly_known
 from genfast.engine.engine import Engine
 from genfast.engine.request import SampleRequest
+from genfast.engine.wrappers import unwraps
 from genfast.random.streams import MOST_STEPS
 from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
 from genfast.tasks.chains import acceptance_rates
@@ -36,6 +37,7 @@ def check_order(model: Any, order: str) -> None:
         raise ValueError(f"inpaint: order must be one of {', '.join(orders)}{of}; got {order!r}")
 
 
+@unwraps
 def inpaint(
     model: nn.Module,
     images: Tensor,

@@ -11,6 +11,7 @@ from torch import Tensor
 from genfast.engine.arguments import check_images, check_int
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import Call, check_call, check_latent_model
 from genfast.tasks.embed import posteriors
 
@@ -59,6 +60,7 @@ def _perpendicular(u: Tensor) -> Tensor:
     return across / across.norm(dim=-1, keepdim=True)
 
 
+@unwraps
 @torch.no_grad()
 def interpolate(
     model: LatentModel,

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from genfast.engine.arguments import check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import Reconstructor, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import check_call
 
 
+@unwraps
 @torch.no_grad()
 def reconstruct(
     model: nn.Module, images: Tensor, labels: int | Tensor | None = None, *, batch_size: int | None = None

@@ -14,6 +14,7 @@ from genfast.engine.arguments import check_batch_size
 from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.request import check_request
+from genfast.engine.wrappers import unwraps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from genfast.engine.conventions import Conventions
 
 
+@unwraps
 def sample(
     model: nn.Module,
     n: int,
@@ -72,6 +74,7 @@ def sample(
     return images
 
 
+@unwraps
 def stream(
     model: nn.Module,
     n: int | None = None,
@@ -97,6 +100,7 @@ def stream(
     return _batches("stream", engine, n, batch_size, given=given, mask=mask, **settings)
 
 
+@unwraps
 def log_prob(
     model: nn.Module,
     images: Tensor,

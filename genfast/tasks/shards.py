@@ -24,6 +24,7 @@ from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
+from genfast.engine.wrappers import unwraps
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 from genfast.tasks.sample import stream
 
@@ -37,6 +38,7 @@ MANIFEST = "manifest.json"
 LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
 
+@unwraps
 def sample_shards(
     model: nn.Module,
     n: int,

@@ -17,9 +17,11 @@ from genfast.engine.arguments import check_count
 from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
 from genfast.engine.protocols import Translator, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.io import writable_folder, write_bytes
 
 
+@unwraps
 def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 0, noise: bool = True) -> Tensor:
     """The translation of each image, of any size that is at least the stride of the model.
 
@@ -67,6 +69,7 @@ def check_translator(model: Any) -> None:
         )
 
 
+@unwraps
 def translate_folder(
     model: Translator,
     folder: str | Path,

@@ -8,12 +8,14 @@ from torch import Tensor
 from genfast import ops
 from genfast.engine.arguments import check_images, check_int
 from genfast.engine.protocols import LatentModel
+from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import check_call, check_latent_model
 from genfast.tasks.embed import posteriors
 from genfast.tasks.interpolate import expected_images
 from genfast.tasks.results import Traversal
 
 
+@unwraps
 @torch.no_grad()
 def traverse(
     model: LatentModel,

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genfast._native.checks import wide
 from genfast.data import ImageData, PairData
+from genfast.engine.wrappers import unwrapped
 from genfast.io import writable_folder
 from genfast.train.checkpoint import (
     Tensors,
@@ -65,6 +66,7 @@ def run_training(
     progress: Progress | None,
 ) -> Any:
     """Run a `Loop` of class `kind` in the folder `out`. The random state of torch does not change."""
+    model = _of_one_process(model)
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
@@ -76,6 +78,16 @@ def run_training(
         if resume:
             run.restore()
         return run.run(minutes)
+
+
+def _of_one_process(model: Any) -> Any:
+    """The model without torch's wrappers. ValueError for one that is spread over processes."""
+    spread = isinstance(model, nn.Module) and any(
+        isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()
+    )
+    if spread and (processes := torch.distributed.get_world_size()) > 1:
+        raise ValueError(f"fit: model must be trained by one process; got a DistributedDataParallel over {processes}")
+    return unwrapped(model)
 
 
 def pick_device(name: str) -> torch.device:

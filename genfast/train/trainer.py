@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import Bounded
+from genfast.engine.wrappers import unwraps
 from genfast.train.checkpoint import Tensors
 from genfast.train.config import TrainConfig
 from genfast.train.diagnosis import first_non_finite, loss_of
@@ -71,21 +73,20 @@ def fit(
     return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
+@unwraps
 @torch.no_grad()
 def mean_nats(model: Any, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> float:
     """Mean negative log-likelihood, or `bound` on it, in nats per image, in evaluation mode.
 
     `batches`: of images, or of tuples (images, labels) for a conditional model.
     """
-    was_training = model.training
-    model.eval()
     total, count = 0.0, 0
-    for batch in batches:
-        inputs = batch if isinstance(batch, tuple) else (batch,)
-        nats = model.bound(*inputs, first=count) if isinstance(model, Bounded) else model.log_prob(*inputs)
-        total -= nats.double().sum().item()
-        count += len(nats)
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches:
+            inputs = batch if isinstance(batch, tuple) else (batch,)
+            nats = model.bound(*inputs, first=count) if isinstance(model, Bounded) else model.log_prob(*inputs)
+            total -= nats.double().sum().item()
+            count += len(nats)
     return total / count
 
 

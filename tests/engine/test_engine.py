@@ -9,9 +9,12 @@ from torch import nn
 
 import genfast
 from genfast.engine.compiler import NotCausal
+from genfast.engine.full_forward import evaluating
+from genfast.models import build
 from genfast.nn import MaskedConv2d
 
 OPTIONS = {"shape": (1, 4, 4), "levels": 3}
+SMALL = {"height": 4, "width": 4, "hidden": 2, "layers": 1, "head": 2}
 
 
 def foreign(*more, outputs=3):
@@ -87,6 +90,62 @@ def test_a_model_without_a_program_is_drawn_slowly_and_says_so():
         images = genfast.sample(model, 3, **OPTIONS)
     assert {warning.filename for warning in warned} == {__file__}
     assert images.shape == (3, 1, 4, 4)
+
+
+class Branching(nn.Module):
+    """A branch on values, which torch.export refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = foreign()
+
+    def forward(self, x):
+        return self.network(x) if x.sum() > -1 else x
+
+
+def test_what_torch_refuses_to_trace_is_drawn_slowly_and_says_so():
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: sample: the model cannot be traced"):
+        images = genfast.sample(Branching(), 2, **OPTIONS)
+    assert images.shape == (2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("model, options", [(foreign, OPTIONS), (lambda: build("pixelcnn", **SMALL), {})])
+def test_a_failure_of_the_capture_that_is_no_refusal_is_an_error(model, options, monkeypatch):
+    """Drawing slowly, without a word, would hide it."""
+
+    def fail(*arguments, **settings):
+        raise KeyError("of an unknown reason")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(KeyError, match="of an unknown reason"):
+        genfast.sample(model(), 2, **options)
+    assert genfast.sample(model(), 2, backend="full_forward", **options).shape[0] == 2
+
+
+def test_a_model_of_our_own_that_is_drawn_slowly_says_so():
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: .* float64"):
+        genfast.sample(build("pixelcnn", **SMALL).double(), 1)
+
+
+def test_the_random_state_of_torch_does_not_change():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    model = foreign()
+    torch.manual_seed(3)
+    genfast.sample(model, 2, **OPTIONS)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_last_of_several_threads_restores_the_training_mode():
+    """Another one may still be computing when the first leaves."""
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(1).eval())
+    first, second = evaluating(model), evaluating(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not model[0].training
+    second.__exit__(None, None, None)
+    assert model.training and model[0].training and not model[1].training
 
 
 class Odd(genfast.BitFlipNoise):

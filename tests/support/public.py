@@ -67,6 +67,27 @@ def names():
 EVERY = {**SPECS, **SAMPLERS, **NON_DIFFERENTIABLE}
 
 
+def plain(value):
+    """A result as nested tuples of what can be compared bit for bit: names, dtypes, devices, bytes."""
+    if isinstance(value, torch.Tensor):
+        # The sign of a zero counts, and a NaN equals itself.
+        return str(value.dtype), str(value.device), tuple(value.shape), bits(value.detach())
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
+    if dataclasses.is_dataclass(value):
+        return tuple((field.name, plain(getattr(value, field.name))) for field in dataclasses.fields(value))
+    if isinstance(value, dict):
+        return tuple((key, plain(entry)) for key, entry in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(entry) for entry in value)
+    assert value is None or isinstance(value, (bool, int, float, str, bytes)), type(value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def bits(tensor):
+    return tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
 def generator(seed=0):
     return torch.Generator("cpu").manual_seed(seed)
 
@@ -239,11 +260,12 @@ def image_set(kind, count=12):
     return data.ImageData(images_of(kind, count), spec.levels, "noise", 0, labels, spec.classes)
 
 
-def trained(kind, fit, settings):
-    """The result and the weights of a short training."""
+def trained(kind, fit, settings, made=None):
+    """The result and the weights of a short training of a copy of `made`, or of the model of this kind."""
     images = image_set(kind)
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(copy.deepcopy(model(kind)), images, images, settings, folder)
+        result = fit(copy.deepcopy(model(kind) if made is None else made), images, images, settings, folder)
         return result, models.load(Path(folder) / "model").state_dict()
 
 
@@ -321,8 +343,7 @@ def monitor():
     return empty, state, made.record()
 
 
-def gap():
-    made = model("dcgan")
+def gap(made):
     return metrics.duality_gap(made, (images_of("dcgan", 16),), steps=2, batch=4, measured=4)
 
 
@@ -363,9 +384,9 @@ def pictures(folder, count=20):
         (folder / f"{number:02d}.png").write_bytes(png(image))
 
 
-def translated_folder(folder):
+def translated_folder(folder, made=None):
     pictures(folder / "in", 2)
-    return tasks.translate_folder(model("pix2pix"), folder / "in", folder)
+    return tasks.translate_folder(model("pix2pix") if made is None else made, folder / "in", folder)
 
 
 def gaussian_mixture():
@@ -374,8 +395,8 @@ def gaussian_mixture():
     return points, which, made.log_prob(points), made.modes(points)
 
 
-def shards(folder):
-    return tasks.sample_shards(model("pixelcnn"), 3, folder, shard=2)
+def shards(folder, made=None):
+    return tasks.sample_shards(model("pixelcnn") if made is None else made, 3, folder, shard=2)
 
 
 def embedding(folder):
@@ -502,7 +523,7 @@ CALLS = {
     "metrics.codebook_use": lambda: metrics.codebook_use(integers(20, below=8), 8),
     "metrics.density_coverage": lambda: metrics.density_coverage(*vectors()),
     "metrics.discriminator_accuracy": accuracy,
-    "metrics.duality_gap": gap,
+    "metrics.duality_gap": lambda: gap(model("dcgan")),
     "metrics.frechet_distance": lambda: metrics.frechet_distance(*vectors()),
     "metrics.gzip_nats": lambda: metrics.gzip_nats(levels(3, 1, 8, 8), 256),
     "metrics.imputation_error": lambda: every(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
 from genfast.engine.compiler.fuse import prune, simplify
@@ -25,9 +26,11 @@ from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, p
 from genfast.engine.full_forward import check_foreign_spec, check_input_range, evaluating
 from genfast.engine.program import Program
 from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
+from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood, read_output
 
 
+@unwraps
 def compile_program(
     model: nn.Module,
     *,
@@ -151,30 +154,63 @@ def _read(model: nn.Module, settings: Settings) -> tuple[Graph, Value]:
     """The `Graph` of a model, and the value that the model returns."""
     classes, shape = settings.spec.classes, settings.spec.shape
     device = device_of(model)
-    x = torch.rand(classes or 2, *shape, device=device, dtype=torch.float32)
+    # A generator of its own: the user's would give other numbers after a sampling than before it.
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.rand(classes or 2, *shape, generator=generator, dtype=torch.float32, device=device)
     arguments: tuple[Tensor | None, ...] = (x,)
     if classes:
         arguments = (x, torch.arange(classes, device=device, dtype=torch.int64))
     elif settings.forward == "network":
         arguments = (x, None)
-    with evaluating(model), torch.no_grad(), backends.tracing():
-        reader = Reader(shape, arguments)
-        traced, given = _trace(model, settings.forward, arguments, reader.user)
-        return reader.run(traced, given)
+    with evaluating(model), torch.no_grad():
+        assigns = _assigns(_Network(model, settings.forward), arguments)
+        with backends.tracing():
+            reader = Reader(shape, arguments)
+            traced, given = _trace(_Network(model, settings.forward), assigns, arguments, reader.user)
+            return reader.run(traced, given)
+
+
+class _Assigned(TorchDispatchMode):
+    """Notes whether a parameter is written to, also through `.data`, which no version counter shows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.found = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for argument, value in zip(function._schema.arguments, args):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
+                self.found = self.found or value.untyped_storage().data_ptr() in self.storages
+        return function(*args, **(kwargs or {}))
+
+
+def _assigns(network: _Network, arguments: tuple[Any, ...]) -> bool:
+    """Whether a forward changes parameters."""
+    with _Assigned(network) as assigned:
+        network(*arguments)
+    return assigned.found
 
 
 def _trace(
-    model: nn.Module, forward: str, arguments: tuple[Any, ...], user: Iterable[Any]
+    network: _Network, assigns: bool, arguments: tuple[Any, ...], user: Iterable[Any]
 ) -> tuple[fx.GraphModule, list[Any]]:
     """The fx graph module of a model, and the values of its placeholders: `user`, parameters and buffers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            exported = torch.export.export(_Network(model, forward), arguments, strict=False)
-        except Exception:
-            # Plain tracing takes some models that export refuses, such as one that changes weights in forward.
+        if assigns:
+            # torch.export refuses a forward that changes weights; plain tracing takes it.
             options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
-            return make_fx(_Network(model, forward), **options)(*arguments), list(user)
+            return make_fx(network, **options)(*arguments), list(user)
+        try:
+            exported = torch.export.export(network, arguments, strict=False)
+        except Exception as error:
+            # A class of torch's own is a refusal, such as of a branch that depends on values. All else is a fault, of
+            # the model's code or of torch: drawing slowly would hide it.
+            if not type(error).__module__.startswith("torch."):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NotIncremental(f"sample: the model cannot be traced: {reason}") from error
     given, user = [], iter(user)
     for spec in exported.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
