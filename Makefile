@@ -1,6 +1,7 @@
 # make demo   set up, train a small PixelRNN on real digits, sample from it: runs/demo/index.html
 # make test   set up, then everything that checks the project
 # make quick  what a change most likely breaks, in a minute
+# make test-torch VERSION=2.14.1   the tests on another PyTorch
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +14,9 @@ DEFINES := GENFAST_ISA=$(ISA);GENFAST_WERROR=$(WERROR)
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
+CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test quick lint docs sanitize bench stubs clean
+.PHONY: demo test test-torch quick lint docs sanitize bench stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
@@ -27,6 +29,18 @@ test: $(VENV)/installed lint
 
 # A process of tests for each core, of one thread each: tests of several threads ask for them.
 PARALLEL = -n $(JOBS) --dist worksteal
+
+# The same tests on another PyTorch, in an environment of its own; their counts are written into a file of results.
+TORCH_VENV = .venv-torch-$(VERSION)
+TORCH_BUILD = build/torch-$(VERSION)
+test-torch:
+	@test -n "$(VERSION)" || { echo "test-torch: VERSION must be that of a PyTorch, as in VERSION=2.14.1"; exit 1; }
+	@mkdir -p build
+	{ grep -v -E '^(setuptools|torch|triton)==' constraints.txt; echo torch==$(VERSION); } >$(TORCH_BUILD).txt
+	$(MAKE) VENV=$(TORCH_VENV) CONSTRAINTS=$(TORCH_BUILD).txt $(TORCH_VENV)/installed
+	@rm -f $(TORCH_BUILD).xml
+	GENFAST_REQUIRE=cpp OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/pytest $(PARALLEL) --junitxml=$(TORCH_BUILD).xml; \
+		status=$$?; $(TORCH_VENV)/bin/python tests/support/torch_versions.py $(TORCH_BUILD).xml && exit $$status
 
 # The package as links to the checkout, with the C++ core for this machine alone: `make quick BASE=HEAD` tests what has
 # changed since a commit, which is the one at which the branch left main if none is given.
@@ -72,7 +86,7 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	@rm -f build/install.failed
 	@echo "Installing into $(VENV); the log is build/install.log"
 	@{ SKBUILD_BUILD_DIR=build/cmake SKBUILD_CMAKE_DEFINE="$(DEFINES)" $(PIP) install -v --no-build-isolation \
-		-c constraints.txt '.[all,test]' 2>&1 || touch build/install.failed; } | tee build/install.log | $(PROGRESS) || true
+		-c $(CONSTRAINTS) '.[all,test]' 2>&1 || touch build/install.failed; } | tee build/install.log | $(PROGRESS) || true
 	@test ! -e build/install.failed || { tail -n 100 build/install.log; exit 1; }
 	@cd build && ../$(BIN)/python -c 'import genfast._C, triton' || \
 		{ grep -n -A 20 -e 'error' -e 'FAILED' install.log | head -n 100; exit 1; }
@@ -80,7 +94,7 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 
 $(VENV)/tools: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt scikit-build-core pybind11 cmake ninja
+	$(PIP) install --quiet -c $(CONSTRAINTS) scikit-build-core pybind11 cmake ninja
 	@touch $@
 
 # The C++ core once more with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests of the ops.

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -245,6 +246,17 @@ def test_the_table_of_tasks(column):
         else:
             with pytest.raises((TypeError, ValueError)):
                 functions[call]()
+
+
+def test_versions_of_torch():
+    """The range that the pages and pyproject.toml state is that of which there are results, all of them good."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "torch_versions.json").read_text())
+    lowest, *_, highest = (version.rpartition(".")[0] for version in results)
+    for page in ("README.md", "docs/install.md"):
+        assert f"PyTorch {lowest} to {highest}" in (ROOT / page).read_text(), page
+    assert f'"torch>={lowest}"' in (ROOT / "pyproject.toml").read_text()
+    for version, result in results.items():
+        assert result["failed"] == 0 and result["passed"] > 7000, version
 
 
 def test_citation():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,6 @@ def following(schema: OpSchema, function: Callable) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         return _recast(schema.autocast, function, args, kwargs) if _is_enabled() else function(*args, **kwargs)
 
-    # Tools that show a function show its text and what it refers to.
-    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return call
 
 

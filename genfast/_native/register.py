@@ -47,10 +47,11 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
         backends.check_signature(function, (*tensors, *results, *schema.numbers))
         ops.append(_define(function, tensors, settings, results))
     module: Any = template.load(schema, _namespace(schema, reference, ops))
-    for op, way in zip(ops, ("forward", "backward")):
+    for op, way, (tensors, _, _) in zip(ops, ("forward", "backward"), ways):
         for device in ("CPU", "CUDA"):
             LIBRARY.impl(op, getattr(module, f"kernel_{way}"), device)
         torch.library.register_fake(op, getattr(module, f"fake_{way}"), lib=LIBRARY)
+        setattr(module, f"{way}_traced", _traced(op, way, schema, tensors, module))
     if not schema.has_gradient:
         module.transformed = _transformed_draw(schema, reference, module)
     else:
@@ -130,7 +131,7 @@ def _transformed(schema: OpSchema, reference: Callable, module: types.ModuleType
         elif derivatives.is_wanted(inputs[:count]):
             results = derivatives.apply(module.Forward, backend, *inputs)
         else:
-            results = module.forward_op(*inputs, False, backend=backend)
+            results = module.run_forward(backend, *inputs, False)
         results = derivatives.as_tuple(results)
         return results[:outputs] if outputs > 1 else results[0]
 
@@ -138,39 +139,43 @@ def _transformed(schema: OpSchema, reference: Callable, module: types.ModuleType
 
 
 def _transformed_draw(schema: OpSchema, reference: Callable, module: types.ModuleType) -> Callable:
-    """The same of an op without a gradient.
-
-    torch.compile makes a graph for each value of a number that an op is given, and one for all values of a tensor: an
-    overload takes the numbers as tensors.
-    """
-    op = _define_of_tensors(schema, module) if "float" in schema.settings.values() else module.forward_op
-    numbers = [i for i, kind in enumerate(schema.settings.values(), len(schema.arguments)) if kind == "float"]
+    """The same of an op without a gradient."""
 
     def transformed(*inputs: Any, asked: str, backend: str) -> Any:
         if derivatives.needs_reference(schema.name, asked, ()):
             return reference(*inputs)
-        if not torch.compiler.is_dynamo_compiling():
-            return module.forward_op(*inputs, backend=backend)
-        one = torch.ones((), dtype=torch.float64, device="cpu")
-        return op(*(one * value if i in numbers else value for i, value in enumerate(inputs)), backend=backend)
+        return module.run_forward(backend, *inputs)
 
     return transformed
 
 
-def _define_of_tensors(schema: OpSchema, module: types.ModuleType) -> OpOverload:
-    """The op of a schema without gradients, with a tensor of no dimensions for each real number."""
-    settings = {name: "Tensor" if kind == "float" else kind for name, kind in schema.settings.items()}
-    op = _define(f"{schema.name}.of_tensors", schema.arguments, settings, schema.results)
-    count = len(schema.arguments)
+def _traced(op: OpOverload, way: str, schema: OpSchema, tensors: tuple[str, ...], module: types.ModuleType) -> Callable:
+    """The op as torch.compile records it.
 
-    def kernel(*inputs: Any, backend: str = "auto") -> Any:
+    A graph holds for one value of a number that an op is given, and for all values of a tensor: an overload of the op
+    takes its real numbers as tensors of no dimensions.
+    """
+    settings, results = getattr(schema, f"{way}_settings"), schema.results if way == "forward" else schema.gradients
+    kernel, numbers = getattr(module, f"kernel_{way}"), [kind == "float" for kind in settings.values()]
+    if not any(numbers):
+        return lambda backend, *inputs: op(*inputs, backend=backend)
+    kinds = {name: "Tensor" if kind == "float" else kind for name, kind in settings.items()}
+    of_tensors = _define(f"{op._schema.name.partition('::')[2]}.of_tensors", tensors, kinds, results)
+    count = len(tensors)
+
+    def kernel_of_tensors(*inputs: Any, backend: str = "auto") -> Any:
         numbers = (value.item() if isinstance(value, Tensor) else value for value in inputs[count:])
-        return module.kernel_forward(*inputs[:count], *numbers, backend=backend)
+        return kernel(*inputs[:count], *numbers, backend=backend)
+
+    def traced(backend: str, *inputs: Any) -> Any:
+        one = torch.ones((), dtype=torch.float64, device="cpu")
+        values = (one * value if number else value for value, number in zip(inputs[count:], numbers))
+        return of_tensors(*inputs[:count], *values, backend=backend)
 
     for device in ("CPU", "CUDA"):
-        LIBRARY.impl(op, kernel, device)
-    torch.library.register_fake(op, module.fake_forward, lib=LIBRARY)
-    return op
+        LIBRARY.impl(of_tensors, kernel_of_tensors, device)
+    torch.library.register_fake(of_tensors, getattr(module, f"fake_{way}"), lib=LIBRARY)
+    return traced
 
 
 def _adjoint_call(schema: OpSchema, module: types.ModuleType) -> Callable:

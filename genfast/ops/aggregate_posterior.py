@@ -38,7 +38,7 @@ def aggregate_posterior(
         TypeError: a tensor is no strided float tensor of the dtype of z.
         ValueError: a shape does not fit, M = 0, devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in the three tensors, deterministic; the first is native, the higher ones run the reference.

@@ -49,7 +49,7 @@ def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, ba
         ValueError: a shape does not fit, a value of x or weight is out of range (not looked at while compiling),
             devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in logits, deterministic; x and weight have none. The first is native: nothing is saved but the

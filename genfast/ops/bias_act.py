@@ -47,7 +47,7 @@ def bias_act(
         ValueError: a shape does not fit, devices differ, a number is out of its range, or the name of the activation
             or the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in x and bias, deterministic; the first is native and recomputes the activation, the higher ones

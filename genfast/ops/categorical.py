@@ -48,7 +48,7 @@ def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tens
         ValueError: a shape does not fit, a level is out of range (not looked at while compiling: such an image then
             has nll NaN on the native backends), devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in logits, deterministic; x has none. The first is native and recomputes the softmax: nothing is

@@ -67,7 +67,7 @@ def diagonal_block(
         TypeError: an argument is no strided float tensor, or dtypes differ.
         ValueError: a shape does not fit, devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in all eight tensors, deterministic. The first is native, higher ones run the reference.

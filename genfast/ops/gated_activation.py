@@ -32,7 +32,7 @@ def gated_activation(x: Tensor, *, backend: str = "auto") -> Tensor:
         TypeError: x is no strided float tensor.
         ValueError: the shape does not fit, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve this tensor.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order, deterministic. The first is native and recomputes the gate: only x is saved. The higher ones

@@ -37,7 +37,7 @@ def gaussian_nll(
         ValueError: a shape does not fit, a weight is negative (not looked at while compiling), devices differ, or
             the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in x, mean and log_variance, deterministic; weight has none. The first is native: nothing is saved

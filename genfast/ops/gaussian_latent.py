@@ -59,7 +59,7 @@ def gaussian_latent(
         ValueError: a shape does not fit, a number is out of range, one half of a prior is missing, devices differ, or
             the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in the four tensors, deterministic. The first is native: nothing is saved but the arguments. The

@@ -39,7 +39,7 @@ def importance_bound(log_weights: Tensor, path: Tensor | None = None, *, backend
         TypeError: log_weights is no strided float tensor, or path is no tensor.
         ValueError: a shape does not fit, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors, or path has no gradient or was given before.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in log_weights, deterministic; the first is native: nothing is saved but the argument. The higher

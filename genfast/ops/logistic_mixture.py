@@ -42,7 +42,7 @@ def logistic_mixture_nll(x: Tensor, params: Tensor, levels: int, *, backend: str
         ValueError: a shape does not fit, a level is out of range (not looked for while torch.compile traces), devices
             differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in `params`, deterministic; the first is native, recomputes everything and saves nothing but the

@@ -39,7 +39,7 @@ def minibatch_discrimination(
         TypeError: a tensor is no strided float tensor of the dtype of features.
         ValueError: a shape does not fit, devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in the three tensors, deterministic; the first is native and recomputes the distances, the higher

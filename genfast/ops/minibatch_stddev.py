@@ -37,7 +37,7 @@ def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1, *, backend: s
         ValueError: a shape does not fit, the batch has fewer than two images or does not split into groups, or the
             name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve this tensor.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order, deterministic; the first is native and recomputes the statistics, the higher ones run the

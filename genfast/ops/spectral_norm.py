@@ -36,7 +36,7 @@ def spectral_norm(weight: Tensor, u: Tensor, v: Tensor, *, backend: str = "auto"
         TypeError: a tensor is no strided float tensor of the dtype of weight.
         ValueError: a shape does not fit, devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in the three tensors, deterministic; the first is native, the higher ones run the reference. The

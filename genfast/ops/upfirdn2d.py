@@ -50,7 +50,7 @@ def upfirdn2d(
         ValueError: a shape or a factor does not fit, the padded image is smaller than the filter, the filter requires
             a gradient, devices differ, or the name of the backend is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         Every order in x, deterministic and native: the gradient is this op, with the filter reversed and up and down

@@ -47,7 +47,7 @@ def vector_quantize(
         ValueError: a shape does not fit, K = 0, a weight is out of range, devices differ, or the name of the backend
             is unknown.
         RuntimeError: the backend asked for cannot serve these tensors.
-        NotImplementedError: forward-mode derivatives on a native backend.
+        NotImplementedError: vmap or forward mode on a native backend that is asked for.
 
     Gradients:
         In x and the codebook, as the stops of the gradient say, deterministic; that of `quantized` is handed to x

@@ -49,7 +49,7 @@ def test_names_that_the_template_needs(taken):
 @pytest.mark.parametrize("op", SCHEMAS)
 def test_the_text_of_an_op_can_be_read(op):
     """By inspect, debuggers and tracebacks."""
-    call = inspect.getclosurevars(getattr(genfast.ops, op)).globals
+    call = inspect.getclosurevars(inspect.unwrap(getattr(genfast.ops, op))).globals
     (call,) = (f for f in call.values() if inspect.isfunction(f) and f.__module__ == f"genfast._native.{op}_call")
     assert inspect.getsource(call) in template.source(SCHEMAS[op])
     assert not [line for line in template.source(SCHEMAS[op]).splitlines() if line != line.rstrip() or "$" in line]
