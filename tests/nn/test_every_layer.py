@@ -7,6 +7,8 @@ import io
 import pickle
 import pkgutil
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -139,7 +141,9 @@ def test_running_state_is_float32_in_a_half_type(name):
         assert all(part.isfinite().all() for part in got)
         assert {b.dtype for k, b in half.named_buffers() if k in running} <= {torch.float32}
         # A file of an earlier version holds its state in the half type.
-        old = {key: value.to(dtype) if value.is_floating_point() else value for key, value in layer.state_dict().items()}
+        old = {
+            key: value.to(dtype) if value.is_floating_point() else value for key, value in layer.state_dict().items()
+        }
         for assign in (False, True):
             half.load_state_dict(old, assign=assign)
             assert {b.dtype for k, b in half.named_buffers() if k in running} <= {torch.float32}
@@ -212,3 +216,70 @@ def test_transforms_leave_the_state_alone(name):
     torch.func.grad(lambda x: sum(part.sum() for part in floats(outputs(layer, [x, *inputs[1:]]))))(inputs[0])
     after = layer.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+RANK = """
+import copy, sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+from genfast.nn import SpectralNorm, VectorQuantizer
+from genfast.nn.class_batch_norm import ClassBatchNorm2d
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = ClassBatchNorm2d(3), SpectralNorm(nn.Conv2d(3, 3, 3, padding=1))
+        self.quantizer, self.repeat = VectorQuantizer(4, 3, restart=0.0, from_batch=False), False
+
+    def body(self, x):
+        quantized, _, loss = self.quantizer(self.conv(self.norm(x)))
+        return quantized.square().mean() + loss
+
+    def forward(self, x):
+        return checkpoint(self.body, x, use_reentrant=False) if self.repeat else self.body(x)
+
+torch.manual_seed(0)
+start, batches = Network(), torch.randn(2, 6, 3, 4, 4)
+results = []
+for repeat in (False, True):
+    for parallel in (False, True):
+        plain = copy.deepcopy(start)
+        plain.repeat = repeat
+        network = DistributedDataParallel(plain) if parallel else plain
+        (network(batches[0]) + 2 * network(batches[1])).backward()
+        results.append([p.grad for p in plain.parameters()] + list(plain.buffers()))
+for other in results[1:]:
+    for one, two in zip(results[0], other, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-7)
+distributed.destroy_process_group()
+"""
+
+
+def test_two_passes_of_a_network_on_two_processes(tmp_path):
+    """With `DistributedDataParallel`, which sends the buffers before each pass, and with checkpoints."""
+    command = [sys.executable, "-c", RANK]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")], **pipes) for rank in range(2)]
+    for process in processes:
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize("make", [lambda: genfast.nn.MaskedConv2d(2, 4, 3, "B"), lambda: genfast.nn.RowLSTM(2, 2)])
+def test_a_parametrization_of_a_weight(make):
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    layer, x = make(), torch.randn(1, 2, 5, 4)
+    twice = copy.deepcopy(layer)
+    with torch.no_grad():
+        twice.weight.mul_(2)
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    assert torch.equal(layer(x), twice(x)) and torch.equal(copy.deepcopy(layer)(x), twice(x))
+    assert torch.equal(layer.to_empty(device="cpu").mask, twice.mask) if twice.mask is not None else True
