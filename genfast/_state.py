@@ -71,6 +71,12 @@ class Stateful(nn.Module):
                 self._buffers[name] = value.to(device, old.dtype)
 
 
+def running_state(module: nn.Module) -> set[str]:
+    """The names, in the state dict of a module, of its running state: float32 beside parameters of a half type."""
+    layers = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, Stateful))
+    return {f"{path}.{name}".removeprefix(".") for path, layer in layers for name in layer.running}
+
+
 def recomputed() -> bool:
     """Whether this forward pass repeats an earlier one within a backward pass, for `torch.utils.checkpoint`."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from genfast._defaults import plain_defaults
+from genfast._state import running_state
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -97,9 +99,7 @@ class Pretrained(nn.Module):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from None
         state = _read_weights(folder / WEIGHTS)
-        _check_weights(folder / WEIGHTS, state, model.state_dict())
-        dtype = next(value.dtype for value in state.values() if value.is_floating_point())
-        model.to(dtype).load_state_dict(state)
+        model.to(_checked_dtype(folder / WEIGHTS, state, model)).load_state_dict(state)
         return model.eval()
 
     @classmethod
@@ -168,13 +168,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: expected a whole safetensors file; got {error}") from None
 
 
-def _check_weights(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def _checked_dtype(path: Path, state: dict[str, Tensor], model: nn.Module) -> torch.dtype:
+    """The dtype of the parameters. ValueError for tensors that are not those of the model."""
+    expected = model.state_dict()
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
     # Counts, such as the number of batches of a batch norm, keep their integer dtype.
     counts = {key for key, value in expected.items() if not value.is_floating_point()}
-    dtypes = {value.dtype for key, value in state.items() if key not in counts}
+    running = running_state(model)  # float32 beside half types; in files of genfast 0.1 of their dtype
+    dtypes = {value.dtype for key, value in state.items() if key not in counts | running}
+    dtypes |= {state[key].dtype for key in running if not state[key].is_floating_point()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
         raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, dtypes)))}")
     for key, value in state.items():
@@ -185,3 +189,4 @@ def _check_weights(path: Path, state: dict[str, Tensor], expected: dict[str, Ten
             raise ValueError(f"{path}: {key} must have shape {shape}; got {tuple(value.shape)}")
         if bad := int((~value.isfinite()).sum()):
             raise ValueError(f"{path}: {key} must be finite; got {bad} values that are not")
+    return dtypes.pop()

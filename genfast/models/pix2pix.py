@@ -265,6 +265,11 @@ class ConvLayer(nn.Module):
         self.conv, self.normalised = conv, normalised
         self.act = BiasAct(conv.out_channels, activation)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the convolution, for initialisers that go by the name of a class."""
+        return self.conv.weight
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.act(F.instance_norm(x) if self.normalised else x)

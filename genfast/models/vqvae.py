@@ -274,6 +274,7 @@ class VQVAE(ImageModel):
         digest.update(repr(sizes).encode())
         for name, tensor in sorted(self.state_dict().items()):
             if name.startswith("decoder.") or name.endswith("codebook"):
+                tensor = tensor.to(self._weight.dtype)  # as `lookup` returns the vectors of a codebook
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.digest()[:8]

@@ -41,7 +41,7 @@ class BiasAct(nn.Module):
         self.activation, self.slope, self.gain, self.limit = activation, slope, gain, limit
         self.bias = nn.Parameter(torch.zeros(features))
         # The op checks the arguments: an error is raised here, not in the first forward pass.
-        ops.bias_act(torch.zeros(1, features), None, activation, slope, gain, limit)
+        ops.bias_act(torch.zeros(1, features, dtype=torch.float32, device="cpu"), None, activation, slope, gain, limit)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.bias_act(x, self.bias.to(x.dtype), self.activation, self.slope, self.gain, self.limit)

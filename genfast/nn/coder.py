@@ -71,6 +71,11 @@ class ConvEncoder(nn.Module):
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the first convolution, for initialisers that go by the name of a class."""
+        return self.input.weight
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.input(channels_last(x))
         if self.label is not None:
@@ -119,6 +124,11 @@ class ConvDecoder(nn.Module):
         self.label = _label_bias(classes, self.small[0])
         for parameter in self.output.parameters():
             nn.init.zeros_(parameter)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the last convolution, for initialisers that go by the name of a class."""
+        return self.output.weight
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.input(z).unflatten(1, self.small)

@@ -38,6 +38,11 @@ class ResidualConvBlock(nn.Module):
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the middle convolution, for initialisers that go by the name of a class."""
+        return self.conv.weight
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
         return x + F.dropout2d(y, self.dropout, self.training)

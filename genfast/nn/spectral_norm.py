@@ -87,8 +87,10 @@ class SpectralNorm(Stateful):
         Raises: ValueError for a weight that is all zeros.
         """
         for index, (stack, transposed) in enumerate(zip(self.weights, self._transposed, strict=True)):
+            if stack.is_meta:
+                continue
             matrices = _matrices(stack.detach(), transposed).to(wide(stack.dtype))
-            if not stack.is_meta and not bool((nonzero := matrices.flatten(1).any(1)).all()):
+            if not bool((nonzero := matrices.flatten(1).any(1)).all()):
                 path = self._layers[index][int(nonzero.int().argmin())][0]
                 raise ValueError(f"SpectralNorm: a weight must have a singular value above 0; {path!r} has none")
             for held in self._vectors(index):

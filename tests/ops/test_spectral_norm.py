@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from genfast.nn import SpectralNorm
 
@@ -274,3 +275,61 @@ def test_autocast_and_keywords():
 def test_bad_input(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def orthogonal(module):
+    """Singular values of 3, which one step of the power method finds."""
+    if "Conv" in type(module).__name__ or "Linear" in type(module).__name__:
+        nn.init.orthogonal_(module.weight.data, gain=3.0)
+
+
+def initialised_by_hand(net):
+    for layer in net.module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(layer.weight, gain=3.0)
+
+
+@pytest.mark.parametrize("initialise", [lambda net: net.apply(orthogonal), initialised_by_hand])
+@pytest.mark.parametrize("train", [True, False])
+def test_an_initialisation_of_the_layers_reaches_the_network(initialise, train):
+    layers = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4)
+    net, x = SpectralNorm(nn.Sequential(*layers)).train(train), torch.randn(3, 2, 5, 5)
+    before, random = net(x), torch.get_rng_state()
+    assert net.module[0].weight.shape == (8, 2, 3, 3) and not list(net.module[0].named_parameters())[1:]
+    torch.manual_seed(7)
+    initialise(net)
+    torch.manual_seed(7)
+    plain = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4))
+    judge = plain.load_state_dict(net.remove().state_dict()) and plain
+    torch.manual_seed(7)
+    for layer in judge:
+        orthogonal(layer)
+        if hasattr(layer, "weight"):
+            layer.weight.data /= 3.0
+    torch.testing.assert_close(net(x), judge(x))
+    assert not torch.equal(net(x), before)
+    assert all(sigma == pytest.approx(3.0, rel=1e-4) for sigma in net.sigma().values())
+    torch.set_rng_state(random)
+
+
+def test_layers_are_called_through_the_wrapper():
+    net, x = SpectralNorm(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))), torch.randn(2, 4)
+    for call in (net.module, net.module[0], copy.deepcopy(net.module)):
+        with pytest.raises(RuntimeError, match="its layers must be called through it.*; got a call of a Linear"):
+            call(x)
+
+    class Within(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return checkpoint(self.layer, x, use_reentrant=False)
+
+    with pytest.raises(RuntimeError, match="with torch.utils.checkpoint around it and not within"):
+        SpectralNorm(Within())(x).sum().backward()
+    plain = net.eval().remove()
+    torch.testing.assert_close(plain(x), net(x))
+    net.module[2].weight = nn.Parameter(torch.randn(3, 4))
+    with pytest.raises(RuntimeError, match="the weight of a layer must be changed in place; that of a Linear was"):
+        net(x)
