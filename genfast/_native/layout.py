@@ -16,17 +16,13 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether each image of [B, ..., H, W] lies in memory as [H, W, ...], as a channels_last convolution leaves it; some
-    of its images do too."""
-    return tensor[:1].movedim((-2, -1), (1, 2)).is_contiguous()
-
-
 def channels_innermost(tensor: Tensor) -> bool:
-    """Whether the channels are innermost, and images are not contiguous as well, as those of one pixel are."""
+    """Whether each image of [B, ..., H, W] lies in memory as [H, W, ...], as a channels_last convolution leaves it, and
+    is not contiguous as well, as that of one pixel is. So it is for some of the images if it is for all."""
     if tensor.ndim < 4 or tensor.is_contiguous():
         return False
-    return not tensor[:1].is_contiguous() and is_channels_last(tensor)
+    image = tensor[:1]
+    return not image.is_contiguous() and image.movedim((-2, -1), (1, 2)).is_contiguous()
 
 
 def in_place_or_copy(tensor: Tensor) -> Tensor:
