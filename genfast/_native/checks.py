@@ -165,9 +165,15 @@ def check_draw(
     return signed(op, seed), first_index, float(temperature), first_element
 
 
+def check_interleaved(op: str, size: int, channels: int) -> None:
+    """`size` values are those of a whole number of pixels of `channels`."""
+    if size % channels:
+        raise ValueError(f"{op}: channels must divide the {size} values of an image; got {channels}")
+
+
 def check_places(op: str, batch: int, size: int, first_index: int, first_element: int = 0) -> None:
     """The last image and the last value have a place among the random numbers too."""
-    for name, first, count, bits in (("first_index", first_index, batch, 63), ("first_element", first_element, size, 32)):
-        if first + count > 2**bits:
-            expected = f"be at most 2**{bits} - {count}, as there are {count} from there on"
-            raise ValueError(f"{op}: {name} must {expected}; got {first}")
+    if first_index + batch > 2**63:
+        raise ValueError(f"{op}: first_index must be at most 2**63 - {batch}, the images; got {first_index}")
+    if first_element + size > 2**32:
+        raise ValueError(f"{op}: first_element must be at most 2**32 - {size}, the values; got {first_element}")

@@ -21,8 +21,7 @@ from genfast._native.checks import wide
 Sizes = dict[str, Any]
 # The least and the greatest value of a number.
 Limits = Mapping[str, tuple[float, float]]
-_TEXT = re.compile(r"(?P<dtypes>\w+(\|\w+)*) \[(?P<dims>[^\]]*)\](?P<optional> or none)?")
-_DIM = re.compile(r"\d*[A-Z]*|\.\.\.")
+_TEXT, _PRODUCT = re.compile(r"(\w+(?:\|\w+)*) \[(.*)\]( or none)?"), re.compile(r"(?=.)(\d*)([A-Z]*)")
 _FIXED = {name: getattr(torch, name) for name in ("uint8", "int64", "float64")}
 
 
@@ -30,27 +29,29 @@ _FIXED = {name: getattr(torch, name) for name in ("uint8", "int64", "float64")}
 class Kind:
     """One tensor of an op, read from a text such as "uint8|float [B, 4C, ...] or none".
 
-    First the dtypes: "float" is that of the call, "wide" that of its sums. Then the sizes:
-    a letter is the same number wherever it stands, 4C and BS are products, "..." is any number of dimensions, the same
-    everywhere. "or none": an empty tensor stands for one that is not given.
+    First the dtypes: "float" is that of the call, "wide" that of its sums. Then the sizes: a letter is the same number
+    wherever it stands, 4C and BS are products, "..." is any number of dimensions, the same everywhere. "or none": an
+    empty tensor stands for one that is not given.
     """
 
-    text: str
     dtypes: tuple[str, ...]
-    dims: tuple[str, ...]
+    shape: str
+    dims: tuple[tuple[int, tuple[str, ...]], ...]  # a factor and letters
+    is_open: bool
     optional: bool
 
     @classmethod
     def of(cls, text: str) -> Kind:
         """Raises: ValueError for a text of another form."""
         found = _TEXT.fullmatch(text)
-        dims = tuple(filter(None, found["dims"].split(", "))) if found else ()
-        dtypes = tuple(found["dtypes"].split("|")) if found else ()
-        known = {"float", "wide", *_FIXED}
-        if not found or not known.issuperset(dtypes) or not all(_DIM.fullmatch(d) for d in dims) or "..." in dims[:-1]:
+        dtypes, dims = (found[1].split("|"), found[2].split(", ") if found[2] else []) if found else ([], [])
+        is_open = dims[-1:] == ["..."]
+        products = [_PRODUCT.fullmatch(dim) for dim in (dims[:-1] if is_open else dims)]
+        if not found or not {"float", "wide", *_FIXED}.issuperset(dtypes) or None in products:
             expected = "dtypes and sizes as in 'uint8|float [B, 4C, ...] or none'"
             raise ValueError(f"kind of a tensor: expected {expected}; got {text!r}")
-        return cls(text, dtypes, dims, bool(found["optional"]))
+        read = tuple((int(product[1] or 1), tuple(product[2])) for product in products if product)
+        return cls(tuple(dtypes), f"[{found[2]}]", read, is_open, bool(found[3]))
 
     @property
     def is_integer(self) -> bool:
@@ -65,34 +66,32 @@ class Kind:
             raise ValueError(f"{op}: {name} must be on the device {like.device}; got {tensor.device}")
         if self.optional and tensor.numel() == 0:
             return
-        if tensor.dtype not in [_dtype(dtype, like.dtype) for dtype in self.dtypes]:
+        if not any(tensor.dtype == _dtype(dtype, like.dtype) for dtype in self.dtypes):
             expected = " or ".join(_short(_dtype(dtype, like.dtype)) for dtype in self.dtypes)
             raise TypeError(f"{op}: {name} must have dtype {expected}; got {_short(tensor.dtype)}")
         if not self._fits(tensor.shape, sizes):
-            listed = ", ".join(f"{letter}={sizes[letter]}" for letter in dict.fromkeys(self._letters()) if letter in sizes)
-            expected = f"[{', '.join(self.dims)}]{' with ' * bool(listed)}{listed}"
+            letters = dict.fromkeys(letter for _, letters in self.dims for letter in letters)
+            listed = ", ".join(f"{letter}={sizes[letter]}" for letter in (*letters, "...") if letter in sizes)
+            expected = f"{self.shape}{' with ' * bool(listed)}{listed}"
             raise ValueError(f"{op}: {name} must have shape {expected}; got {tuple(tensor.shape)}")
 
-    def _letters(self) -> list[str]:
-        return [part for dim in self.dims for part in ([dim] if dim == "..." else re.findall("[A-Z]", dim))]
-
-    def _fits(self, shape: Sequence[int], sizes: Sizes) -> bool:
-        given = self.dims[:-1] if "..." in self.dims else self.dims
-        if len(shape) < len(given) or (len(given) == len(self.dims) and len(shape) > len(given)):
+    def _fits(self, shape: torch.Size, sizes: Sizes) -> bool:
+        count = len(self.dims)
+        if len(shape) < count or (len(shape) > count and not self.is_open):
             return False
-        fits = "..." not in self.dims or sizes.setdefault("...", tuple(shape[len(given) :])) == tuple(shape[len(given) :])
-        return all(_size_fits(dim, size, sizes) for dim, size in zip(given, shape)) and fits
-
-
-def _size_fits(dim: str, size: int, sizes: Sizes) -> bool:
-    """Whether `size` is the product `dim`. A letter that is not known yet, the only one, becomes what it must be."""
-    factors = re.findall(r"\d+|[A-Z]", dim)
-    unknown = [factor for factor in factors if factor.isalpha() and factor not in sizes]
-    known = math.prod(int(factor) if factor.isdigit() else sizes[factor] for factor in factors if factor not in unknown)
-    if not unknown:
-        return size == known
-    sizes[unknown[0]] = size // max(known, 1)
-    return size == sizes[unknown[0]] * known
+        for (product, letters), size in zip(self.dims, shape):
+            unknown = None
+            for letter in letters:
+                if letter in sizes:
+                    product *= sizes[letter]
+                else:
+                    unknown = letter
+            if unknown:  # the only one, which becomes what it must be
+                sizes[unknown] = size // max(product, 1)
+                product *= sizes[unknown]
+            if size != product:
+                return False
+        return not self.is_open or sizes.setdefault("...", shape[count:]) == shape[count:]
 
 
 def _dtype(name: str, of_call: torch.dtype) -> torch.dtype:

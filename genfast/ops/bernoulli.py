@@ -11,6 +11,7 @@ from genfast._native.checks import (
     DRAW,
     DRAW_LIMITS,
     check_draw,
+    check_interleaved,
     check_places,
     check_shape,
     check_tensors,
@@ -31,8 +32,8 @@ def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, ba
 
         nll[b] = sum over c, h, w of weight (-x log(p) - (1 - x) log(1 - p))
 
-    A term of weight 0 is 0, also for an infinite logit. Terms are summed in the order c, h, w whatever the strides: what
-    is not contiguous is copied first.
+    A term of weight 0 is 0, also for an infinite logit. Channels-last logits are read in place, and their gradient
+    is written the same way; the order of the sum is that of c, h, w all the same.
 
     Args:
         x: [B, C, H, W], uint8 0 or 1, or values in [0, 1] of the dtype of logits; B, H and W may be 0.
@@ -70,7 +71,11 @@ def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, ba
     sizes = dict(zip("BCHW", logits.shape))
     check_shape("bernoulli_nll", "x", x, tuple(logits.shape), "[B, C, H, W]", **sizes)
     x, weight = x.detach(), check_weight("bernoulli_nll", weight, logits)
-    return _nll(x, logits, weight, backend=backend)
+    if channels_innermost(logits):
+        x, logits = pixels_first(x), pixels_first(logits)
+        weight = pixels_first(weight) if weight.ndim == 4 else weight
+        return _nll(x, logits, weight, sizes["C"], backend=backend)
+    return _nll(x, logits, weight, 1, backend=backend)
 
 
 def bernoulli_sample(
@@ -139,16 +144,25 @@ def _sizes(logits: Tensor) -> tuple[int, int]:
     return logits.shape[0], logits.shape[1:].numel()
 
 
-def _numbers(x: Tensor, logits: Tensor, weight: Tensor) -> tuple[int | float, ...]:
-    return *_sizes(logits), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8)
+def _reference(x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> Tensor:
+    """`channels`: how many alternate in memory, 1 where one lies after the other; it says in which order to sum."""
+    return bernoulli_nll_ref(x, logits, weight)
 
 
-def _allocate(x: Tensor, logits: Tensor, weight: Tensor, save: bool) -> Allocated:
-    return _numbers(x, logits, weight), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
+def _check_channels(op: str, x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> None:
+    check_interleaved(op, logits.shape[1:].numel(), channels)
 
 
-def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor) -> Allocated:
-    return _numbers(x, logits, weight), (contiguous_like(logits),)
+def _numbers(x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> tuple[int | float, ...]:
+    return *_sizes(logits), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8), channels
+
+
+def _allocate(x: Tensor, logits: Tensor, weight: Tensor, channels: int, save: bool) -> Allocated:
+    return _numbers(x, logits, weight, channels), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
+
+
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> Allocated:
+    return _numbers(x, logits, weight, channels), (contiguous_like(logits),)
 
 
 def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Allocated:
@@ -168,11 +182,14 @@ _nll = register(
         outputs={"nll": "wide [B]"},
         residuals=("x", "logits", "weight"),
         constants=("x", "weight"),
-        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
+        settings={"channels": "SymInt"},
+        limits={"channels": (1, math.inf)},
+        check=_check_channels,
+        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes", "channels"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
     ),
-    bernoulli_nll_ref,
+    _reference,
 )
 _sample = register(
     OpSchema(
