@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from genfast._config import from_json
+from genfast._tensors import Kind, TensorFile, tensor_file
+from genfast._text import shown
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+P = TypeVar("P", bound="Pretrained")
 SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -85,19 +92,15 @@ class Pretrained(nn.Module):
         config = read_config(folder)
         name = config.pop("model")
         if name != cls.name:
-            raise ValueError(f"{folder / CONFIG}: expected model {cls.name!r}; got {name!r}")
-        known = {field.name for field in fields(cls.config_type)}
-        if unknown := sorted(set(config) - known):
-            expected = f"fields of {cls.config_type.__name__}"
-            raise ValueError(f"{folder / CONFIG}: expected {expected}; got {', '.join(unknown)}")
-        try:
-            model = cls(cls.config_type(**config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG}: {error}") from None
-        state = _read_weights(folder / WEIGHTS)
-        _check_weights(folder / WEIGHTS, state, model.state_dict())
-        dtype = next(value.dtype for value in state.values() if value.is_floating_point())
-        model.to(dtype).load_state_dict(state)
+            raise ValueError(f"{shown(folder / CONFIG)}: expected model {cls.name!r}; got {shown(repr(name))}")
+        settings = from_json(cls.config_type, config, shown(folder / CONFIG))
+        with tensor_file(folder / WEIGHTS, "model") as weights:
+            model = _built(cls, settings, weights, folder / CONFIG)
+            kinds = {key: Kind.of(value) for key, value in model.state_dict().items()}
+            dtype = _dtype_of(weights, kinds)
+            # Counts, such as the number of batches of a batch norm, keep their integer dtype.
+            weights.check({key: replace(kind, dtype=dtype) if _is_float(kind) else kind for key, kind in kinds.items()})
+            model.to(dtype).load_state_dict({key: weights.read(key) for key in kinds})
         return model.eval()
 
     @classmethod
@@ -119,7 +122,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
-        raise ValueError(f"{path}: expected the config of a genfast model; got no field 'model'")
+        raise ValueError(f"{shown(path)}: expected the config of a genfast model; got no text as its 'model'")
     return config
 
 
@@ -140,46 +143,75 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
     expected = f"a folder with {CONFIG} and {WEIGHTS}"
     if not is_model_id:
-        raise FileNotFoundError(f"model: expected {expected}; got {folder}, not a folder")
+        raise FileNotFoundError(f"model: expected {expected}; got {shown(folder)}, not a folder")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise FileNotFoundError(
-            f"model: expected {expected}, or huggingface_hub for a model id; got {folder}, not a folder"
+            f"model: expected {expected}, or huggingface_hub for a model id; got {shown(folder)}, not a folder"
         ) from None
     try:
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"model: expected a folder or a model id; got {folder} ({reason})") from None
+        raise FileNotFoundError(
+            f"model: expected a folder or a model id; got {shown(folder)} ({shown(reason)})"
+        ) from None
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"model: expected a file {path}; got none")
-    from_bytes = _safetensors().load
-    from safetensors import SafetensorError
+class _Filling(TorchFunctionMode):
+    """A model is built, but only while its tensors can be those of a file: not more of them, nor more values.
 
+    A config of some bytes can ask for any size; what a file of weights holds is bounded by its length.
+    """
+
+    def __init__(self, weights: TensorFile) -> None:
+        super().__init__()
+        # Twice as many for a mask of each weight, and twice that for what is only needed meanwhile.
+        self.values = 2**16 + 4 * sum(prod(kind.shape) for kind in weights.kinds.values())
+        self.tensors = 100 + 8 * len(weights.kinds)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in FACTORIES:
+            size = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
+            self.values -= prod(n for n in size if isinstance(n, int))
+            self.tensors -= 1
+            if self.values < 0 or self.tensors < 0:
+                raise _TooLarge
+        return function(*args, **kwargs)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+
+
+def _built(cls: type[P], settings: Any, weights: TensorFile, path: Path) -> P:
+    """A model of these settings; ValueError for what no model can have, or for more of it than there are weights."""
     try:
-        return from_bytes(path.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file; got {error}") from None
+        with _Filling(weights):
+            return cls(settings)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{shown(path)}: expected the settings of a {cls.name}; got {shown(error)}") from None
+    except _TooLarge:
+        held = sum(prod(kind.shape) for kind in weights.kinds.values())
+        expected = f"a model of the {len(weights.kinds)} tensors with {held} values in {WEIGHTS}"
+        raise ValueError(f"{shown(path)}: expected {expected}; got the settings of a larger one") from None
 
 
-def _check_weights(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
-    # Counts, such as the number of batches of a batch norm, keep their integer dtype.
-    counts = {key for key, value in expected.items() if not value.is_floating_point()}
-    dtypes = {value.dtype for key, value in state.items() if key not in counts}
+def _is_float(kind: Kind) -> bool:
+    return kind.dtype.is_floating_point
+
+
+def _dtype_of(weights: TensorFile, kinds: dict[str, Kind]) -> torch.dtype:
+    """The one dtype of the weights that are no counts."""
+    dtypes = {kind.dtype for key, kind in weights.kinds.items() if key in kinds and _is_float(kinds[key])}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, dtypes)))}")
-    for key, value in state.items():
-        if key in counts and value.dtype != expected[key].dtype:
-            raise ValueError(f"{path}: {key} must have dtype {expected[key].dtype}; got {value.dtype}")
-        if value.shape != expected[key].shape:
-            shape = tuple(expected[key].shape)
-            raise ValueError(f"{path}: {key} must have shape {shape}; got {tuple(value.shape)}")
-        if bad := int((~value.isfinite()).sum()):
-            raise ValueError(f"{path}: {key} must be finite; got {bad} values that are not")
+        got = ", ".join(sorted(map(str, dtypes))) or "no such weights"
+        raise ValueError(f"{shown(weights.path)}: expected one floating-point dtype; got {got}")
+    return next(iter(dtypes))
