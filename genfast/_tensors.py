@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from genfast._text import shown
 from genfast.io import JSONError, open_file, parse_json
 
 MOST_HEADER = 2**24  # bytes: more than 100,000 tensors
+M = TypeVar("M")
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32},
     **{"I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64},
@@ -72,6 +75,20 @@ class TensorFile:
             if kind != known[name]:
                 raise ValueError(f"{shown(self.path)}: expected {name} of {known[name]}; got {kind}")
 
+    def fill(self, build: Callable[[], M], expected: str) -> M:
+        """The model that `build` returns, which is stopped as soon as the model is larger than the tensors of the file.
+
+        ValueError, which `expected` begins, for a model that is larger or cannot be.
+        """
+        try:
+            with _Filling(self):
+                return build()
+        except _TooLarge:
+            held = f"{len(self.kinds)} tensors with {sum(prod(kind.shape) for kind in self.kinds.values())} values"
+            raise ValueError(f"{expected} that {held} fill; got those of a larger one") from None
+        except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{expected}; got {shown(error)}") from None
+
     def read(self, name: str, finite: bool = True) -> Tensor:
         """A tensor on the CPU. ValueError for values that are not finite, unless they may be."""
         kind = self.kinds[name]
@@ -96,6 +113,36 @@ def tensor_file(path: str | Path, what: str) -> Iterator[TensorFile]:
         except _Unusable as error:
             raise ValueError(f"{shown(path)}: expected a whole safetensors file; got {error}") from None
         yield opened
+
+
+class _Filling(TorchFunctionMode):
+    """Refuses new tensors that the model of a file cannot have, before they are made.
+
+    A config of some bytes can ask for any size; what a file of tensors holds is bounded by its length. A model has no
+    more tensors and values, but for masks and for what is only needed meanwhile.
+    """
+
+    def __init__(self, file: TensorFile) -> None:
+        super().__init__()
+        # Twice as many for a mask of each weight, and twice that for what is only needed meanwhile.
+        self.values = 2**16 + 4 * sum(prod(kind.shape) for kind in file.kinds.values())
+        self.tensors = 100 + 8 * len(file.kinds)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in FACTORIES:
+            size = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
+            self.values -= prod(n for n in size if isinstance(n, int))
+            self.tensors -= 1
+            if self.values < 0 or self.tensors < 0:
+                raise _TooLarge
+        return function(*args, **kwargs)
+
+
+class _TooLarge(Exception):
+    pass
 
 
 class _Unusable(ValueError):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from genfast._config import from_json
 from genfast._tensors import Kind, TensorFile, tensor_file
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-P = TypeVar("P", bound="Pretrained")
 SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -95,7 +92,9 @@ class Pretrained(nn.Module):
             raise ValueError(f"{shown(folder / CONFIG)}: expected model {cls.name!r}; got {shown(repr(name))}")
         settings = from_json(cls.config_type, config, shown(folder / CONFIG))
         with tensor_file(folder / WEIGHTS, "model") as weights:
-            model = _built(cls, settings, weights, folder / CONFIG)
+            model = weights.fill(
+                lambda: cls(settings), f"{shown(folder / CONFIG)}: expected the settings of a {cls.name}"
+            )
             kinds = {key: Kind.of(value) for key, value in model.state_dict().items()}
             dtype = _dtype_of(weights, kinds)
             # Counts, such as the number of batches of a batch norm, keep their integer dtype.
@@ -159,59 +158,14 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
         ) from None
 
 
-class _Filling(TorchFunctionMode):
-    """A model is built, but only while its tensors can be those of a file: not more of them, nor more values.
-
-    A config of some bytes can ask for any size; what a file of weights holds is bounded by its length.
-    """
-
-    def __init__(self, weights: TensorFile) -> None:
-        super().__init__()
-        # Twice as many for a mask of each weight, and twice that for what is only needed meanwhile.
-        self.values = 2**16 + 4 * sum(prod(kind.shape) for kind in weights.kinds.values())
-        self.tensors = 100 + 8 * len(weights.kinds)
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in FACTORIES:
-            size = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
-            self.values -= prod(n for n in size if isinstance(n, int))
-            self.tensors -= 1
-            if self.values < 0 or self.tensors < 0:
-                raise _TooLarge
-        return function(*args, **kwargs)
-
-
-class _TooLarge(Exception):
-    pass
-
-
-FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-
-
-def _built(cls: type[P], settings: Any, weights: TensorFile, path: Path) -> P:
-    """A model of these settings; ValueError for what no model can have, or for more of it than there are weights."""
-    try:
-        with _Filling(weights):
-            return cls(settings)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{shown(path)}: expected the settings of a {cls.name}; got {shown(error)}") from None
-    except _TooLarge:
-        held = sum(prod(kind.shape) for kind in weights.kinds.values())
-        expected = f"a model of the {len(weights.kinds)} tensors with {held} values in {WEIGHTS}"
-        raise ValueError(f"{shown(path)}: expected {expected}; got the settings of a larger one") from None
-
-
 def _is_float(kind: Kind) -> bool:
     return kind.dtype.is_floating_point
 
 
 def _dtype_of(weights: TensorFile, kinds: dict[str, Kind]) -> torch.dtype:
-    """The one dtype of the weights that are no counts."""
+    """The one dtype of the weights that are no counts; float32 if there are none of the model's."""
     dtypes = {kind.dtype for key, kind in weights.kinds.items() if key in kinds and _is_float(kinds[key])}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        got = ", ".join(sorted(map(str, dtypes))) or "no such weights"
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        got = ", ".join(sorted(map(str, dtypes)))
         raise ValueError(f"{shown(weights.path)}: expected one floating-point dtype; got {got}")
-    return next(iter(dtypes))
+    return next(iter(dtypes), torch.float32)

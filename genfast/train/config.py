@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from genfast._config import check_options, documented, option
+from genfast._config import check_options, documented, from_json, option
 from genfast.engine.protocols import Adversarial
 
 C = TypeVar("C", bound="RunConfig")
@@ -49,11 +49,8 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any]) -> C:
-        """The settings of `to_dict`. ValueError for an unknown one."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"{cls.__name__}: expected known settings; got {', '.join(unknown)}")
-        return cls(**values)
+        """The settings of `to_dict`. ValueError for an unknown one, another type, or a number out of bounds."""
+        return from_json(cls, values, cls.__name__)
 
 
 @documented
