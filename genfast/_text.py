@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MOST = 300
+MESSAGE = 2000  # of a whole message, which may name many files
 
 
 def shown(value: object, most: int = MOST) -> str:

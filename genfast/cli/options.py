@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genfast._text import MESSAGE, shown
 from genfast.data import datasets
 from genfast.io import writable_folder
 
@@ -100,4 +101,4 @@ def number(text: str) -> float | None:
 
 def warn(text: str) -> None:
     """Print one line to standard error."""
-    print(text, file=sys.stderr)
+    print(shown(text, MESSAGE), file=sys.stderr)

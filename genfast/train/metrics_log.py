@@ -38,8 +38,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             while line := file.readline(MOST_JSON):
                 with suppress(JSONError):
                     record = parse_json(line)
-                    if isinstance(record, dict) and type(record.get("step")) is int:
+                    if isinstance(record, dict) and type(record.get("step")) is int and _are_numbers(record):
                         records.append(record)
     except FileNotFoundError:
         pass
     return records
+
+
+def _are_numbers(record: dict[str, Any]) -> bool:
+    return all(isinstance(value, (int, float)) for value in record.values())
