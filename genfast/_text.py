@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MOST = 300
+MOST = 500
 MESSAGE = 2000  # of a whole message, which may name many files
 
 

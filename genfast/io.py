@@ -127,27 +127,36 @@ def read_bytes(path: str | Path, what: str, most: int) -> bytes:
     return data
 
 
-def open_file(path: str | Path, what: str) -> BinaryIO:
-    """Open a file to read; a device or a pipe, which may never end, is none.
+@contextmanager
+def open_file(path: str | Path, what: str) -> Iterator[BinaryIO]:
+    """A file that is open to be read; a device or a pipe, which may never end, is none.
 
-    Raises: FileNotFoundError; ValueError for what is no file; OSError. `what` begins the messages.
+    Raises: FileNotFoundError; ValueError for what is no file; OSError if reading fails. `what` begins the messages.
     """
     path = Path(path)
+    try:
+        with open(_descriptor(path, what), "rb") as file:
+            yield file
+    except OSError as error:
+        if error.errno is None:  # it says already what is wrong
+            raise
+        reason = error.strerror or type(error).__name__
+        raise OSError(f"{what}: expected a file {shown(path)} that can be read; got {reason}") from None
+
+
+def _descriptor(path: Path, what: str) -> int:
     try:
         descriptor = os.open(path, READING)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{what}: expected a file {shown(path)}; got none") from None
     except ValueError as error:  # a name with a zero byte
         raise FileNotFoundError(f"{what}: expected a file {shown(path)}; got {error}") from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OSError(f"{what}: expected a file {shown(path)} that can be read; got {reason}") from None
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
         got = "a folder" if stat.S_ISDIR(kind) else "a device or a pipe"
         raise ValueError(f"{what}: expected a file {shown(path)}; got {got}")
-    return open(descriptor, "rb")
+    return descriptor
 
 
 def writable_folder(path: str | Path) -> Path:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     monitored_path(args.target)
     model = open_model(args.target).to(pick_device(args.device))
     if not is_adversarial(model):
-        raise ValueError(f"{args.target}: expected a run of a GAN; got a {model.name}")
+        raise ValueError(f"{shown(args.target)}: expected a run of a GAN; got a {model.name}")
     records = monitored(args.target)
     path = Path(args.out) if args.out else Path(args.target) / STANDING
     writable_folder(path.parent)

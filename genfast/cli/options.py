@@ -54,7 +54,7 @@ def picture_path(out: str) -> Path:
     """FILE.png as a path; its folder is made, and must be writable."""
     path = Path(out)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
+        raise ValueError(f"{shown(path)}: expected a name ending in .png; got {path.suffix or 'no ending'}")
     writable_folder(path.parent)
     return path
 

@@ -19,6 +19,7 @@ from genfast.tasks.sample import sample
 
 # name -> (class, class of its config); filled by `register_model`.
 MODELS: dict[str, tuple[type[ImageModel], type[ImageConfig]]] = {}
+MOST_VALUES = 2**26  # of an image: 8192 x 8192, far more than any model here can learn
 M = TypeVar("M", bound="type[ImageModel]")
 
 
@@ -42,6 +43,8 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if (values := self.channels * self.height * self.width) > MOST_VALUES:
+            raise ValueError(f"{type(self).__name__}: an image must be at most {MOST_VALUES} values; got {values}")
 
     @property
     def spec(self) -> ImageSpec:

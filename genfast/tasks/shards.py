@@ -127,7 +127,7 @@ def _is_whole(path: Path, about: str) -> bool:
                 checksum.update(part)
                 left -= len(part)
             return file.read() == checksum.hexdigest().encode()
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

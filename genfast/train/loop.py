@@ -79,7 +79,7 @@ def run_training(
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
-        raise FileExistsError(f"{out}: expected an empty folder or --resume; got a run with a checkpoint")
+        raise FileExistsError(f"{shown(out)}: expected an empty folder or --resume; got a run with a checkpoint")
     device = pick_device(config.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
@@ -317,5 +317,5 @@ def _fingerprint(parts: Sequence[Tensor]) -> str:
 
 def _changes(saved: Any, given: Any) -> str:
     if not isinstance(saved, dict):
-        return f"{given} instead of {saved}"
-    return ", ".join(f"{k} {given[k]} instead of {saved.get(k)}" for k in given if saved.get(k) != given[k])
+        return f"{given} instead of {shown(saved, 100)}"
+    return ", ".join(f"{k} {given[k]} instead of {shown(saved.get(k), 100)}" for k in given if saved.get(k) != given[k])

@@ -238,8 +238,8 @@ def _features(path: str | Path) -> Tensor:
     array = arrays["features"] if "features" in arrays else next(iter(arrays.values())) if len(arrays) == 1 else None
     if array is None:
         raise ValueError(
-            f"{path}: expected an array 'features', or one alone; got {', '.join(sorted(arrays)) or 'none'}"
+            f"{shown(path)}: expected an array 'features', or one alone; got {', '.join(sorted(arrays)) or 'none'}"
         )
     if array.ndim != 2 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{path}: expected finite features [N, D]; got {array.dtype} {array.shape}")
+        raise ValueError(f"{shown(path)}: expected finite features [N, D]; got {array.dtype} {array.shape}")
     return torch.from_numpy(array.astype(np.float64))

@@ -92,7 +92,7 @@ def open_model(target: str | Path) -> Any:
     if (folder / CONFIG).is_file() and (folder / "model.safetensors").is_file():
         return models.load(folder)
     if folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a run with a model; got a folder without model/{CONFIG}")
+        raise FileNotFoundError(f"{shown(folder)}: expected a run with a model; got a folder without model/{CONFIG}")
     if "/" in str(target):
         return models.load(str(target))
     model, name = shipped(target)
@@ -100,7 +100,7 @@ def open_model(target: str | Path) -> Any:
         return models.MODELS[model][0].pretrained(name)
     except FileNotFoundError as error:
         expected = "a run folder, a model folder or the name of shipped weights"
-        raise FileNotFoundError(f"{target}: expected {expected}; {error}") from None
+        raise FileNotFoundError(f"{shown(target)}: expected {expected}; {error}") from None
 
 
 def shipped(target: str | Path) -> tuple[str, str]:

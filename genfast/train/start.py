@@ -66,7 +66,7 @@ def start(
         source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
     else:
         if checkpoint_path(out).exists() and not overwrite:
-            raise FileExistsError(f"{out}: expected an empty folder, --resume or --overwrite; got a run")
+            raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
         config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
         source = data_options | {"data": data_options["data"] or (recipe.data if recipe else None)}
     training, validation = load_data(source, "train", tell), load_data(source, "valid", tell)
@@ -133,7 +133,7 @@ def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) 
 def _start_from(network: nn.Module, target: str, training: ImageData | PairData) -> None:
     first: Any = open_model(target)
     if not isinstance(network, type(first)):  # a subclass may start from its base: an IWAE from a VAE
-        raise ValueError(f"{target}: expected a {network.name} to start from; got a {first.name}")
+        raise ValueError(f"{shown(target)}: expected a {network.name} to start from; got a {first.name}")
     has_codes = isinstance(first, CodeModel)
     if has_codes:
         first.set_prior(None)  # training changes the codes
@@ -152,4 +152,5 @@ def _check_unchanged(settings: dict[str, Any], options: dict[str, Any], data_opt
     for name, value in given.items():
         value = list(value) if isinstance(value, tuple) else value
         if saved.get(name) != value:
-            raise ValueError(f"{name}: expected {saved.get(name)} as in the run to resume; got {value}")
+            expected = f"{shown(saved.get(name), 100)} as in the run to resume"
+            raise ValueError(f"{name}: expected {expected}; got {shown(value)}")
