@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genfast._text import shown
 from genfast.data._images import quantise
 from genfast.data.folder import SUFFIXES, image_files, read_image
 from genfast.data.grid import brightness, png
@@ -118,26 +117,23 @@ def translate_folder(
 def _jobs(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     """The image files below `folder`, each with its output file below `out`."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{shown(folder)}: expected a folder of images; got none")
+        raise FileNotFoundError(f"{folder}: expected a folder of images; got none")
     if out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{shown(out)}: expected a folder outside of {shown(folder)}, whose images stay as they are; got one inside"
-        )
+        raise ValueError(f"{out}: expected a folder outside of {folder}, whose images stay as they are; got one inside")
     jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in image_files(folder)]
     if not jobs:
-        raise ValueError(f"{shown(folder)}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
+        raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
     taken: dict[Path, Path] = {}
     sources = {path.resolve() for path, _ in jobs}
     for path, target in jobs:
         if target.resolve() in sources:  # through a link, or if `folder` is inside `out`
             raise ValueError(
-                f"{shown(out)}: expected a folder outside of {shown(folder)}; "
-                f"got one where {shown(target)} is to be translated"
+                f"{out}: expected a folder outside of {folder}; got one where {target} is to be translated"
             )
         if target in taken:
             names = f"{taken[target].relative_to(folder)} and {path.relative_to(folder)}"
             raise ValueError(
-                f"{shown(folder)}: expected one file of a name; got {names}, both of which would be {target.name}"
+                f"{folder}: expected one file of a name; got {names}, both of which would be {target.name}"
             )
         taken[target] = path
     return jobs
