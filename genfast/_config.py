@@ -47,7 +47,8 @@ def inherited(base: type, name: str, default: T) -> T:
 
 def check_options(config: Any) -> None:
     """Raise TypeError or ValueError for a field that has another type, or lies outside its bounds or choices."""
-    name, hints = type(config).__name__, _hints(type(config))
+    cls = type(config)
+    name, hints = cls.__name__, _hints(cls)  # type: ignore[arg-type]  # a class can be hashed
     for option in fields(config):
         _check_option(config, name, option, hints[option.name], getattr(config, option.name))
 

@@ -17,8 +17,10 @@ from genfast._text import shown
 
 MOST_JSON = 2**20  # bytes; what genfast writes has some thousands
 DEEPEST = 32
-# Without O_NONBLOCK, opening a pipe waits for its writer.
-READING = os.O_RDONLY | (os.O_BINARY if sys.platform == "win32" else os.O_NONBLOCK)
+if sys.platform == "win32":
+    READING = os.O_RDONLY | os.O_BINARY
+else:
+    READING = os.O_RDONLY | os.O_NONBLOCK  # otherwise opening a pipe waits for its writer
 
 
 @contextmanager

@@ -370,7 +370,7 @@ CHECKPOINTS = [
     ("dcgan", put("monitor.sizes", lambda x: x.new_ones(1, 3)), "state must have the logits that its sizes count"),
     ("dcgan", put("sums.generator_loss", lambda x: x[:1]), "sums.generator_loss must be a sum and a count"),
     ("dcgan", put("sums.generator_loss", lambda x: x - 5), "sums.generator_loss must be a sum and a count"),
-    ("dcgan", put("monitor.coverage", lambda x: torch.ones(3, dtype=x.dtype)), "state must have a coverage of"),
+    ("dcgan", put("monitor.coverage", lambda x: torch.ones(1, 4, dtype=x.dtype)), "state must have a coverage of"),
     (
         "dcgan",
         put("historical.generator.steps", lambda x: x * 0),

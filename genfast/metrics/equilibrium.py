@@ -151,9 +151,9 @@ class EquilibriumMonitor:
 def _check_window(state: Mapping[str, Tensor]) -> None:
     """ValueError for tensors that `EquilibriumMonitor.state_dict` cannot have returned."""
     names = {"real": torch.float32, "fake": torch.float32, "sizes": torch.int64, "coverage": torch.float64}
-    got = {name: tensor.dtype for name, tensor in state.items()}
-    if {"coverage": torch.float64} | got != names:  # an earlier version had no coverage
-        raise ValueError(f"EquilibriumMonitor: state must have the dtypes {names}; got {shown(got)}")
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    if {"coverage": torch.float64} | dtypes != names:  # an earlier version had no coverage
+        raise ValueError(f"EquilibriumMonitor: state must have the dtypes {names}; got {shown(dtypes)}")
     real, fake, sizes = state["real"], state["fake"], state["sizes"]
     counted = sizes.dim() == 2 and sizes.shape[1] == 3 and (not len(sizes) or int(sizes.min()) >= 1)
     # Of numbers up to 2**63 the sum would not be right.
@@ -168,8 +168,13 @@ def _check_window(state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"EquilibriumMonitor: state must have the logits that its sizes count; got {got}")
     if not (bool(real.isfinite().all()) and bool(fake.isfinite().all())):
         raise ValueError("EquilibriumMonitor: state must have finite logits; got a NaN or an infinity")
-    covered = state["coverage"].tolist() if "coverage" in state and state["coverage"].dim() == 1 else []
-    if len(covered) not in (0, len(COVERED)) or not all(math.isnan(value) or 0 <= value < 2**40 for value in covered):
+    covered = state["coverage"].flatten().tolist() if "coverage" in state else []
+    flat = "coverage" not in state or state["coverage"].dim() == 1
+    if (
+        not flat
+        or len(covered) not in (0, len(COVERED))
+        or not all(math.isnan(value) or 0 <= value < 2**40 for value in covered)
+    ):
         raise ValueError(
             f"EquilibriumMonitor: state must have a coverage of {', '.join(COVERED)}; got {shown(covered)}"
         )

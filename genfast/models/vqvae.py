@@ -69,10 +69,11 @@ class VQVAEConfig(ImageConfig):
             self._check_prior()
 
     def _check_prior(self) -> None:
-        name = (self.prior or {}).get("model")
+        fields = self.prior or {}
+        name = fields.get("model")
         if not isinstance(name, str) or name not in PRIORS:
             raise ValueError(f"VQVAEConfig: prior must be a {', a '.join(PRIORS)}; got {shown(repr(name), 100)}")
-        prior = _prior_config(self.prior)
+        prior = _prior_config(fields)
         expected = {"channels": 1, "height": self.grid[0], "width": self.grid[1], "levels": self.codes}
         got = {field: getattr(prior, field) for field in expected}
         if got != expected:

@@ -175,7 +175,8 @@ class _Accuracy:
 
 
 def _check_classifier(classifier: metrics.Classifier, training: ImageData, folder: Path) -> None:
-    expected = ImageSpec(*training.images.shape[1:], training.levels, training.classes)
+    _, channels, height, width = training.images.shape
+    expected = ImageSpec(channels, height, width, training.levels, training.classes)
     if classifier.spec != expected:
         raise ValueError(f"{shown(folder)}: expected a classifier of {expected}; got one of {classifier.spec}")
 

@@ -81,7 +81,7 @@ def moment_kinds(
     if state.step == 0:
         return {}
     names = set(there)
-    kinds = {}
+    kinds: dict[str, Kind] = {}
     for prefix, optimizer in optimizers.items():
         for number, parameter in enumerate(parameters_of(optimizer)):
             name = f"{prefix}.{number}"
