@@ -34,7 +34,6 @@ FORM = re.compile(r".*(expected|must) .*; got .*")
 SECONDS = 10
 BATCH = 200  # files in a process
 SLACK = 300 * 2**20
-RESULT = Path(__file__).resolve().parents[2] / "benchmarks/results/fuzz_files.json"
 
 
 @dataclass
