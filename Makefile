@@ -16,7 +16,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test test-torch quick lint docs sanitize bench stubs clean
+.PHONY: demo test test-torch quick lint docs sanitize bench fuzz stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
@@ -77,6 +77,10 @@ stubs: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/sampling.py
+
+# Damaged files through every reader: FUZZ_ARGS="--files 3000 --first 50000" for others, "--only npz --seed 7" for one.
+fuzz: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/fuzz_files.py --out benchmarks/results/fuzz_files.json $(FUZZ_ARGS)
 
 # pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for. What
 # is fetched and compiled shows on the way.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from genfast import _registry
+from genfast._text import MESSAGE, shown
 
 Run = Callable[[argparse.Namespace], int | None]
 Options = Callable[[argparse.ArgumentParser], None]
@@ -45,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: error: {shown(message, MESSAGE)} (--help lists the options)\n")
 
 
 def add_common(parser: argparse.ArgumentParser, run: Run) -> None:

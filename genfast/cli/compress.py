@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
 from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, warn
@@ -35,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
+        raise IsADirectoryError(f"{shown(path)}: expected a file to write; got a folder")
     writable_folder(path.parent)
     model = open_code_model(args)
     levels, images = model.spec.levels, _images(args, model)

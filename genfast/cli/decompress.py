@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_target
+from genfast.cli.options import add_device, add_target, positive_int
 from genfast.data.grid import brightness, png, writer
-from genfast.io import writable_folder, write_bytes
+from genfast.io import read_bytes, writable_folder, write_bytes
 from genfast.tasks import decompress
+from genfast.tasks.compress import MOST_BYTES
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the output of genfast compress with the same model")
     text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
     parser.add_argument("--out", required=True, metavar="OUT", help=text)
+    text = "most bytes of memory for the images and the decoding of one; a file that needs more is refused (2 GiB)"
+    parser.add_argument("--max-bytes", type=positive_int, default=MOST_BYTES, metavar="BYTES", help=text)
     add_device(parser)
 
 
@@ -31,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     write = None if is_folder else writer(path)
     model = open_code_model(args)
     try:
-        images = decompress(model, Path(args.file).read_bytes())
+        images = decompress(model, read_bytes(args.file, "decompress", args.max_bytes), max_bytes=args.max_bytes)
     except ValueError as error:
-        raise ValueError(f"{args.file}: {error}") from None
+        raise ValueError(f"{shown(args.file)}: {error}") from None
     levels = model.spec.levels
     if write is None:
         writable_folder(path)

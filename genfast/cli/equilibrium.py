@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli import report
 from genfast.cli._command import command
 from genfast.cli.options import add_data, add_device, data_options, int_ge2, positive, positive_int, warn
@@ -27,6 +28,8 @@ from genfast.train.run_data import data_of, held_out_data, load_data
 from genfast.train.run_folder import STANDING, open_model
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
+# Shares, and the slope.
+DRAWN = ("accuracy_low", "accuracy_high", "d_real", "d_fake", "calibration_slope")
 LAST = 0.1  # share of the records that the verdict is on; a single record may be far off
 
 
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     monitored_path(args.target)
     model = open_model(args.target).to(pick_device(args.device))
     if not is_adversarial(model):
-        raise ValueError(f"{args.target}: expected a run of a GAN; got a {model.name}")
+        raise ValueError(f"{shown(args.target)}: expected a run of a GAN; got a {model.name}")
     records = monitored(args.target)
     path = Path(args.out) if args.out else Path(args.target) / STANDING
     writable_folder(path.parent)
@@ -77,17 +80,26 @@ def run(args: argparse.Namespace) -> None:
 def monitored(run: str) -> list[dict[str, Any]]:
     """The records of RUN/metrics.jsonl that have the fields of an `EquilibriumMonitor`."""
     path = monitored_path(run)
-    records = [record for record in read_metrics(path) if all(name in record for name in NEEDED)]
+    records = [record for record in read_metrics(path) if _is_monitored(record)]
     if not records:
-        raise ValueError(f"{path}: expected records of an adversarial training, with {', '.join(NEEDED)}; got none")
+        expected = f"records of an adversarial training, with {', '.join(NEEDED)}"
+        raise ValueError(f"{shown(path)}: expected {expected}; got none")
     return records
+
+
+def _is_monitored(record: dict[str, Any]) -> bool:
+    """Whether a record has the fields of an `EquilibriumMonitor`, in their bounds."""
+    if not all(name in record for name in (*NEEDED, *DRAWN)) or record["accuracy_count"] < 1:
+        return False
+    covered = "classes_hit" not in record or 0 <= record["classes_hit"] <= record.get("classes", 0) != 0
+    return covered and all(0 <= record[name] <= 1 for name in (*NEEDED[:3], *DRAWN[:-1]))
 
 
 def monitored_path(run: str) -> Path:
     """RUN/metrics.jsonl; FileNotFoundError if it is missing."""
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"{run}: expected a run folder with a file metrics.jsonl; got none")
+        raise FileNotFoundError(f"{shown(run)}: expected a run folder with a file metrics.jsonl; got none")
     return path
 
 

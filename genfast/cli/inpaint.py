@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import accepted, batch_size_of, first_held_out, restoring_options, steps_bar
 from genfast.cli.options import nonnegative_int, number, picture_path, positive_int
@@ -111,9 +112,10 @@ def mask_of(name: str, images: Tensor, seed: int = 0) -> Tensor:
         raise ValueError(f"mask: expected {', '.join(PARTS)}, random:SHARE or FILE.npz; got {name}")
     arrays = read_npz(name)
     if "mask" not in arrays or arrays["mask"].dtype != np.bool_:
-        raise ValueError(f"{name}: expected an array 'mask' of bool; got {', '.join(sorted(arrays)) or 'none'}")
+        got = shown(", ".join(sorted(arrays)) or "none")
+        raise ValueError(f"{shown(name)}: expected an array 'mask' of bool; got {got}")
     mask = torch.from_numpy(arrays["mask"])
     mask = mask.view(*(1,) * (4 - mask.dim()), *mask.shape)
     if mask.shape[0] not in (1, n) or mask.shape[1] not in (1, images.shape[1]) or mask.shape[2:] != (height, width):
-        raise ValueError(f"{name}: expected a mask for images {tuple(images.shape)}; got {tuple(mask.shape)}")
+        raise ValueError(f"{shown(name)}: expected a mask for images {tuple(images.shape)}; got {tuple(mask.shape)}")
     return mask.expand(n, -1, -1, -1)

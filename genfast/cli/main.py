@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genfast._registry import import_modules
+from genfast._text import MESSAGE, shown
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
 
@@ -25,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe has ended, such as `head`
         return 1
+    except MemoryError:
+        if debug:
+            raise
+        return _fail("memory: expected as much as the command needs; got less", 2)
     except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if debug:
             raise
@@ -47,10 +52,12 @@ def make_parser() -> Parser:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    text = str(error).strip()
+    if "; got" not in text:  # of another package, which explains itself on many lines
+        text = (text.splitlines() or [type(error).__name__])[0].strip()
+    return text
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"genfast: error: {message}", file=sys.stderr)
+    print(f"genfast: error: {shown(message, MESSAGE)}", file=sys.stderr)
     return code

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genfast._text import MESSAGE, shown
 from genfast.data import datasets
 from genfast.io import writable_folder
 
@@ -53,7 +54,7 @@ def picture_path(out: str) -> Path:
     """FILE.png as a path; its folder is made, and must be writable."""
     path = Path(out)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: expected a name ending in .png; got {path.suffix or 'no ending'}")
+        raise ValueError(f"{shown(path)}: expected a name ending in .png; got {path.suffix or 'no ending'}")
     writable_folder(path.parent)
     return path
 
@@ -100,4 +101,4 @@ def number(text: str) -> float | None:
 
 def warn(text: str) -> None:
     """Print one line to standard error."""
-    print(text, file=sys.stderr)
+    print(shown(text, MESSAGE), file=sys.stderr)

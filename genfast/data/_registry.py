@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -88,6 +89,7 @@ def find_dataset(name: str) -> Dataset | None:
         if dataset.prefix is not None and name.startswith(dataset.prefix):
             return dataset
     for dataset in DATASETS.values():
-        if dataset.matches is not None and dataset.matches(Path(name)):
-            return dataset
+        with suppress(OSError, ValueError):  # no name of a file: too long, or with a zero byte
+            if dataset.matches is not None and dataset.matches(Path(name)):
+                return dataset
     return None

@@ -29,9 +29,11 @@ class ClassifierConfig(ImageConfig):
     """Sizes of a `Classifier`."""
 
     levels: int = option(256, "values of a channel, 2 to 256", ge=2, le=256, from_data=True)
-    classes: int = option(10, "of the images, K", ge=2, from_data=True)
-    filters: int = option(16, "of the first convolution; each stride of two doubles them, up to four times", ge=1)
-    vector: int = option(64, "length F of the feature vectors", ge=1)
+    classes: int = option(10, "of the images, K", ge=2, le=2**20, from_data=True)
+    filters: int = option(
+        16, "of the first convolution; each stride of two doubles them, up to four times", ge=1, le=2**16
+    )
+    vector: int = option(64, "length F of the feature vectors", ge=1, le=2**16)
 
 
 class Classifier(ImageModel):

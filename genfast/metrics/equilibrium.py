@@ -27,6 +27,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from genfast._text import shown
 from genfast.metrics.coverage import mode_coverage
 from genfast.metrics.discriminator import LOSSES, above_middle, accuracy_of_steps, calibration, check_loss
 
@@ -126,7 +127,8 @@ class EquilibriumMonitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device | str | None = None) -> None:
-        """Restore the window of `state_dict`, on `device` if given."""
+        """Restore the window of `state_dict`, on `device` if given. ValueError for what is none."""
+        _check_window(state)
         sizes = state["sizes"].tolist()
         parts = [
             state[name].to(device, copy=True).split([size[i] for size in sizes]) if sizes else ()
@@ -145,3 +147,35 @@ class EquilibriumMonitor:
         everything = torch.cat([part for real, fake, _ in self.window for part in (real, fake)])
         parts = everything.cpu().double().split(sizes)
         return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _check_window(state: Mapping[str, Tensor]) -> None:
+    """ValueError for tensors that `EquilibriumMonitor.state_dict` cannot have returned."""
+    names = {"real": torch.float32, "fake": torch.float32, "sizes": torch.int64, "coverage": torch.float64}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    if {"coverage": torch.float64} | dtypes != names:  # an earlier version had no coverage
+        raise ValueError(f"EquilibriumMonitor: state must have the dtypes {names}; got {shown(dtypes)}")
+    real, fake, sizes = state["real"], state["fake"], state["sizes"]
+    counted = sizes.dim() == 2 and sizes.shape[1] == 3 and (not len(sizes) or int(sizes.min()) >= 1)
+    # Of numbers up to 2**63 the sum would not be right.
+    counted = counted and (not len(sizes) or int(sizes.max()) <= 2**40)
+    if (
+        not counted
+        or sizes[:, :2].sum(0).tolist() != [real.numel(), fake.numel()]
+        or real.dim() != 1
+        or fake.dim() != 1
+    ):
+        got = f"{tuple(real.shape)}, {tuple(fake.shape)} and {shown(sizes.tolist(), 100)}"
+        raise ValueError(f"EquilibriumMonitor: state must have the logits that its sizes count; got {got}")
+    if not (bool(real.isfinite().all()) and bool(fake.isfinite().all())):
+        raise ValueError("EquilibriumMonitor: state must have finite logits; got a NaN or an infinity")
+    covered = state["coverage"].flatten().tolist() if "coverage" in state else []
+    flat = "coverage" not in state or state["coverage"].dim() == 1
+    if (
+        not flat
+        or len(covered) not in (0, len(COVERED))
+        or not all(math.isnan(value) or 0 <= value < 2**40 for value in covered)
+    ):
+        raise ValueError(
+            f"EquilibriumMonitor: state must have a coverage of {', '.join(COVERED)}; got {shown(covered)}"
+        )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from genfast._config import from_json
 from genfast._defaults import plain_defaults
 from genfast._state import running_state
+from genfast._tensors import Kind, TensorFile, tensor_file
+from genfast._text import shown
 from genfast.io import read_json, writable_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -88,18 +91,20 @@ class Pretrained(nn.Module):
         config = read_config(folder)
         name = config.pop("model")
         if name != cls.name:
-            raise ValueError(f"{folder / CONFIG}: expected model {cls.name!r}; got {name!r}")
-        known = {field.name for field in fields(cls.config_type)}
-        if unknown := sorted(set(config) - known):
-            expected = f"fields of {cls.config_type.__name__}"
-            raise ValueError(f"{folder / CONFIG}: expected {expected}; got {', '.join(unknown)}")
-        try:
-            with plain_defaults():
-                model = cls(cls.config_type(**config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG}: {error}") from None
-        state = _read_weights(folder / WEIGHTS)
-        model.to(_checked_dtype(folder / WEIGHTS, state, model)).load_state_dict(state)
+            raise ValueError(f"{shown(folder / CONFIG)}: expected model {cls.name!r}; got {shown(repr(name))}")
+        settings = from_json(cls.config_type, config, shown(folder / CONFIG))
+        expected = f"{shown(folder / CONFIG)}: expected the settings of a {cls.name}"
+        with tensor_file(folder / WEIGHTS, "model") as weights, plain_defaults():
+            model = weights.fill(lambda: cls(settings), expected)
+            running = running_state(model)
+            model.to(dtype := _dtype_of(weights, model, running))
+            # Counts, such as the number of batches of a batch norm, keep their integer dtype, and running state float32.
+            kinds = {key: Kind.of(value) for key, value in model.state_dict().items()}
+            for key in running & weights.kinds.keys():  # in a file of genfast 0.1 it is of the dtype of the weights
+                if weights.kinds[key].dtype == dtype:
+                    kinds[key] = replace(kinds[key], dtype=dtype)
+            weights.check(kinds)
+            model.load_state_dict({key: weights.read(key) for key in kinds})
         return model.eval()
 
     @classmethod
@@ -121,7 +126,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
-        raise ValueError(f"{path}: expected the config of a genfast model; got no field 'model'")
+        raise ValueError(f"{shown(path)}: expected the config of a genfast model; got no text as its 'model'")
     return config
 
 
@@ -142,51 +147,27 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
     is_model_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not path.parent.exists()
     expected = f"a folder with {CONFIG} and {WEIGHTS}"
     if not is_model_id:
-        raise FileNotFoundError(f"model: expected {expected}; got {folder}, not a folder")
+        raise FileNotFoundError(f"model: expected {expected}; got {shown(folder)}, not a folder")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise FileNotFoundError(
-            f"model: expected {expected}, or huggingface_hub for a model id; got {folder}, not a folder"
+            f"model: expected {expected}, or huggingface_hub for a model id; got {shown(folder)}, not a folder"
         ) from None
     try:
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"model: expected a folder or a model id; got {folder} ({reason})") from None
+        raise FileNotFoundError(
+            f"model: expected a folder or a model id; got {shown(folder)} ({shown(reason)})"
+        ) from None
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"model: expected a file {path}; got none")
-    from_bytes = _safetensors().load
-    from safetensors import SafetensorError
-
-    try:
-        return from_bytes(path.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file; got {error}") from None
-
-
-def _checked_dtype(path: Path, state: dict[str, Tensor], model: nn.Module) -> torch.dtype:
-    """The dtype of the parameters. ValueError for tensors that are not those of the model."""
-    expected = model.state_dict()
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(f"{path}: expected the tensors of its config; got missing {missing}, unknown {unknown}")
-    # Counts, such as the number of batches of a batch norm, keep their integer dtype.
-    counts = {key for key, value in expected.items() if not value.is_floating_point()}
-    running = running_state(model)  # float32 beside half types; in files of genfast 0.1 of their dtype
-    dtypes = {value.dtype for key, value in state.items() if key not in counts | running}
-    dtypes |= {state[key].dtype for key in running if not state[key].is_floating_point()}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        raise ValueError(f"{path}: expected one floating-point dtype; got {', '.join(sorted(map(str, dtypes)))}")
-    for key, value in state.items():
-        if key in counts and value.dtype != expected[key].dtype:
-            raise ValueError(f"{path}: {key} must have dtype {expected[key].dtype}; got {value.dtype}")
-        if value.shape != expected[key].shape:
-            shape = tuple(expected[key].shape)
-            raise ValueError(f"{path}: {key} must have shape {shape}; got {tuple(value.shape)}")
-        if bad := int((~value.isfinite()).sum()):
-            raise ValueError(f"{path}: {key} must be finite; got {bad} values that are not")
-    return dtypes.pop()
+def _dtype_of(weights: TensorFile, model: nn.Module, running: set[str]) -> torch.dtype:
+    """The one dtype of the weights that are no counts and no running state; float32 if there are none of the model's."""
+    floats = {key for key, value in model.state_dict().items() if value.is_floating_point()} - running
+    dtypes = {kind.dtype for key, kind in weights.kinds.items() if key in floats}
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        got = ", ".join(sorted(map(str, dtypes)))
+        raise ValueError(f"{shown(weights.path)}: expected one floating-point dtype; got {got}")
+    return next(iter(dtypes), torch.float32)

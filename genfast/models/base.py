@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genfast import _registry
 from genfast._config import check_options, documented, option
+from genfast._text import shown
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
 from genfast.models._pretrained import Pretrained, local_folder, read_config
@@ -18,6 +19,7 @@ from genfast.tasks.sample import sample
 
 # name -> (class, class of its config); filled by `register_model`.
 MODELS: dict[str, tuple[type[ImageModel], type[ImageConfig]]] = {}
+MOST_VALUES = 2**26  # of an image: 8192 x 8192, far more than any model here can learn
 M = TypeVar("M", bound="type[ImageModel]")
 
 
@@ -31,9 +33,9 @@ def register_model(cls: M) -> M:
 class ImageConfig:
     """The image format of an `ImageModel`."""
 
-    channels: int = option(1, "channels of an image: 1 for grey, 3 for R, G, B", ge=1, from_data=True)
-    height: int = option(28, "height of an image, in pixels", ge=1, from_data=True)
-    width: int = option(28, "width of an image, in pixels", ge=1, from_data=True)
+    channels: int = option(1, "channels of an image: 1 for grey, 3 for R, G, B", ge=1, le=256, from_data=True)
+    height: int = option(28, "height of an image, in pixels", ge=1, le=65535, from_data=True)
+    width: int = option(28, "width of an image, in pixels", ge=1, le=65535, from_data=True)
     levels: int = option(2, "number of levels of a channel, 2 to 256", ge=2, le=256, from_data=True)
 
     # Number of labels. It is a field only in the configs of models that can be conditional, so others do not store it.
@@ -41,6 +43,8 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if (values := self.channels * self.height * self.width) > MOST_VALUES:
+            raise ValueError(f"{type(self).__name__}: an image must be at most {MOST_VALUES} values; got {values}")
 
     @property
     def spec(self) -> ImageSpec:
@@ -160,5 +164,5 @@ def load(folder: str | Path) -> ImageModel:
     folder = local_folder(folder)
     name = read_config(folder)["model"]
     if name not in MODELS:
-        raise ValueError(f"{folder}/config.json: expected a model of {sorted(MODELS)}; got {name!r}")
+        raise ValueError(f"{shown(folder)}/config.json: expected a model of {sorted(MODELS)}; got {shown(repr(name))}")
     return MODELS[name][0].from_pretrained(folder)

@@ -27,8 +27,8 @@ class DCGANConfig(GANConfig):
     feature_matching: bool = option(
         False, "train the generator by feature matching: it matches mean features of the discriminator"
     )
-    kernels: int = option(0, "kernels of minibatch discrimination in the discriminator; 0: none", ge=0)
-    dim: int = option(5, "size of each kernel of minibatch discrimination", ge=1)
+    kernels: int = option(0, "kernels of minibatch discrimination in the discriminator; 0: none", ge=0, le=2**16)
+    dim: int = option(5, "size of each kernel of minibatch discrimination", ge=1, le=2**16)
     virtual_batch_norm: bool = option(False, "use virtual batch norms in the generator; only without classes")
 
     def __post_init__(self) -> None:

@@ -29,14 +29,19 @@ class GANConfig(ImageConfig):
 
     levels: int = inherited(ImageConfig, "levels", 256)
     classes: int = option(
-        0, "number of labels that both networks are conditional on; 0: unconditional", ge=0, from_data=True
+        0, "number of labels that both networks are conditional on; 0: unconditional", ge=0, le=2**20, from_data=True
     )
-    latent: int = option(64, "size Z of the latent vector", ge=1)
-    features: int = option(64, "features (channels) of the feature maps at the finest resolution", ge=1)
+    latent: int = option(64, "size Z of the latent vector", ge=1, le=2**16)
+    features: int = option(64, "features (channels) of the feature maps at the finest resolution", ge=1, le=2**16)
     stages: int = option(
-        2, "number of times that the resolution is halved in the discriminator and doubled in the generator", ge=1
+        2,
+        "number of times that the resolution is halved in the discriminator and doubled in the generator",
+        ge=1,
+        le=16,
     )
-    discriminator_steps: int = option(1, "updates of the discriminator before each update of the generator", ge=1)
+    discriminator_steps: int = option(
+        1, "updates of the discriminator before each update of the generator", ge=1, le=1000
+    )
 
     @property
     def stride(self) -> int:

@@ -18,19 +18,22 @@ from genfast.nn import GatedStackLayer
 class GatedPixelCNNConfig(AutoregressiveConfig):
     """Settings of a `GatedPixelCNN`."""
 
-    hidden: int = option(32, "features (channels) of each stack (paper: 128 for CIFAR-10)", ge="channels")
-    layers: int = option(12, "layers after the first layer", ge=0)
+    hidden: int = option(32, "features (channels) of each stack (paper: 128 for CIFAR-10)", ge="channels", le=2**16)
+    layers: int = option(12, "layers after the first layer", ge=0, le=1000)
     kernel: int = option(
-        3, "odd kernel size k of these layers: k columns, k // 2 rows above; the first layer has 7", ge=3
+        3, "odd kernel size k of these layers: k columns, k // 2 rows above; the first layer has 7", ge=3, le=255
     )
     head: int = option(
-        64, "features of the skip connections and of the two hidden 1x1 layers before the output", ge="channels"
+        64,
+        "features of the skip connections and of the two hidden 1x1 layers before the output",
+        ge="channels",
+        le=2**16,
     )
     dropout: float = option(
         0.0, "probability that a feature map of a horizontal gate is dropped in training", ge=0, lt=1
     )
     classes: int = option(
-        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, from_data=True
+        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, le=2**20, from_data=True
     )
 
     def __post_init__(self) -> None:

@@ -20,12 +20,15 @@ from genfast.nn.gaussian_latent import drawn_seed
 class IWAEConfig(VAEConfig):
     """Settings of an `IWAE`."""
 
-    samples: int = option(50, "importance samples S per image", ge=1)
+    samples: int = option(50, "importance samples S per image", ge=1, le=2**20)
     estimator: Literal["iwae", "dreg"] = option(
         "iwae", "gradient estimator: iwae, or dreg (doubly reparameterised), which has less variance in the encoder"
     )
     resampled: int = option(
-        0, "samples per image that are used for the gradient, drawn by their importance weights; 0: all of them", ge=0
+        0,
+        "samples per image that are used for the gradient, drawn by their importance weights; 0: all of them",
+        ge=0,
+        le=2**20,
     )
 
     def __post_init__(self) -> None:

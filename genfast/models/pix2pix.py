@@ -32,19 +32,24 @@ class Pix2PixConfig(ImageConfig):
     height: int = inherited(ImageConfig, "height", 64)
     width: int = inherited(ImageConfig, "width", 64)
     levels: int = inherited(ImageConfig, "levels", 256)
-    source_channels: int = option(1, "channels of a source image", ge=1, from_data=True)
+    source_channels: int = option(1, "channels of a source image", ge=1, le=256, from_data=True)
     features: int = option(
         32,
         "features (channels) of the first layer of both networks; doubled in each further layer, up to eightfold",
         ge=1,
+        le=2**16,
     )
     halvings: int = option(
-        0, "number of layers of the U-Net that halve the resolution; 0: as many as the image allows, at most 8", ge=0
+        0,
+        "number of layers of the U-Net that halve the resolution; 0: as many as the image allows, at most 8",
+        ge=0,
+        le=16,
     )
     patch: int = option(
         2,
         "number of layers of the discriminator that halve the resolution; side of its patches: 16 (1), 34 (2), 70 (3)",
         ge=1,
+        le=16,
     )
     dropout: float = option(
         0.5,
@@ -53,7 +58,9 @@ class Pix2PixConfig(ImageConfig):
         lt=1,
     )
     l1_weight: float = option(100.0, "weight of the L1 loss, relative to the adversarial loss", ge=0)
-    discriminator_steps: int = option(1, "updates of the discriminator before each update of the generator", ge=1)
+    discriminator_steps: int = option(
+        1, "updates of the discriminator before each update of the generator", ge=1, le=1000
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

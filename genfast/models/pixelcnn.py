@@ -18,10 +18,13 @@ class PixelCNNConfig(AutoregressiveConfig):
     """Settings of a `PixelCNN`."""
 
     hidden: int = option(
-        32, "features (channels) h inside a residual block, 2h outside (paper: 128 for CIFAR-10)", ge="channels"
+        32,
+        "features (channels) h inside a residual block, 2h outside (paper: 128 for CIFAR-10)",
+        ge="channels",
+        le=2**16,
     )
-    layers: int = option(15, "number of residual blocks", ge=0)
-    head: int = option(64, "features of the two hidden 1x1 layers before the output", ge="channels")
+    layers: int = option(15, "number of residual blocks", ge=0, le=1000)
+    head: int = option(64, "features of the two hidden 1x1 layers before the output", ge="channels", le=2**16)
     dropout: float = option(
         0.0, "probability that a feature map of a residual branch is dropped in training", ge=0, lt=1
     )

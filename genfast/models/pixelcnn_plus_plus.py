@@ -28,19 +28,19 @@ STREAMS: tuple[tuple[tuple[int, int], Shift], ...] = (((2, 3), "down"), ((2, 2),
 class PixelCNNPlusPlusConfig(AutoregressiveConfig):
     """Settings of a `PixelCNNPlusPlus`."""
 
-    filters: int = option(40, "features (channels) of each stream", ge=1)
+    filters: int = option(40, "features (channels) of each stream", ge=1, le=2**16)
     blocks: int = option(
-        2, "residual blocks at each resolution of the encoder; the decoder has one more (paper: 5)", ge=1
+        2, "residual blocks at each resolution of the encoder; the decoder has one more (paper: 5)", ge=1, le=1000
     )
     resolutions: int = option(
         3, "number of resolutions, 1 to 3; each further one halves height and width (paper: 3)", ge=1, le=3
     )
-    mixtures: int = option(5, "components K of the mixture of logistics (paper: 5 suffice)", ge=1)
+    mixtures: int = option(5, "components K of the mixture of logistics (paper: 5 suffice)", ge=1, le=1024)
     dropout: float = option(
         0.0, "probability that a feature map in a residual block is dropped in training (paper: 0.5)", ge=0, lt=1
     )
     classes: int = option(
-        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, from_data=True
+        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, le=2**20, from_data=True
     )
 
     def __post_init__(self) -> None:

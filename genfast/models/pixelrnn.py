@@ -24,9 +24,10 @@ class PixelRNNConfig(AutoregressiveConfig):
         16,
         "hidden units h of a Row LSTM, or of each direction of a Diagonal BiLSTM; a block has 2h features",
         ge="channels",
+        le=2**16,
     )
-    layers: int = option(7, "number of residual LSTM blocks", ge=0)
-    head: int = option(32, "features of the two hidden 1x1 layers before the output", ge="channels")
+    layers: int = option(7, "number of residual LSTM blocks", ge=0, le=1000)
+    head: int = option(32, "features of the two hidden 1x1 layers before the output", ge="channels", le=2**16)
     virtual_column: bool = option(
         False,
         'pad the image by a column at the right, which removes the blind spot of the last column (kind "diagonal")',

@@ -13,7 +13,7 @@ from genfast.models.sngan import SNGAN, SNGANConfig
 class ProjectionGANConfig(SNGANConfig):
     """Settings of a `ProjectionGAN`."""
 
-    classes: int = option(10, "number of labels that both networks are conditional on", ge=1, from_data=True)
+    classes: int = option(10, "number of labels that both networks are conditional on", ge=1, le=2**20, from_data=True)
 
 
 @register_model

@@ -18,15 +18,20 @@ from genfast.nn.fixup import FixupDiscriminator, FixupGenerator
 class R3GANConfig(GANConfig):
     """Settings of an `R3GAN`."""
 
-    features: int = option(32, "features (channels) at the finest resolution; twice as many at each coarser one", ge=1)
-    stages: int = option(
-        1, "number of times that the resolution is halved in the discriminator and doubled in the generator", ge=0
+    features: int = option(
+        32, "features (channels) at the finest resolution; twice as many at each coarser one", ge=1, le=2**16
     )
-    blocks: int = option(1, "residual blocks at each resolution (paper: 2)", ge=1)
-    expansion: int = option(2, "ratio of the features inside a residual block to those outside", ge=1)
-    group: int = option(16, "features in each group of the grouped 3x3 convolutions", ge=1)
+    stages: int = option(
+        1,
+        "number of times that the resolution is halved in the discriminator and doubled in the generator",
+        ge=0,
+        le=16,
+    )
+    blocks: int = option(1, "residual blocks at each resolution (paper: 2)", ge=1, le=1000)
+    expansion: int = option(2, "ratio of the features inside a residual block to those outside", ge=1, le=1024)
+    group: int = option(16, "features in each group of the grouped 3x3 convolutions", ge=1, le=2**16)
     patch: int = option(
-        1, "side of the square patches of pixels that the first and last layers work on (paper: 1)", ge=1
+        1, "side of the square patches of pixels that the first and last layers work on (paper: 1)", ge=1, le=65535
     )
     gamma: float = option(1.0, "weight of the R1 and R2 penalties, each multiplied by gamma / 2", ge=0)
 

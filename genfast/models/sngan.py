@@ -24,9 +24,9 @@ class SNGANConfig(GANConfig):
     network: Literal["residual", "strided"] = option(
         "residual", "architecture: residual blocks, or strided 4x4 convolutions, which are much cheaper"
     )
-    layers: int = option(0, "further 3x3 convolutions at each resolution of the strided architecture", ge=0)
-    kernels: int = option(0, "kernels of minibatch discrimination in the discriminator; 0: none", ge=0)
-    dim: int = option(5, "size of each kernel of minibatch discrimination", ge=1)
+    layers: int = option(0, "further 3x3 convolutions at each resolution of the strided architecture", ge=0, le=1000)
+    kernels: int = option(0, "kernels of minibatch discrimination in the discriminator; 0: none", ge=0, le=2**16)
+    dim: int = option(5, "size of each kernel of minibatch discrimination", ge=1, le=2**16)
 
     def __post_init__(self) -> None:
         super().__post_init__()

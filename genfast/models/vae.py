@@ -25,9 +25,9 @@ class VAEConfig(ImageConfig):
     """Settings of a `VAE`."""
 
     classes: int = option(
-        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, from_data=True
+        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, le=2**20, from_data=True
     )
-    latent: int = option(32, "size Z of the latent vector", ge=1)
+    latent: int = option(32, "size Z of the latent vector", ge=1, le=2**16)
     network: Literal["conv", "mlp"] = option(
         "conv", "architecture: conv (convolutions at half and a quarter of the resolution), or mlp (dense layers)"
     )
@@ -35,14 +35,17 @@ class VAEConfig(ImageConfig):
         32,
         "features (channels) of conv at half the resolution, twice as many at a quarter; or units of each layer of mlp",
         ge=1,
+        le=2**16,
     )
-    layers: int = option(1, "residual blocks of conv at each resolution; or hidden layers of mlp, at least 1", ge=0)
+    layers: int = option(
+        1, "residual blocks of conv at each resolution; or hidden layers of mlp, at least 1", ge=0, le=1000
+    )
     likelihood: str = option(
         "auto",
         "likelihood of a pixel: bernoulli (2 levels), gaussian, mixture (of logistics), or auto: bernoulli or mixture",
         choices=("auto", *decoder_likelihoods()),
     )
-    mixtures: int = option(5, "components of the mixture of logistics", ge=1)
+    mixtures: int = option(5, "components of the mixture of logistics", ge=1, le=1024)
     objective: Literal["elbo", "beta-tc"] = option(
         "elbo", "training objective: elbo, or beta-tc, in which beta weights only the total correlation of the latents"
     )
@@ -61,6 +64,7 @@ class VAEConfig(ImageConfig):
         "number N of training images, which beta-tc needs to weight a minibatch; training sets it",
         ge=0,
         from_data=True,
+        le=2**40,
     )
 
     def __post_init__(self) -> None:

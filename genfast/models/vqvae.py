@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genfast._config import option
+from genfast._config import from_json, option
+from genfast._text import shown
 from genfast.engine.decoder import BLOCK
 from genfast.likelihoods import Likelihood, decoder_likelihoods, likelihood
 from genfast.models.autoregressive import Autoregressive
@@ -31,19 +32,19 @@ class VQVAEConfig(ImageConfig):
     """Settings of a `VQVAE`."""
 
     codes: int = option(256, "size K of a codebook, 2 to 65536; at most 256 with a prior", ge=2, le=65536)
-    features: int = option(32, "size D of the vectors of a codebook", ge=1)
-    hidden: int = option(64, "features (channels) of the convolutions", ge=1)
-    layers: int = option(2, "residual blocks of the encoder and of the decoder", ge=0)
-    downsampling: int = option(2, "number of times that the encoder halves height and width", ge=0)
+    features: int = option(32, "size D of the vectors of a codebook", ge=1, le=2**16)
+    hidden: int = option(64, "features (channels) of the convolutions", ge=1, le=2**16)
+    layers: int = option(2, "residual blocks of the encoder and of the decoder", ge=0, le=1000)
+    downsampling: int = option(2, "number of times that the encoder halves height and width", ge=0, le=16)
     codebooks: int = option(
-        1, "codebooks of residual vector quantisation: each quantises the residual of those before it", ge=1
+        1, "codebooks of residual vector quantisation: each quantises the residual of those before it", ge=1, le=256
     )
     likelihood: str = option(
         "mixture",
         "likelihood of a pixel: bernoulli (2 levels), gaussian (one variance per channel) or mixture (of logistics)",
         choices=decoder_likelihoods(),
     )
-    mixtures: int = option(5, "components of the mixture of logistics", ge=1)
+    mixtures: int = option(5, "components of the mixture of logistics", ge=1, le=1024)
     codebook_update: Literal["ema", "gradient"] = option(
         "ema", "update of the codebook: ema (exponential moving averages of the assigned vectors), or gradient"
     )
@@ -68,11 +69,13 @@ class VQVAEConfig(ImageConfig):
             self._check_prior()
 
     def _check_prior(self) -> None:
-        name = self.prior.get("model") if isinstance(self.prior, dict) else self.prior
-        if not isinstance(self.prior, dict) or name not in PRIORS:
-            raise ValueError(f"VQVAEConfig: prior must be a {', a '.join(PRIORS)}; got {name!r}")
+        fields = self.prior or {}
+        name = fields.get("model")
+        if not isinstance(name, str) or name not in PRIORS:
+            raise ValueError(f"VQVAEConfig: prior must be a {', a '.join(PRIORS)}; got {shown(repr(name), 100)}")
+        prior = _prior_config(fields)
         expected = {"channels": 1, "height": self.grid[0], "width": self.grid[1], "levels": self.codes}
-        got = {field: self.prior.get(field) for field in expected}
+        got = {field: getattr(prior, field) for field in expected}
         if got != expected:
             raise ValueError(f"VQVAEConfig: prior must have {expected}, the grid of codes; got {got}")
 
@@ -338,7 +341,10 @@ def _decoder(c: VQVAEConfig, outputs: int) -> nn.Sequential:
     )
 
 
-def _build_prior(config: dict[str, Any]) -> Autoregressive:
-    model = PRIORS[config["model"]]
-    fields = {name: value for name, value in config.items() if name != "model"}
-    return model(model.config_type(**fields))
+def _prior_config(prior: dict[str, Any]) -> Any:
+    fields = {name: value for name, value in prior.items() if name != "model"}
+    return from_json(PRIORS[prior["model"]].config_type, fields, "VQVAEConfig: prior")
+
+
+def _build_prior(prior: dict[str, Any]) -> Autoregressive:
+    return PRIORS[prior["model"]](_prior_config(prior))

@@ -17,7 +17,7 @@ from genfast.models.sngan import SNGANConfig
 class WGANGPConfig(SNGANConfig):
     """Settings of a `WGANGP`."""
 
-    discriminator_steps: int = option(5, "updates of the critic before each update of the generator", ge=1)
+    discriminator_steps: int = option(5, "updates of the critic before each update of the generator", ge=1, le=1000)
     weight: float = option(10.0, "weight lambda of the gradient penalty", ge=0)
 
 

@@ -6,14 +6,16 @@ import lzma
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from genfast.engine.arguments import check_int
 from genfast.engine.protocols import CodeModel, device_of
 from genfast.engine.wrappers import unwraps
 
@@ -21,9 +23,10 @@ from genfast.engine.wrappers import unwraps
 # everything before follow.
 HEADER, CHECKSUM = struct.Struct(">4sBBIBHHB8s"), struct.Struct(">I")
 MAGIC, VERSION = b"GFVQ", 1
-# More than a batch of photographs. A file that claims more is not decoded.
-MOST_VALUES = 2**31
-BATCH_VALUES = 2**20
+# More than a batch of photographs.
+MOST_VALUES = MOST_BYTES = 2**31
+BATCH_VALUES = 2**18
+PART = 2**18  # bytes that are unpacked at a time
 # Codes have no alignment or context like text. The dictionary is small, as it is allocated even for a tiny file.
 LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 
@@ -60,10 +63,13 @@ def compress(model: nn.Module, images: Tensor) -> bytes:
 
 
 @unwraps
-def decompress(model: nn.Module, data: bytes) -> Tensor:
+def decompress(model: nn.Module, data: bytes, *, max_bytes: int = MOST_BYTES) -> Tensor:
     """The images of a file that `compress` of the same model wrote: uint8 [N, C, H, W] on the CPU.
 
-    Raises: ValueError for bytes that are no such file, incomplete, damaged, or of another model.
+    Equal images take next to no space, so a small file may hold many: `max_bytes` is the most memory that the images
+    and the decoding of one of them may take, about.
+
+    Raises: ValueError for bytes that are no such file, incomplete, damaged, of another model, or of larger images.
     """
     coder = _check_model("decompress", model)
     c = coder.spec
@@ -82,12 +88,17 @@ def decompress(model: nn.Module, data: bytes) -> Tensor:
     if model_of != coder.decoder_digest() or (channels, top + 1) != (c.channels, c.levels):
         got = f"{model_of.hex()} for {channels} channels, {top + 1} levels"
         raise ValueError(f"decompress: expected a file of this model, {coder.decoder_digest().hex()}; got {got}")
-    if not height or not width or count * channels * height * width > MOST_VALUES:
-        sizes = (count, channels, height, width)
-        raise ValueError(f"decompress: expected images of 1 to {MOST_VALUES} values in all; got {sizes}")
-    shape = (count, *_grid(coder, height, width))
-    codes = _unpacked(packing, data[HEADER.size : -CHECKSUM.size], shape, coder.code_count)
-    return _decoded(coder, codes, height, width)
+    check_int("decompress", "max_bytes", max_bytes, 1, 2**63)
+    sizes = (count, channels, height, width)
+    if not height or not width:
+        raise ValueError(f"decompress: expected images of at least 1x1 pixels; got {sizes}")
+    grid = _grid(coder, height, width)
+    needed = math.prod(sizes) + min(count, 1) * math.prod(grid) * _bytes_per_code(coder)
+    if needed > max_bytes:
+        expected = f"images that take at most max_bytes={max_bytes} to decode"
+        raise ValueError(f"decompress: expected {expected}; got {sizes}, which take about {needed}")
+    codes = _Codes(packing, data[HEADER.size : -CHECKSUM.size], count * math.prod(grid), coder.code_count)
+    return _decoded(coder, codes, sizes, grid)
 
 
 def _check_model(call: str, model: nn.Module) -> CodeModel:
@@ -108,7 +119,7 @@ def _encoded(model: Any, images: Tensor) -> np.ndarray:
     height, width = images.shape[2:]
     step, device = model.stride, device_of(model)
     parts = [np.zeros((0, *_grid(model, height, width)), np.int64)]
-    for part in _parts(images):
+    for part in images.split(_batch_size(model, height, width)) if len(images) else ():
         # Padded to a multiple of the stride by repeating the last row and column.
         levels = F.pad(part.to(device).float(), (0, -width % step, 0, -height % step), mode="replicate")
         parts.append(model.encode(levels.to(torch.uint8), any_size=True).cpu().numpy())
@@ -116,18 +127,50 @@ def _encoded(model: Any, images: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def _decoded(model: Any, codes: np.ndarray, height: int, width: int) -> Tensor:
-    device = device_of(model)
-    parts = [torch.zeros(0, model.spec.channels, height, width, dtype=torch.uint8, device="cpu")]
-    size = max(1, BATCH_VALUES // (height * width))
-    for part in torch.from_numpy(codes).split(size):
-        images = model.likelihood.expected(model.decode(part.to(device), any_size=True)).round().to(torch.uint8)
-        parts.append(images[:, :, :height, :width].cpu())
-    return torch.cat(parts)
+def _decoded(model: Any, codes: _Codes, sizes: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
+    device, (count, _, height, width) = device_of(model), sizes
+    decoded = torch.empty(sizes, dtype=torch.uint8, device="cpu")
+    for images in decoded.split(_batch_size(model, height, width)) if count else ():
+        part = torch.from_numpy(codes.take(len(images) * math.prod(grid)).reshape(-1, *grid))
+        images.copy_(_levels(model, part.to(device))[:, :, :height, :width])
+    return decoded
 
 
-def _parts(images: Tensor) -> Sequence[Tensor]:
-    return images.split(max(1, BATCH_VALUES // (images.shape[2] * images.shape[3]))) if len(images) else ()
+def _levels(model: Any, codes: Tensor) -> Tensor:
+    return model.likelihood.expected(model.decode(codes, any_size=True)).round().to(torch.uint8)
+
+
+class _Largest(TorchFunctionMode):
+    """The most bytes that the arguments and the result of a function of torch take together."""
+
+    bytes = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        tensors = [part for part in (result, *args) if isinstance(part, Tensor)]
+        self.bytes = max(self.bytes, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        return result
+
+
+@torch.no_grad()
+def _bytes_per_code(model: Any) -> int:
+    """About how much memory the decoding of one more code takes, by that of two small grids."""
+    taken = []
+    for side in (4, 8):
+        codes = torch.zeros(1, side, side * model.codes_per_place, dtype=torch.int64, device=device_of(model))
+        with _Largest() as largest:
+            _levels(model, codes)
+        taken.append(largest.bytes)
+    # Twice: an allocator and a convolution keep more than the tensors.
+    return 2 * (taken[1] - taken[0]) // ((64 - 16) * model.codes_per_place)
+
+
+def _batch_size(model: Any, height: int, width: int) -> int:
+    """Images at a time, by the size to which they are padded."""
+    step = model.stride
+    return max(1, BATCH_VALUES // ((height + -height % step) * (width + -width % step)))
 
 
 def _bits(codes: int) -> int:
@@ -154,34 +197,54 @@ def _deflated(raw: bytes, strategy: int) -> bytes:
     return packer.compress(raw) + packer.flush()
 
 
-def _unpacked(packing: int, body: bytes, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """The codes int64 [N, h, w] that `_packed` packed; ValueError for anything else."""
-    values, bits = math.prod(shape), _bits(count)
-    whole = packing % 2
-    size = values * (2 if count > 256 else 1) if whole else (values * bits + 7) // 8
-    raw = _inflated(packing // 2, body, size)
-    if len(raw) != size:
-        raise ValueError(f"decompress: expected {size} bytes of codes; got {len(raw)}")
-    array = np.frombuffer(raw, np.uint8)
-    if whole:
-        codes = array.view(">u2" if count > 256 else np.uint8).astype(np.int64)
-    else:
-        table = np.unpackbits(array)[: values * bits].reshape(values, bits).astype(np.int64)
-        codes = table @ (1 << np.arange(bits - 1, -1, -1))
-    if values and (top := int(codes.max())) >= count:
-        raise ValueError(f"decompress: expected codes of 0 to {count - 1}; got {top}")
-    return codes.reshape(shape)
+class _Codes:
+    """The codes that `_packed` packed, a part at a time. ValueError for more or fewer, and for anything else."""
+
+    def __init__(self, packing: int, body: bytes, values: int, count: int) -> None:
+        self.count, self.bits = count, (16 if count > 256 else 8) if packing % 2 else _bits(count)
+        size, unpacked = (values * self.bits + 7) // 8, 0
+        for part in _inflated(packing // 2, body):
+            unpacked += len(part)
+            if unpacked > size:
+                break
+        if unpacked != size:
+            raise ValueError(f"decompress: expected {size} bytes of codes; got {min(unpacked, size + 1)}")
+        self.parts, self.held, self.used = _inflated(packing // 2, body), b"", 0  # bits of `held`
+
+    def take(self, values: int) -> np.ndarray:
+        """The next codes, int64 [values]."""
+        end = self.used + values * self.bits
+        parts, held = [self.held], len(self.held)
+        while 8 * held < end:
+            parts.append(next(self.parts))
+            held += len(parts[-1])
+        self.held = b"".join(parts)
+        bits = np.unpackbits(np.frombuffer(self.held, np.uint8)[: (end + 7) // 8])[self.used : end]
+        self.held, self.used = self.held[end // 8 :], end % 8
+        codes = bits.reshape(values, self.bits).astype(np.int64) @ (1 << np.arange(self.bits - 1, -1, -1))
+        if values and (top := int(codes.max())) >= self.count:
+            raise ValueError(f"decompress: expected codes of 0 to {self.count - 1}; got {top}")
+        return codes
 
 
-def _inflated(how: int, body: bytes, size: int) -> bytes:
-    """At most size + 1 bytes, so that a small file cannot unpack to a large one."""
+def _inflated(how: int, body: bytes) -> Iterator[bytes]:
+    """The unpacked bytes in parts, so that a small file need not unpack to a large one."""
+    if how not in (0, 1, 2):
+        raise ValueError(f"decompress: expected a packing of 0 to 5; got one of {2 * how}")
     try:
         if how == 0:
-            return body
-        if how == 1:
-            return zlib.decompressobj(-15).decompress(body, size + 1)
-        if how == 2:
-            return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=LZMA).decompress(body, size + 1)
+            yield from (body[start : start + PART] for start in range(0, len(body), PART))
+        elif how == 1:
+            deflated = zlib.decompressobj(-15)
+            part = deflated.decompress(body, PART)
+            while part:
+                yield part
+                part = deflated.decompress(deflated.unconsumed_tail, PART)
+        else:
+            packed = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=LZMA)
+            part = packed.decompress(body, PART)
+            while part:
+                yield part
+                part = b"" if packed.eof else packed.decompress(b"", PART)
     except (zlib.error, lzma.LZMAError, EOFError) as error:
         raise ValueError(f"decompress: expected packed codes; got {error}") from None
-    raise ValueError(f"decompress: expected a packing of 0 to 5; got one of {2 * how}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast import ops
+from genfast._text import shown
 from genfast.engine.arguments import as_tensor, check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
@@ -106,9 +107,9 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         got = path.suffix or "no ending"
-        raise ValueError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}; got {got}")
+        raise ValueError(f"{shown(path)}: expected a name ending in {' or '.join(SUFFIXES)}; got {got}")
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
+        raise IsADirectoryError(f"{shown(path)}: expected a file to write; got a folder")
     if path.suffix.lower() == ".npz":
         writable_folder(path.parent)
         return lambda columns: write_bytes(path, _npz(columns))
@@ -116,7 +117,9 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ImportError(f"{path}: expected the package pyarrow for Parquet, or a name ending in .npz") from None
+        raise ImportError(
+            f"{shown(path)}: expected the package pyarrow for Parquet, or a name ending in .npz"
+        ) from None
     writable_folder(path.parent)
 
     def write(columns: dict[str, np.ndarray]) -> None:

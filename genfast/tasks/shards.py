@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -20,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genfast._text import shown
 from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
 from genfast.engine.wrappers import unwraps
-from genfast.io import read_json, writable_folder, write_bytes, write_json
+from genfast.io import open_file, read_json, writable_folder, write_bytes, write_json
 from genfast.tasks.sample import stream
 
 try:
@@ -34,6 +36,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
+COMMENT, SEAL = struct.Struct("<H"), 64  # the length of a comment ends a .zip without one
 # Temporary files of `genfast.io` that a killed process may leave.
 LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
@@ -56,7 +59,8 @@ def sample_shards(
     """Write the images of `genfast.sample` as `folder`/samples-00000.npz, samples-00001.npz, ...
 
     Each file has `shard` images, the last one the rest: `images` uint8 [k, C, H, W], `levels`, and `labels` for a
-    conditional model. Existing files of a run with the same settings are kept.
+    conditional model. It ends with a checksum of its bytes, its place and the settings, as the comment of the archive.
+    Existing files of a run with the same settings are kept; a damaged one is drawn again.
 
     Args:
         model, n, seed, first, temperature, labels, batch_size, backend: as `genfast.sample`.
@@ -78,7 +82,8 @@ def sample_shards(
         _begin(folder, settings)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
-            if not _is_whole(path, (end - start, *spec.shape)):
+            about = f"{path.name} {json.dumps(settings)}"
+            if not _is_whole(path, about):
                 of_file = None if labels is None else labels[start:end]
                 options: Any = {"seed": seed, "first": first + start, "temperature": temperature, "labels": of_file}
                 batches = stream(model, end - start, batch_size=batch_size, backend=backend, **options)
@@ -86,7 +91,7 @@ def sample_shards(
                 arrays: dict[str, Any] = {"images": images.numpy(), "levels": np.int64(spec.levels)}
                 if of_file is not None:
                     arrays["labels"] = of_file.cpu().numpy()
-                write_bytes(path, archive(arrays))
+                write_bytes(path, _sealed(archive(arrays), about))
                 drawn += end - start
             if progress is not None:
                 progress(end - start)
@@ -103,6 +108,29 @@ def archive(arrays: dict[str, Any]) -> bytes:
             with file.open(entry, "w") as stored:
                 np.lib.format.write_array(stored, np.asanyarray(array), allow_pickle=False)
     return buffer.getvalue()
+
+
+def _sealed(archive: bytes, about: str) -> bytes:
+    """An archive with a comment, of which `about` says where it belongs: the SHA-256 of all but the comment."""
+    rest = archive[: -COMMENT.size] + COMMENT.pack(SEAL)
+    return rest + hashlib.sha256(about.encode() + rest).hexdigest().encode()
+
+
+def _is_whole(path: Path, about: str) -> bool:
+    """Whether a file is as `_sealed` made it; another one is drawn again, whatever is wrong with it."""
+    checksum = hashlib.sha256(about.encode())
+    try:
+        with open_file(path, "samples") as file:
+            left = os.fstat(file.fileno()).st_size - SEAL
+            while left > 0:
+                part = file.read(min(left, 2**20))
+                if not part:
+                    return False
+                checksum.update(part)
+                left -= len(part)
+            return file.read() == checksum.hexdigest().encode()
+    except OSError:
+        return False
 
 
 def digest(model: nn.Module) -> str:
@@ -154,25 +182,15 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     manifest = folder / MANIFEST
     if not manifest.exists():
         if samples := sorted(folder.glob("samples-*.npz")):
-            raise ValueError(f"{folder}: expected a folder without samples, or their {MANIFEST}; got {samples[0].name}")
+            expected, got = f"a folder without samples, or their {MANIFEST}", shown(samples[0].name)
+            raise ValueError(f"{shown(folder)}: expected {expected}; got {got}")
         write_json(manifest, settings)
         return
     there = read_json(manifest, "samples")
     for name, value in settings.items():
         if there.get(name) != value:
-            expected = f"the {name} of the samples that are there, {there.get(name)}, or another folder"
-            raise ValueError(f"{folder}: expected {expected}; got {value}")
-
-
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether the file has images of that shape; a damaged one is drawn again."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["images"].shape == shape
-    except FileNotFoundError:
-        return False
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        return False
+            expected = f"the {name} of the samples that are there, {shown(there.get(name), 100)}, or another folder"
+            raise ValueError(f"{shown(folder)}: expected {expected}; got {value}")
 
 
 @contextmanager
@@ -186,7 +204,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"{folder}: expected no other process that writes there; got one") from None
+            raise RuntimeError(f"{shown(folder)}: expected no other process that writes there; got one") from None
         yield
     finally:
         os.close(descriptor)

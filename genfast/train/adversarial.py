@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genfast._tensors import Kind
 from genfast.data import ImageData
 from genfast.data.grid import grid, png
 from genfast.io import write_bytes
@@ -20,10 +21,13 @@ from genfast.train.config import AdversarialConfig, steps_per_epoch
 from genfast.train.diagnosis import first_non_finite
 from genfast.train.loop import Data, Loop, Progress, RunResult, run_training
 from genfast.train.modes import ModeCoverage
+from genfast.train.restore import TrainState
 
 SIDES = ("discriminator", "generator")
 # Images of the validation set that `preview` of a model is given.
 PREVIEWED = 36
+SUM = Kind((2,), torch.float64)
+MOST_COUNTED = 2.0**40
 
 
 @dataclass
@@ -72,6 +76,7 @@ class AdversarialRun(Loop):
     """A training of two networks against each other."""
 
     config: AdversarialConfig
+    own_checks = ("sums.", "monitor.")
 
     def __init__(
         self, model: Any, train: Data, valid: Data, config: AdversarialConfig, out: Path, progress: Progress | None
@@ -103,7 +108,7 @@ class AdversarialRun(Loop):
         # By the name of their mean in a record: (sum, count) since the last record.
         self.sums: Tensors = {}
         # Of the latest gradients.
-        self.norms = {side: torch.zeros((), device=self.device, dtype=torch.float32) for side in SIDES}
+        self.norms = {side: torch.zeros((), device=self.device, dtype=self.parameters[side][0].dtype) for side in SIDES}
         self.side = SIDES[0]  # which is updated
 
     def result(self, reason: str) -> AdversarialResult:
@@ -235,12 +240,19 @@ class AdversarialRun(Loop):
             tensors |= prefixed(f"historical.{side}", average.state_dict())
         return tensors | {f"norm.{side}": norm for side, norm in self.norms.items()}
 
-    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
+    def load(self, tensors: Tensors, state: TrainState) -> None:
         super().load(tensors, state)
         self.sums = {name: value.to(self.device) for name, value in unprefixed("sums", tensors).items()}
+        for name, value in self.sums.items():
+            if Kind.of(value) != SUM or not bool(value.isfinite().all()) or not 0 <= value[1] <= MOST_COUNTED:
+                raise ValueError(
+                    f"sums.{name} must be a sum and a count, {SUM}; got {Kind.of(value)} {value[:2].tolist()}"
+                )
         self.monitor.load_state_dict(unprefixed("monitor", tensors), self.device)
         for side, average in self.historical.items():
             average.load_state_dict(unprefixed(f"historical.{side}", tensors))
+            if not 1 <= int(average.steps) <= 1 + state.step * self.model.discriminator_steps:
+                raise ValueError(f"historical.{side}.steps must be those of the run; got {int(average.steps)}")
         self.norms = {side: tensors[f"norm.{side}"].to(self.device) for side in SIDES}
 
 

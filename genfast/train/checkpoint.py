@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genfast.io import write_bytes
+from genfast._tensors import Kind, TensorFile, tensor_file
+from genfast._text import shown
+from genfast.io import JSONError, parse_json, write_bytes
 
 FORMAT = "genfast-checkpoint-1"
 Tensors = dict[str, Tensor]
@@ -28,26 +33,53 @@ def save_checkpoint(run: str | Path, tensors: Tensors, state: dict[str, Any]) ->
     path = checkpoint_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(tensors, metadata={"format": FORMAT, "state": json.dumps(state)}))
+    text = json.dumps(state)
+    about = {"format": FORMAT, "state": text, "crc32": checksum(tensors, text)}
+    write_bytes(path, save(tensors, metadata=about))
+
+
+@contextmanager
+def open_checkpoint(run: str | Path) -> Iterator[tuple[TensorFile, dict[str, Any]]]:
+    """The open last checkpoint and its state. FileNotFoundError without it; ValueError if it is unusable."""
+    path = checkpoint_path(run)
+    if not os.path.lexists(path):
+        got = "none: a run that was stopped before its first starts again without --resume"
+        raise FileNotFoundError(f"{shown(run)}: expected a checkpoint {shown(path)} to resume from; got {got}")
+    with tensor_file(path, "checkpoint") as file:
+        if file.metadata.get("format") != FORMAT:
+            got = shown(file.metadata.get("format"))
+            raise ValueError(f"{shown(path)}: expected a checkpoint of format {FORMAT}; got {got}")
+        try:
+            state = parse_json(file.metadata.get("state", ""))
+        except JSONError as error:
+            raise ValueError(f"{shown(path)}: expected a state in JSON; got {error}") from None
+        if not isinstance(state, dict):
+            raise ValueError(f"{shown(path)}: expected a state by names; got {shown(repr(state), 100)}")
+        yield file, state
 
 
 def load_checkpoint(run: str | Path) -> tuple[Tensors, dict[str, Any]]:
-    """The (tensors, state) of the last checkpoint. Raises: FileNotFoundError; ValueError for an unusable file."""
-    from safetensors import SafetensorError, safe_open
+    """The (tensors, state) of the last checkpoint, whole as it was written; errors as `open_checkpoint`."""
+    with open_checkpoint(run) as (file, state):
+        return read_tensors(file), state
 
-    path = checkpoint_path(run)
-    if not path.is_file():
-        got = "none: a run that was stopped before its first starts again without --resume"
-        raise FileNotFoundError(f"{run}: expected a checkpoint {path} to resume from; got {got}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: expected a whole checkpoint; got {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a checkpoint of format {FORMAT}; got {metadata.get('format')}")
-    return tensors, json.loads(metadata["state"])
+
+def read_tensors(file: TensorFile) -> Tensors:
+    """The tensors of a checkpoint. ValueError if they are not those that were written."""
+    tensors = {name: file.read(name, finite=False) for name in file.kinds}
+    saved = file.metadata.get("crc32")  # a checkpoint of an earlier version has none
+    if saved not in (None, checksum(tensors, file.metadata["state"])):
+        raise ValueError(f"{shown(file.path)}: expected a checkpoint as it was written; got a damaged one")
+    return tensors
+
+
+def checksum(tensors: Tensors, state: str) -> str:
+    """CRC-32 of the names and the bytes of tensors, and of the text of a state."""
+    value = zlib.crc32(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {Kind.of(tensor)}".encode(), value)
+        value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Any]) -> Tensors:

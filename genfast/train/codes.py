@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from genfast._text import shown
 from genfast.data import ImageData
 from genfast.models.vqvae import PRIORS, VQVAE
 from genfast.train.inputs import batches, check
@@ -30,7 +31,7 @@ def code_data(source: dict[str, Any], split: str, load: Callable[[dict[str, Any]
     data = load(about | given, split)
     check(model, data)
     if model.config.codes > 256:
-        raise ValueError(f"{run}: expected at most 256 codes for a prior; got {model.config.codes}")
+        raise ValueError(f"{shown(run)}: expected at most 256 codes for a prior; got {model.config.codes}")
     with torch.no_grad():
         codes = [model.encode(images) for (images,) in batches((data.images,), 250)]
     images = torch.cat(codes)[:, None].to(torch.uint8)
@@ -64,5 +65,5 @@ def _run(source: dict[str, Any]) -> str:
 def _vqvae(run: str) -> VQVAE:
     model = open_model(run)
     if not isinstance(model, VQVAE):
-        raise ValueError(f"{run}: expected the run of a vq-vae; got a {model.name}")
+        raise ValueError(f"{shown(run)}: expected the run of a vq-vae; got a {model.name}")
     return model

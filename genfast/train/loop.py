@@ -7,16 +7,19 @@ import re
 import time
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genfast._config import from_json
 from genfast._native.checks import wide
+from genfast._tensors import Kind
+from genfast._text import shown
 from genfast.data import ImageData, PairData
 from genfast.engine.wrappers import unwrapped
 from genfast.io import writable_folder
@@ -24,8 +27,9 @@ from genfast.train.checkpoint import (
     Tensors,
     checkpoint_path,
     copy_into,
-    load_checkpoint,
+    open_checkpoint,
     prefixed,
+    read_tensors,
     save_checkpoint,
     unprefixed,
 )
@@ -33,6 +37,14 @@ from genfast.train.config import RunConfig, rounds_of, steps_per_epoch
 from genfast.train.inputs import inputs
 from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
+from genfast.train.restore import (
+    TrainState,
+    check_finite,
+    check_moments,
+    check_reach,
+    idle_parameters,
+    moment_kinds,
+)
 from genfast.train.signals import stop_signals
 
 Data = ImageData | PairData
@@ -70,7 +82,7 @@ def run_training(
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
-        raise FileExistsError(f"{out}: expected an empty folder or --resume; got a run with a checkpoint")
+        raise FileExistsError(f"{shown(out)}: expected an empty folder or --resume; got a run with a checkpoint")
     device = pick_device(config.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
@@ -106,9 +118,11 @@ class Loop(ABC):
     """The whole state of a training run, which `save` and `restore` write and read.
 
     A subclass sets `optimizers` (by their prefix in the checkpoint), `averages` and the `averaged_parameters` that they
-    follow, and defines the abstract methods. State of its own it adds to `tensors` and `state`, and restores in `load`.
+    follow, and defines the abstract methods. State of its own it adds to `tensors` and `state`, and restores in `load`,
+    which checks those tensors whose names begin with one of `own_checks`: their shapes are not known beforehand.
     """
 
+    own_checks: ClassVar[tuple[str, ...]] = ()
     averages: list[Tensor]
     averaged_parameters: list[Tensor]
 
@@ -268,6 +282,7 @@ class Loop(ABC):
             "seconds": self.trained,
             "train": self.config.to_dict(),
             "images": self.fingerprint,
+            "idle": idle_parameters(self.optimizers) if self.step else [],
         }
 
     def save(self) -> None:
@@ -276,23 +291,40 @@ class Loop(ABC):
         save_checkpoint(self.out, self.tensors(), self.state())
 
     def restore(self) -> None:
-        """Read the checkpoint. ValueError for other settings or images."""
-        tensors, state = load_checkpoint(self.out)
-        path = checkpoint_path(self.out)
-        settings = type(self.config).from_dict(
-            state["train"]
-        )  # settings that are newer than the run have their default
-        for what, saved, given in (
-            ("settings", settings.to_dict(), self.config.to_dict()),
-            ("training and validation images", state["images"], self.fingerprint),
-        ):
-            if saved != given:
-                raise ValueError(f"{path}: expected the same {what} to resume; got {_changes(saved, given)}")
-        self.load(tensors, state)
+        """Read the checkpoint. ValueError for other settings or images, and for what no run like this one has saved."""
+        with open_checkpoint(self.out) as (file, values):
+            path = shown(file.path)
+            state = from_json(TrainState, values, path)
+            # Settings that are newer than the run have their default.
+            settings = from_json(type(self.config), state.train, path)
+            for what, saved, given in (
+                ("settings", settings.to_dict(), self.config.to_dict()),
+                ("training and validation images", state.images, self.fingerprint),
+            ):
+                if saved != given:
+                    raise ValueError(f"{path}: expected the same {what} to resume; got {_changes(saved, given)}")
+            own = {name: kind for name, kind in file.kinds.items() if name.startswith(self.own_checks)}
+            file.check(self.kinds(state, file.kinds), {**own, "rng.cuda": Kind((16,), torch.uint8)})
+            tensors = read_tensors(file)
+        try:
+            check_reach(state, self.steps, self.train[0][0].numel())
+            for name, tensor in tensors.items():
+                if name not in own:
+                    check_finite(name, tensor)
+                    check_moments(name, tensor, state.step * rounds_of(self.model))
+            self.load(tensors, state)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: a state of a generator that torch refuses
+            raise ValueError(f"{path}: expected a checkpoint of this run; got {shown(error)}") from None
         self.log.forget_after(self.step)
 
-    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Restore what `tensors` and `state` returned."""
+    def kinds(self, state: TrainState, there: Iterable[str]) -> dict[str, Kind]:
+        """Shapes and dtypes of the tensors of a checkpoint, but for those of `own_checks`; `there`: those it has."""
+        kinds = {name: Kind.of(tensor) for name, tensor in self.tensors().items()}
+        kinds = {name: kind for name, kind in kinds.items() if not name.startswith((*self.own_checks, "rng.cuda"))}
+        return kinds | moment_kinds(self.optimizers, state, there)
+
+    def load(self, tensors: Tensors, state: TrainState) -> None:
+        """Restore what `tensors` and `state` returned. ValueError for tensors of `own_checks` that cannot be."""
         path = str(checkpoint_path(self.out))
         copy_into(self.model, unprefixed("model", tensors), path)
         copy_into(self.averaged, unprefixed("averaged", tensors), path)
@@ -306,7 +338,7 @@ class Loop(ABC):
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.step, self.counted, self.seconds = state["step"], state["counted"], state["seconds"]
+        self.step, self.counted, self.seconds = state.step, state.counted, state.seconds
         self.trained = self.seconds
 
 
@@ -328,5 +360,5 @@ def _fingerprint(parts: Sequence[Tensor]) -> str:
 
 def _changes(saved: Any, given: Any) -> str:
     if not isinstance(saved, dict):
-        return f"{given} instead of {saved}"
-    return ", ".join(f"{k} {given[k]} instead of {saved.get(k)}" for k in given if saved.get(k) != given[k])
+        return f"{given} instead of {shown(saved, 100)}"
+    return ", ".join(f"{k} {given[k]} instead of {shown(saved.get(k), 100)}" for k in given if saved.get(k) != given[k])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genfast.io import write_bytes
+from genfast.io import MOST_JSON, JSONError, open_file, parse_json, write_bytes
 
 
 class MetricsLog:
@@ -32,12 +33,17 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All complete records of a metrics.jsonl; a killed run may have left an incomplete last line."""
     records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(record, dict) and "step" in record:
-                records.append(record)
+    try:
+        with open_file(path, "metrics") as file:
+            while line := file.readline(MOST_JSON):
+                with suppress(JSONError):
+                    record = parse_json(line)
+                    if isinstance(record, dict) and type(record.get("step")) is int and _are_numbers(record):
+                        records.append(record)
+    except FileNotFoundError:
+        pass
     return records
+
+
+def _are_numbers(record: dict[str, Any]) -> bool:
+    return all(isinstance(value, (int, float)) for value in record.values())

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
+from genfast._config import check_options, from_json
+from genfast._text import shown
 from genfast.data import ImageData, read_npz
+from genfast.engine.protocols import ImageSpec
 from genfast.io import read_json, write_json
 from genfast.random import permutation
 
@@ -146,8 +149,11 @@ def run_classifier(
     if folder is not None and os.access(folder, os.W_OK):
         kept = Path(folder) / "classifier" / f"{_fingerprint(training, held_out):08x}-{steps}-{seed}"
         if (kept / "accuracy.json").is_file():  # it is written last
-            accuracy = read_json(kept / "accuracy.json", "classifier")["accuracy"]
-            return metrics.Classifier.from_pretrained(kept).to(device).eval(), accuracy
+            path = kept / "accuracy.json"
+            kept_accuracy = from_json(_Accuracy, read_json(path, "classifier"), shown(path))
+            classifier = metrics.Classifier.from_pretrained(kept).to(device).eval()
+            _check_classifier(classifier, training, kept)
+            return classifier, kept_accuracy.accuracy
     options: Any = {"levels": training.levels, "held_out": (held_out.images, held_out.labels), "seed": seed}
     each = None if progress is None else _counting(progress)
     classifier, accuracy = metrics.train_classifier(
@@ -157,6 +163,23 @@ def run_classifier(
         classifier.save_pretrained(kept)
         write_json(kept / "accuracy.json", {"accuracy": accuracy})
     return classifier, accuracy
+
+
+@dataclass
+class _Accuracy:
+    """The content of accuracy.json."""
+
+    accuracy: float = field(metadata={"ge": 0, "le": 1})
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def _check_classifier(classifier: metrics.Classifier, training: ImageData, folder: Path) -> None:
+    _, channels, height, width = training.images.shape
+    expected = ImageSpec(channels, height, width, training.levels, training.classes)
+    if classifier.spec != expected:
+        raise ValueError(f"{shown(folder)}: expected a classifier of {expected}; got one of {classifier.spec}")
 
 
 def _labels(data: ImageData) -> Tensor:
@@ -217,8 +240,8 @@ def _features(path: str | Path) -> Tensor:
     array = arrays["features"] if "features" in arrays else next(iter(arrays.values())) if len(arrays) == 1 else None
     if array is None:
         raise ValueError(
-            f"{path}: expected an array 'features', or one alone; got {', '.join(sorted(arrays)) or 'none'}"
+            f"{shown(path)}: expected an array 'features', or one alone; got {', '.join(sorted(arrays)) or 'none'}"
         )
     if array.ndim != 2 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{path}: expected finite features [N, D]; got {array.dtype} {array.shape}")
+        raise ValueError(f"{shown(path)}: expected finite features [N, D]; got {array.dtype} {array.shape}")
     return torch.from_numpy(array.astype(np.float64))

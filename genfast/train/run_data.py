@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ def data_of(target: str | Path, options: dict[str, Any]) -> dict[str, Any]:
     model, name = shipped(target)
     if name in PRESETS.get(model, {}) and not Path(target).exists():
         return {"data": PRESETS[model][name].data} | given
-    try:
-        return load_run(target)["data"] | given
-    except (FileNotFoundError, ValueError):
-        return options
+    if (Path(target) / "model").is_dir():  # otherwise its config.json is that of a model, which names no data
+        with suppress(FileNotFoundError):
+            return load_run(target)["data"] | given
+    return options
 
 
 def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent) -> ImageData | PairData:

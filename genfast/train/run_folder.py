@@ -6,16 +6,21 @@ import platform
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 
 from genfast import models
+from genfast._text import shown
 from genfast._version import __version__
 from genfast.io import read_json, write_json
 from genfast.train.config import RunConfig
 
 CONFIG = "config.json"
+# What every run has, and what its data may have.
+SETTINGS = {"model": str, "model_config": dict, "train": dict, "data": dict}
+DATA = {"data": (str,), "data_root": (str,), "strict": (bool,), "size": (int,), "levels": (int,)}
 STANDING = "equilibrium.png"  # the default plot of `genfast equilibrium`
 
 
@@ -55,11 +60,19 @@ def _cpu() -> str:
 
 
 def load_run(out: str | Path) -> dict[str, Any]:
-    """The settings of a run: model, model_config, train, data."""
-    settings = read_json(Path(out) / CONFIG, "run")
-    missing = [key for key in ("model", "model_config", "train", "data") if key not in settings]
-    if missing:
-        raise ValueError(f"{Path(out) / CONFIG}: expected the settings of a run; got none for {missing[0]!r}")
+    """The settings of a run: model, model_config, train, data. FileNotFoundError, or ValueError without them."""
+    path = Path(out) / CONFIG
+    settings = read_json(path, "run")
+    for key, kind in SETTINGS.items():
+        if key not in settings:
+            raise ValueError(f"{shown(path)}: expected the settings of a run; got none for {key!r}")
+        if not isinstance(settings[key], kind):
+            got = shown(repr(settings[key]), 100)
+            raise ValueError(f"{shown(path)}: expected {key} as a {kind.__name__}; got {got}")
+    for key, kinds in DATA.items():
+        if not isinstance(value := settings["data"].get(key), (*kinds, NoneType)):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"{shown(path)}: expected {key} of the data as {expected}; got {shown(repr(value), 100)}")
     return settings
 
 
@@ -79,7 +92,7 @@ def open_model(target: str | Path) -> Any:
     if (folder / CONFIG).is_file() and (folder / "model.safetensors").is_file():
         return models.load(folder)
     if folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a run with a model; got a folder without model/{CONFIG}")
+        raise FileNotFoundError(f"{shown(folder)}: expected a run with a model; got a folder without model/{CONFIG}")
     if "/" in str(target):
         return models.load(str(target))
     model, name = shipped(target)
@@ -87,7 +100,7 @@ def open_model(target: str | Path) -> Any:
         return models.MODELS[model][0].pretrained(name)
     except FileNotFoundError as error:
         expected = "a run folder, a model folder or the name of shipped weights"
-        raise FileNotFoundError(f"{target}: expected {expected}; {error}") from None
+        raise FileNotFoundError(f"{shown(target)}: expected {expected}; {error}") from None
 
 
 def shipped(target: str | Path) -> tuple[str, str]:

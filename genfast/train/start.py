@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ import torch
 from torch import nn
 
 from genfast import models
+from genfast._config import from_json
 from genfast._defaults import plain_defaults
+from genfast._text import shown
 from genfast.data import ImageData, PairData
 from genfast.engine.protocols import CodeModel
 from genfast.train.adversarial import fit_adversarial
-from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
+from genfast.train.checkpoint import checkpoint_path, copy_into, open_checkpoint
 from genfast.train.codes import attach_prior, check_prior, is_codes
 from genfast.train.config import RunConfig, config_type, is_adversarial, rounds_of
 from genfast.train.inputs import check, check_pairs
 from genfast.train.loop import RunResult, pick_device
 from genfast.train.presets import preset as recipe_of
+from genfast.train.restore import TrainState
 from genfast.train.run_data import Tell, load_data, silent
-from genfast.train.run_folder import clear_run, load_run, machine, open_model, save_run
+from genfast.train.run_folder import CONFIG, clear_run, load_run, machine, open_model, save_run
 from genfast.train.trainer import fit
 
 Bar = Callable[[int, int], AbstractContextManager[Any]]
@@ -62,16 +66,16 @@ def start(
         settings = load_run(out)
         given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
         _check_unchanged(settings, given, data_options)
-        config: RunConfig = config_type(model_type).from_dict(settings["train"])
+        config: RunConfig = from_json(config_type(model_type), settings["train"], shown(Path(out) / CONFIG))
         source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
     else:
         if checkpoint_path(out).exists() and not overwrite:
-            raise FileExistsError(f"{out}: expected an empty folder, --resume or --overwrite; got a run")
+            raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
         config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
         source = data_options | {"data": data_options["data"] or (recipe.data if recipe else None)}
     training, validation = load_data(source, "train", tell), load_data(source, "valid", tell)
     if resume:
-        model_config = settings["model_config"]
+        model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
     else:
         if conditional is None and recipe:
             conditional = recipe.conditional
@@ -79,7 +83,7 @@ def start(
         model_config = (recipe.model if recipe else {}) | model_options | fixed
     torch.manual_seed(config.seed)
     with plain_defaults():
-        network = models.build(model, **model_config)
+        network = _resumed(out, model, model_config) if resume else models.build(model, **model_config)
     if init_from:
         _start_from(network, init_from, training)
     for data in (training, validation):
@@ -91,7 +95,7 @@ def start(
         if overwrite:
             clear_run(out)
         save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
-    done = load_checkpoint(out)[1]["step"] if resume else 0
+    done = _steps_done(out) if resume else 0
     with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
         run: Any = fit_adversarial if is_adversarial(network) else fit
         result: RunResult = run(
@@ -103,6 +107,18 @@ def start(
         else:  # the present prior of the VQ-VAE may be better
             tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
     return result
+
+
+def _resumed(out: str | Path, model: str, model_config: dict[str, Any]) -> Any:
+    """The model of a run, which is built only if its checkpoint is as large."""
+    with open_checkpoint(out) as (file, _):
+        expected = f"{shown(Path(out) / CONFIG)}: expected the settings of a {model}"
+        return file.fill(lambda: models.build(model, **model_config), expected)
+
+
+def _steps_done(out: str | Path) -> int:
+    with open_checkpoint(out) as (file, values):
+        return from_json(TrainState, values, shown(file.path)).step
 
 
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) 
 def _start_from(network: nn.Module, target: str, training: ImageData | PairData) -> None:
     first: Any = open_model(target)
     if not isinstance(network, type(first)):  # a subclass may start from its base: an IWAE from a VAE
-        raise ValueError(f"{target}: expected a {network.name} to start from; got a {first.name}")
+        raise ValueError(f"{shown(target)}: expected a {network.name} to start from; got a {first.name}")
     has_codes = isinstance(first, CodeModel)
     if has_codes:
         first.set_prior(None)  # training changes the codes
@@ -141,4 +157,5 @@ def _check_unchanged(settings: dict[str, Any], options: dict[str, Any], data_opt
     for name, value in given.items():
         value = list(value) if isinstance(value, tuple) else value
         if saved.get(name) != value:
-            raise ValueError(f"{name}: expected {saved.get(name)} as in the run to resume; got {value}")
+            expected = f"{shown(saved.get(name), 100)} as in the run to resume"
+            raise ValueError(f"{name}: expected {expected}; got {shown(value)}")

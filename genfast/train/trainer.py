@@ -22,6 +22,7 @@ from genfast.train.inputs import batches
 from genfast.train.loop import Data, Loop, Progress, RunResult, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
+from genfast.train.restore import TrainState
 
 __all__ = ["FitResult", "Run", "TrainConfig", "fit", "mean_nats", "pick_device"]
 
@@ -185,8 +186,8 @@ class Run(Loop):
         best = {"best_nats": self.best_nats if self.best_step else None, "best_step": self.best_step}
         return super().state() | best
 
-    def load(self, tensors: Tensors, state: dict[str, Any]) -> None:
+    def load(self, tensors: Tensors, state: TrainState) -> None:
         super().load(tensors, state)
         self.total.copy_(tensors["total"])
-        if state["best_step"]:
-            self.best_nats, self.best_step = state["best_nats"], state["best_step"]
+        if state.best_nats is not None:
+            self.best_nats, self.best_step = state.best_nats, state.best_step

@@ -178,7 +178,8 @@ def test_one_folder_holds_both(with_prior, tmp_path):
         ("decay", 1.0, "decay must lie in"),
         ("prior", {"model": "pixelcnn++"}, "prior must be a pixelcnn, a gated-pixelcnn, a pixelrnn"),
         ("prior", {"model": "pixelcnn", "channels": 1, "height": 4, "width": 5, "levels": 8}, "the grid of codes"),
-        ("prior", 3, "prior must be a"),
+        ("prior", {"model": "pixelcnn", "layers": 10**9}, "prior: PixelCNNConfig: layers must be at most 1000"),
+        ("prior", {"model": "pixelcnn", "depth": 3}, "prior: expected fields of PixelCNNConfig; got depth"),
     ],
 )
 def test_bad_configs(field, value, text):

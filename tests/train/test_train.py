@@ -309,7 +309,7 @@ def test_missing_truncated_and_foreign_checkpoints(tmp_path, whole):
     path.parent.mkdir()
     for broken in (b"", content[:7], content[: len(content) // 2], content[:-1], b"{}" * 500, content[::-1]):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match="state.safetensors: expected a whole checkpoint"):
+        with pytest.raises(ValueError, match="state.safetensors: expected a whole safetensors file"):
             resumed(tmp_path)
     save_file({"x": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="expected a checkpoint of format genfast-checkpoint-1; got None"):
@@ -323,10 +323,10 @@ def test_resuming_something_else_is_refused(whole):
         resumed(whole, train=images(22, seed=5))
     torch.manual_seed(0)
     other = models.build("pixelrnn", hidden=3, layers=1, head=4, virtual_column=True, **SHAPE)
-    with pytest.raises(ValueError, match=r"expected \S+ of shape .*; got "):
+    with pytest.raises(ValueError, match=r"expected \S+ of float32 .*; got float32 "):
         resumed(whole, model=other)
     other = models.build("pixelrnn", hidden=2, layers=2, head=4, virtual_column=True, **SHAPE)
-    with pytest.raises(ValueError, match="differs in blocks.1"):
+    with pytest.raises(ValueError, match=r"expected a tensor averaged\.blocks\.1\.\S+ and \d+ more; got none"):
         resumed(whole, model=other)
 
 
@@ -515,7 +515,7 @@ def test_wrong_settings_name_both(changes, message):
 def test_settings_survive_json():
     c = config(betas=(0.5, 0.75))
     assert TrainConfig.from_dict(json.loads(json.dumps(c.to_dict()))) == c
-    with pytest.raises(ValueError, match="known settings; got momentum"):
+    with pytest.raises(ValueError, match="TrainConfig: expected fields of TrainConfig; got momentum"):
         TrainConfig.from_dict({"momentum": 1})
 
 

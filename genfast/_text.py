@@ -1,0 +1,20 @@
+"""Text that comes from files, such as their names, in messages."""
+
+from __future__ import annotations
+
+MOST = 500
+MESSAGE = 2000  # of a whole message, which may name many files
+
+
+def shown(value: object, most: int = MOST) -> str:
+    """`str(value)` as a message shows it: on one line, and with at most about `most` characters.
+
+    A name or a content may hold anything: a line break, an escape sequence of a terminal, a mark that reverses the
+    order of the letters. What is not printable is written as Python would: `\\n`, `\\x1b`, `\\u202e`.
+    """
+    text = str(value)
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
