@@ -6,7 +6,6 @@ import pytest
 import torch
 from support.op_matrix import OPS, first_differentiable, outputs, parametrize, small, squares
 
-import genfast
 from genfast import testing
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
