@@ -73,10 +73,9 @@ def load_folder(
     levels = checked_options(str(folder), size, levels, bits)
     tree = Tree.of(folder)
     files = tree.files(split)
-    every = [path for part in (*tree.parts.values(), tree.outside) for path in part]
-    channels = 1 if all(is_grey(path) for path in every) else 3
+    channels = 1 if all(is_grey(path) for path in tree.every) else 3
     name = f"{folder}[{split}]"
-    reading = Reading(name, channels, size, levels, bits, common_bits(every), max_gb)
+    reading = Reading(name, channels, size, levels, bits, common_bits(tree.every), max_gb)
     images = reading.read(files)
     reading.refuse(folder, split, files, strict, len(images))
     kept = [path for path in files if path not in reading.wrong]
@@ -86,7 +85,7 @@ def load_folder(
         name,
         len(reading.wrong),
         files=names_below(folder, kept),
-        notes=(*tree.notes(split), *reading.notes(folder, len(files))),
+        notes=(*tree.notes(split), *reading.notes(len(files))),
     )
     return tree.with_labels(data, kept)
 
@@ -161,21 +160,28 @@ class Tree:
             (parts[split_of[top]] if top in split_of else outside).append(path)
         return cls(folder, roots, parts, outside, found.others, found.closed)
 
+    @property
+    def every(self) -> list[Path]:
+        """All files."""
+        return [path for part in (*self.parts.values(), self.outside) for path in part]
+
     def files(self, split: str) -> list[Path]:
-        """The files of a split, as `choose` says."""
+        """The files of a split, as `choose` says; of "all", every one, sorted."""
+        if split == ALL:
+            return sorted(self.every)
         counts = {part: len(files) for part, files in self.parts.items()}
         return [self.parts[part][i] for part, rows in choose(counts, split, str(self.folder), "subfolder") for i in rows]
 
     def notes(self, split: str) -> tuple[str, ...]:
         """What a user should know of the files that are not read, whatever is in them."""
         notes = list(notes_of({part: len(files) for part, files in self.parts.items()}, split, str(self.folder)))
-        if self.outside:
+        if self.outside and split != ALL:
             notes += [f"{self.folder}: {len(self.outside)} images outside of {', '.join(self.parts)} are not used"]
         if self.closed:
             notes += [f"{self.folder}: {len(self.closed)} folders skipped: not permitted to be read"]
         if self.others:
             kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self.others.items()))
-            notes += [f"{self.folder}: {sum(self.others.values())} files skipped: no images by their endings ({kinds})"]
+            notes += [f"{self.folder}: {sum(self.others.values())} files skipped: of a kind that is not read ({kinds})"]
         return (*notes, *self._beside())
 
     def classes(self) -> dict[str, list[str]]:
@@ -288,7 +294,7 @@ class Reading:
             got += "".join(f", {path}: {text}" for path, (_, text) in list(self.wrong.items())[:1])
             raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
 
-    def notes(self, folder: Path, count: int) -> tuple[str, ...]:
+    def notes(self, count: int) -> tuple[str, ...]:
         """What a user should know of the files that were read, and of the others."""
         notes = []
         if self.wrong:

@@ -240,7 +240,7 @@ class Loop(ABC):
             state["train"]
         )  # settings that are newer than the run have their default
         for what, saved, given in (
-            ("settings", settings.to_dict(), self.config.to_dict()),
+            ("settings", _as_long(settings.to_dict(), self.config.to_dict()), self.config.to_dict()),
             ("training and validation images", state["images"], self.fingerprint),
         ):
             if saved != given:
@@ -275,6 +275,21 @@ def check_images(train: Data, valid: Data) -> None:
     if train.images.shape[1:] != valid.images.shape[1:] or train.levels != valid.levels:
         one, other = ((tuple(d.images.shape[1:]), d.levels) for d in (train, valid))
         raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
+
+
+def check_same_images(out: str | Path, model: Any, train: Data, valid: Data) -> None:
+    """ValueError for data that are not those of the run in `out`."""
+    saved = load_checkpoint(out)[1]["images"]
+    given = [_fingerprint(inputs(model, data)) for data in (train, valid)]
+    if saved != given:
+        expected = "the same training and validation images to resume"
+        raise ValueError(f"{checkpoint_path(out)}: expected {expected}; got {_changes(saved, given)}")
+
+
+def _as_long(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that goes on for longer: its `steps`, or the `epochs` of one that counts them."""
+    name = "epochs" if saved["epochs"] else "steps"
+    return saved | {name: max(saved[name], given[name])}
 
 
 def _fingerprint(parts: Sequence[Tensor]) -> str:
