@@ -62,25 +62,27 @@ class Levels:
         if not block.size:
             return block.astype(np.uint8)
         bound, highest = self.levels or 256, block.max()
-        if block.dtype != np.uint8 or highest >= bound:
-            self._check(block, bound, highest, axis, start)
-        self.top = max(self.top, int(highest))
-        return block if block.dtype == np.uint8 else block.astype(np.uint8)
+        if 0 <= block.min() <= highest < bound:
+            levels = block.astype(np.uint8, copy=False)
+            if block.dtype.kind != "f" or np.array_equal(levels, block):
+                self.top = max(self.top, int(highest))
+                return levels
+        raise self._error(block, bound, highest, axis, start)
 
     @property
     def found(self) -> int:
         """The number of levels."""
         return self.levels or (2 if self.top <= 1 else 256)
 
-    def _check(self, block: np.ndarray, bound: int, highest: Any, axis: int, start: int) -> None:
+    def _error(self, block: np.ndarray, bound: int, highest: Any, axis: int, start: int) -> ValueError:
+        """The error of the first value that is no level."""
         whole = block if block.dtype.kind != "f" else np.where(np.isfinite(block), np.floor(block), -1)
         wrong = (block != whole) | (block < 0) | (block >= bound)
-        if wrong.any():
-            where = [int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape)]
-            got = block[tuple(where)]
-            where[axis] += start
-            bound = self.levels or (2 if self.top <= 1 and highest <= 1 else 256)
-            raise ValueError(f"{self.name}: expected whole numbers from 0 to {bound - 1}; got {got} at index {where}")
+        where = [int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape)]
+        got = block[tuple(where)]
+        where[axis] += start
+        bound = self.levels or (2 if self.top <= 1 and highest <= 1 else 256)
+        return ValueError(f"{self.name}: expected whole numbers from 0 to {bound - 1}; got {got} at index {where}")
 
 
 def image_data(

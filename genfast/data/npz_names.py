@@ -62,6 +62,11 @@ def layout(path: str | Path, ranks: Mapping[str, int]) -> Layout:
     return found
 
 
+def role(name: str) -> str | None:
+    """"images" or "labels" for the name of an array that is known, else None."""
+    return _meaning(name)[1]
+
+
 def _positional(names: list[str], ranks: Mapping[str, int]) -> Layout | None:
     """The layout of `numpy.savez(path, images, labels)`."""
     if sorted(names) != ["arr_0", "arr_1"]:

@@ -28,7 +28,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import RunConfig, rounds_of, steps_per_epoch
-from genfast.train.inputs import inputs
+from genfast.train.inputs import inputs, training_data
 from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.signals import stop_signals
@@ -54,8 +54,8 @@ class RunResult:
 def run_training(
     kind: Callable[..., Loop],
     model: Any,
-    train: Data,
-    valid: Data,
+    train: Any,
+    valid: Any,
     config: RunConfig,
     out: str | Path,
     *,
@@ -64,6 +64,7 @@ def run_training(
     progress: Progress | None,
 ) -> Any:
     """Run a `Loop` of class `kind` in the folder `out`. The random state of torch does not change."""
+    train, valid = training_data("fit", model, train, valid)
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
@@ -75,6 +76,13 @@ def run_training(
         if resume:
             run.restore()
         return run.run(minutes)
+
+
+def folder_of_run(call: str, out: str | Path | None) -> str | Path:
+    """`out`. ValueError if there is none."""
+    if out is None:
+        raise ValueError(f"{call}: out must be a folder for the run; got None")
+    return out
 
 
 def pick_device(name: str) -> torch.device:
