@@ -83,7 +83,8 @@ def _whole(images: Any, form: Form) -> Tensor:
     if images.is_floating_point() or images.is_complex():
         raise TypeError(f"{form.what} must hold whole levels, as torch.uint8; got {images.dtype}{_how(images, form)}")
     images = _channels_first(images, form)
-    if images.numel() and not 0 <= (low := int(images.min())) <= (high := int(images.max())) < form.levels:
+    low, high = int(images.min()), int(images.max())
+    if low < 0 or high >= form.levels:
         raise ValueError(f"{form.what} must hold levels 0..{form.levels - 1} of the model; got {low} to {high}")
     return images.to(torch.uint8).contiguous()
 
