@@ -23,6 +23,7 @@ from genfast.tasks import (
     translate,
     traverse,
 )
+from genfast.train.trainer import fit
 
 __all__ = [
     "train",
@@ -42,6 +43,7 @@ __all__ = [
     "denoise",
     "embed",
     "explain",
+    "fit",
     "inpaint",
     "interpolate",
     "log_prob",

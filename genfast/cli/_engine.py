@@ -12,9 +12,12 @@ from torch import Tensor
 from genfast.cli._held_out import held_out, held_out_options
 from genfast.cli.options import positive_int
 from genfast.cli.progress import counter
+from genfast.data import ImageData, PairData
 from genfast.engine.engine import BACKENDS, Engine
-from genfast.tasks._latent import default_batch_size, is_latent
+from genfast.tasks._latent import default_batch_size, is_latent, refuse_engine_options
 from genfast.train.run_data import first_images
+
+SHOWN = 16  # images in a picture
 
 
 def engine_options(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +31,9 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
 
 def restoring_options(parser: argparse.ArgumentParser) -> None:
     """The options of `inpaint` and `denoise`."""
-    held_out_options(parser, "FILE.png", "a row for each image: before and after")
-    parser.add_argument("-n", type=positive_int, default=16, help="images, the first of the held-out ones (16)")
+    held_out_options(parser, "OUT", "FILE.png (a row for each image: before and after), or a folder for a PNG of each")
+    text = f"images, the first ones ({SHOWN} for FILE.png, all for a folder)"
+    parser.add_argument("-n", type=positive_int, help=text)
     parser.add_argument("--seed", type=int, default=0, help="same seed, same results (0)")
     engine_options(parser)
 
@@ -45,11 +49,19 @@ def steps_bar(steps: int, images: int, size: int) -> AbstractContextManager[Any]
     return counter(total, "step") if total else nullcontext()
 
 
-def first_held_out(args: argparse.Namespace, check: Callable[[Any], None]) -> tuple[Any, Tensor, Tensor | None, int]:
-    """The model on its device, the first n held-out images, their labels or None, and their levels."""
-    model, data, given_labels = held_out(args, check)
-    data = first_images(data, args.n)
-    return model, data.images, None if given_labels is None else given_labels[: len(data)].cpu(), data.levels
+def first_held_out(
+    call: str, args: argparse.Namespace, count: int | None, check: Callable[[Any], None]
+) -> tuple[Any, ImageData | PairData, Tensor | None]:
+    """The model on its device, the first images, all for None, and their labels or None. `call` begins errors."""
+
+    def fits(model: Any) -> None:
+        check(model)
+        if is_latent(model):
+            refuse_engine_options(call, model, args.backend, {})
+
+    model, data, given_labels = held_out(args, fits)
+    data = first_images(data, count)
+    return model, data, None if given_labels is None else given_labels[: len(data)].cpu()
 
 
 def accepted(acceptance: dict[str, float]) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, warn
+from genfast.cli.options import add_data, add_device, add_split_of_folder, add_target, data_options, say, warn
 from genfast.data import ImageData, PairData
 from genfast.train.inputs import inputs
 from genfast.train.loop import pick_device
-from genfast.train.run_data import data_of, held_out_data
+from genfast.train.run_data import all_of_a_folder, data_of, held_out_data
 from genfast.train.run_folder import open_model
 
 
@@ -20,7 +20,7 @@ def held_out_options(parser: argparse.ArgumentParser, metavar: str, text: str) -
     """The options of these commands; `metavar` and `text` are of --out."""
     add_target(parser)
     add_data(parser)
-    add_split(parser)
+    add_split_of_folder(parser)
     parser.add_argument("--out", required=True, metavar=metavar, help=text)
     add_device(parser)
 
@@ -33,8 +33,15 @@ def held_out(args: argparse.Namespace, check: Callable[[Any], None] | None = Non
     model = open_model(args.target).to(pick_device(args.device))
     if check is not None:
         check(model)
-    data = held_out_data(data_of(args.target, data_options(args)), args.split, warn)
-    return model, data, labels_for(model, data)
+    data = held_out_data(data_of(args.target, data_options(args)), split_of(args), warn)
+    labels = labels_for(model, data)
+    say(data)
+    return model, data, labels
+
+
+def split_of(args: argparse.Namespace) -> str | None:
+    """--split; all of a folder that --data names."""
+    return args.split or all_of_a_folder(data_options(args))
 
 
 def labels_for(model: Any, data: ImageData | PairData) -> Tensor | None:

@@ -12,7 +12,7 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, warn
+from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
 from genfast.data.folder import read_images
 from genfast.io import writable_folder, write_bytes
 from genfast.metrics.rate_distortion import table
@@ -55,4 +55,5 @@ def _images(args: argparse.Namespace, model: Any) -> Tensor:
         return read_images(args.images, model.spec.channels, model.spec.levels)
     data = held_out_data(data_of(args.target, data_options(args)), args.split, warn)
     check(model, data)
+    say(data)
     return data.images[: args.n]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 
 from genfast import metrics
 from genfast.cli._command import command
-from genfast.cli._engine import accepted, batch_size_of, first_held_out, restoring_options, steps_bar
-from genfast.cli.options import nonnegative_int, number, picture_path, positive_int
+from genfast.cli._engine import SHOWN, accepted, batch_size_of, first_held_out, restoring_options, steps_bar
+from genfast.cli._pictures import picture_or_folder, say_rows, write_each
+from genfast.cli.options import nonnegative_int, number, positive_int
 from genfast.data.grid import brightness, rows
 from genfast.io import write_bytes
 from genfast.tasks import BitFlipNoise, GaussianNoise, denoise
@@ -30,8 +32,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("denoise", "remove noise from images, and measure the error", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
-    model, truth, given_labels, levels = first_held_out(args, lambda model: refuse_codes("denoise", model))
+    path, is_folder = picture_or_folder(args)
+    count = args.n or (None if is_folder else SHOWN)
+    model, data, given_labels = first_held_out("denoise", args, count, partial(refuse_codes, "denoise"))
+    truth, levels = data.images, data.levels
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
     size = batch_size_of(model, args.backend)
@@ -53,10 +57,15 @@ def run(args: argparse.Namespace) -> None:
     seen = args.noise.picture(noisy, levels)
     observed = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
     clean = (brightness(images, levels) for images in (result.samples[0], result.images))
-    write_bytes(path, rows(brightness(truth, levels), observed, *clean))
+    if is_folder:
+        write_each(path, data, [brightness(result.images, levels)])
+    else:
+        write_bytes(path, rows(brightness(truth, levels), observed, *clean))
     before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)
-    print(f"{path}: {len(truth)} images, each: truth, noisy, a posterior sample, {args.method}")
+    each = f"its {args.method}" if is_folder else f"truth, noisy, a posterior sample, {args.method}"
+    print(f"{path}: {len(truth)} images, each: {each}")
     print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {accepted(result.acceptance)}")
+    say_rows(() if is_folder else data.files)
 
 
 def _noise(text: str) -> BitFlipNoise | GaussianNoise:

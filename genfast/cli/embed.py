@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genfast import metrics
 from genfast.cli._command import command
-from genfast.cli._held_out import held_out, held_out_options, labels_for
+from genfast.cli._held_out import held_out, held_out_options, labels_for, split_of
+from genfast.cli._pictures import say_rows
 from genfast.cli.options import data_options, picture_path, positive_int, warn
 from genfast.cli.progress import counter
-from genfast.data import ImageData
+from genfast.data import ALL, ImageData
 from genfast.data.grid import brightness, rows
 from genfast.io import write_bytes
 from genfast.tasks import embed, neighbours, save_embedding
@@ -25,7 +28,7 @@ VOTERS = 5  # nearest neighbours that vote on a label
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    held_out_options(parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, and its label")
+    held_out_options(parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, its label and its file")
     parser.add_argument("--log-variance", action="store_true", help="write the log-variances as well")
     parser.add_argument("--neighbours", metavar="FILE.png", help="a row for each image: the image, its nearest ones")
     parser.add_argument("-n", type=positive_int, default=10, help="images in the picture of neighbours (10)")
@@ -38,26 +41,41 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     embedding_writer(args.out)  # a wrong suffix or a missing package raises before the work
     path = None if args.neighbours is None else picture_path(args.neighbours)
-    model, data, labels = held_out(args)
-    check_latent_model("embed", model)
+    model, data, labels = held_out(args, partial(check_latent_model, "embed"))
     z, log_variance = _vectors(model, data, labels, log_variance=True)
-    save_embedding(args.out, z, labels=data.labels, log_variances=log_variance if args.log_variance else None)
+    log_variances = log_variance if args.log_variance else None
+    save_embedding(args.out, z, labels=data.labels, log_variances=log_variances, files=data.files or None)
     print(f"{args.out}: {z.shape[0]} vectors of {z.shape[1]} latents, {data.name}")
     if path is None and data.labels is None:
         return
-    training: Any = first_images(load_data(data_of(args.target, data_options(args)), "train", warn), args.train)
-    points = _vectors(model, training, labels_for(model, training))
+    is_all = split_of(args) == ALL
+    training: Any = data if is_all else load_data(data_of(args.target, data_options(args)), "train", warn)
+    training = first_images(training, args.train)
+    points = z[: len(training)] if is_all else _vectors(model, training, labels_for(model, training))
     if path is not None:
-        nearest = neighbours(z[: args.n], points, min(args.k, len(points)))[1]
+        asked = z[: args.n]
+        nearest = _others(asked, points, args.k) if is_all else neighbours(asked, points, min(args.k, len(points)))[1]
         columns = (training.images[indices] for indices in nearest.unbind(1))
         write_bytes(path, rows(*(brightness(images, data.levels) for images in (data.images[: args.n], *columns))))
+        kind = "other" if is_all else "training"
         print(
-            f"{path}: {len(nearest)} images, each beside its "
-            f"{nearest.shape[1]} nearest of {len(points)} training images"
+            f"{path}: {len(nearest)} images, each beside its {nearest.shape[1]} nearest of {len(points)} {kind} images"
         )
-    if data.labels is not None and training.labels is not None:
+        say_rows(data.files[: args.n])
+    if is_all:
+        if data.labels is not None:
+            print("labels: no accuracy, as all images were asked for; --split test is judged by what train has")
+    elif data.labels is not None and training.labels is not None:
         for line in _accuracies(training, data, points, z):
             print(line)
+
+
+def _others(asked: Tensor, points: Tensor, k: int) -> Tensor:
+    """The k nearest points of each of the first points, `asked`, without itself."""
+    width = min(k, len(points) - 1)
+    found = neighbours(asked, points, width + 1)[1].tolist()
+    others = [[j for j in row if j != i][:width] for i, row in enumerate(found)]
+    return torch.tensor(others, dtype=torch.int64).reshape(len(found), width)
 
 
 def _accuracies(training: Any, data: Any, points: Tensor, z: Tensor) -> Iterator[str]:

@@ -13,14 +13,14 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli import report
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_device, data_options, int_ge2, positive, positive_int, warn
+from genfast.cli.options import add_data, add_device, data_options, int_ge2, positive, positive_int, say, warn
 from genfast.cli.progress import counter, draw
 from genfast.data import ImageData
 from genfast.engine.protocols import Generator
 from genfast.io import writable_folder, write_bytes
 from genfast.random import permutation
 from genfast.train.config import is_adversarial
-from genfast.train.inputs import inputs, labels_in_shares
+from genfast.train.inputs import check, inputs, labels_in_shares
 from genfast.train.loop import pick_device
 from genfast.train.metrics_log import read_metrics
 from genfast.train.quality import STEPS, run_classifier
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
     writable_folder(path.parent)
     source = data_of(args.target, data_options(args))
     training: Any = load_data(source, "train", warn)
+    check(model, training)
+    say(training)
     gap = None
     if args.gap:
         with counter(2 * args.gap_steps, "step") as progress:

@@ -13,8 +13,9 @@ from torch import Tensor
 from genfast import metrics
 from genfast._text import shown
 from genfast.cli._command import command
-from genfast.cli._engine import accepted, batch_size_of, first_held_out, restoring_options, steps_bar
-from genfast.cli.options import nonnegative_int, number, picture_path, positive_int
+from genfast.cli._engine import SHOWN, accepted, batch_size_of, first_held_out, restoring_options, steps_bar
+from genfast.cli._pictures import picture_or_folder, say_rows, write_each
+from genfast.cli.options import nonnegative_int, number, positive_int
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows
 from genfast.io import write_bytes
@@ -39,8 +40,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("inpaint", "fill in unknown parts of images", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
-    model, truth, given_labels, levels = first_held_out(args, lambda model: check_order(model, args.order))
+    path, is_folder = picture_or_folder(args)
+    count = args.n or (None if is_folder else SHOWN)
+    model, data, given_labels = first_held_out("inpaint", args, count, lambda model: check_order(model, args.order))
+    truth, levels = data.images, data.levels
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results
     size = args.batch_size or batch_size_of(model, args.backend)
@@ -60,11 +63,16 @@ def run(args: argparse.Namespace) -> None:
     true = brightness(truth, levels)
     filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
     means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
-    write_bytes(path, rows(true, torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means)))
-    results = f"{repeats} results{', their mean' if means else ''}"
+    shown = (torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means))
+    if is_folder:
+        write_each(path, data, filled)
+    else:
+        write_bytes(path, rows(true, *shown))
+    results = f"{repeats} results{', their mean' if means and not is_folder else ''}"
     how = {"raster": "drawn in raster order", "pseudo-gibbs": "approximate"}.get(args.order)
     how = how or accepted(result.acceptance)
-    print(f"{path}: {len(truth)} images, each: truth, input, {results}; {how}")
+    print(f"{path}: {len(truth)} images, each: {'' if is_folder else 'truth, input, '}{results}; {how}")
+    say_rows(() if is_folder else data.files)
     if not known.all():
         print(
             f"unknown values: {_errors(result.images.cpu().unflatten(0, (-1, repeats)), means, truth, known, levels)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from genfast.cli._command import command
@@ -25,8 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 @command("interpolate", "images on a path from one image to another", options)
 def run(args: argparse.Namespace) -> None:
     path = picture_path(args.out)
-    model, data, labels = held_out(args)
-    check_latent_model("interpolate", model)
+    model, data, labels = held_out(args, partial(check_latent_model, "interpolate"))
     pairs = min(args.n, len(data) // 2)
     if not pairs:
         raise ValueError(f"{data.name}: expected two images or more; got {len(data)}")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from genfast._text import MESSAGE, shown
-from genfast.data import datasets
+from genfast.data import CHOICES, ImageData, PairData, datasets, describe
 from genfast.io import writable_folder
 
-DATA_OPTIONS = ("data", "data_root", "size", "levels", "strict")
+DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
 
 
 def positive_int(text: str) -> int:
@@ -67,18 +67,33 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """The options of `genfast.data.load`, but for the split."""
     known = [f"{dataset.name} ({dataset.help})" for dataset in datasets()]
-    text = f"{', '.join(known)}, or codes:RUN (the codes of a vq-vae, to train its prior)"
+    text = f"{', '.join(known)}, codes:RUN (the codes of a vq-vae, to train its prior), or builtin:NAME of these"
     parser.add_argument("--data", metavar="DATA", help=text.replace("%", "%%"))
     parser.add_argument("--data-root", metavar="PATH", help="where mnist or mnist-binary is: file, folder or dataset")
     text = "N x N pixels: patches of photos, a folder's images, pairs"
     parser.add_argument("--size", type=positive_int, help=text, metavar="N")
     parser.add_argument("--levels", type=positive_int, help="levels to keep of photos, folder or .npz", metavar="L")
-    parser.add_argument("--strict", action="store_true", help="refuse a folder with a broken image")
+    add_files(parser)
+    text = "memory that the images may take, in GB (half of the memory; compressed files 100 times their size)"
+    parser.add_argument("--max-gb", type=positive, help=text, metavar="GB")
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The options of how image files are read."""
+    text = "of the whole numbers in image files of more than 8 bits (16)"
+    parser.add_argument("--bits", type=positive_int, help=text, metavar="BITS")
+    parser.add_argument("--strict", action="store_true", help="refuse a folder with a file that cannot be read")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """--split."""
-    parser.add_argument("--split", choices=("train", "valid", "test"), help="default: test, or valid if there is none")
+    """--split, of commands that measure."""
+    parser.add_argument("--split", choices=CHOICES, help="default: test, or valid if there is none")
+
+
+def add_split_of_folder(parser: argparse.ArgumentParser) -> None:
+    """--split, of commands that do something to images."""
+    text = "default: all of a folder that --data names; else test, or valid if there is none"
+    parser.add_argument("--split", choices=CHOICES, help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -102,3 +117,8 @@ def number(text: str) -> float | None:
 def warn(text: str) -> None:
     """Print one line to standard error."""
     print(shown(text, MESSAGE), file=sys.stderr)
+
+
+def say(data: ImageData | PairData) -> None:
+    """Print which data a command uses."""
+    print(describe(data), flush=True)

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from genfast.cli._command import Parser, add_common, command
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         bar=progress_bar,
         tell=warn,
+        say=partial(print, flush=True),
     )
     if result.reason == "finished":
         print(f"{out}: {result.steps} steps; {result}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_target, warn
+from genfast.cli.options import add_device, add_files, add_target, warn
 from genfast.cli.progress import counter
-from genfast.data.folder import image_files
+from genfast.data.folder import Tree
+from genfast.data.splits import ALL, CHOICES
 from genfast.engine.arguments import check_count
 from genfast.tasks.translate import check_translator, translate_folder
 from genfast.train.loop import pick_device
@@ -21,8 +24,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
     add("--out", required=True, metavar="FOLDER2", help="folder for the PNG files, of the same names")
+    add("--split", choices=CHOICES, default=ALL, help="which images: those of a split, or all (all)")
     add("--seed", type=int, default=0, help="of the noise; same seed, same images (0)")
     add("--no-noise", dest="noise", action="store_false", help="translate without the model's noise")
+    add_files(parser)
     add_device(parser)
 
 
@@ -32,13 +37,18 @@ def run(args: argparse.Namespace) -> None:
     model = open_model(args.target).to(pick_device(args.device))
     check_translator(model)
     start = time.perf_counter()
-    with counter(len(image_files(Path(args.folder))), "image") as progress:
+    folder = Path(args.folder)
+    files = Tree.of(folder).files(args.split)
+    settings: Any = {"seed": args.seed, "noise": args.noise, "split": args.split, "bits": args.bits}
+    with counter(len(files), "image") as progress:
         written, wrong = translate_folder(
-            model, args.folder, args.out, seed=args.seed, noise=args.noise, progress=progress
+            model, folder, args.out, **settings, progress=progress, tell=warn, say=partial(print, flush=True)
         )
     print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():
         warn(f"{path}: {reason}")
-    if wrong:
-        total = f"{len(wrong)} of {len(wrong) + written} that could not be translated"
+    total = f"{len(wrong)} of {len(wrong) + written} that could not be translated"
+    if wrong and (args.strict or not written):
         raise ValueError(f"{args.folder}: expected readable images of at least the model's stride; got {total}")
+    if wrong:
+        warn(f"{args.folder}: {total}, the others are written; --strict makes it an error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
@@ -28,11 +29,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 @command("traverse", "what each latent of a VAE does", options)
 def run(args: argparse.Namespace) -> None:
     path = picture_path(args.out)
-    model, data, labels = held_out(args)
+    model, data, labels = held_out(args, partial(check_latent_model, "traverse"))
     if args.image >= len(data):
         raise ValueError(f"image: expected 0 to {len(data) - 1} of {data.name}; got {args.image}")
     one = slice(args.image, args.image + 1)
-    check_latent_model("traverse", model)
     moved = traverse(
         model,
         data.images[one],

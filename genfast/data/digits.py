@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from genfast.data._images import ImageData, check_split, image_data
+from genfast.data._images import ImageData, image_data
 from genfast.data._registry import DataRequest, register_dataset
+from genfast.data.splits import check_split
 
 
 @register_dataset("digits", "8x8 digits with labels, of scikit-learn")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genfast.data._images import ImageData, check_labels, check_split, image_data, split_indices
+from genfast.data._images import ImageData, check_labels, image_data
 from genfast.data._registry import DataRequest, register_dataset
-from genfast.data.arrays import read_idx, read_npz
+from genfast.data.arrays import idx_shape, read_idx, read_npz
+from genfast.data.splits import check_split, split_indices
 
 NPZ = "binarized_mnist.npz"
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
@@ -22,24 +23,24 @@ VALID = 10_000  # the last images of MNIST's 60,000, as in the statically binari
 
 @register_dataset("mnist", "28x28 digits in 256 levels, of --data-root")
 def _read(request: DataRequest) -> ImageData:
-    return load_mnist(request.root, request.split)
+    return load_mnist(request.root, request.split, request.max_gb)
 
 
 @register_dataset("mnist-binary", "28x28 digits in 2 levels, of --data-root")
 def _read_binary(request: DataRequest) -> ImageData:
-    return load_mnist_binary(request.root, request.split)
+    return load_mnist_binary(request.root, request.split, request.max_gb)
 
 
-def load_mnist_binary(root: str | Path | None, split: str) -> ImageData:
+def load_mnist_binary(root: str | Path | None, split: str, max_gb: float | None = None) -> ImageData:
     """`root`: an .npz, an IDX file, a folder that holds either, or a dataset name such as ylecun/mnist."""
     check_split(split)
     if root is None:
         raise ValueError("mnist-binary: expected --data-root FILE, FOLDER or DATASET; got none")
     path = Path(root)
     if path.is_dir():
-        return _from_folder(path, split)
+        return _from_folder(path, split, max_gb)
     if path.is_file():
-        return _from_npz(path, split) if path.suffix == ".npz" else _from_idx(path, split)
+        return _from_npz(path, split, max_gb) if path.suffix == ".npz" else _from_idx(path, split, max_gb)
     is_file_name = path.suffix in (".npz", ".gz")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)) and not str(root).startswith(".") and not is_file_name:
         return _from_hub(str(root), split)
@@ -47,7 +48,7 @@ def load_mnist_binary(root: str | Path | None, split: str) -> ImageData:
     raise FileNotFoundError(f"mnist-binary: expected {expected}; got {root}, no such file or folder")
 
 
-def load_mnist(root: str | Path | None, split: str) -> ImageData:
+def load_mnist(root: str | Path | None, split: str, max_gb: float | None = None) -> ImageData:
     """Grey MNIST, 256 levels. `root`: a folder with the usual IDX files, or one such file of images.
 
     Of a folder, `test` is t10k and the last 10,000 of the training images are `valid`, as for mnist-binary. A file, or
@@ -59,18 +60,18 @@ def load_mnist(root: str | Path | None, split: str) -> ImageData:
         raise ValueError(f"mnist: expected {expected}; got none")
     path = Path(root)
     if path.is_file():
-        return _split_here(path, split)
+        return _split_here(path, split, max_gb)
     if not path.is_dir():
         raise FileNotFoundError(f"mnist: expected {expected}; got {root}, no such file or folder")
     train, test = _idx_in(path, TRAIN), _idx_in(path, TEST)
     if train is None:
         if test is None:
             raise FileNotFoundError(f"mnist: expected {TRAIN}[.gz] or {TEST}[.gz] in {path}; got neither")
-        return _split_here(test, split)
+        return _split_here(test, split, max_gb)
     if split == "test" and test is None:
         raise LookupError(f"mnist: expected {TEST}[.gz] in {path} for 'test'; got none")
     path = test if split == "test" and test is not None else train
-    return _of_idx(path, _part(len(read_idx(path)), split))
+    return _of_idx(path, _part(_count(path), split), max_gb)
 
 
 def binarize(grey: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -80,20 +81,22 @@ def binarize(grey: np.ndarray, seed: int = 0) -> np.ndarray:
     return (grey > chance).astype(np.uint8)
 
 
-def _from_folder(folder: Path, split: str) -> ImageData:
+def _from_folder(folder: Path, split: str, max_gb: float | None) -> ImageData:
     npz = folder / NPZ
     idx = _idx_in(folder, IDX[split])
     if npz.is_file():
-        arrays = read_npz(npz)
+        arrays = read_npz(npz, max_gb)
         if split in arrays or idx is None:
-            return _from_npz(npz, split, arrays)
+            return _from_npz(npz, split, max_gb, arrays)
     if idx is not None:
-        return _from_idx(idx, split)
+        return _from_idx(idx, split, max_gb)
     raise FileNotFoundError(f"mnist-binary: expected {NPZ} or {IDX[split]}[.gz] in {folder}; got neither")
 
 
-def _from_npz(path: Path, split: str, arrays: dict[str, np.ndarray] | None = None) -> ImageData:
-    arrays = read_npz(path) if arrays is None else arrays
+def _from_npz(
+    path: Path, split: str, max_gb: float | None, arrays: dict[str, np.ndarray] | None = None
+) -> ImageData:
+    arrays = read_npz(path, max_gb) if arrays is None else arrays
     if split not in arrays:
         raise LookupError(f"{path}: expected an array {split!r}; got {', '.join(sorted(arrays)) or 'none'}")
     array, name = arrays[split], f"{path}[{split}]"
@@ -104,9 +107,9 @@ def _from_npz(path: Path, split: str, arrays: dict[str, np.ndarray] | None = Non
     return image_data(array.reshape(len(array), 1, 28, 28), 2, name)
 
 
-def _from_idx(path: Path, split: str) -> ImageData:
+def _from_idx(path: Path, split: str, max_gb: float | None) -> ImageData:
     """The images of an IDX file, with their labels if the file of labels lies beside it, gzipped or not."""
-    return _from_grey(read_idx(path), path, split, _labels_beside(path))
+    return _from_grey(read_idx(path, max_gb), path, split, _labels_beside(path))
 
 
 def _labels_beside(path: Path) -> np.ndarray | None:
@@ -123,13 +126,17 @@ def _idx_in(folder: Path, name: str) -> Path | None:
     return next((path for path in files if path.is_file()), None)
 
 
-def _split_here(path: Path, split: str) -> ImageData:
-    return _of_idx(path, split_indices(len(read_idx(path)), split), f"{path}[{split}]")
+def _split_here(path: Path, split: str, max_gb: float | None) -> ImageData:
+    return _of_idx(path, split_indices(_count(path), split), max_gb, f"{path}[{split}]")
 
 
-def _of_idx(path: Path, part: np.ndarray | slice, name: str | None = None) -> ImageData:
+def _count(path: Path) -> int:
+    return (idx_shape(path) or (0,))[0]
+
+
+def _of_idx(path: Path, part: np.ndarray | slice, max_gb: float | None, name: str | None = None) -> ImageData:
     """The grey images `part` of an IDX file."""
-    grey, labels = read_idx(path), _labels_beside(path)
+    grey, labels = read_idx(path, max_gb), _labels_beside(path)
     if grey.shape[1:] != (28, 28):
         raise ValueError(f"{path}: expected images of shape [N, 28, 28]; got {grey.shape}")
     if labels is None:

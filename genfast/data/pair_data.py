@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ class PairData:
     """Images of two domains, pair by pair.
 
     `source` uint8 [N, S, H, W] and `target` uint8 [N, C, H, W], both with values in 0..levels-1; S and C are 1 or 3.
+    `files` and `notes`: as of ImageData; the files are those of the sources.
 
     Raises: TypeError for another dtype; ValueError for sizes that are not those of pairs.
     """
@@ -22,6 +23,8 @@ class PairData:
     levels: int
     name: str
     skipped: int = 0
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     labels = None
     classes = 0
 
@@ -46,6 +49,12 @@ class PairData:
     def images(self) -> Tensor:
         """The targets: what a model of these pairs generates."""
         return self.target
+
+    def select(self, rows: slice | Tensor, name: str) -> PairData:
+        """The pairs of these rows, with all that belongs to them."""
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        files = tuple(self.files[i] for i in numbers) if self.files else ()
+        return replace(self, source=self.source[rows], target=self.target[rows], files=files, name=name)
 
     def __len__(self) -> int:
         return len(self.target)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from genfast.data._images import ImageData, check_split, image_data, quantise
+from genfast.data._images import ImageData, image_data, quantise
 from genfast.data._registry import DataRequest, register_dataset
+from genfast.data.splits import check_split
 
 PHOTOS = ("china.jpg", "flower.jpg")
 PERIOD = 5  # columns of blocks: four to train on, then one that is held out, for validation or for the test in turn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,23 @@ def posteriors(
 
 
 def save_embedding(
-    path: str | Path, means: Tensor, *, labels: Tensor | None = None, log_variances: Tensor | None = None
+    path: str | Path,
+    means: Tensor,
+    *,
+    labels: Tensor | None = None,
+    log_variances: Tensor | None = None,
+    files: Sequence[str] | None = None,
 ) -> None:
     """Write vectors to FILE.npz or, with pyarrow installed, to FILE.parquet, atomically.
 
     The arrays of the .npz, and the columns of the Parquet file, are `mean` (float32 [n, Z]; in Parquet a list of Z
-    float32), and where they are given `log_variance` (the same) and `label` (int64); row i is image i.
+    float32), and where they are given `log_variance` (the same), `label` (int64) and `file` (text); row i is image i.
 
     Args:
         path: its suffix decides the format.
         means, log_variances: float [n, Z].
         labels: integers [n].
+        files: n names.
     Raises: ValueError for another ending or shapes that do not fit; ImportError for Parquet without pyarrow.
     """
     write = embedding_writer(path)
@@ -99,6 +105,10 @@ def save_embedding(
             got = f"{columns['label'].dtype} {columns['label'].shape}"
             raise ValueError(f"save_embedding: labels must be integers [n] with n={len(means)}; got {got}")
         columns["label"] = columns["label"].astype(np.int64)
+    if files is not None:
+        if len(files) != len(means):
+            raise ValueError(f"save_embedding: files must be n names with n={len(means)}; got {len(files)}")
+        columns["file"] = np.asarray(files, dtype=np.str_)
     write(columns)
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from genfast.data._images import quantise
-from genfast.data.folder import SUFFIXES, image_files, read_image
+from genfast.data.folder import Reading, Tree, checked_options
 from genfast.data.grid import brightness, png
+from genfast.data.image_file import common_bits, quiet_about_size
+from genfast.data.splits import ALL
 from genfast.engine.arguments import check_count
 from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
@@ -77,23 +79,32 @@ def translate_folder(
     *,
     seed: int = 0,
     noise: bool = True,
+    split: str = ALL,
+    bits: int | None = None,
     progress: Callable[[int], None] | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, dict[Path, str]]:
     """Translate every image file below `folder` to a PNG of the same name, at the same place below `out`.
 
     Grey and colour files are converted to the channels of the model; sizes may differ. The number of an image, which
     with the seed determines its noise, is its index among the sorted files. Files are written atomically.
 
-    Args: model, seed, noise (as `translate`); folder; out (made if missing); progress (called with the number of files
-        after each batch).
+    Args: model, seed, noise (as `translate`); folder; out (made if missing); split, bits (as `genfast.data.load`);
+        progress (called with the number of files after each batch); tell (with what a user should know of the reading);
+        say (with which images these are, before the work).
     Returns: (number of files written, {path: reason} of the others).
     Raises: FileNotFoundError for a missing folder; ValueError for one without images, for two files that would get the
         same name, and for `out` inside `folder`.
     """
     check_translator(model)
     folder, out = Path(folder), Path(out)
-    jobs = _jobs(folder, out)
+    checked_options(str(folder), None, model.source.levels, bits)
+    tree = Tree.of(folder)
+    jobs = _jobs(tree, out, split)
+    reading = Reading(str(folder), model.source.channels, None, model.source.levels, bits, common_bits(tree.every))
     writable_folder(out)
+    say(f"{folder}[{split}]: {len(jobs)} image files, read with {model.source.channels} channels")
     written = 0
     wrong: dict[Path, str] = {}
     batch: list[tuple[int, Path, Tensor]] = []
@@ -106,26 +117,26 @@ def translate_folder(
                 progress(len(batch))
             batch.clear()
 
-    for number, (path, target) in enumerate(jobs):
-        image = _source(model, path, wrong)
-        if image is None:
-            continue
-        if batch and (batch[0][2].shape != image.shape or batch[-1][0] + 1 != number or len(batch) == BLOCK):
-            flush()
-        batch.append((number, target, image))
-    flush()
+    with quiet_about_size():
+        for number, (path, target) in enumerate(jobs):
+            image = _source(model, path, reading, wrong)
+            if image is None:
+                continue
+            if batch and (batch[0][2].shape != image.shape or batch[-1][0] + 1 != number or len(batch) == BLOCK):
+                flush()
+            batch.append((number, target, image))
+        flush()
+    for note in (*tree.notes(split), *reading.notes(len(jobs))):
+        tell(note)
     return written, wrong
 
 
-def _jobs(folder: Path, out: Path) -> list[tuple[Path, Path]]:
-    """The image files below `folder`, each with its output file below `out`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder of images; got none")
+def _jobs(tree: Tree, out: Path, split: str) -> list[tuple[Path, Path]]:
+    """The image files of a split of a folder, each with its output file below `out`."""
+    folder = tree.folder
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out}: expected a folder outside of {folder}, whose images stay as they are; got one inside")
-    jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in image_files(folder)]
-    if not jobs:
-        raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got none")
+    jobs = [(path, (out / path.relative_to(folder)).with_suffix(".png")) for path in tree.files(split)]
     taken: dict[Path, Path] = {}
     sources = {path.resolve() for path, _ in jobs}
     for path, target in jobs:
@@ -142,17 +153,16 @@ def _jobs(folder: Path, out: Path) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def _source(model: Any, path: Path, wrong: dict[Path, str]) -> Tensor | None:
+def _source(model: Any, path: Path, reading: Reading, wrong: dict[Path, str]) -> Tensor | None:
     """The levels of an image file, uint8 [S, h, w]; None if it cannot be translated, with the reason in `wrong`."""
-    try:
-        array = read_image(path, model.source.channels)
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
-        wrong[path] = f"not readable: {error}".replace("\n", " ")
+    array = reading.pixels(path)
+    if array is None:
+        wrong[path] = f"not readable: {reading.wrong[path][1]}"
         return None
     if min(array.shape[:2]) < model.stride:
         wrong[path] = f"{array.shape[1]}x{array.shape[0]}, smaller than the stride of the model, {model.stride}"
         return None
-    return torch.from_numpy(np.ascontiguousarray(quantise(array, model.source.levels).transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(quantise(array, model.source.levels).transpose(2, 0, 1), order="C"))
 
 
 def _translate_batch(model: Any, batch: list[tuple[int, Path, Tensor]], seed: int, noise: bool) -> int:

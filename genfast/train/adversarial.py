@@ -19,7 +19,7 @@ from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.train.checkpoint import Tensors, prefixed, unprefixed
 from genfast.train.config import AdversarialConfig, steps_per_epoch
 from genfast.train.diagnosis import first_non_finite
-from genfast.train.loop import Data, Loop, Progress, RunResult, run_training
+from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, run_training
 from genfast.train.modes import ModeCoverage
 from genfast.train.restore import TrainState
 
@@ -40,10 +40,10 @@ class AdversarialResult(RunResult):
 
 def fit_adversarial(
     model: Any,
-    train: Data,
-    valid: Data,
-    config: AdversarialConfig,
-    out: str | Path,
+    train: Any,
+    valid: Any = None,
+    config: AdversarialConfig | None = None,
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     minutes: float | None = None,
@@ -59,14 +59,15 @@ def fit_adversarial(
     Args:
         model: a `genfast.engine.protocols.Adversarial` with `save_pretrained(folder)`. Its batches are those of
             `genfast.train.inputs`: (images,), or (images, labels) with `spec.classes` above 0, or (source, target).
-        train, valid: ImageData or PairData.
-        config: AdversarialConfig.
+        train, valid: as for `fit`; PairData, or a Dataset of (source, target), for a model of pairs.
+        config: AdversarialConfig; None: its defaults.
         out: folder for metrics.jsonl, samples/, checkpoint/ and model/.
         resume, minutes, progress: as for `fit`.
     Returns: AdversarialResult.
     Raises: FloatingPointError if a loss or a gradient is not finite: the message names the first such tensor, and the
         last checkpoint remains; ValueError for a batch that is too small.
     """
+    config, out = config or AdversarialConfig(), folder_of_run("fit_adversarial", out)
     return run_training(
         AdversarialRun, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress
     )

@@ -19,7 +19,7 @@ from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, check, inputs, labels_in_shares
 from genfast.train.loop import pick_device
 from genfast.train.quality import SampleQuality, sample_quality
-from genfast.train.run_data import Tell, any_images, data_of, first_images, held_out_data, load_data, silent
+from genfast.train.run_data import Tell, any_images, data_of, first_images, held_out_data, load_data, once, silent
 from genfast.train.run_folder import open_model
 from genfast.train.trainer import mean_nats
 
@@ -68,6 +68,7 @@ def evaluate(
     draw: Callable[..., Tensor] = sample,
     track: Track = lambda parts, unit: parts,
     tell: Tell = silent,
+    say: Callable[[ImageData | PairData], None] = lambda data: None,
 ) -> Evaluation:
     """The model's likelihood of held-out images, or the quality of its samples, beside baselines.
 
@@ -81,14 +82,17 @@ def evaluate(
         draw: function that samples, with the arguments of `genfast.sample`.
         track: function (parts, unit) that iterates over parts, and may show the progress.
         tell: called with each message for the user.
+        say: called with the held-out data, before the work.
     """
     check_count("evaluate", 0, 0, seed)
+    tell = once(tell)
     model = open_model(target).to(pick_device(device))
     source = data_of(target, data_options)
     by_samples = is_adversarial(model) and not isinstance(model, Translator)
     held_out: Any = held_out_data(source, split, tell)
     held_out = any_images(held_out, images, seed) if by_samples else first_images(held_out, images)
     check(model, held_out)
+    say(held_out)
     training: Any = load_data(source, "train", tell)
     evaluation = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
     if isinstance(model, Translator):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from genfast import models
 from genfast.data import ImageData, PairData
+from genfast.data.convert import Form, as_data
+from genfast.data.splits import split_indices
 from genfast.engine.protocols import ImageModel, Translator, device_of
 from genfast.random import permutation
 
@@ -58,6 +60,33 @@ def check(model: nn.Module, data: ImageData | PairData) -> None:
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{data.name}: expected labels from 0 to {classes - 1}; got {low} to {high}")
+
+
+def training_data(call: str, model: Any, train: Any, valid: Any) -> tuple[Any, Any]:
+    """Training and validation images of what a user has, as `genfast.data.convert.as_data` takes it.
+
+    `valid` None: a tenth of the training images, always the same ones, is held out.
+    """
+    train = data_for(model, train, f"{call}: train")
+    if valid is not None:
+        return train, data_for(model, valid, f"{call}: valid")
+    held_out, rest = (torch.from_numpy(split_indices(len(train), split)) for split in ("valid", "train"))
+    if not len(held_out):
+        expected = "at least 10 images, of which one in 10 is held out, or valid be given"
+        raise ValueError(f"{call}: train must have {expected}; got {len(train)}")
+    rest = torch.cat((rest, torch.from_numpy(split_indices(len(train), "test")))).sort().values
+    return train.select(rest, f"{train.name}, without those held out"), train.select(held_out, f"{train.name}, held out")
+
+
+def data_for(model: Any, data: Any, what: str) -> Any:
+    """Data as a model takes them. Raises: as `as_data`; `what` begins the errors."""
+    if not isinstance(model, ImageModel):  # its images may be any
+        return as_data(data, Form(None, 256, what))
+    spec, source = model.spec, model.source if isinstance(model, Translator) else None
+    form = Form(spec.shape, spec.levels, what)
+    if source is None:
+        return as_data(data, form)
+    return as_data(data, form, Form((source.channels, spec.height, spec.width), source.levels, what))
 
 
 def check_pairs(kind: str, takes_pairs: bool, data: ImageData | PairData) -> None:

@@ -34,7 +34,7 @@ from genfast.train.checkpoint import (
     unprefixed,
 )
 from genfast.train.config import RunConfig, rounds_of, steps_per_epoch
-from genfast.train.inputs import inputs
+from genfast.train.inputs import inputs, training_data
 from genfast.train.memory import keep_freed_memory
 from genfast.train.metrics_log import MetricsLog
 from genfast.train.restore import (
@@ -68,8 +68,8 @@ class RunResult:
 def run_training(
     kind: Callable[..., Loop],
     model: Any,
-    train: Data,
-    valid: Data,
+    train: Any,
+    valid: Any,
     config: RunConfig,
     out: str | Path,
     *,
@@ -79,6 +79,7 @@ def run_training(
 ) -> Any:
     """Run a `Loop` of class `kind` in the folder `out`. The random state of torch does not change."""
     model = _of_one_process(model)
+    train, valid = training_data("fit", model, train, valid)
     keep_freed_memory()
     out = writable_folder(out)
     if not resume and checkpoint_path(out).exists():
@@ -100,6 +101,13 @@ def _of_one_process(model: Any) -> Any:
     if spread and (processes := torch.distributed.get_world_size()) > 1:
         raise ValueError(f"fit: model must be trained by one process; got a DistributedDataParallel over {processes}")
     return unwrapped(model)
+
+
+def folder_of_run(call: str, out: str | Path | None) -> str | Path:
+    """`out`. ValueError if there is none."""
+    if out is None:
+        raise ValueError(f"{call}: out must be a folder for the run; got None")
+    return out
 
 
 def pick_device(name: str) -> torch.device:
@@ -298,7 +306,7 @@ class Loop(ABC):
             # Settings that are newer than the run have their default.
             settings = from_json(type(self.config), state.train, path)
             for what, saved, given in (
-                ("settings", settings.to_dict(), self.config.to_dict()),
+                ("settings", _as_long(settings.to_dict(), self.config.to_dict()), self.config.to_dict()),
                 ("training and validation images", state.images, self.fingerprint),
             ):
                 if saved != given:
@@ -351,6 +359,27 @@ def check_images(train: Data, valid: Data) -> None:
     if train.images.shape[1:] != valid.images.shape[1:] or train.levels != valid.levels:
         one, other = ((tuple(d.images.shape[1:]), d.levels) for d in (train, valid))
         raise ValueError(f"train, valid: expected the same shape and levels; got {one} and {other}")
+
+
+def saved_state(out: str | Path) -> TrainState:
+    """What the last checkpoint of a run holds beside tensors."""
+    with open_checkpoint(out) as (file, values):
+        return from_json(TrainState, values, shown(file.path))
+
+
+def check_same_images(out: str | Path, model: Any, train: Data, valid: Data) -> None:
+    """ValueError for data that are not those of the run in `out`."""
+    saved = saved_state(out).images
+    given = [_fingerprint(inputs(model, data)) for data in (train, valid)]
+    if saved != given:
+        expected = "the same training and validation images to resume"
+        raise ValueError(f"{checkpoint_path(out)}: expected {expected}; got {_changes(saved, given)}")
+
+
+def _as_long(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that goes on for longer: its `steps`, or the `epochs` of one that counts them."""
+    name = "epochs" if saved["epochs"] else "steps"
+    return saved | {name: max(saved[name], given[name])}
 
 
 def _fingerprint(parts: Sequence[Tensor]) -> str:

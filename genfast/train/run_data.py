@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genfast.data import ImageData, PairData, dataset_names, load
+from genfast.data import ALL, BUILTIN, DATASETS, ImageData, PairData, dataset_names, load, locate
 from genfast.random import permutation
+from genfast.train.codes import PREFIX as CODES
 from genfast.train.codes import code_data, is_codes
 from genfast.train.presets import PRESETS
 from genfast.train.run_folder import load_run, shipped
@@ -22,27 +23,61 @@ def silent(text: str) -> None:
     """Discards the message."""
 
 
+def once(tell: Tell) -> Tell:
+    """`tell` that leaves out a message that it was called with before: splits of a folder have notes in common."""
+    told: set[str] = set()
+
+    def tell_once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
+
+    return tell_once
+
+
+def named(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of data whose `data` and `data_root` mean the same in every folder: built-in sets, or absolute paths.
+
+    Raises: as `genfast.data.locate`.
+    """
+    data, root = options.get("data"), options.get("data_root")
+    if data and is_codes(options):
+        data = CODES + os.path.abspath(data.removeprefix(CODES))
+    elif data:
+        data = locate(data)[1]
+    if root and os.path.exists(root):
+        root = os.path.abspath(root)
+    return options | {key: value for key, value in (("data", data), ("data_root", root)) if value}
+
+
 def load_data(source: dict[str, Any], split: str, tell: Tell = silent) -> ImageData | PairData:
     """One split of the data that the settings of a run name."""
     if not source.get("data"):
         raise ValueError(f"data: expected --data {dataset_names()}; got none")
     if is_codes(source):
         return code_data(source, split, load_data)
+    name = source["data"]
+    # What settings call so is a data set, whatever lies in the present folder; a folder has its whole path there.
+    if name in DATASETS and DATASETS[name].matches is None:
+        name = BUILTIN + name
     data = load(
-        source["data"],
+        name,
         root=source.get("data_root"),
         split=split,
         strict=bool(source.get("strict")),
         size=source.get("size"),
         levels=source.get("levels"),
+        bits=source.get("bits"),
+        max_gb=source.get("max_gb"),
     )
-    if data.skipped:
-        tell(f"{data.name}: {data.skipped} broken files skipped")
+    for note in data.notes:
+        tell(note)
     return data
 
 
 def data_of(target: str | Path, options: dict[str, Any]) -> dict[str, Any]:
     """The settings of the data in the options, else those of the run, or of the preset of shipped weights."""
+    options = named(options)
     if options["data"]:
         return options
     given = {k: v for k, v in options.items() if v}
@@ -66,21 +101,21 @@ def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent
         return load_data(source, "valid", tell)
 
 
+def all_of_a_folder(options: dict[str, Any]) -> str | None:
+    """The split "all" if the options name a folder of images, else None: the default of what is done to images."""
+    data = options.get("data")
+    return ALL if data and locate(data)[0].matches is Path.is_dir else None
+
+
 def first_images(data: ImageData | PairData, count: int | None) -> ImageData | PairData:
     """The first `count` images; all for None."""
     if count is None or count >= len(data):
         return data
-    if isinstance(data, PairData):
-        source, target = data.source[:count], data.target[:count]
-        return replace(data, source=source, target=target, name=f"{data.name}, the first {count}")
-    labels = None if data.labels is None else data.labels[:count]
-    return replace(data, images=data.images[:count], labels=labels, name=f"{data.name}, the first {count}")
+    return data.select(slice(count), f"{data.name}, the first {count}")
 
 
 def any_images(data: ImageData, count: int | None, seed: int) -> ImageData:
     """`count` random images, all for None: so that a file sorted by class still gives all classes."""
     if count is None or count >= len(data):
         return data
-    rows = permutation(len(data), seed)[:count]
-    labels = None if data.labels is None else data.labels[rows]
-    return replace(data, images=data.images[rows], labels=labels, name=f"{data.name}, any {count}")
+    return data.select(permutation(len(data), seed)[:count], f"{data.name}, any {count}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -15,20 +15,23 @@ from genfast import models
 from genfast._config import from_json
 from genfast._defaults import plain_defaults
 from genfast._text import shown
-from genfast.data import ImageData, PairData
+from genfast.data import ImageData, PairData, describe
 from genfast.engine.protocols import CodeModel
+from genfast.io import write_json
 from genfast.train.adversarial import fit_adversarial
 from genfast.train.checkpoint import checkpoint_path, copy_into, open_checkpoint
 from genfast.train.codes import attach_prior, check_prior, is_codes
 from genfast.train.config import RunConfig, config_type, is_adversarial, rounds_of
 from genfast.train.inputs import check, check_pairs
-from genfast.train.loop import RunResult, pick_device
+from genfast.train.loop import RunResult, check_same_images, pick_device, saved_state
 from genfast.train.presets import preset as recipe_of
-from genfast.train.restore import TrainState
-from genfast.train.run_data import Tell, load_data, silent
+from genfast.train.run_data import Tell, load_data, named, once, silent
 from genfast.train.run_folder import CONFIG, clear_run, load_run, machine, open_model, save_run
 from genfast.train.trainer import fit
 
+# Options of a run to resume that may change: where the data are and how they are read, and how long it lasts.
+MOVABLE = ("data", "data_root", "strict", "max_gb")
+LENGTHS = ("steps", "epochs")
 Bar = Callable[[int, int], AbstractContextManager[Any]]
 
 
@@ -48,12 +51,17 @@ def start(
     threads: int | None = None,
     bar: Bar = lambda steps, done: nullcontext(),
     tell: Tell = silent,
+    say: Tell = silent,
 ) -> RunResult:
     """Start the run `out` from a preset and options, which override the preset, or resume it from its own settings.
 
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
     preset says. `minutes`: the `budget` of a new run that is given neither steps nor epochs; otherwise, as for `fit`,
-    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
+    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of
+    metrics.jsonl. `tell` is called with what the user should know of the data, `say` with which data these are, before
+    the work.
+
+    A run may be resumed with `data` that lie elsewhere, if they are the same images, and with more `steps` or `epochs`.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -66,14 +74,16 @@ def start(
         settings = load_run(out)
         given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
         _check_unchanged(settings, given, data_options)
-        config: RunConfig = from_json(config_type(model_type), settings["train"], shown(Path(out) / CONFIG))
-        source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
+        trained = settings["train"] | _longer(train_options)
+        config: RunConfig = from_json(config_type(model_type), trained, shown(Path(out) / CONFIG))
+        source = settings["data"] | {k: v for k, v in named(data_options).items() if k in MOVABLE and v}
     else:
         if checkpoint_path(out).exists() and not overwrite:
             raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
         config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
-        source = data_options | {"data": data_options["data"] or (recipe.data if recipe else None)}
-    training, validation = load_data(source, "train", tell), load_data(source, "valid", tell)
+        source = named(data_options)
+        source |= {"data": source["data"] or (recipe.data if recipe else None)}
+    training, validation = _load_both(source, resume, once(tell))
     if resume:
         model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
     else:
@@ -94,8 +104,12 @@ def start(
     if not resume:
         if overwrite:
             clear_run(out)
-        save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
-    done = _steps_done(out) if resume else 0
+        about: Any = {"class_names": list(training.class_names)} if _has_names(training) else {}
+        save_run(out, model, model_config, config, source, preset=preset, machine=machine(device), **about)
+    else:
+        _follow(out, settings, config, source, (network, training, validation), tell)
+    done = saved_state(out).step if resume else 0
+    say(f"{describe(training)}; {len(validation)} to validate on")
     with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
         run: Any = fit_adversarial if is_adversarial(network) else fit
         result: RunResult = run(
@@ -114,11 +128,6 @@ def _resumed(out: str | Path, model: str, model_config: dict[str, Any]) -> Any:
     with open_checkpoint(out) as (file, _):
         expected = f"{shown(Path(out) / CONFIG)}: expected the settings of a {model}"
         return file.fill(lambda: models.build(model, **model_config), expected)
-
-
-def _steps_done(out: str | Path) -> int:
-    with open_checkpoint(out) as (file, values):
-        return from_json(TrainState, values, shown(file.path)).step
 
 
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:
@@ -147,15 +156,60 @@ def _start_from(network: nn.Module, target: str, training: ImageData | PairData)
     copy_into(network, network.state_dict() | first.state_dict(), str(target))
 
 
+def _load_both(source: dict[str, Any], resume: bool, tell: Tell) -> tuple[Any, Any]:
+    """The training and the validation data."""
+    try:
+        return load_data(source, "train", tell), load_data(source, "valid", tell)
+    except FileNotFoundError as error:
+        if not resume:
+            raise
+        raise FileNotFoundError(f"{error}; with --resume, --data says where the data of the run are now") from None
+
+
+def _has_names(data: ImageData | PairData) -> TypeGuard[ImageData]:
+    return isinstance(data, ImageData) and bool(data.class_names)
+
+
+def _longer(train_options: dict[str, Any]) -> dict[str, Any]:
+    return {name: train_options[name] for name in LENGTHS if name in train_options}
+
+
+def _follow(
+    out: str | Path,
+    settings: dict[str, Any],
+    config: RunConfig,
+    source: dict[str, Any],
+    data: tuple[nn.Module, Any, Any],
+    tell: Tell,
+) -> None:
+    """Write where the data of a resumed run are now, and how long it is to last, if the images are those of the run."""
+    now = settings | {"train": config.to_dict(), "data": source}
+    if now["data"] == settings["data"] and all(now["train"][k] == settings["train"].get(k, 0) for k in LENGTHS):
+        return
+    check_same_images(out, *data)
+    write_json(Path(out) / CONFIG, now)
+    for name in LENGTHS:
+        before, after = settings["train"].get(name), now["train"][name]
+        if before and before != after:
+            tell(f"{name}: {after} instead of {before}: the learning rate goes on as if it had been {after} all along")
+
+
 def _check_unchanged(settings: dict[str, Any], options: dict[str, Any], data_options: dict[str, Any]) -> None:
-    """ValueError for an option that differs from the settings of the run to resume."""
+    """ValueError for an option that differs from the settings of the run to resume.
+
+    The data may lie elsewhere: their images are compared. `steps`, or `epochs` of a run that counts them, may be more.
+    """
     saved = settings["model_config"] | settings["train"] | settings["data"]
     saved |= {"model": settings["model"], "conditional": bool(settings["model_config"].get("classes"))}
     # A run of an earlier version does not store its preset.
     saved["preset"] = settings.get("preset", options.get("preset"))
-    given = options | {k: v for k, v in data_options.items() if v and k != "data_root"}
+    given = options | {k: v for k, v in data_options.items() if v and k not in MOVABLE}
+    counted = "epochs" if saved.get("epochs") else "steps"
     for name, value in given.items():
         value = list(value) if isinstance(value, tuple) else value
-        if saved.get(name) != value:
+        if name == counted:
+            if value < saved[name]:
+                raise ValueError(f"{name}: expected at least {saved[name]} as in the run to resume; got {value}")
+        elif saved.get(name) != value:
             expected = f"{shown(saved.get(name), 100)} as in the run to resume"
             raise ValueError(f"{name}: expected {expected}; got {shown(value)}")

@@ -19,7 +19,7 @@ from genfast.train.checkpoint import Tensors
 from genfast.train.config import TrainConfig
 from genfast.train.diagnosis import first_non_finite, loss_of
 from genfast.train.inputs import batches
-from genfast.train.loop import Data, Loop, Progress, RunResult, pick_device, run_training
+from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
 from genfast.train.restore import TrainState
@@ -44,10 +44,10 @@ class FitResult(RunResult):
 
 def fit(
     model: Any,
-    train: Data,
-    valid: Data,
-    config: TrainConfig,
-    out: str | Path,
+    train: Any,
+    valid: Any = None,
+    config: TrainConfig | None = None,
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     minutes: float | None = None,
@@ -61,16 +61,22 @@ def fit(
         model: with `save_pretrained(folder)`, and `log_prob(images) -> [B]` in nats. A `Trainable` has its own `loss`
             for training, a `Bounded` its own `bound` for the validation. With `spec.classes` above 0 each also takes
             labels.
-        train, valid: ImageData.
-        config: TrainConfig.
+        train, valid: images: uint8 levels, a tensor or an array [n, C, H, W], [n, H, W, C] or [n, H, W]; a tuple
+            (images, labels) of two; a torch Dataset or DataLoader of PIL images, of levels, or of ToTensor's floats,
+            with or without labels; or ImageData. Floats in a tensor are refused. Each item of a dataset is read once.
+            `valid` None: a tenth of the training images is held out.
+        config: TrainConfig; None: its defaults.
         out: folder for metrics.jsonl, checkpoint/ and model/.
         resume: continue the run in `out`, with the same result as without an interruption.
         minutes: stop after so long, ready for `resume`. It leaves no trace in the run: neither a record nor an
             evaluation. The length of a training in minutes is `config.budget`, which the learning rate follows.
         progress: called with each record of metrics.jsonl, a dict, as soon as it is written.
     Returns: FitResult.
-    Raises: FloatingPointError if the loss is not finite.
+    Raises: FloatingPointError if the loss is not finite; TypeError or ValueError for data that are no images of the
+        model.
+    Example: `genfast.fit(model, images, out="runs/mine")`
     """
+    config, out = config or TrainConfig(), folder_of_run("fit", out)
     return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 

@@ -127,7 +127,7 @@ def test_embed(genfast, model, data, conditional, tmp_path):
 def test_embed_without_labels_or_pyarrow(genfast, model, tmp_path, monkeypatch):
     np.savez(tmp_path / "plain.npz", train=IMAGES[:20], test=IMAGES[20:], levels=2)
     code, out, err = genfast("embed", model, "--data", tmp_path / "plain.npz", "--out", tmp_path / "z.npz")
-    assert (code, err, out.count("\n")) == (0, "", 1) and list(np.load(tmp_path / "z.npz")) == ["mean"]
+    assert (code, err, out.count("\n")) == (0, "", 2) and list(np.load(tmp_path / "z.npz")) == ["mean"]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, out, err = genfast("embed", model, "--data", tmp_path / "plain.npz", "--out", tmp_path / "z.parquet")
     assert (code, out, err.count("\n")) == (2, "", 1) and "expected the package pyarrow for Parquet" in err

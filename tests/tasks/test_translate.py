@@ -170,11 +170,26 @@ def test_files_that_cannot_be_translated_are_named_and_the_others_are(genfast, r
     (folder / "b.png").write_bytes(whole[:100])
     save(folder / "small.png", 15, 40)
     code, out, err = genfast("translate", run, folder, "--out", tmp_path / "out")
-    assert code == 2 and ": 2 images, " in out and written(tmp_path / "out") == ["a.png", "c.png"]
-    broken, small, total = err.splitlines()
+    assert code == 0 and ": 2 images, " in out and written(tmp_path / "out") == ["a.png", "c.png"]
+    assert out.startswith(f"{folder}[all]: 4 image files, ")
+    skipped, broken, small, total = err.splitlines()
+    assert skipped == f"{folder}: 1 of 4 files skipped: 1 damaged (--strict names them)"
     assert broken.startswith(f"{folder}/b.png: not readable: ")
     assert small == f"{folder}/small.png: 40x15, smaller than the stride of the model, 16"
-    assert total.startswith("genfast: error: ") and "got 2 of 4 that could not be translated" in total
+    assert total == f"{folder}: 2 of 4 that could not be translated, the others are written; --strict makes it an error"
+    code, out, err = genfast("translate", run, folder, "--out", tmp_path / "out", "--strict")
+    assert code == 2 and "expected readable images of at least the model's stride; got 2 of 4" in err.splitlines()[-1]
+    for name in ("a.png", "c.png"):
+        (folder / name).unlink()
+    assert genfast("translate", run, folder, "--out", tmp_path / "out2")[0] == 2, "nothing is translated"
+
+
+def test_a_split_is_translated(genfast, run, tmp_path):
+    for name in ("train/a.png", "val/b.png", "c.png"):
+        save(tmp_path / "in" / name, 16, 16)
+    for split, names in (("all", ["c.png", "train/a.png", "val/b.png"]), ("valid", ["val/b.png"])):
+        code, out, _ = genfast("translate", run, tmp_path / "in", "--out", tmp_path / split, "--split", split)
+        assert code == 0 and written(tmp_path / split) == names and f"in[{split}]: {len(names)} image files" in out
 
 
 def test_folders_that_are_refused(genfast, run, tmp_path):
@@ -249,7 +264,7 @@ def test_evaluate_says_how_far_translations_are_from_the_truth(genfast, tmp_path
     command = ["evaluate", tmp_path, "--data", "digit-outlines", "--size", 16, "--images", 30, "--seed", 2]
     code, out, err = genfast(*command)
     lines = out.splitlines()
-    assert (code, err) == (0, "") and lines[0] == "digit-outlines[test], the first 30: 30 images"
+    assert (code, err) == (0, "") and lines[0] == "digit-outlines[test], the first 30: 30 pairs of 16x16, grey and grey, 256 levels"
     rows = {line[:20].strip(): [float(x) for x in line[20:].split()] for line in lines[2:]}
     train, held_out = (load("digit-outlines", split=split, size=16) for split in ("train", "test"))
     source, truth = held_out.source[:30], held_out.target[:30].numpy() / 255

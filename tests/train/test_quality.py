@@ -107,6 +107,8 @@ def test_equilibrium_says_a_verdict_and_draws_it(run, genfast, quick, tmp_path):
         "partly collapsed",
         "undecided",
     )
+    first, out = out.split("\n", 1)
+    assert first == "digits[train]: 1297 images of 8x8, grey, 16 levels, 10 classes"
     assert out.startswith(tuple(f"{run}: {words}\n" for words in verdicts)), out
     for text in ("discriminator right on", "of 10 classes generated", "duality gap", "calibrated at step 6: D(x)"):
         assert text in out
