@@ -153,7 +153,7 @@ def test_python_blocks(path, folder, monkeypatch):
 
 @pytest.mark.parametrize("path", [path for path in PROSE if blocks(path, "sh")], ids=name)
 def test_shell_blocks(path, folder, genfast):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     parser = make_parser()
     for words in commands(path):

@@ -75,7 +75,7 @@ def _others(asked: Tensor, points: Tensor, k: int) -> Tensor:
     width = min(k, len(points) - 1)
     found = neighbours(asked, points, width + 1)[1].tolist()
     others = [[j for j in row if j != i][:width] for i, row in enumerate(found)]
-    return torch.tensor(others, dtype=torch.int64).reshape(len(found), width)
+    return torch.tensor(others, dtype=torch.int64, device="cpu").reshape(len(found), width)
 
 
 def _accuracies(training: Any, data: Any, points: Tensor, z: Tensor) -> Iterator[str]:

@@ -112,7 +112,7 @@ def _channels_first(images: Tensor, form: Form) -> Tensor:
 
 
 def _integers(labels: Any, count: int, what: str) -> Tensor:
-    labels = torch.as_tensor(labels).detach().cpu()
+    labels = labels.detach().cpu() if isinstance(labels, Tensor) else torch.from_numpy(np.asarray(labels))
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape not in ((count,), (count, 1)):
         got = f"{labels.dtype} {tuple(labels.shape)}"
         raise TypeError(f"{what} must have {count} whole labels, one for each image; got {got}")
@@ -169,7 +169,7 @@ class Stack:
     """Images of one shape, one after the other; in place if their number is known, so that no image is held twice."""
 
     def __init__(self, count: int | None) -> None:
-        self.count, self.parts, self.room, self.added = count, [], torch.empty(0), 0
+        self.count, self.parts, self.room, self.added = count, [], torch.empty(0, dtype=torch.uint8, device="cpu"), 0
 
     parts: list[Tensor]
 
@@ -208,7 +208,7 @@ def _labels(labels: Sequence[Any]) -> Tensor | None:
         if array.size != 1 or array.dtype.kind not in "iu":
             return None
         numbers.append(int(array.reshape(())))
-    return torch.tensor(numbers, dtype=torch.int64)
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
 def _one(image: Any, form: Form, number: int) -> Tensor:

@@ -201,7 +201,7 @@ class Tree:
             return data
         names = sorted(set(of_file.values()), key=_numbers_first)
         number = {name: label for label, name in enumerate(names)}
-        labels = torch.tensor([number[of_file[path]] for path in files])
+        labels = torch.tensor([number[of_file[path]] for path in files], dtype=torch.int64, device="cpu")
         shown = tuple(printable(os.fsencode(name).decode("utf-8", "backslashreplace")) for name in names)
         return replace(data, labels=labels, classes=len(names), class_names=shown)
 

@@ -82,7 +82,7 @@ class GatedStackLayer(Stateful):
     def constants(self) -> dict[str, Tensor | None]:
         """The masks of `left_weight` and `output_weight`; the latter is None for grey images."""
         features, colors, side = self.features, self.colors, self.kernel_size // 2
-        left = torch.ones(2 * features, self.in_channels, 1, side + 1, dtype=torch.float32)
+        left = torch.ones(2 * features, self.in_channels, 1, side + 1, dtype=torch.float32, device="cpu")
         left[..., 0, side] = color_mask(self.in_channels, features, colors, self.mask_type).repeat(2, 1)
         output = torch.cat([color_mask(features, n, colors) for n in (features, self.skip)]).float()
         return {"left_mask": left, "output_mask": output if colors > 1 else None}

@@ -78,7 +78,7 @@ class MaskedConv2d(Stateful):
     def constants(self) -> dict[str, Tensor | None]:
         """The mask: 1 for the weights that are used."""
         height, width = self.kernel_size
-        mask = torch.zeros(self.out_channels, self.in_channels, height, width, dtype=torch.float32)
+        mask = torch.zeros(self.out_channels, self.in_channels, height, width, dtype=torch.float32, device="cpu")
         mask[:, :, : height // 2] = 1
         mask[:, :, height // 2, : width // 2] = 1
         mask[:, :, height // 2, width // 2] = color_mask(

@@ -33,7 +33,7 @@ class _Filtered(Stateful):
 
     def constants(self) -> dict[str, Tensor | None]:
         """The filter."""
-        return {"filter": torch.tensor(self._numbers, dtype=torch.float32)}
+        return {"filter": torch.tensor(self._numbers, dtype=torch.float32, device="cpu")}
 
     def _resampled(self, x: Tensor, padding: Callable[[int], tuple[int, int]], up: int = 1, down: int = 1) -> Tensor:
         """`padding` maps the number of taps along an axis to its padding (before, after)."""
