@@ -89,7 +89,7 @@ PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {
   Py_RETURN_NONE;
 }
 
-// What follows, on these threads, is in the mode of the kernels if `modes` is empty; else in `modes`. Gives those before.
+// Puts these threads in the mode of the kernels if `modes` is empty; else each in its own. Gives the modes before.
 std::vector<uint64_t> exchange_float_modes(std::vector<uint64_t> modes, int64_t threads) {
   if (modes.empty()) modes.assign(static_cast<size_t>(threads), genfast::kKernelFloatMode);
   genfast::exchange_float_modes(modes.data(), static_cast<int64_t>(modes.size()));

@@ -29,8 +29,7 @@ void use_isa(const Isa& isa);
 // Gives its Status.
 int run(int entry, const void* arguments);
 
-// Gives every thread that a loop of `count` pieces runs on the mode that is its own in `modes`, and puts there that which
-// it had.
+// Exchanges `modes`, one for each piece of a loop of `count`, for those of the threads that these pieces run on.
 void exchange_float_modes(uint64_t* modes, int64_t count);
 // The mode that the kernels are written for.
 extern const uint64_t kKernelFloatMode;

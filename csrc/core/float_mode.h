@@ -1,5 +1,5 @@
-// The floating-point mode that the kernels are written for: rounding to nearest, subnormal numbers as they are, no traps.
-// Programs set another (torch.set_flush_denormal), libraries set it on load, and every thread has its own.
+// The floating-point mode that the kernels are written for: rounding to nearest, subnormal numbers as they are, no
+// traps. Programs set another (torch.set_flush_denormal), libraries set it on load, and every thread has its own.
 #pragma once
 
 #include <stdint.h>

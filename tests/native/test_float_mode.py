@@ -1,4 +1,4 @@
-"""The floating-point mode of the caller, which other libraries set on load, and of torch's threads changes no result."""
+"""The floating-point mode of the caller, which other libraries set on load, and of threads changes no result."""
 
 import contextlib
 import importlib
