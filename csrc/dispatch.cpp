@@ -96,6 +96,20 @@ int run(int entry, const void* arguments) {
   return isa()->kernels[entry](arguments);
 }
 
+const uint64_t kKernelFloatMode = kFloatMode;
+
+void exchange_float_modes(uint64_t* modes, int64_t count) {
+  const Body exchange = [](int64_t begin, int64_t, void* at) {
+    uint64_t& mode = static_cast<uint64_t*>(at)[begin];
+    const uint64_t before = float_mode();
+    set_float_mode(mode);
+    mode = before;
+  };
+  const TorchParallelFor hook = torch_parallel_for.load();
+  if (count > 1 && hook && hook(0, count, 1, exchange, modes) == 0) return;
+  exchange(0, count, modes);
+}
+
 void parallel_for(int64_t count, Body body, void* context, int64_t grain) {
   struct Loop {
     Body body;

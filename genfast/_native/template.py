@@ -180,7 +180,7 @@ def source(schema: OpSchema) -> str:
     texts = [f'"""The functions of {schema.name}, made by genfast._native.template."""\n']
     names = {"way": "forward", "function": schema.native_functions[0], "allocate": "allocate", "lead": schema.lead}
     names["batching"] = ""
-    forward = _native_fragments(schema.arguments, schema.forward_settings, schema.results) | names
+    forward = _native_fragments(tuple(schema.arguments), schema.forward_settings, schema.results) | names
     texts.append(NATIVE.substitute(forward))
     if schema.has_gradient:
         names = {"way": "backward", "function": schema.native_functions[1], "allocate": "allocate_gradients"}

@@ -134,9 +134,7 @@ def bernoulli_sample(
     return _sample(logits, *settings, backend=backend)
 
 
-def _check_sample(
-    op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int
-) -> None:
+def _check_sample(op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> None:
     check_places(op, *_sizes(logits), first_index, first_element)
 
 

@@ -140,9 +140,7 @@ def _check_logits(op: str, logits: Tensor) -> None:
         raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
 
 
-def _check_sample(
-    op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int
-) -> None:
+def _check_sample(op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> None:
     check_places(op, *_sizes(logits), first_index, first_element)
 
 

@@ -183,7 +183,8 @@ def _layouts(*tensors: Tensor) -> tuple[int, ...]:
 
 
 def _allocate(x: Tensor, params: Tensor, levels: int, save: bool) -> Allocated:
-    return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (params.new_empty(params.shape[0], dtype=wide(params.dtype)),)
+    nll = params.new_empty(params.shape[0], dtype=wide(params.dtype))
+    return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (nll,)
 
 
 def _allocate_gradients(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Allocated:

@@ -1,4 +1,4 @@
-"""The floating-point mode of the caller, which other libraries set on load, and of torch's threads changes no result."""
+"""The floating-point mode of the caller, which other libraries set on load, and of threads changes no result."""
 
 import contextlib
 import importlib
@@ -8,7 +8,7 @@ import torch
 from support.op_matrix import first_differentiable
 
 import genfast
-from genfast import testing
+from genfast import models, testing
 from genfast._native import backends
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
@@ -68,3 +68,34 @@ def test_subnormal_numbers_count(op, scale):
         for results in got:
             for i, (a, b) in enumerate(zip(results, expected, strict=True)):
                 assert a.view(torch.uint8).equal(b.view(torch.uint8)) if a.ndim else a == b, (i, dtype)
+
+
+def delicate(kind):
+    """A model whose feature maps are subnormal before the last layer, and half of the weights there."""
+    torch.manual_seed(0)
+    model = getattr(models, kind)(getattr(models, f"{kind}Config")(height=5, width=5, layers=1, levels=2)).eval()
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_() if p.ndim > 1 else p.zero_()
+        for p, scale in zip(matrices[-3:], (1e-20, 1e-19, 1e37)):
+            p.mul_(scale)
+        matrices[-2].view(-1)[::2] *= 1e-20
+    return model
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch", "full_forward"])
+@pytest.mark.parametrize("kind", ["PixelCNN", "PixelRNN"])
+def test_models_are_compiled_and_run_alike(kind, backend):
+    images = torch.randint(2, (4, 1, 5, 5), dtype=torch.uint8)
+    results = []
+    for count, flush in ((1, False), (1, True), (2, True)):
+        with testing.threads(count):
+            engine = genfast.Engine(delicate(kind), backend=backend)
+            with flushed() if flush else contextlib.nullcontext():
+                results.append(engine.log_prob(images))
+                assert (torch.tensor(1e-40) * 1 == 0) == flush
+    for log_probs in results[1:]:
+        # What torch adds up, it adds up in an order of its own.
+        testing.assert_matches(log_probs, results[0], rtol=0 if backend == "cpp" else 1e-4)
+    assert results[0].std() > 0.01

@@ -1,4 +1,4 @@
-"""Every op of the C++ backend gives the same bits wherever its tensors lie, and for any images of a batch of any strides."""
+"""Every op of the C++ backend gives the same bits wherever its tensors lie, and for any images of such a batch."""
 
 import pytest
 import torch

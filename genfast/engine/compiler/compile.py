@@ -31,6 +31,7 @@ from genfast.likelihoods import Likelihood, read_output
 
 
 @unwraps
+@backends.float_mode()
 def compile_program(
     model: nn.Module,
     *,
