@@ -48,7 +48,8 @@ def start(
 
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
     preset says. `minutes`: the `budget` of a new run that is given neither steps nor epochs; otherwise, as for `fit`,
-    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
+    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of
+    metrics.jsonl.
     """
     if threads:
         torch.set_num_threads(threads)
