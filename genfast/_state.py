@@ -1,4 +1,4 @@
-"""Buffers of modules that are more than tensors to move: running state, and constants that follow from the arguments."""
+"""Buffers of modules that are more than tensors to move: running state, and constants that follow from arguments."""
 
 from __future__ import annotations
 

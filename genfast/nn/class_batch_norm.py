@@ -17,7 +17,8 @@ class ClassBatchNorm2d(Stateful, nn.BatchNorm2d):
 
     Unlike there, the running statistics stay float32 in a module of a half type; a second forward pass by
     `torch.utils.checkpoint` and passes within `torch.func` transforms leave them alone; and several passes before one
-    backward pass do not disturb it, also under `DistributedDataParallel`. With classes `weight` and `bias` are the tables of all classes, [classes, F].
+    backward pass do not disturb it, also under `DistributedDataParallel`. With classes `weight` and `bias` are the
+    tables of all classes, [classes, F].
 
     Args:
         features: F.
@@ -29,6 +30,9 @@ class ClassBatchNorm2d(Stateful, nn.BatchNorm2d):
     """
 
     running = ("running_mean", "running_var")
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, features: int, classes: int = 0) -> None:
         super().__init__(features, affine=not classes)
@@ -40,10 +44,11 @@ class ClassBatchNorm2d(Stateful, nn.BatchNorm2d):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         self._check_input_dim(x)
-        weight, bias = (None, None) if self.classes else (self.weight, self.bias)
         # Copies: a later pass changes the buffers before the backward pass of this one.
         mean, var = self.running_mean.clone(), self.running_var.clone()
-        weight, bias = (part if part is None else part.to(mean.dtype) for part in (weight, bias))
+        weight = bias = None
+        if not self.classes:
+            weight, bias = self.weight.to(mean.dtype), self.bias.to(mean.dtype)
         changes = self.training and not recomputed() and not within_transform()
         if changes:
             self.num_batches_tracked.add_(1)

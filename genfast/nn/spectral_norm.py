@@ -213,7 +213,7 @@ class SpectralNorm(Stateful):
         held = []
         for stack, paths in zip(self.weights, self._layers, strict=True):
             for weight, same in zip(stack.detach().unbind(0), paths, strict=True):
-                weight.is_raw = True  # type: ignore[attr-defined]
+                weight.is_raw = True
                 for path in same:
                     layer = self.module.get_submodule(path)
                     layer.weight = weight

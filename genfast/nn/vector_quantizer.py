@@ -52,6 +52,7 @@ class VectorQuantizer(Stateful):
     codebook: Tensor
     counts: Tensor
     sums: Tensor
+    _like: Tensor
 
     def __init__(
         self,

@@ -89,10 +89,8 @@ class AdversarialRun(Loop):
             raise ValueError(f"batch: expected {expected}; got {size} of {self.images} training images")
         self.networks = {side: getattr(model, side) for side in SIDES}
         self.parameters = {side: list(network.parameters()) for side, network in self.networks.items()}
-        self.averages, self.averaged_parameters = (
-            list(self.averaged.generator.parameters()),
-            self.parameters["generator"],
-        )
+        self.averages = list(self.averaged.generator.parameters())
+        self.averaged_parameters = self.parameters["generator"]
         self.rates = {"generator": config.lr, "discriminator": config.discriminator_lr or config.lr}
         self.optimizers = {
             side: torch.optim.Adam(self.parameters[side], lr=self.rates[side], betas=config.betas, fused=True)

@@ -47,7 +47,7 @@ def examples():
         "colours of RowLSTM": "RowLSTM(6, 3, 3)(torch.randn(2, 6, 5, 4))",
         "colours of DiagonalBiLSTM": "DiagonalBiLSTM(6, 3, 3)(torch.randn(2, 6, 5, 4))",
         "colours of ResidualDiagonalBlock": "ResidualDiagonalBlock(3, 3, dropout=0.5)(torch.randn(2, 6, 5, 4))",
-        "colours of GatedStackLayer": 'GatedStackLayer(6, 6, 3, 3, "B", 3, dropout=0.5)(x := torch.randn(2, 6, 5, 4), x)',
+        "colours of GatedStackLayer": 'GatedStackLayer(6, 6, 3, 3, "B", 3, 0, 0.5)(x := torch.randn(2, 6, 5, 4), x)',
         "a filter of 3 taps": "Blur2d((1, 1, 1))(torch.randn(2, 3, 5, 4))",
         "a codebook of gradients": "VectorQuantizer(8, 3, ema=False, restart=0.5)(torch.randn(40, 3))",
         "a codebook that restarts": "VectorQuantizer(8, 3, decay=0.5, restart=0.5)(torch.randn(40, 3))",

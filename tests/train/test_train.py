@@ -141,68 +141,6 @@ def test_minutes_stop_the_call_but_not_the_run(tmp_path, whole):
     same_run(tmp_path, whole)
 
 
-class Clock:
-    """A second passes with each look at the time."""
-
-    def __init__(self, monkeypatch):
-        self.now = 0
-        monkeypatch.setattr(time, "perf_counter", self)
-
-    def __call__(self):
-        self.now += 1
-        return self.now
-
-
-def test_the_learning_rate_follows_the_budget(tmp_path, monkeypatch):
-    Clock(monkeypatch)
-    settings = config(steps=10_000, budget=1.0, log_every=1, warmup=0, lr=1.0)
-    result = fit(pixelrnn(), TRAIN, VALID, settings, tmp_path / "one")
-    records = read_metrics(tmp_path / "one" / "metrics.jsonl")
-    assert result.reason == "finished" and 10 < result.step == result.steps == len(records) < 60
-    assert "valid_nats" in records[-1], "the last step of the budget is evaluated"
-    rates = [record["lr"] for record in records]
-    # Where a third of the minute is over, so is a third of half a cosine; at the end the rate is that of a last step.
-    for record in records[5:]:
-        share = min(1, record["seconds"] / 60)
-        assert record["lr"] == pytest.approx(0.5 * (1 + math.cos(math.pi * share)), abs=0.12)
-    assert rates[-1] < 0.02 and max(rates[-5:]) < 0.2
-    again = fit(pixelrnn(), TRAIN, VALID, settings, tmp_path / "one", resume=True)
-    assert (again.step, again.reason) == (result.step, "finished")
-    # What was trained before a stop counts: the budget is that of the run, not of the call.
-    for number in range(4):
-        part = fit(pixelrnn(), TRAIN, VALID, settings, tmp_path / "parts", minutes=0.25, resume=number > 0)
-    last = fit(pixelrnn(), TRAIN, VALID, settings, tmp_path / "parts", resume=True)
-    assert part.reason == "minutes" and last.reason == "finished" and last.step < 1.5 * result.step
-
-
-def test_each_record_is_told_as_soon_as_it_is_written(tmp_path):
-    told = []
-
-    def progress(record):
-        told.append(record)
-        assert read_metrics(tmp_path / "metrics.jsonl") == told
-
-    fit(pixelrnn(), TRAIN, VALID, config(), tmp_path, progress=progress)
-    assert [record["step"] for record in told] == [3, 6, 9, 12, 15, 18, 20]
-
-
-def test_averages_of_half_weights_are_float32(tmp_path):
-    """In bfloat16 an average with a decay of 0.999 would not move."""
-    model = pixelrnn().bfloat16()
-    fit(model, TRAIN, VALID, config(ema=0.999, lr=1e-3), tmp_path)
-    tensors = load_checkpoint(tmp_path)[0]
-    assert tensors["model.input.weight"].dtype == torch.bfloat16
-    assert tensors["averaged.input.weight"].dtype == torch.float32
-    assert models.load(tmp_path / "model").input.weight.dtype == torch.float32
-    with torch.no_grad():
-        run = Run(model, TRAIN, VALID, config(ema=0.999), tmp_path, None)
-        run.averages[0].fill_(1.0)
-        run.parameters[0].fill_(2.0)
-        run.step = 10**6
-        run.advance()
-    torch.testing.assert_close(run.averages[0], torch.full_like(run.averages[0], 1.001))
-
-
 def test_dropout_and_order_do_matter(whole, tmp_path):
     """The exact comparisons above would see a lost random state."""
     fit(pixelrnn(), TRAIN, VALID, config(seed=1), tmp_path)
