@@ -282,6 +282,17 @@ def test_weights_whose_header_lies(data, got, tmp_path):
     assert got in refused(lambda: models.load(folder), "model.safetensors: expected a whole safetensors file; got ")
 
 
+def test_more_weights_than_half_of_the_memory(tmp_path):
+    """A sparse file, which takes no disk."""
+    folder, config = saved(tmp_path, "vae")
+    (folder / "config.json").write_text(json.dumps(config | {"hidden": 16384}))
+    data = header_of({"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]})
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(data)
+        file.truncate(len(data) + 2**42)
+    refused(lambda: models.load(folder), "model.safetensors: expected", "half of the memory")
+
+
 def test_tensors_are_read_as_safetensors_reads_them(tmp_path):
     kinds = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
     tensors = {str(kind): torch.randn(3, 0 if kind == torch.int64 else 2).to(kind) for kind in kinds}

@@ -99,7 +99,9 @@ class Pretrained(nn.Module):
             dtype = _dtype_of(weights, kinds)
             # Counts, such as the number of batches of a batch norm, keep their integer dtype.
             weights.check({key: replace(kind, dtype=dtype) if _is_float(kind) else kind for key, kind in kinds.items()})
-            model.to(dtype).load_state_dict({key: weights.read(key) for key in kinds})
+            with torch.no_grad():  # one after the other, so that they are not all there twice
+                for key, value in model.to(dtype).state_dict().items():
+                    value.copy_(weights.read(key))
         return model.eval()
 
     @classmethod
