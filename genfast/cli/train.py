@@ -8,6 +8,7 @@ import sys
 from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from genfast._text import shown
 from genfast.cli._command import Parser, add_common, command
 from genfast.cli.options import add_data, data_options, positive, positive_int, warn
 from genfast.cli.progress import progress_bar
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         tell=warn,
     )
     if result.reason == "finished":
-        print(f"{out}: {result.steps} steps; {result}")
+        print(f"{shown(out)}: {result.steps} steps; {result}")
         return 0
     again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
     print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli.options import add_device, add_target, warn
 from genfast.cli.progress import counter
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         written, wrong = translate_folder(
             model, args.folder, args.out, seed=args.seed, noise=args.noise, progress=progress
         )
-    print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
+    print(f"{shown(args.out)}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():
         warn(f"{path}: {reason}")
     if wrong:
