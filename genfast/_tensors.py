@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from genfast._text import shown
-from genfast.io import JSONError, open_file, parse_json
+from genfast.io import JSONError, memory, open_file, parse_json
 
 MOST_HEADER = 2**24  # bytes: more than 100,000 tensors
 M = TypeVar("M")
@@ -124,8 +124,8 @@ class _Filling(TorchFunctionMode):
 
     def __init__(self, file: TensorFile) -> None:
         super().__init__()
-        # Twice as many for a mask of each weight, and twice that for what is only needed meanwhile.
-        self.values = 2**16 + 4 * sum(prod(kind.shape) for kind in file.kinds.values())
+        # Twice as many for a mask of each weight, and twice that for what is only needed meanwhile; of four bytes each.
+        self.values = min(2**16 + 4 * sum(prod(kind.shape) for kind in file.kinds.values()), memory() // 8)
         self.tensors = 100 + 8 * len(file.kinds)
 
     def __torch_function__(
@@ -150,7 +150,9 @@ class _Unusable(ValueError):
 
 
 def _opened(path: Path, file: BinaryIO) -> TensorFile:
-    size = os.fstat(file.fileno()).st_size
+    size, most = os.fstat(file.fileno()).st_size, memory() // 2
+    if size > most:
+        raise _Unusable(f"{size} bytes, more than {most}, half of the memory")
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, MOST_HEADER):
         raise _Unusable(f"{size} bytes" if size < 8 else f"a header of {length} bytes in a file of {size}")

@@ -120,6 +120,18 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
 
 
+def memory() -> int:
+    """Bytes of memory that this process may use: those of the machine, or of its control group."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2**34
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no group, or "max"
+        return total
+
+
 def read_bytes(path: str | Path, what: str, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Errors as of `open_file`."""
     with open_file(path, what) as file:

@@ -22,6 +22,7 @@ from genfast._text import shown
 from genfast.io import DEEPEST, MOST_JSON, read_json
 from genfast.tasks.compress import CHECKSUM, HEADER, LZMA, PART
 from genfast.tasks.shards import sample_shards
+from genfast.train import TrainConfig, fit
 from genfast.train.checkpoint import checksum, load_checkpoint, open_checkpoint, save_checkpoint
 from genfast.train.metrics_log import read_metrics
 from genfast.train.run_folder import load_run
@@ -282,6 +283,17 @@ def test_weights_whose_header_lies(data, got, tmp_path):
     assert got in refused(lambda: models.load(folder), "model.safetensors: expected a whole safetensors file; got ")
 
 
+def test_more_weights_than_half_of_the_memory(tmp_path):
+    """A sparse file, which takes no disk."""
+    folder, config = saved(tmp_path, "vae")
+    (folder / "config.json").write_text(json.dumps(config | {"hidden": 16384}))
+    data = header_of({"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]})
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(data)
+        file.truncate(len(data) + 2**42)
+    refused(lambda: models.load(folder), "model.safetensors: expected", "half of the memory")
+
+
 def test_tensors_are_read_as_safetensors_reads_them(tmp_path):
     kinds = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
     tensors = {str(kind): torch.randn(3, 0 if kind == torch.int64 else 2).to(kind) for kind in kinds}
@@ -409,6 +421,32 @@ def test_a_bit_that_flipped_in_a_checkpoint(runs):
     runs.resume(path.parents[1])  # an earlier version had neither the checksum nor idle parameters
     assert load_checkpoint(path.parents[1])[1]["idle"] == []
     assert len(checksum({}, "")) == 8
+
+
+def test_a_parameter_that_no_loss_depends_on_has_no_moments(tmp_path):
+    def model():
+        torch.manual_seed(0)
+        made = models.build("pixelcnn", height=8, width=8, levels=2, **MODELS["pixelcnn"]).double()
+        made.unused = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        return made
+
+    data, settings = file_readers.image_data(), {**file_readers.TRAIN, "save_every": 1}
+    fit(model(), data, data, TrainConfig(steps=4, **settings), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), data, data, TrainConfig(steps=4, **settings), tmp_path / "half", progress=interrupt_at(2))
+    (last,) = load_checkpoint(tmp_path / "half")[1]["idle"]
+    assert last.startswith("optimizer.")
+    fit(model(), data, data, TrainConfig(steps=4, **settings), tmp_path / "half", resume=True)
+    one, other = (load_checkpoint(tmp_path / run)[0] for run in ("whole", "half"))
+    assert all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def interrupt_at(step):
+    def progress(record):
+        if record["step"] == step:
+            raise KeyboardInterrupt
+
+    return progress
 
 
 @pytest.mark.parametrize("change", [{"hidden": 20_000}, {"layers": 900}, {"layers": 20_000}, {"kind": 3}], ids=str)

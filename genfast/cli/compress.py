@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     levels, images = model.spec.levels, _images(args, model)
     data = compress(model, images)
     write_bytes(path, data)
-    print(f"{path}: {len(images)} images of {images.shape[3]}x{images.shape[2]}, {levels} levels, {len(data)} bytes")
+    size = f"{images.shape[3]}x{images.shape[2]}"
+    print(f"{shown(path)}: {len(images)} images of {size}, {levels} levels, {len(data)} bytes")
     for line in table(metrics.rate_distortion(model, images)):
         print(line)
 

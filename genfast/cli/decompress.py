@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         write_bytes(path, png(_pictures(images, levels)[0]))
     else:
         write(images, levels)
-    print(f"{path}: {len(images)} images of {images.shape[3]}x{images.shape[2]}")
+    print(f"{shown(path)}: {len(images)} images of {images.shape[3]}x{images.shape[2]}")
 
 
 def _pictures(images: Tensor, levels: int) -> list[np.ndarray]:

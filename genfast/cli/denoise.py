@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import SHOWN, accepted, batch_size_of, first_held_out, restoring_options, steps_bar
 from genfast.cli._pictures import picture_or_folder, say_rows, write_each
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         write_bytes(path, rows(brightness(truth, levels), observed, *clean))
     before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)
     each = f"its {args.method}" if is_folder else f"truth, noisy, a posterior sample, {args.method}"
-    print(f"{path}: {len(truth)} images, each: {each}")
+    print(f"{shown(path)}: {len(truth)} images, each: {each}")
     print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {accepted(result.acceptance)}")
     say_rows(() if is_folder else data.files)
 

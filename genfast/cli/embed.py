@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options, labels_for, split_of
 from genfast.cli._pictures import say_rows
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     z, log_variance = _vectors(model, data, labels, log_variance=True)
     log_variances = log_variance if args.log_variance else None
     save_embedding(args.out, z, labels=data.labels, log_variances=log_variances, files=data.files or None)
-    print(f"{args.out}: {z.shape[0]} vectors of {z.shape[1]} latents, {data.name}")
+    print(f"{shown(args.out)}: {z.shape[0]} vectors of {z.shape[1]} latents, {shown(data.name)}")
     if path is None and data.labels is None:
         return
     is_all = split_of(args) == ALL
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         write_bytes(path, rows(*(brightness(images, data.levels) for images in (data.images[: args.n], *columns))))
         kind = "other" if is_all else "training"
         print(
-            f"{path}: {len(nearest)} images, each beside its {nearest.shape[1]} nearest of {len(points)} {kind} images"
+            f"{shown(path)}: {len(nearest)} images, each beside its {nearest.shape[1]} nearest of {len(points)} {kind} images"
         )
         say_rows(data.files[: args.n])
     if is_all:

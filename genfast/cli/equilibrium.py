@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> None:
         coverage, variance = _samples(model, source, training, args)
     accuracy = pooled(records)
     verdict = metrics.verdict(accuracy, coverage, gap, variance=variance)
-    print(f"{args.target}: {verdict}")
+    print(f"{shown(args.target)}: {verdict}")
     last = records[-1]
     calibrated = f"D(x) {last['d_real']:.3f}, D(G(z)) {last['d_fake']:.3f}, slope {last['calibration_slope']:.3g}"
     print(f"  calibrated at step {last['step']}: {calibrated}")
     write_bytes(path, report.standing(records))
-    print(f"{path}: accuracy, D(x), D(G(z)) and modes over the steps")
+    print(f"{shown(path)}: accuracy, D(x), D(G(z)) and modes over the steps")
 
 
 def monitored(run: str) -> list[dict[str, Any]]:

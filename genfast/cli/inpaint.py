@@ -63,15 +63,15 @@ def run(args: argparse.Namespace) -> None:
     true = brightness(truth, levels)
     filled = brightness(result.images, levels).unflatten(0, (-1, repeats)).unbind(1)
     means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
-    shown = (torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means))
+    pictures = (torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means))
     if is_folder:
         write_each(path, data, filled)
     else:
-        write_bytes(path, rows(true, *shown))
+        write_bytes(path, rows(true, *pictures))
     results = f"{repeats} results{', their mean' if means and not is_folder else ''}"
     how = {"raster": "drawn in raster order", "pseudo-gibbs": "approximate"}.get(args.order)
     how = how or accepted(result.acceptance)
-    print(f"{path}: {len(truth)} images, each: {'' if is_folder else 'truth, input, '}{results}; {how}")
+    print(f"{shown(path)}: {len(truth)} images, each: {'' if is_folder else 'truth, input, '}{results}; {how}")
     say_rows(() if is_folder else data.files)
     if not known.all():
         print(

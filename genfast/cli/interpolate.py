@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
 from genfast.cli.options import int_ge2, picture_path, positive_int
@@ -38,4 +39,4 @@ def run(args: argparse.Namespace) -> None:
     between = interpolate(model, start, stop, args.steps, kind=args.kind, labels=labels_a)
     columns = (brightness(images, data.levels) for images in (a, *between.unbind(1), b))
     write_bytes(path, rows(*columns))
-    print(f"{path}: {pairs} pairs, each: an image, {args.steps} steps of a {args.kind} path, the other image")
+    print(f"{shown(path)}: {pairs} pairs, each: an image, {args.steps} steps of a {args.kind} path, the other image")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
 from genfast.cli._pictures import picture_or_folder, say_rows, write_each
@@ -38,20 +39,20 @@ def run(args: argparse.Namespace) -> None:
     parts = track(batches(inputs(model, data), args.batch), "batch")
     reconstructed = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
     count = args.n or (len(data) if is_folder else SHOWN)
-    shown = [brightness(images[:count], data.levels) for images in (data.images, reconstructed)]
+    sides = [brightness(images[:count], data.levels) for images in (data.images, reconstructed)]
     if is_folder:
-        write_each(path, first_images(data, count), shown[1:])
+        write_each(path, first_images(data, count), sides[1:])
     else:
-        write_bytes(path, png(grid(_stacked(*shown), 256, columns=min(ACROSS, len(shown[0])))))
+        write_bytes(path, png(grid(_stacked(*sides), 256, columns=min(ACROSS, len(sides[0])))))
     wrong = (
         f", {100 * float((reconstructed != data.images).double().mean()):.2f} % of bits wrong"
         if data.levels == 2
         else ""
     )
-    print(f"{path}: {len(shown[0])} images{'' if is_folder else ', truth above, reconstruction below'}")
+    print(f"{shown(path)}: {len(sides[0])} images{'' if is_folder else ', truth above, reconstruction below'}")
     say_rows(() if is_folder else data.files[:count], "images")
     psnr = metrics.psnr(reconstructed, data.images, data.levels)
-    print(f"{data.name}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
+    print(f"{shown(data.name)}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
 
 
 def _check(model: Any) -> None:

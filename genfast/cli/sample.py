@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import engine_options
 from genfast.cli.options import add_device, add_target, label_list, nonnegative_int, positive, positive_int
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         write(images, model.spec.levels, labels)
     rate = f"{drawn / (time.perf_counter() - start):.0f} images/s"
     there = f"{args.n - drawn} there already, {rate}" if drawn else "all there already"
-    print(f"{path}: {args.n} images, {rate if drawn == args.n else there}")
+    print(f"{shown(path)}: {args.n} images, {rate if drawn == args.n else there}")
 
 
 def sample_labels(model: Any, count: int, labels: list[int] | None = None, first: int = 0) -> Tensor | None:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from genfast._text import shown
 from genfast.cli._command import Parser, add_common, command
 from genfast.cli.options import add_data, data_options, positive, positive_int, warn
 from genfast.cli.progress import progress_bar
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         say=partial(print, flush=True),
     )
     if result.reason == "finished":
-        print(f"{out}: {result.steps} steps; {result}")
+        print(f"{shown(out)}: {result.steps} steps; {result}")
         return 0
     again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
     print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)

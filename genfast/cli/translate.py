@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli.options import add_device, add_files, add_target, warn
 from genfast.cli.progress import counter
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         written, wrong = translate_folder(
             model, folder, args.out, **settings, progress=progress, tell=warn, say=partial(print, flush=True)
         )
-    print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
+    print(f"{shown(args.out)}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():
         warn(f"{path}: {reason}")
     total = f"{len(wrong)} of {len(wrong) + written} that could not be translated"

@@ -104,7 +104,9 @@ class Pretrained(nn.Module):
                 if weights.kinds[key].dtype == dtype:
                     kinds[key] = replace(kinds[key], dtype=dtype)
             weights.check(kinds)
-            model.load_state_dict({key: weights.read(key) for key in kinds})
+            with torch.no_grad():  # one after the other, so that they are not all there twice
+                for key, value in model.state_dict().items():
+                    value.copy_(weights.read(key))
         return model.eval()
 
     @classmethod
