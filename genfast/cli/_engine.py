@@ -17,7 +17,6 @@ from genfast.engine.engine import BACKENDS, Engine
 from genfast.tasks._latent import default_batch_size, is_latent, refuse_engine_options
 from genfast.train.run_data import first_images
 
-
 SHOWN = 16  # images in a picture
 
 

@@ -11,9 +11,9 @@ ALL = "all"  # every image, of all splits
 CHOICES = (*SPLITS, ALL)
 # What people call a split, in lower case.
 SPLIT_NAMES = {
-    **{name: "train" for name in ("train", "training")},
-    **{name: "valid" for name in ("valid", "val", "validation")},
-    **{name: "test" for name in ("test", "testing")},
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 SHARE = 10  # one image of so many is held out for validation, and one for the test
 
@@ -70,7 +70,9 @@ def notes_of(counts: Mapping[str, int], split: str, name: str) -> tuple[str, ...
     """What a user should know of a split that `choose` made."""
     if split not in ("train", "valid") or not _holds_out(counts):
         return ()
-    return (f"{name}: no 'valid': {counts['train'] // SHARE} of {counts['train']} images of 'train' are held out as it",)
+    return (
+        f"{name}: no 'valid': {counts['train'] // SHARE} of {counts['train']} images of 'train' are held out as it",
+    )
 
 
 def _holds_out(counts: Mapping[str, int]) -> bool:
