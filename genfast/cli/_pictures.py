@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from genfast.cli.options import picture_path
+from genfast.cli.options import data_options, picture_path
 from genfast.data import ImageData, PairData, locate
 from genfast.data._text import printable
 from genfast.data.grid import png
 from genfast.io import writable_folder, write_bytes
+from genfast.train.codes import is_codes
 
 
 def picture_or_folder(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -24,9 +25,13 @@ def picture_or_folder(args: argparse.Namespace) -> tuple[Path, bool]:
     path = Path(args.out)
     if path.suffix and not path.is_dir():
         return picture_path(args.out), False
-    source = Path(locate(args.data)[1]) if args.data and not args.data.startswith("codes:") else None
-    if source is not None and path.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{path}: expected a folder outside of {source}, whose images stay as they are; got one inside")
+    options = data_options(args)
+    if options["data"] and not is_codes(options):
+        dataset, name = locate(options["data"])
+        source = Path(name.removeprefix(dataset.prefix or ""))
+        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            expected = f"a folder outside of {source}, whose images stay as they are"
+            raise ValueError(f"{path}: expected {expected}; got one inside")
     return writable_folder(path), True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 GREY = {"1", "L", "I", "I;16", "I;16B", "I;16L", "LA", "La"}
 MOST_BITS = 32
+SMALL = 2**24  # pixels that a file of any size may have
+MOST_PIXELS = 10_000  # for each byte of a larger one; a blank PNG of 1 bit has 8,256
 ANIMATED = {"GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"}
 
 
@@ -56,6 +59,7 @@ def decode(
 
     # From a file object: Pillow maps a path into memory, and then turns an uncompressed TIFF wrongly.
     with open(path, "rb") as opened, Image.open(opened) as file:
+        _check_plausible(file, os.fstat(opened.fileno()).st_size)
         image, deepest, bits = _eight_bits(ImageOps.exif_transpose(file), file.format, bits, bits32)
         if image.mode[-1] in "Aa" or "transparency" in image.info:
             image = image.convert("RGBA")
@@ -129,17 +133,25 @@ def why_not(path: Path, error: Exception) -> str:
         return "empty"
     if isinstance(error, UnidentifiedImageError):
         return "no image"
-    if isinstance(error, DepthError):
+    if isinstance(error, UnfitError):
         return error.short
     return "damaged"
 
 
-class DepthError(ValueError):
-    """Pixels whose range is not known, or that need more bits; `short` says it without numbers."""
+class UnfitError(ValueError):
+    """Pixels of no known range, of too many bits, or too many of them; `short` says it without numbers."""
 
     def __init__(self, short: str, message: str) -> None:
         super().__init__(message)
         self.short = short
+
+
+def _check_plausible(file: Image.Image, held: int) -> None:
+    """UnfitError for a header of so many pixels that the bytes of the file cannot hold them: memory is for them all."""
+    pixels = file.width * file.height
+    if pixels > max(SMALL, MOST_PIXELS * held):
+        got = f"{file.width}x{file.height} in {held} bytes"
+        raise UnfitError("a size that the file cannot hold", f"expected pixels that the file can hold; got {got}")
 
 
 def _eight_bits(
@@ -158,15 +170,15 @@ def _eight_bits(
     if mode == "F":
         if bits is None:
             got = "floats (mode F), whose range is not known; --bits says how many bits whole numbers have"
-            raise DepthError("floats, whose range is not known", f"expected pixels of 8 or 16 bits; got {got}")
+            raise UnfitError("floats, whose range is not known", f"expected pixels of 8 or 16 bits; got {got}")
         if not np.array_equal(array, np.floor(array)):  # also where it is not finite
-            raise DepthError("floats that are no whole numbers", "expected whole numbers, as --bits says; got floats")
+            raise UnfitError("floats that are no whole numbers", "expected whole numbers, as --bits says; got floats")
     values = array.astype(np.int64)
     low, high = int(values.min()), int(values.max())
     most, expected = bits or 16, "8 or 16" if bits is None else bits
     if low < 0 or high >= 2**most:
         got = f"values from {low} to {high} (mode {mode})"
-        raise DepthError(f"values that need more than {most} bits", f"expected pixels of {expected} bits; got {got}")
+        raise UnfitError(f"values that need more than {most} bits", f"expected pixels of {expected} bits; got {got}")
     if bits is None:  # only a TIFF has 32 bits, whatever mode Pillow gives the others
         bits = (bits32 or (8 if high < 256 else 16)) if mode == "I" and kind == "TIFF" else 16
     return Image.fromarray((values >> (bits - 8)).astype(np.uint8)), high, bits

@@ -125,7 +125,7 @@ class NpzFile:
         arrays: dict[str, Stored] = {}
         for entry in self.file.infolist():
             key = printable(entry.filename.removesuffix(".npy"))
-            if entry.is_dir() or not entry.filename.endswith(".npy"):
+            if not entry.filename.endswith(".npy"):
                 raise ValueError(f"{self.path}: expected arrays alone, .npy; got {printable(entry.filename)}")
             if key in arrays:
                 raise ValueError(f"{self.path}: expected one array of a name; got two of {key}")
@@ -166,7 +166,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _fill(file: IO[bytes], block: np.ndarray) -> None:
-    view = memoryview(block.reshape(-1).view(np.uint8)) if block.size and block.dtype.itemsize else memoryview(b"")
+    view = block.reshape(-1).view(np.uint8).data if block.nbytes else memoryview(b"")
     while len(view):
         part = file.read(min(len(view), 2**18))
         if not part:

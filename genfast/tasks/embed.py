@@ -83,7 +83,8 @@ def save_embedding(
     """Write vectors to FILE.npz or, with pyarrow installed, to FILE.parquet, atomically.
 
     The arrays of the .npz, and the columns of the Parquet file, are `mean` (float32 [n, Z]; in Parquet a list of Z
-    float32), and where they are given `log_variance` (the same), `label` (int64) and `file` (text); row i is image i.
+    float32), and where they are given `log_variance` (the same), `label` (int64) and `name` (text, of the file); row i
+    is image i.
 
     Args:
         path: its suffix decides the format.
@@ -108,7 +109,7 @@ def save_embedding(
     if files is not None:
         if len(files) != len(means):
             raise ValueError(f"save_embedding: files must be n names with n={len(means)}; got {len(files)}")
-        columns["file"] = np.asarray(files, dtype=np.str_)
+        columns["name"] = np.asarray(files, dtype=np.str_)
     write(columns)
 
 

@@ -104,7 +104,7 @@ def held_out_data(source: dict[str, Any], split: str | None, tell: Tell = silent
 def all_of_a_folder(options: dict[str, Any]) -> str | None:
     """The split "all" if the options name a folder of images, else None: the default of what is done to images."""
     data = options.get("data")
-    return ALL if data and locate(data)[0].matches is Path.is_dir else None
+    return ALL if data and not is_codes(options) and locate(data)[0].matches is Path.is_dir else None
 
 
 def first_images(data: ImageData | PairData, count: int | None) -> ImageData | PairData:

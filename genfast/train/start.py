@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -81,8 +81,7 @@ def start(
         if checkpoint_path(out).exists() and not overwrite:
             raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
         config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
-        source = named(data_options)
-        source |= {"data": source["data"] or (recipe.data if recipe else None)}
+        source = _source(data_options, recipe)
     training, validation = _load_both(source, resume, once(tell))
     if resume:
         model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
@@ -104,8 +103,7 @@ def start(
     if not resume:
         if overwrite:
             clear_run(out)
-        about: Any = {"class_names": list(training.class_names)} if _has_names(training) else {}
-        save_run(out, model, model_config, config, source, preset=preset, machine=machine(device), **about)
+        save_run(out, model, model_config, config, source, **_about(preset, device, training))
     else:
         _follow(out, settings, config, source, (network, training, validation), tell)
     done = saved_state(out).step if resume else 0
@@ -166,8 +164,16 @@ def _load_both(source: dict[str, Any], resume: bool, tell: Tell) -> tuple[Any, A
         raise FileNotFoundError(f"{error}; with --resume, --data says where the data of the run are now") from None
 
 
-def _has_names(data: ImageData | PairData) -> TypeGuard[ImageData]:
-    return isinstance(data, ImageData) and bool(data.class_names)
+def _source(data_options: dict[str, Any], recipe: Any) -> dict[str, Any]:
+    """The settings of the data: as the options name them, else the preset."""
+    options = named(data_options)
+    return options | {"data": options["data"] or (recipe.data if recipe else None)}
+
+
+def _about(preset: str | None, device: torch.device, training: ImageData | PairData) -> dict[str, Any]:
+    """The entries of config.json that resuming does not need."""
+    names = training.class_names if isinstance(training, ImageData) else ()
+    return {"preset": preset, "machine": machine(device)} | ({"class_names": list(names)} if names else {})
 
 
 def _longer(train_options: dict[str, Any]) -> dict[str, Any]:

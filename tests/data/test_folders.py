@@ -1,4 +1,4 @@
-"""Folders as people have them: links, classes, splits by any name, odd files; what is left out is told, by its reason."""
+"""Folders as people have them: links, classes, splits by any name, odd files; what is left out is told by reason."""
 
 import os
 import struct
@@ -209,6 +209,17 @@ def test_the_first_frame_of_animations_is_used_and_told(tmp_path, ending):
 
 def _lossless(ending):
     return {"lossless": True} if ending == "webp" else {}
+
+
+def test_a_header_of_more_pixels_than_the_file_can_hold(tmp_path):
+    save(tmp_path / "blank.png", 0, (9000, 9000), "1")
+    bmp = bytearray(save(tmp_path / "a.bmp", 7).read_bytes())
+    bmp[18:26] = struct.pack("<ii", 9000, 9000)
+    (tmp_path / "a.bmp").write_bytes(bytes(bmp))
+    data = load(tmp_path, split="all", size=4)
+    assert data.files == ("blank.png",) and data.notes[0].endswith(
+        "1 a size that the file cannot hold (--strict names them)"
+    )
 
 
 # depth

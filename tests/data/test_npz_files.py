@@ -231,7 +231,10 @@ def test_readers_hold_little_more_than_the_images(tmp_path, monkeypatch, kind):
         ([("train.npy", npy(IMAGES)), ("read\x1b[31m.txt", b"x")], r"arrays alone, .npy; got read.x1b\[31m.txt"),
         ([("train.npy", npy(IMAGES)[:-1])], "expected 800 bytes for shape .40, 5, 4. of uint8; got 799"),
         ([("train.npy", npy(IMAGES) + b"x")], "expected 800 bytes for shape .*; got 801"),
-        ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(99, 5, 4)"))], "expected 1980 bytes for shape .*; got 800"),
+        (
+            [("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(99, 5, 4)"))],
+            "expected 1980 bytes for shape .*; got 800",
+        ),
         ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(-4,-5,40)"))], "expected an .npz file"),
         ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(True,800)"))], "expected an .npz file"),
         ([("train.npy", npy(IMAGES).replace(b"'|u1'", b"'|O8'"))], "expected an .npz file, nothing pickled"),
@@ -239,6 +242,8 @@ def test_readers_hold_little_more_than_the_images(tmp_path, monkeypatch, kind):
         ([("train.npy", npy(IMAGES).replace(b"{'descr'", b"{{{{{{{'"))], "expected an .npz file"),
         ([("train.npy", b"\x93NUMPY\x09\x00")], "expected an .npz file"),
         ([("train.npy", b"")], "expected an .npz file"),
+        ([("", npy(IMAGES))], "expected arrays alone, .npy; got "),
+        ([("folder/", b"")], "expected arrays alone, .npy; got folder/"),
         ([("train.npy", npy(np.zeros((0, 2), "V0")).replace(b"(0, 2)", b"(0, 9" + b"9" * 25 + b")"))], "npz"),
     ],
 )
