@@ -179,7 +179,7 @@ def check_labels(
     if labels.device != device and not (may_move and labels.device.type in ("cpu", device.type)):
         place = f"the CPU or the model's device {device}" if may_move else f"the model's device {device}"
         raise ValueError(f"{call}: labels must be on {place}; got {labels.device}")
-    if n and not torch.compiler.is_compiling():  # reading a value would be a graph break
+    if not torch.compiler.is_compiling() and n:  # reading a value would be a graph break
         low, high = labels.aminmax()
         _check_range(call, int(low), int(high), classes)
     return labels.to(device, torch.int64)

@@ -121,7 +121,7 @@ def codebook_statistics(x: Tensor, codes: Tensor, count: int, *, backend: str = 
         raise ValueError(f"{op}: codes must have shape [N] with N={x.shape[0]}; got {tuple(codes.shape)}")
     if codes.device != x.device:
         raise ValueError(f"{op}: codes must be on the device of x, {x.device}; got {codes.device}")
-    if len(codes) and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and len(codes):
         low, high = (int(value) for value in codes.aminmax())
         if low < 0 or high >= count:
             raise ValueError(f"{op}: codes must lie in 0 .. {count - 1}; got {low if low < 0 else high}")
