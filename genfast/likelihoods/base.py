@@ -157,7 +157,7 @@ class Likelihood(ABC):
         pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
         of_each = []
         for channel in range(self.channels):
-            x = torch.zeros(len(pixels), self.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
+            x = torch.zeros(pixels.shape[0], self.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
             weight = None
             if self.channels > 1:
                 weight = torch.zeros_like(x, dtype=torch.bool)

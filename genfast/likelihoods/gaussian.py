@@ -38,7 +38,7 @@ class Gaussian(Likelihood):
 
     def draw(self, parameters: Tensor, seed: int, first: int = 0, temperature: float = 1.0) -> Tensor:
         mean, log_variance = wide(parameters).double().chunk(2, 1)
-        image = first + torch.arange(len(mean), device=mean.device, dtype=torch.int64).view(-1, 1, 1, 1)
+        image = first + torch.arange(mean.shape[0], device=mean.device, dtype=torch.int64).view(-1, 1, 1, 1)
         place = torch.arange(mean[0].numel(), device=mean.device, dtype=torch.int64).view(mean.shape[1:])
         x = mean + temperature * (log_variance / 2).exp() * normal(seed, image, place)[..., 0]
         return ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1).to(torch.uint8)

@@ -18,7 +18,7 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float
     """Precision (fidelity) and recall (diversity) of generated samples.
 
     Precision is the share of generated samples inside some real ball: one around a real sample, with its k-th real
-    neighbour on the surface. Recall is the same with the sets exchanged.
+    neighbour on the surface, which belongs to the ball. Recall is the same with the sets exchanged.
 
     Args:
         real: [N, D], float; N above k.
@@ -58,9 +58,11 @@ def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float
     """
     real, generated = _sets("density_coverage", real, generated, k)
     radius = _radii(real, k)
-    inside = sum(int(balls.sum()) for balls in _inside(generated, real, radius))
-    nearest = ops.nearest_neighbors(real, generated, 1)[0][:, 0]
-    return inside / (k * len(generated)), float((nearest < radius).double().mean())
+    inside, covered = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for balls in _inside(generated, real, radius):
+        inside += int(balls.sum())
+        covered |= balls.any(0)
+    return inside / (k * len(generated)), float(covered.double().mean())
 
 
 def mmd(
@@ -169,9 +171,18 @@ def _sets(name: str, real: Tensor, generated: Tensor, k: int) -> tuple[Tensor, T
     return real.detach(), generated.detach()
 
 
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """[.., N, D] and [.., M, D] -> float64 [.., N, M], from the differences: 0 of copies, and d(x, y) = d(y, x).
+
+    Two distances that are equal are then equal in their bits, so a sample on the surface of a ball is seen to be there.
+    """
+    return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _radii(x: Tensor, k: int) -> Tensor:
-    """The squared distance of every row to its k-th neighbour among the others [N]: the first is the row itself."""
-    return ops.nearest_neighbors(x, x, k + 1)[0][:, k]
+    """The distance of every row to its k-th neighbour among the others, float64 [N]: the first is the row itself."""
+    neighbours = x[ops.nearest_neighbors(x, x, k + 1)[1]]
+    return _distances(x[:, None], neighbours)[:, 0].amax(1)
 
 
 def _within(points: Tensor, centres: Tensor, k: int) -> Tensor:
@@ -180,12 +191,23 @@ def _within(points: Tensor, centres: Tensor, k: int) -> Tensor:
 
 
 def _inside(points: Tensor, centres: Tensor, radius: Tensor, entries: int = 2**22) -> Iterator[Tensor]:
-    """Whether each point is strictly inside each ball: bool [points, centres], in chunks of points to bound memory."""
-    points, centres, radius = points.double(), centres.double(), radius.double()
-    norms = centres.square().sum(1)
+    """Whether each point is inside each closed ball: bool [points, centres], in chunks of points to bound memory.
+
+    By a matrix product, and where its rounding could decide, by the differences.
+    """
+    middle, limits = centres.double().mean(0), radius.square()
+    near = centres.double() - middle
+    norms = near.square().sum(1)
+    slack = 8 * torch.finfo(torch.float64).eps * (8 + centres.shape[1])
     for part in points.split(max(1, entries // len(centres))):
-        squares = part.square().sum(1)[:, None] + norms - 2 * part @ centres.T
-        yield squares < radius
+        moved = part.double() - middle
+        sizes = moved.square().sum(1)[:, None] + norms
+        above = sizes - 2 * moved @ near.T - limits
+        inside = above <= 0
+        unsure = (above.abs() <= slack * (sizes + limits)).any(1)
+        if unsure.any():
+            inside[unsure] = _distances(part[unsure], centres) <= radius
+        yield inside
 
 
 def _diagonal(x: Tensor, kernel: str, gamma: float | None, coef0: float, degree: int) -> float:

@@ -74,7 +74,7 @@ class Autoregressive(ImageModel):
     def _conditionals(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """The parameters of all conditionals, [B, P, H, W], of checked images."""
         self._check_images(x)
-        labels = self._check_labels(labels, len(x))
+        labels = self._check_labels(labels, x.shape[0])
         return self.network(self.scaled(x), labels)
 
 

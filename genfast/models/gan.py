@@ -96,7 +96,7 @@ class GAN(ImageModel):
         Raises: TypeError for another dtype; ValueError for another shape, a missing label, a label out of range, or
             labels for an unconditional model.
         """
-        return self._images(self._check_latents(z), self._check_labels(labels, len(z))).clamp(-1, 1)
+        return self._images(self._check_latents(z), self._check_labels(labels, z.shape[0])).clamp(-1, 1)
 
     def discriminate(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits of images: float [B, C, H, W] in [-1, 1] -> float [B]. Labels and errors as for `generate`."""
@@ -106,7 +106,7 @@ class GAN(ImageModel):
         if x.dim() != 4 or x.shape[1:] != (c.channels, c.height, c.width):
             expected = f"[B, C, H, W] with C={c.channels}, H={c.height}, W={c.width}"
             raise ValueError(f"{kind}: x must have shape {expected}; got {tuple(x.shape)}")
-        return self.discriminator(x.to(self._weight.dtype), self._check_labels(labels, len(x)))
+        return self.discriminator(x.to(self._weight.dtype), self._check_labels(labels, x.shape[0]))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """As `generate`."""
@@ -125,7 +125,7 @@ class GAN(ImageModel):
         real, labels = self._batch(x, labels)
         with torch.no_grad():
             # Autocast may have lowered the precision.
-            fake = self._images(self.draw_latents(len(x)), labels).to(real.dtype)
+            fake = self._images(self.draw_latents(x.shape[0]), labels).to(real.dtype)
         real_logits, fake_logits = self.logits_of_both(real, fake, labels)
         report = {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
         loss, penalty = self.discriminator_objective(real_logits, fake_logits), self.penalty(real, fake, labels)
@@ -137,7 +137,7 @@ class GAN(ImageModel):
     def generator_loss(self, x: Tensor, labels: Tensor | None = None) -> LossAndReport:
         """The loss of the generator on a batch, and a report with fake_logits [B]; as `discriminator_loss`."""
         real, labels = self._batch(x, labels)
-        fake = self._images(self.draw_latents(len(x)), labels)
+        fake = self._images(self.draw_latents(x.shape[0]), labels)
         return self.generator_objective(real, fake, labels)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
@@ -229,10 +229,10 @@ class GAN(ImageModel):
     def _batch(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The checked images, scaled to [-1, 1], and their checked labels."""
         self._check_images(x)
-        if self.training and len(x) < self.least_batch:
+        if self.training and x.shape[0] < self.least_batch:
             expected = f"a batch of at least {self.least_batch} images, as its statistics are taken over the batch"
-            raise ValueError(f"{type(self).__name__}: x must be {expected}; got {len(x)}")
-        return self.scaled(x), self._check_labels(labels, len(x))
+            raise ValueError(f"{type(self).__name__}: x must be {expected}; got {x.shape[0]}")
+        return self.scaled(x), self._check_labels(labels, x.shape[0])
 
     def _check_latents(self, z: Any) -> Tensor:
         kind, latent = type(self).__name__, self.config.latent

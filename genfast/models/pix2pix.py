@@ -128,6 +128,13 @@ class Pix2Pix(ImageModel):
         """Updates of the discriminator before each update of the generator."""
         return self.config.discriminator_steps
 
+    def forward(self, source: Tensor) -> Tensor:
+        """Translations, float [B, C, h, w] in (-1, 1), of levels uint8 [B, S, h, w]; in training mode with dropout.
+
+        `genfast.translate` returns levels, with the noise of the paper.
+        """
+        return self.generator(self.scaled(source))
+
     def discriminator_loss(self, source: Tensor, target: Tensor) -> LossAndReport:
         """The loss of the discriminator, [], and a report with real_logits and fake_logits, each [B * patches].
 
@@ -194,8 +201,9 @@ class Pix2Pix(ImageModel):
             if not isinstance(images, Tensor) or images.dtype != torch.uint8:
                 got = images.dtype if isinstance(images, Tensor) else type(images).__name__
                 raise TypeError(f"Pix2Pix: {name} must hold levels as torch.uint8; got {got}")
-            if images.dim() != 4 or images.shape[1:] != (channels, c.height, c.width) or len(images) != len(source):
-                expected = f"[B, C, H, W] with B={len(source)}, C={channels}, H={c.height}, W={c.width}"
+            shape = (source.shape[0], channels, c.height, c.width)
+            if images.dim() != 4 or images.shape != shape:
+                expected = f"[B, C, H, W] with B={source.shape[0]}, C={channels}, H={c.height}, W={c.width}"
                 raise ValueError(f"Pix2Pix: {name} must have shape {expected}; got {tuple(images.shape)}")
             if c.levels < 256:
                 check_range("Pix2Pix", name, images, 0, c.levels - 1, f"lie in 0..{c.levels - 1}")
@@ -291,7 +299,7 @@ class PhiloxDropout:
     def __call__(self, h: Tensor, layer: int) -> Tensor:
         if not self.p:
             return h
-        index = self.first + torch.arange(len(h), device=h.device, dtype=torch.int64)[:, None]
+        index = self.first + torch.arange(h.shape[0], device=h.device, dtype=torch.int64)[:, None]
         unit = torch.arange(h[0].numel(), device=h.device, dtype=torch.int64)
         mask = uniform(self.seed, index, unit, torch.tensor(layer, device=h.device, dtype=torch.int64)) >= self.p
         return h * mask.view(h.shape) / (1 - self.p)

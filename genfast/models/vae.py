@@ -150,7 +150,7 @@ class VAE(ImageModel):
         self._check_images(x)
         x = self.scaled(x)
         x = x.flatten(1) if self.config.network == "mlp" else x
-        q = self.encoder(x, self._check_labels(labels, len(x)))
+        q = self.encoder(x, self._check_labels(labels, x.shape[0]))
         mean, log_variance = q.to(torch.promote_types(q.dtype, torch.float32)).chunk(2, 1)
         return mean, log_variance
 
@@ -162,8 +162,8 @@ class VAE(ImageModel):
             raise TypeError(f"{type(self).__name__}: z must be a float tensor; got {got}")
         if z.dim() != 2 or z.shape[1] != c.latent:
             raise ValueError(f"{type(self).__name__}: z must have shape [B, {c.latent}]; got {tuple(z.shape)}")
-        y = self.decoder(z.to(self._weight.dtype), self._check_labels(labels, len(z)))
-        return y.view(len(z), self.likelihood.parameters, c.height, c.width) if c.network == "mlp" else y
+        y = self.decoder(z.to(self._weight.dtype), self._check_labels(labels, z.shape[0]))
+        return y.view(z.shape[0], self.likelihood.parameters, c.height, c.width) if c.network == "mlp" else y
 
     def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
         """`-log p(x | parameters)`, [B] in nats; see `Likelihood.nll`.

@@ -47,7 +47,7 @@ class VirtualBatchNorm2d(nn.Module):
         if not self.reference:
             raise RuntimeError("VirtualBatchNorm2d: expected a reference batch; wrap the network in ReferenceBatch")
         n = self.reference
-        if x.dim() != 4 or x.shape[1] != self.features or len(x) < n:
+        if x.dim() != 4 or x.shape[1] != self.features or x.shape[0] < n:
             expected = f"[n + B, C, H, W] with n={n}, C={self.features}"
             raise ValueError(f"VirtualBatchNorm2d: x must have shape {expected}; got {tuple(x.shape)}")
         variance, mean = torch.var_mean(x.to(wide(x.dtype)), (2, 3), correction=0, keepdim=True)

@@ -18,7 +18,7 @@ def gaussian_nll_ref(x: Tensor, mean: Tensor, log_variance: Tensor, weight: Tens
     x, mean, log_variance = present(weight, x, mean, log_variance)
     log_variance = clamp(log_variance, LOWEST, HIGHEST)
     nats = 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * (-log_variance).exp())
-    return weighted(nats, weight).reshape(len(x), x.shape[1:].numel()).sum(1)
+    return weighted(nats, weight).reshape(x.shape[0], x.shape[1:].numel()).sum(1)
 
 
 def present(weight: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -27,8 +27,8 @@ def radii(x, k):
 def test_neighbour_metrics_are_those_of_the_whole_matrix(k, dtype):
     real, generated = sets(dtype=dtype)
     distance = cdist(real.double(), generated.double())
-    in_real = distance < radii(real.double(), k)[:, None]
-    in_generated = distance < radii(generated.double(), k)[None]
+    in_real = distance <= radii(real.double(), k)[:, None]
+    in_generated = distance <= radii(generated.double(), k)[None]
     precision, recall = precision_recall(real, generated, k)
     assert precision == pytest.approx(in_real.any(0).mean(), abs=1e-6)
     assert recall == pytest.approx(in_generated.any(1).mean(), abs=1e-6)
@@ -55,6 +55,39 @@ def test_one_outlier_fools_precision_but_not_density():
     real[0] = 12.0
     assert precision_recall(real, generated, 5)[0] > 0.99
     assert density_coverage(real, generated, 5)[0] < 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_copies_are_inside_their_balls(dtype, shift):
+    """A ball is closed: of four copies of each sample it has the radius 0, and holds all four."""
+    copies = (torch.randn(20, 5) + shift).to(dtype).unique(dim=0).repeat(4, 1)
+    other = copies[torch.randperm(len(copies))]
+    assert precision_recall(copies, other) == (1, 1) and looks_real(copies, other).all()
+    assert density_coverage(copies, other, 3) == (pytest.approx(4 / 3), 1)
+    assert precision_recall(torch.ones(7, 3), torch.ones(9, 3)) == (1, 1)
+    assert density_coverage(torch.ones(6, 3), torch.ones(8, 3), 5) == (6 / 5, 1)
+
+
+def test_a_sample_on_the_surface_is_inside():
+    """The ball of the k-th neighbour holds that neighbour, and what is as far: here 1 from either end, and not 1.1."""
+    line = torch.arange(10.0)[:, None]
+    assert looks_real(line, torch.tensor([[-1.0], [10.0], [-1.1], [10.5]]), 1).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("shift", [0, 4096])
+def test_ties_are_decided_as_by_whole_numbers(shift):
+    """Points of a small grid, where most distances tie with a radius."""
+    generator = torch.Generator().manual_seed(0)
+    real, generated = (torch.randint(7, (60, 3), generator=generator) for _ in range(2))
+    radius = (real[:, None] - real).square().sum(2).sort(1).values[:, 3]
+    squares = (generated[:, None] - real).square().sum(2)
+    inside = squares <= radius
+    assert (squares == radius).sum() > 100 and not inside.any(1).all(), "a case that decides nothing"
+    real, generated = real.float() + shift, generated.float() + shift
+    assert looks_real(real, generated, 3).tolist() == inside.any(1).tolist()
+    density, coverage = density_coverage(real, generated, 3)
+    assert density == pytest.approx(inside.sum().item() / (3 * 60)) and coverage == inside.any(0).double().mean()
 
 
 def kernel_matrix(x, y, kernel, gamma):
