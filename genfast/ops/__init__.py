@@ -13,7 +13,6 @@ from genfast._native.register import SCHEMAS
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 
-
 def _public(op: str, stem: str) -> Callable:
     function = getattr(importlib.import_module(f"{__name__}.{stem}"), op)
     return following(SCHEMAS[op], function)

@@ -1,6 +1,5 @@
 """Every op x every number that it takes: torch.compile makes two graphs for all values, one for the first alone."""
 
-import pytest
 import torch
 import torch._dynamo.testing
 from support.op_matrix import parametrize
