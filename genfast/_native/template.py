@@ -171,7 +171,19 @@ def call($inputs, *, backend):
 ''')
 
 # What the functions above call their own, and what `register` adds to the module.
-LOCALS = {"backend", "ctx", "inputs", "output", "save", "wanted", "needed", "numbers", "serving", "transformed", "adjoint_call"}
+LOCALS = {
+    "backend",
+    "ctx",
+    "inputs",
+    "output",
+    "save",
+    "wanted",
+    "needed",
+    "numbers",
+    "serving",
+    "transformed",
+    "adjoint_call",
+}
 TYPES = {"int": "int", "SymInt": "int", "float": "float", "bool": "bool", "str": "str"}
 
 
@@ -184,7 +196,7 @@ def source(schema: OpSchema) -> str:
     texts.append(NATIVE.substitute(forward))
     if schema.has_gradient:
         names = {"way": "backward", "function": schema.native_functions[1], "allocate": "allocate_gradients"}
-        # torch.autograd.grad(..., is_grads_batched=True) has a vmap of its own, older than torch.func, for backward passes.
+        # torch.autograd.grad(..., is_grads_batched=True) has a vmap of its own for backward passes.
         names["batching"] = "batching(VMAP_MODE) or "
         tensors, settings = (*schema.incoming, *schema.residuals), schema.backward_settings
         backward = _native_fragments(tensors, settings, schema.gradients) | names | {"lead": schema.backward_lead}

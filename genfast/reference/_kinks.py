@@ -1,6 +1,6 @@
 """Functions with a kink, whose derivative there is stated here: torch's own changes with its version.
 
-Each is a choice between smooth functions, so that it differentiates to any order, forward and backward. A NaN stays one.
+Each is a choice between smooth functions, and differentiates to any order, forward and backward. A NaN stays one.
 """
 
 from __future__ import annotations

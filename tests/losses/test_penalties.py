@@ -48,6 +48,7 @@ def every_layer(dtype=torch.float64):
 
 
 REAL, FAKE = images(), images(seed=1)
+NORM = nn.BatchNorm2d(1).double()
 PENALTIES = {
     "r1_penalty": lambda net: losses.r1_penalty(net, REAL),
     "r2_penalty": lambda net: losses.r2_penalty(net, FAKE),
@@ -356,7 +357,7 @@ def test_images_get_no_gradient():
         (lambda: losses.wgan_gp_penalty(critic(), REAL, FAKE[:2]), ValueError, r"fake must have the shape of real"),
         (lambda: losses.dragan_penalty(critic(), REAL, noise=-1.0), ValueError, "noise must be at least 0; got -1.0"),
         (
-            lambda norm=nn.BatchNorm2d(1).double(): torch.func.grad(lambda x: losses.r1_penalty(norm, x))(REAL),
+            lambda: torch.func.grad(lambda x: losses.r1_penalty(NORM, x))(REAL),
             RuntimeError,
             "in-place",
         ),

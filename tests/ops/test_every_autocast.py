@@ -28,15 +28,19 @@ def mixed(op, half, first):
     """Inputs of which the first float tensor, or all the others, are of a half type."""
     inputs = EVERY[op].inputs(EVERY[op].gradcheck[0])
     name, _ = first_differentiable(inputs)
-    return {n: t.to(half) if torch.is_tensor(t) and t.is_floating_point() and (n == name) == first else t
-            for n, t in inputs.items()}
+    return {
+        n: t.to(half) if torch.is_tensor(t) and t.is_floating_point() and (n == name) == first else t
+        for n, t in inputs.items()
+    }
 
 
 def cast(op, inputs, half):
     """The same by hand."""
     rule = next((rule for rule, ops in RULES.items() if op in ops), "widest")
     dtypes = {value.dtype for value in testing.differentiable(inputs).values()}
-    dtype = {"lower": half, "float32": torch.float32, "widest": torch.float32 if torch.float32 in dtypes else half}[rule]
+    dtype = {"lower": half, "float32": torch.float32, "widest": torch.float32 if torch.float32 in dtypes else half}[
+        rule
+    ]
     return testing.each_tensor(lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
 
 
@@ -44,7 +48,7 @@ def cast(op, inputs, half):
 @parametrize("half", HALF)
 @parametrize("op", EVERY)
 def test_mixed_dtypes(op, half, first):
-    """Values and gradients are those of the call with the dtypes that the rule gives; each gradient has the dtype of its
+    """Values and gradients are those of the call with the dtypes that the rule gives; a gradient has the dtype of its
     argument."""
     inputs = mixed(op, half, first)
     by_hand = cast(op, inputs, half)
@@ -65,7 +69,9 @@ def gradients_of(op, inputs, half=None):
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in testing.differentiable(inputs).items()}
     with torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None):
         made = [output for output in outputs(op, {**inputs, **leaves}) if output.is_floating_point()]
-    gradients = torch.autograd.grad(made, list(leaves.values()), list(map(torch.ones_like, made)), materialize_grads=True)
+    gradients = torch.autograd.grad(
+        made, list(leaves.values()), list(map(torch.ones_like, made)), materialize_grads=True
+    )
     return dict(zip(leaves, gradients))
 
 

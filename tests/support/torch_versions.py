@@ -1,4 +1,4 @@
-"""Writes what the tests gave on one version of PyTorch: `make test-torch VERSION=...` calls it with pytest's XML file."""
+"""Writes what the tests gave on one version of PyTorch: `make test-torch` calls it with pytest's XML file."""
 
 import json
 import platform
