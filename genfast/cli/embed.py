@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
         write_bytes(path, rows(*(brightness(images, data.levels) for images in (data.images[: args.n], *columns))))
         kind = "other" if is_all else "training"
         print(
-            f"{shown(path)}: {len(nearest)} images, each beside its {nearest.shape[1]} nearest of {len(points)} {kind} images"
+            f"{shown(path)}: {len(nearest)} images, each beside its {nearest.shape[1]} nearest of "
+            f"{len(points)} {kind} images"
         )
         say_rows(data.files[: args.n])
     if is_all:
