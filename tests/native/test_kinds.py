@@ -7,6 +7,7 @@ import torch
 
 import genfast
 from genfast import testing
+from genfast._native import checks
 from genfast._native.kinds import Kind
 from genfast._native.register import SCHEMAS
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
@@ -109,3 +110,50 @@ def test_strides_are_no_error():
 def test_kinds_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=r"^kind of a tensor: expected dtypes and sizes as in .*; got '"):
         Kind.of(text)
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says it lies on a GPU, and whose values must not be waited for."""
+
+    is_cuda = property(lambda self: True)
+
+    def item(self):
+        raise AssertionError("waits for the GPU")
+
+    __int__ = __float__ = __bool__ = item
+
+
+def test_values_on_a_gpu_are_not_waited_for(monkeypatch):
+    asserted = []
+    monkeypatch.setattr(torch, "_assert_async", lambda holds, text: asserted.append((holds, text)))
+    logits, x = torch.zeros(1, 1, 2, 2), torch.tensor([0, 1, 1, 2], dtype=torch.uint8).view(1, 1, 2, 2)
+    checks.check_values("op", x.as_subclass(OnGPU), logits)
+    checks.check_weight("op", torch.ones(1, 1, 2, 2).as_subclass(OnGPU), logits)
+    checks.check_levels("op", x.as_subclass(OnGPU), logits, 3)
+    holds = [bool(value.as_subclass(torch.Tensor)) for value, _ in asserted]
+    assert holds == [False, True, True] and asserted[0][1] == "op: x must lie in 0 .. 1"
+    with pytest.raises(ValueError, match="^op: x must lie in 0 .. 1; got 2$"):
+        checks.check_values("op", x, logits)
+
+
+@pytest.mark.parametrize("op", [*SAMPLERS, "gaussian_latent"])
+def test_places_beyond_the_last(op):
+    """The last image and the last value have random numbers of their own, on every backend the same; none is beyond."""
+    inputs = EVERY[op].inputs(EVERY[op].gradcheck[0])
+    function, first = getattr(genfast, op), next(t for t in inputs.values() if torch.is_tensor(t))
+    size = testing.outputs_of(function(**inputs))[0][0].numel()
+    last = {"first_index": 2**63 - len(first)} | ({"first_element": 2**32 - size} if op in SAMPLERS else {})
+    got, expected = (testing.outputs_of(function(**inputs | last, backend=b)) for b in ("cpp", "reference"))
+    for a, b in zip(got, expected):
+        testing.assert_matches(a, b)
+    for name, value in last.items():
+        for backend in ("cpp", "reference"):
+            with pytest.raises(ValueError, match=f"^{op}: {name} must be at most 2\\*\\*(63|32) - "):
+                function(**inputs | last | {name: value + 1}, backend=backend)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-30, 1e30, 1.7e308])
+@pytest.mark.parametrize("op", SAMPLERS)
+def test_any_temperature(op, temperature):
+    inputs = EVERY[op].inputs(EVERY[op].shapes[3]) | {"temperature": temperature}
+    assert torch.equal(*(getattr(genfast, op)(**inputs, backend=backend) for backend in ("cpp", "reference")))
