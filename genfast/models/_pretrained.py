@@ -93,7 +93,8 @@ class Pretrained(nn.Module):
             expected = f"fields of {cls.config_type.__name__}"
             raise ValueError(f"{folder / CONFIG}: expected {expected}; got {', '.join(unknown)}")
         try:
-            model = cls(cls.config_type(**config))
+            with torch.device("cpu"):  # whatever torch's default device: meta would swallow the weights
+                model = cls(cls.config_type(**config))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from None
         state = _read_weights(folder / WEIGHTS)

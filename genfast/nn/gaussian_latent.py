@@ -38,4 +38,4 @@ class GaussianLatent(nn.Module):
 
 def drawn_seed() -> int:
     """A seed in [0, 2**63) from torch's CPU generator, whatever the device of the model."""
-    return int(torch.randint(2**63 - 1, ()))
+    return int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
