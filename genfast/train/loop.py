@@ -179,7 +179,7 @@ class Loop(ABC):
         # Seconds of training until `mark`, a time of this process, and until the end of the last step.
         self.seconds, self.mark, self.trained = 0.0, 0.0, 0.0
         self.epoch = -1  # of `order`; none yet
-        self.order = torch.zeros(0, dtype=torch.int64, device="cpu")
+        self.order = torch.zeros(0, dtype=torch.int64, device=self.device)
         # Of the present step, for the diagnosis of one that fails.
         self.batch: tuple[Tensor, ...] = ()
         self.random: Tensor | None = None

@@ -112,7 +112,7 @@ class Run(Loop):
         self.optimizers = {"optimizer": self.optimizer}
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.best_nats, self.best_step = math.inf, 0
-        self.norm = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.norm = torch.zeros((), dtype=torch.float32, device=self.device)
 
     @property
     def has_model(self) -> bool:
