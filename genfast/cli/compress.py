@@ -12,7 +12,7 @@ from genfast import metrics
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
 from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
-from genfast.data.folder import read_images
+from genfast.data.reading import read_images
 from genfast.io import writable_folder, write_bytes
 from genfast.metrics.rate_distortion import table
 from genfast.tasks import compress

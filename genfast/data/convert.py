@@ -25,8 +25,8 @@ from genfast.data.npz_names import role
 from genfast.data.pair_data import PairData
 
 TAKEN = (
-    "a uint8 tensor or array [n, C, H, W], [n, H, W, C] or [n, H, W] of levels, a tuple (images, labels) of two, a torch "
-    "Dataset or DataLoader, or what genfast.data.load returns"
+    "a uint8 tensor or array [n, C, H, W], [n, H, W, C] or [n, H, W] of levels, a tuple (images, labels) of two, a "
+    "torch Dataset or DataLoader, or what genfast.data.load returns"
 )
 READ_TWICE = 16  # items of a dataset, to find one that changes its images at random
 

@@ -13,9 +13,10 @@ from genfast.data._budget import check_size
 from genfast.data._images import quantise
 from genfast.data._registry import DataRequest, register_dataset
 from genfast.data._text import reason
-from genfast.data.folder import checked_options, split_folders
+from genfast.data.folder import split_folders
 from genfast.data.image_file import common_bits, decode, is_grey, quiet_about_size
 from genfast.data.pair_data import PairData
+from genfast.data.reading import checked_options
 from genfast.data.splits import ALL, CHOICES, check_split, choose, notes_of
 from genfast.data.walk import SUFFIXES, image_files, names_below
 
