@@ -51,7 +51,7 @@ def _images(args: argparse.Namespace, model: Any) -> Tensor:
     if args.images:
         if args.data or args.split or args.n:
             raise ValueError("compress: expected image files, or options of held-out images; got both")
-        return read_images(args.images, model.spec.channels, model.spec.levels)
+        return read_images(args.images, model.spec.channels, model.spec.levels, args.bits, warn)
     data = held_out_data(data_of(args.target, data_options(args)), args.split, warn)
     check(model, data)
     say(data)

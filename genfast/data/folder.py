@@ -11,7 +11,7 @@ import torch
 
 from genfast.data._images import ImageData
 from genfast.data._registry import DataRequest, register_dataset
-from genfast.data._text import printable
+from genfast.data._text import counted, printable
 from genfast.data.image_file import common_bits, is_grey, read_image
 from genfast.data.reading import Reading, checked_options, read_images
 from genfast.data.splits import ALL, CHOICES, SPLIT_NAMES, SPLITS, check_split, choose, notes_of
@@ -137,12 +137,16 @@ class Tree:
         """What a user should know of the files that are not read, whatever is in them."""
         notes = list(notes_of({part: len(files) for part, files in self.parts.items()}, split, str(self.folder)))
         if self.outside and split != ALL:
-            notes += [f"{self.folder}: {len(self.outside)} images outside of {', '.join(self.parts)} are not used"]
+            notes += [
+                f"{self.folder}: {counted(len(self.outside), 'image')} outside of {', '.join(self.parts)} not used"
+            ]
         if self.closed:
-            notes += [f"{self.folder}: {len(self.closed)} folders skipped: not permitted to be read"]
+            notes += [f"{self.folder}: {counted(len(self.closed), 'folder')} skipped: not permitted to be read"]
         if self.others:
             kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self.others.items()))
-            notes += [f"{self.folder}: {sum(self.others.values())} files skipped: of a kind that is not read ({kinds})"]
+            notes += [
+                f"{self.folder}: {counted(sum(self.others.values()), 'file')} skipped: of a kind that is not read ({kinds})"
+            ]
         return (*notes, *self._beside())
 
     def classes(self) -> dict[str, list[str]]:
@@ -174,7 +178,7 @@ class Tree:
             subfolders = {path.parts[depth] for path in files if len(path.parts) > depth + 1}
             alone = sum(len(path.parts) == depth + 1 for path in files)
             if alone and len(subfolders) > 1:
-                beside = f"{alone} images lie beside its {len(subfolders)} subfolders"
+                beside = f"{counted(alone, 'image')} beside its {len(subfolders)} subfolders"
                 notes += [f"{self.roots[split]}: no labels, as {beside}"]
         return notes
 

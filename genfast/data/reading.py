@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from genfast.data._budget import check_size
 from genfast.data._images import quantise
-from genfast.data._text import reason
-from genfast.data.image_file import MOST_BITS, common_bits, decode, quiet_about_size, why_not
+from genfast.data._text import counted, reason
+from genfast.data.image_file import MOST_BITS, Decoded, common_bits, decode, quiet_about_size, why_not
 
 MOST_NAMED = 50  # files in a message
 
@@ -31,8 +31,16 @@ def checked_options(name: str, size: int | None, levels: int | None, bits: int |
     return levels
 
 
-def read_images(paths: Iterable[str | Path], channels: int, levels: int) -> Tensor:
+def read_images(
+    paths: Iterable[str | Path],
+    channels: int,
+    levels: int,
+    bits: int | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> Tensor:
     """Image files of one size as levels: uint8 [N, C, H, W], quantised as those of a folder are.
+
+    `tell` is called with what a user should know of the reading.
 
     Raises: FileNotFoundError for a file that is not there; ValueError for one that is broken or of another size.
     """
@@ -40,10 +48,13 @@ def read_images(paths: Iterable[str | Path], channels: int, levels: int) -> Tens
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected an image file; got none")
-    reading = Reading("images", channels, None, levels, bits32=common_bits(files))
+    checked_options("images", None, levels, bits)
+    reading = Reading("images", channels, None, levels, bits, common_bits(files))
     images = reading.read(files)
     for path, (_, message) in reading.wrong.items():
         raise ValueError(f"{path}: expected a readable image; got {message}")
+    for note in reading.notes(len(files)):
+        tell(note)
     return torch.from_numpy(images)
 
 
@@ -102,11 +113,15 @@ class Reading:
         except Exception as error:  # Pillow's decoders raise whatever their format's parser raises
             self.wrong[path] = why_not(path, error), reason(error)
             return None
+        self.see(decoded)
+        return decoded.pixels
+
+    def see(self, decoded: Decoded) -> None:
+        """Count what a user should know of a file."""
         self.animated += decoded.has_more
         if decoded.deepest is not None and decoded.bits is not None:
             self.deep += 1
             self.deepest, self.depth = max(self.deepest, decoded.deepest), max(self.depth, decoded.bits)
-        return decoded.pixels
 
     def refuse(self, folder: Path, split: str, files: list[Path], strict: bool, read: int) -> None:
         """ValueError if no file could be read, or with `strict` not all."""
@@ -126,15 +141,20 @@ class Reading:
         if self.wrong:
             reasons = Counter(short for short, _ in self.wrong.values()).most_common()
             each = ", ".join(f"{number} {why}" for why, number in reasons)
-            notes += [f"{self.name}: {len(self.wrong)} of {count} files skipped: {each} (--strict names them)"]
+            notes += [
+                f"{self.name}: {len(self.wrong)} of {counted(count, 'file')} skipped: {each} (--strict names them)"
+            ]
         if self.animated:
-            notes += [f"{self.name}: {self.animated} files of several frames or pages: the first of each is used"]
+            notes += [
+                f"{self.name}: {counted(self.animated, 'file')} of several frames or pages: the first of each is used"
+            ]
         if self.deep and self.bits is None:
             held, read = max(8, self.deepest.bit_length()), f"read as {self.depth} bits"
             # A bit less may be a dark picture; 12 bits of 16 are another format.
             dark = f", which makes them dark: --bits {held}, if that is what they have"
             how = dark if held < self.depth - 1 else ", of which the upper 8 are kept" if self.depth > 8 else ""
-            notes += [f"{self.name}: {self.deep} files of more than 8 bits, largest value {self.deepest}: {read}{how}"]
+            found = f"{counted(self.deep, 'file')} of more than 8 bits, largest value {self.deepest}"
+            notes += [f"{self.name}: {found}: {read}{how}"]
         return tuple(notes)
 
 
