@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genfast.data import CHOICES, ImageData, PairData, datasets, describe
+from genfast.data._text import printable
 from genfast.io import writable_folder
 
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
@@ -115,9 +116,9 @@ def number(text: str) -> float | None:
 
 def warn(text: str) -> None:
     """Print one line to standard error."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def say(data: ImageData | PairData) -> None:
     """Print which data a command uses."""
-    print(describe(data), flush=True)
+    print(printable(describe(data)), flush=True)

@@ -144,9 +144,8 @@ class Tree:
             notes += [f"{self.folder}: {counted(len(self.closed), 'folder')} skipped: not permitted to be read"]
         if self.others:
             kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self.others.items()))
-            notes += [
-                f"{self.folder}: {counted(sum(self.others.values()), 'file')} skipped: of a kind that is not read ({kinds})"
-            ]
+            skipped = counted(sum(self.others.values()), "file")
+            notes += [f"{self.folder}: {skipped} skipped: of a kind that is not read ({kinds})"]
         return (*notes, *self._beside())
 
     def classes(self) -> dict[str, list[str]]:

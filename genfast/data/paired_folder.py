@@ -12,7 +12,7 @@ import torch
 from genfast.data._budget import check_size
 from genfast.data._images import quantise
 from genfast.data._registry import DataRequest, register_dataset
-from genfast.data._text import reason
+from genfast.data._text import printable, reason
 from genfast.data.folder import split_folders
 from genfast.data.image_file import common_bits, decode, is_grey, quiet_about_size
 from genfast.data.pair_data import PairData
@@ -135,7 +135,7 @@ def _read_pairs(root: Path, pairs: list[Pair], channels: list[int], reading: Rea
     with quiet_about_size():
         for number, pair in enumerate(pairs):
             sizes, images, fault = _decode_pair(pair, channels, reading)
-            broken += [f"{path.relative_to(root)} ({text})" for path, text in fault]
+            broken += [f"{printable(str(path.relative_to(root)))} ({text})" for path, text in fault]
             if fault:
                 continue
             if len(set(sizes)) > 1:
@@ -204,7 +204,7 @@ def _fitted(image: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _listed(folder: Path, paths: list[Path]) -> str:
-    return ", ".join(str(path.relative_to(folder)) for path in paths)
+    return ", ".join(printable(str(path.relative_to(folder))) for path in paths)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genfast.data._budget import check_size
 from genfast.data._images import quantise
-from genfast.data._text import counted, reason
+from genfast.data._text import counted, printable, reason
 from genfast.data.image_file import MOST_BITS, Decoded, common_bits, decode, quiet_about_size, why_not
 
 MOST_NAMED = 50  # files in a message
@@ -126,13 +126,13 @@ class Reading:
     def refuse(self, folder: Path, split: str, files: list[Path], strict: bool, read: int) -> None:
         """ValueError if no file could be read, or with `strict` not all."""
         if strict and self.wrong:
-            named = [f"{path.relative_to(folder)} ({text})" for path, (_, text) in self.wrong.items()]
+            named = [f"{printable(str(path.relative_to(folder)))} ({text})" for path, (_, text) in self.wrong.items()]
             more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
             got = f"{len(named)} of {len(files)} that are not: {', '.join(named[:MOST_NAMED])}{more}"
             raise ValueError(f"{folder}: expected readable images; got {got}")
         if not read:
             got = f"{len(self.wrong)} broken files of {len(files)}"
-            got += "".join(f", {path}: {text}" for path, (_, text) in list(self.wrong.items())[:1])
+            got += "".join(f", {printable(str(path))}: {text}" for path, (_, text) in list(self.wrong.items())[:1])
             raise ValueError(f"{folder}: expected at least one readable image for {split!r}; got {got}")
 
     def notes(self, count: int) -> tuple[str, ...]:

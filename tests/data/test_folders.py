@@ -211,6 +211,16 @@ def _lossless(ending):
     return {"lossless": True} if ending == "webp" else {}
 
 
+def test_control_characters_of_names_are_escaped(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "b\n\x1b[31m" / "2.png")
+    (tmp_path / "a" / "x\n\x1b[31m.png").write_bytes(b"")
+    data = load(tmp_path, split="all")
+    assert data.class_names == ("a", r"b\n\x1b[31m") and describe(data).isprintable()
+    with one_error(ValueError, r"x\\n\\x1b\[31m.png \("):
+        load(tmp_path, split="all", strict=True)
+
+
 def test_a_header_of_more_pixels_than_the_file_can_hold(tmp_path):
     save(tmp_path / "blank.png", 0, (9000, 9000), "1")
     bmp = bytearray(save(tmp_path / "a.bmp", 7).read_bytes())
