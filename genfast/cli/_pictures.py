@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from genfast._text import shown
 from genfast.cli.options import data_options, picture_path
 from genfast.data import ImageData, PairData, locate
-from genfast.data._text import printable
 from genfast.data.grid import png
 from genfast.io import writable_folder, write_bytes
 from genfast.train.codes import is_codes
@@ -51,7 +51,7 @@ def write_each(folder: Path, data: ImageData | PairData, results: Sequence[Tenso
 def say_rows(files: Sequence[str], what: str = "rows") -> None:
     """Print which files the rows, or images, of a picture are, if they have names."""
     if files:
-        print(f"{what}: {', '.join(map(printable, files))}")
+        print(f"{what}: {', '.join(map(shown, files))}")
 
 
 def _names(data: ImageData | PairData) -> list[str]:

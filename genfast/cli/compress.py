@@ -13,7 +13,7 @@ from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
 from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
-from genfast.data.folder import read_images
+from genfast.data.reading import read_images
 from genfast.io import writable_folder, write_bytes
 from genfast.metrics.rate_distortion import table
 from genfast.tasks import compress
@@ -53,7 +53,7 @@ def _images(args: argparse.Namespace, model: Any) -> Tensor:
     if args.images:
         if args.data or args.split or args.n:
             raise ValueError("compress: expected image files, or options of held-out images; got both")
-        return read_images(args.images, model.spec.channels, model.spec.levels)
+        return read_images(args.images, model.spec.channels, model.spec.levels, args.bits, warn)
     data = held_out_data(data_of(args.target, data_options(args)), args.split, warn)
     check(model, data)
     say(data)

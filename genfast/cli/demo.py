@@ -20,7 +20,7 @@ from genfast._native import backends
 from genfast._version import __version__
 from genfast.cli import report
 from genfast.cli._command import command
-from genfast.cli.options import positive
+from genfast.cli.options import positive, say
 from genfast.cli.progress import progress_bar
 from genfast.data import ImageData, load_digits
 from genfast.data.grid import brightness, grid, png, rows
@@ -51,6 +51,7 @@ def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
     out = writable_folder(out)
     clear_run(out)
     train, valid, test = (load_digits(split) for split in ("train", "valid", "test"))
+    say(train)
     result = _train(train, valid, out, seconds, seed)
     model = open_model(out)
     samples, rate = _timed_samples(model, seed)

@@ -121,4 +121,4 @@ def warn(text: str) -> None:
 
 def say(data: ImageData | PairData) -> None:
     """Print which data a command uses."""
-    print(describe(data), flush=True)
+    print(shown(describe(data), MESSAGE), flush=True)

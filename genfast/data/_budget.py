@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from genfast.data._text import shown
+from genfast.data._text import in_bytes
 
 GB = 10**9
 SHARE = 0.5  # of the memory of the machine, without a limit of the caller
@@ -21,10 +21,10 @@ def check_size(size: int, name: str, max_gb: float | None = None, *, compressed:
     """
     limit, why = (memory() * SHARE, "half of the memory") if max_gb is None else (max_gb * GB, "as --max-gb says")
     if max_gb is None and compressed is not None and limit > (held := max(ALWAYS, EXPANSION * compressed)):
-        limit, why = held, f"as {shown(compressed)} of a compressed file may hold"
+        limit, why = held, f"as {in_bytes(compressed)} of a compressed file may hold"
     if size > limit:
         more = "" if max_gb is not None else "; --max-gb allows more"
-        raise ValueError(f"{name}: expected at most {shown(limit)} of images, {why}{more}; got {shown(size)}")
+        raise ValueError(f"{name}: expected at most {in_bytes(limit)} of images, {why}{more}; got {in_bytes(size)}")
 
 
 def memory() -> int:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-
-def printable(text: str) -> str:
-    """A text with escapes for the characters that a terminal would act on."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+from genfast._text import shown
 
 
 def reason(error: BaseException) -> str:
     """The message of an error, or its kind if it has none."""
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    return shown(" ".join(str(error).split())) or type(error).__name__
 
 
-def shown(size: float) -> str:
+def in_bytes(size: float) -> str:
     """A number of bytes."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
     return f"{size:.0f} bytes"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number} {noun}{'s' * (number != 1)}"

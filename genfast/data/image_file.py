@@ -64,7 +64,7 @@ def decode(
         if image.mode[-1] in "Aa" or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-        image = image.convert("L" if channels == 1 else "RGB")
+        image = _converted(image, "L" if channels == 1 else "RGB")
         if size is not None:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BOX)
         pixels = np.asarray(image).reshape(image.height, image.width, channels)
@@ -139,11 +139,19 @@ def why_not(path: Path, error: Exception) -> str:
 
 
 class UnfitError(ValueError):
-    """Pixels of no known range, of too many bits, or too many of them; `short` says it without numbers."""
+    """Pixels of no known range, bits or colours, or too many of them; `short` says it without numbers."""
 
     def __init__(self, short: str, message: str) -> None:
         super().__init__(message)
         self.short = short
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    try:
+        return image.convert(mode) if image.mode != "LAB" else image.convert("RGB").convert(mode)
+    except ValueError:
+        expected = f"expected colours that become {mode}; got mode {image.mode}"
+        raise UnfitError(f"colours of the mode {image.mode}", expected) from None
 
 
 def _check_plausible(file: Image.Image, held: int) -> None:

@@ -15,9 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from genfast._text import shown
 from genfast.data._budget import check_size
 from genfast.data._images import BLOCK
-from genfast.data._text import printable, reason
+from genfast.data._text import reason
 
 # What zipfile, zlib and NumPy's header parser raise on corrupted bytes.
 BROKEN: tuple[type[BaseException], ...] = (
@@ -124,9 +125,9 @@ class NpzFile:
     def _headers(self) -> dict[str, Stored]:
         arrays: dict[str, Stored] = {}
         for entry in self.file.infolist():
-            key = printable(entry.filename.removesuffix(".npy"))
+            key = shown(entry.filename.removesuffix(".npy"))
             if not entry.filename.endswith(".npy"):
-                raise ValueError(f"{self.path}: expected arrays alone, .npy; got {printable(entry.filename)}")
+                raise ValueError(f"{self.path}: expected arrays alone, .npy; got {shown(entry.filename)}")
             if key in arrays:
                 raise ValueError(f"{self.path}: expected one array of a name; got two of {key}")
             try:

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genfast._text import shown
 from genfast.data._budget import check_size
 from genfast.data._images import quantise
 from genfast.data._registry import DataRequest, register_dataset
 from genfast.data._text import reason
-from genfast.data.folder import checked_options, split_folders
+from genfast.data.folder import split_folders
 from genfast.data.image_file import common_bits, decode, is_grey, quiet_about_size
 from genfast.data.pair_data import PairData
+from genfast.data.reading import Reading, checked_options
 from genfast.data.splits import ALL, CHOICES, check_split, choose, notes_of
 from genfast.data.walk import SUFFIXES, image_files, names_below
 
@@ -77,15 +79,15 @@ def load_paired_folder(
         raise ValueError(f"{folder}: expected at least one pair for {split!r}; got none of {len(everything)}")
     channels = [1 if all(is_grey(pair[side]) for pair in everything) else 3 for side in (0, -1)]
     bits32 = common_bits({path for pair in everything for path in pair})
-    name = f"{folder}[{split}]"
-    source, target = _read_pairs(folder, pairs, channels, (size, bits, bits32), levels, max_gb)
+    reading = Reading(f"{folder}[{split}]", 3, size, levels, bits, bits32, max_gb)
+    source, target = _read_pairs(folder, pairs, channels, reading)
     return PairData(
         torch.from_numpy(source),
         torch.from_numpy(target),
         levels,
-        name,
+        reading.name,
         files=names_below(folder, [pair[0] for pair in pairs]),
-        notes=notes_of(counts, split, str(folder)),
+        notes=(*notes_of(counts, split, str(folder)), *reading.notes(len(pairs))),
     )
 
 
@@ -125,14 +127,7 @@ def _by_name(side: Path) -> dict[str, list[Path]]:
     return names
 
 
-def _read_pairs(
-    root: Path,
-    pairs: list[Pair],
-    channels: list[int],
-    how: tuple[int | None, int | None, int | None],
-    levels: int,
-    max_gb: float | None,
-) -> list[np.ndarray]:
+def _read_pairs(root: Path, pairs: list[Pair], channels: list[int], reading: Reading) -> list[np.ndarray]:
     """The levels of sources and targets, each [N, C, H, W]. One error names all broken files, or all odd pairs."""
     stacks: list[np.ndarray] = []
     broken: list[str] = []
@@ -140,8 +135,8 @@ def _read_pairs(
     other: str | None = None
     with quiet_about_size():
         for number, pair in enumerate(pairs):
-            sizes, images, fault = _decode_pair(pair, channels, how)
-            broken += [f"{path.relative_to(root)} ({text})" for path, text in fault]
+            sizes, images, fault = _decode_pair(pair, channels, reading)
+            broken += [f"{shown(path.relative_to(root))} ({text})" for path, text in fault]
             if fault:
                 continue
             if len(set(sizes)) > 1:
@@ -151,14 +146,14 @@ def _read_pairs(
             if not stacks:
                 shape = images[0].shape[:2]
                 total = len(pairs) * sum(image.size for image in images)
-                check_size(total, f"{root}: {len(pairs)} pairs of {_size(shape)}", max_gb)
+                check_size(total, f"{root}: {len(pairs)} pairs of {_size(shape)}", reading.max_gb)
                 stacks = [np.empty((len(pairs), count, *shape), np.uint8) for count in channels]
             if images[0].shape[:2] != (first := stacks[0].shape[2:]):
                 expected = f"one size, {_size(first)} as in {pairs[0][0].name}, or --size"
                 other = other or f"{pair[0]}: expected {expected}; got {_size(images[0].shape)}"
                 continue
             for stack, image in zip(stacks, images, strict=True):
-                stack[number] = quantise(image, levels).transpose(2, 0, 1)
+                stack[number] = quantise(image, reading.levels).transpose(2, 0, 1)
     if broken:
         raise ValueError(f"{root}: expected readable images; got {len(broken)} that are not: {', '.join(broken)}")
     if differing:
@@ -169,16 +164,18 @@ def _read_pairs(
 
 
 def _decode_pair(
-    pair: Pair, channels: list[int], how: tuple[int | None, int | None, int | None]
+    pair: Pair, channels: list[int], reading: Reading
 ) -> tuple[list[Sequence[int]], list[np.ndarray], list[tuple[Path, str]]]:
     """(sizes of both images as they are in the files, the images, [(file, what is wrong with it)])."""
-    size, bits, bits32 = how
+    size, bits, bits32 = reading.size, reading.bits, reading.bits32
     sizes: list[Sequence[int]] = []
     images: list[np.ndarray] = []
     wrong: list[tuple[Path, str]] = []
     for path, count in zip(pair, channels, strict=False):
         try:
-            whole = decode(path, count, None, bits, bits32).pixels
+            decoded = decode(path, count, None, bits, bits32)
+            reading.see(decoded)
+            whole = decoded.pixels
             sizes.append(whole.shape[:2])
             if len(pair) == 1:
                 images = [_fitted(half, size) for half in _halves(whole)]
@@ -208,7 +205,7 @@ def _fitted(image: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _listed(folder: Path, paths: list[Path]) -> str:
-    return ", ".join(str(path.relative_to(folder)) for path in paths)
+    return ", ".join(shown(path.relative_to(folder)) for path in paths)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -34,8 +34,8 @@ MOST_LINKS = 100_000  # folders that links may lead to: a few that link to one a
 
 @dataclass
 class Found:
-    """`images`, sorted; `others`: how many files there are of `FOREIGN` endings, or that are devices with the name of an
-    image; `closed`: folders that may not be read."""
+    """`images`, sorted; `others`: how many files of each ending are `FOREIGN`, or no files but devices; `closed`:
+    folders that may not be read."""
 
     images: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)

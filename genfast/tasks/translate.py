@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from genfast.data._images import quantise
-from genfast.data.folder import Reading, Tree, checked_options
+from genfast.data.folder import Tree
 from genfast.data.grid import brightness, png
 from genfast.data.image_file import common_bits, quiet_about_size
+from genfast.data.reading import Reading, checked_options
 from genfast.data.splits import ALL
 from genfast.engine.arguments import check_count
 from genfast.engine.decoder import BLOCK

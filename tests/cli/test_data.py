@@ -187,4 +187,4 @@ def test_a_note_on_a_folder_is_told_once(genfast, folder, tmp_path):
     (folder / "c" / "x.heic").write_bytes(b"")
     train = ["train", "pixelcnn", "--data", folder, "--levels", 2, *TINY, "--steps", 1, "--out", tmp_path / "r"]
     code, _, err = genfast(*train)
-    assert code == 0 and err == f"{folder}: 1 files skipped: of a kind that is not read (1 .heic)\n"
+    assert code == 0 and err == f"{folder}: 1 file skipped: of a kind that is not read (1 .heic)\n"

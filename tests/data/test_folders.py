@@ -70,7 +70,7 @@ def test_classes_are_those_of_all_splits_and_numbers_are_in_their_order(tmp_path
     ("names", "note"),
     [
         (["a/1.png", "a/2.png"], None),  # one subfolder is a place, no class
-        (["a/1.png", "b/2.png", "3.png"], "no labels, as 1 images lie beside its 2 subfolders"),
+        (["a/1.png", "b/2.png", "3.png"], "no labels, as 1 image beside its 2 subfolders"),
     ],
 )
 def test_what_is_no_class(tmp_path, names, note):
@@ -141,7 +141,7 @@ def test_without_a_validation_split_a_tenth_of_train_is_held_out(tmp_path):
     train, valid, test = (load(tmp_path, split=split) for split in ("train", "valid", "test"))
     assert (len(train), len(valid), values(test)) == (18, 2, [99])
     assert sorted(values(train) + values(valid)) == list(range(20))
-    assert train.notes == valid.notes == (f"{tmp_path}: no 'valid': 2 of 20 images of 'train' are held out as it",)
+    assert train.notes == valid.notes == (f"{tmp_path}: no 'valid': 2 of 20 images of 'train' held out as it",)
 
 
 def test_all_are_all(tmp_path):
@@ -152,7 +152,7 @@ def test_all_are_all(tmp_path):
         save(tmp_path / "two" / name, i)
     data = load(tmp_path / "two", split="all")
     assert data.files == ("3.png", "train/1.png", "val/2.png") and values(data) == [2, 0, 1]
-    assert load(tmp_path / "two").notes == (f"{tmp_path / 'two'}: 1 images outside of train, valid are not used",)
+    assert load(tmp_path / "two").notes == (f"{tmp_path / 'two'}: 1 image outside of train, valid not used",)
     digits = load("digits", split="all")
     assert len(digits) == 1797 and torch.equal(digits.images[:1297], load("digits").images) and digits.classes == 10
     assert len(load("digit-outlines", split="all")) == 1797
@@ -204,11 +204,21 @@ def test_the_first_frame_of_animations_is_used_and_told(tmp_path, ending):
     save(tmp_path / f"b.{ending}", 200, **_lossless(ending))
     data = load(tmp_path, split="all")
     assert values(data) == [40, 200]
-    assert data.notes == (f"{tmp_path}[all]: 1 files of several frames or pages: the first of each is used",)
+    assert data.notes == (f"{tmp_path}[all]: 1 file of several frames or pages: the first of each is used",)
 
 
 def _lossless(ending):
     return {"lossless": True} if ending == "webp" else {}
+
+
+def test_control_characters_of_names_are_escaped(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "b\n\x1b[31m" / "2.png")
+    (tmp_path / "a" / "x\n\x1b[31m.png").write_bytes(b"")
+    data = load(tmp_path, split="all")
+    assert data.class_names == ("a", r"b\n\x1b[31m") and describe(data).isprintable()
+    with one_error(ValueError, r"x\\n\\x1b\[31m.png \("):
+        load(tmp_path, split="all", strict=True)
 
 
 def test_a_header_of_more_pixels_than_the_file_can_hold(tmp_path):
@@ -325,6 +335,20 @@ def test_colours_of_every_mode(tmp_path):
         image.save(tmp_path / name, **options)
         pixel = read_image(tmp_path / name, 3)[4, 4].astype(int)
         assert np.abs(pixel - expected).max() <= (3 if name.endswith("jpg") else 0), name
+
+
+def test_lab_is_converted_by_its_profile(tmp_path):
+    from PIL import ImageCms
+
+    lab = ImageCms.profileToProfile(
+        Image.new("RGB", (4, 4), (200, 30, 60)),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
+    )
+    lab.save(tmp_path / "a.tif")
+    assert np.abs(read_image(tmp_path / "a.tif", 3)[0, 0].astype(int) - (200, 30, 60)).max() <= 3
+    assert abs(int(read_image(tmp_path / "a.tif", 1)[0, 0, 0]) - 84) <= 3
 
 
 def test_greys_of_every_mode(tmp_path):

@@ -75,4 +75,20 @@ def test_pairs_without_a_validation_split(tmp_path):
         save(tmp_path / "train" / f"{i}.png", (4, 8))
     save(tmp_path / "test" / "x.png", (4, 8))
     parts = [load(f"pairs:{tmp_path}", split=split) for split in ("train", "valid", "test", "all")]
-    assert [len(part) for part in parts] == [9, 1, 1, 11] and "are held out as it" in parts[1].notes[0]
+    assert [len(part) for part in parts] == [9, 1, 1, 11] and "held out as it" in parts[1].notes[0]
+
+
+def test_the_depth_and_frames_of_pairs_are_told(tmp_path):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        frames = [Image.new("L", (4, 4), value) for value in (9, 99)]
+        frames[0].save(tmp_path / side / "1.gif", save_all=True, append_images=frames[1:])
+        Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(tmp_path / side / "2.png")
+    data = load(f"pairs:{tmp_path}", split="all")
+    name = f"{tmp_path}[all]"
+    assert data.source[:, 0, 0, 0].tolist() == [9, 15] and data.notes == (
+        f"{name}: 2 files of several frames or pages: the first of each is used",
+        f"{name}: 2 files of more than 8 bits, largest value 4000: read as 16 bits, which makes them dark: "
+        "--bits 12, if that is what they have",
+    )
+    assert load(f"pairs:{tmp_path}", split="all", bits=12).target[:, 0, 0, 0].tolist() == [9, 250]
