@@ -120,7 +120,7 @@ def _sample_quality(
     seed: int,
     target: str | Path,
     draw: Callable[..., Tensor],
-    bar: Bar,
+    bar: Bar = lambda total, unit: nullcontext(),
 ) -> SampleQuality:
     def asked(count: int) -> Tensor | None:
         return labels_in_shares(model, training, count, seed)
