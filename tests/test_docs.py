@@ -278,3 +278,13 @@ def test_lines_of_prose_fit(page):
 def test_the_backends_of_the_engine_are_those_of_the_page():
     table = (ROOT / "docs/sampling.md").read_text().partition("| backend | how |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(BACKENDS)
+
+
+def test_every_promise_is_held_by_a_test():
+    """Each row names a test that there is, and no two rows the same one."""
+    lines = [line for line in (ROOT / "docs/promises.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [re.fullmatch(r"\| .+ \| `(tests/\S+\.py)::(test_\w+)` \|", line) for line in lines]
+    named = [row.groups() for row in rows if row]
+    assert len(named) > 40 and len(set(named)) == len(named)
+    assert {line for line, row in zip(lines, rows) if not row} == {"| promise | test |"}
+    assert not [(file, test) for file, test in named if f"\ndef {test}(" not in (ROOT / file).read_text()]

@@ -9,7 +9,7 @@ from typing import Any
 from genfast import metrics
 from genfast.cli._command import command
 from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
-from genfast.cli.progress import draw, track
+from genfast.cli.progress import counter, draw, track
 from genfast.train.evaluate import Evaluation, evaluate
 from genfast.train.quality import SampleQuality
 
@@ -38,7 +38,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     settings: Any = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     where = args.target, data_options(args), args.split, args.batch, args.device
-    for line in lines(evaluate(*where, draw=draw, track=track, tell=warn, say=say, **settings)):
+    told: Any = {"draw": draw, "track": track, "bar": counter, "tell": warn, "say": say}
+    for line in lines(evaluate(*where, **told, **settings)):
         print(line)
 
 

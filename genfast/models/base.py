@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -51,6 +54,15 @@ class ImageConfig:
         """The image format."""
         return ImageSpec(self.channels, self.height, self.width, self.levels, self.classes)
 
+    def check_multiples(self, stride: int, why: str) -> None:
+        """ValueError for a height or width that is no multiple of a stride; it names sizes that are."""
+        if self.height % stride or self.width % stride:
+            sides = [(max(stride, n - n % stride), n + -n % stride) for n in (self.height, self.width)]
+            nearest = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in zip(*sides)))
+            expected = f"multiples of {stride}, {why}, such as {nearest}"
+            got = f"{self.height} and {self.width}"
+            raise ValueError(f"{type(self).__name__}: height and width must be {expected}; got {got}")
+
     @classmethod
     def may_be_conditional(cls) -> bool:
         """Whether a model with such a config can be conditional on labels."""
@@ -88,6 +100,11 @@ class ImageModel(Pretrained):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _checked(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def spec(self) -> ImageSpec:
@@ -141,6 +158,30 @@ class ImageModel(Pretrained):
 
     def extra_repr(self) -> str:
         return f"{self.config}"
+
+
+def _checked(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that says what a model is made from, where it is given something else."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            given = signature.bind(self, *args, **kwargs).arguments.get("config", Ellipsis)
+        except TypeError:
+            given = None
+        config_type = type(self).config_type
+        if given is not Ellipsis and not isinstance(given, config_type):
+            kind, name, known = (
+                type(self).__name__,
+                config_type.__name__,
+                ", ".join(f.name for f in fields(config_type)),
+            )
+            got = ", ".join([*(type(value).__name__ for value in args), *(f"{key}=" for key in kwargs)]) or "nothing"
+            raise TypeError(f"{kind}: config must be a {name}, as in {kind}({name}()), with {known}; got {got}")
+        init(self, *args, **kwargs)
+
+    return checked
 
 
 def build(name: str, **config: Any) -> ImageModel:

@@ -50,10 +50,7 @@ class GANConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.height % self.stride or self.width % self.stride:
-            expected = f"multiples of {self.stride}, the networks' stride"
-            got = f"{self.height} and {self.width}"
-            raise ValueError(f"{type(self).__name__}: height and width must be {expected}; got {got}")
+        self.check_multiples(self.stride, "the networks' stride")
 
 
 class GAN(ImageModel):

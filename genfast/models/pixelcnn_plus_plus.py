@@ -48,9 +48,7 @@ class PixelCNNPlusPlusConfig(AutoregressiveConfig):
         name = type(self).__name__
         if self.channels not in (1, 3):
             raise ValueError(f"{name}: channels must be 1 or 3; got {self.channels}")
-        if self.height % self.coarsest or self.width % self.coarsest:
-            expected = f"multiples of {self.coarsest} for {self.resolutions} resolutions"
-            raise ValueError(f"{name}: height and width must be {expected}; got {self.height} and {self.width}")
+        self.check_multiples(self.coarsest, f"for {self.resolutions} resolutions")
 
     @property
     def coarsest(self) -> int:

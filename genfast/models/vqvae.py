@@ -57,10 +57,7 @@ class VQVAEConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        step = 2**self.downsampling
-        if self.height % step or self.width % step:
-            expected = f"multiples of {step} for downsampling {self.downsampling}"
-            raise ValueError(f"VQVAEConfig: height and width must be {expected}; got {self.height} and {self.width}")
+        self.check_multiples(2**self.downsampling, f"for downsampling {self.downsampling}")
         try:
             likelihood(self.likelihood, self.channels, self.levels, self.mixtures)
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from genfast.tasks import sample
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, check, inputs, labels_in_shares
 from genfast.train.loop import pick_device
-from genfast.train.quality import SampleQuality, sample_quality
+from genfast.train.quality import STEPS, SampleQuality, sample_quality
 from genfast.train.run_data import Tell, any_images, data_of, first_images, held_out_data, load_data, once, silent
 from genfast.train.run_folder import open_model
 from genfast.train.trainer import mean_nats
 
 Track = Callable[[list[Any], str], Iterable[Any]]
+Bar = Callable[[int, str], AbstractContextManager[Any]]
 
 
 @dataclass
@@ -67,6 +69,7 @@ def evaluate(
     features: list[str] | None = None,
     draw: Callable[..., Tensor] = sample,
     track: Track = lambda parts, unit: parts,
+    bar: Bar = lambda total, unit: nullcontext(),
     tell: Tell = silent,
     say: Callable[[ImageData | PairData], None] = lambda data: None,
 ) -> Evaluation:
@@ -81,6 +84,7 @@ def evaluate(
         features: of the samples of a model without a likelihood, as `sample_quality`.
         draw: function that samples, with the arguments of `genfast.sample`.
         track: function (parts, unit) that iterates over parts, and may show the progress.
+        bar: function (total, unit) that returns a context; its value is called with the units that are done.
         tell: called with each message for the user.
         say: called with the held-out data, before the work.
     """
@@ -99,7 +103,7 @@ def evaluate(
         evaluation.translation = metrics.translation_errors(model, training, held_out, seed=seed)
         return evaluation
     if by_samples:
-        evaluation.samples = _sample_quality(model, training, held_out, features, seed, target, draw)
+        evaluation.samples = _sample_quality(model, training, held_out, features, seed, target, draw, bar)
         return evaluation
     parts = batches(inputs(model, held_out), batch)
     evaluation.nats = nll_table(model, training, held_out, batch, samples=samples, seed=seed, track=track)
@@ -120,6 +124,7 @@ def _sample_quality(
     seed: int,
     target: str | Path,
     draw: Callable[..., Tensor],
+    bar: Bar = lambda total, unit: nullcontext(),
 ) -> SampleQuality:
     def asked(count: int) -> Tensor | None:
         return labels_in_shares(model, training, count, seed)
@@ -129,7 +134,8 @@ def _sample_quality(
 
     folder = target if (Path(target) / "metrics.jsonl").is_file() else None
     options: Any = {"features": features, "asked": asked if model.spec.classes else None, "device": device_of(model)}
-    return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder)
+    with bar(STEPS, "step") as progress:  # of the classifier
+        return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder, progress=progress)
 
 
 @torch.no_grad()

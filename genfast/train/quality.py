@@ -97,6 +97,9 @@ def sample_quality(
     if len(features) != 1 or features[0] not in KINDS:
         raise ValueError(f"features: expected {', '.join(KINDS)} or two .npz files; got {' '.join(features)}")
     real = held_out.images
+    if len(real) <= max(NEIGHBOURS):
+        needed = f"more than {max(NEIGHBOURS)} images to compare samples with, better {DRAWN} (--split train has most)"
+        raise ValueError(f"{held_out.name}: expected {needed}; got {len(real)}")
     samples = draw(max(DRAWN, len(real)))
     compared = {"model": samples[: len(real)]}
     if len(training) >= len(real):

@@ -252,10 +252,10 @@ def test_previews_show_every_class():
 def test_images_must_fit_the_strides():
     for name, options in (("dcgan", {"stages": 3}), ("sngan", {"stages": 3}), ("r3gan", {"stages": 1, "patch": 4})):
         with pytest.raises(
-            ValueError, match="height and width must be multiples of 8, the networks' stride; got 8 and 4"
+            ValueError, match="height and width must be multiples of 8, the networks' stride, such as 8x8; got 8 and 4"
         ):
             gan(name, **options)
-    with pytest.raises(ValueError, match="multiples of 4, the networks' stride; got 2 and 2"):
+    with pytest.raises(ValueError, match="multiples of 4, the networks' stride, such as 4x4; got 2 and 2"):
         models.build("dcgan", height=2, width=2)
 
 

@@ -199,8 +199,12 @@ def test_every_parameter_learns():
 @pytest.mark.parametrize(
     "config, error, message",
     [
-        ({"height": 30}, ValueError, "multiples of 4 for 3 resolutions; got 30 and 28"),
-        ({"width": 27, "resolutions": 2}, ValueError, "multiples of 2 for 2 resolutions; got 28 and 27"),
+        ({"height": 30}, ValueError, "multiples of 4, for 3 resolutions, such as 28x28 or 32x28; got 30 and 28"),
+        (
+            {"width": 27, "resolutions": 2},
+            ValueError,
+            "multiples of 2, for 2 resolutions, such as 28x26 or 28x28; got 28 and 27",
+        ),
         ({"resolutions": 4}, ValueError, "resolutions must be at most 3; got 4"),
         ({"resolutions": 0}, ValueError, "resolutions must be at least 1; got 0"),
         ({"channels": 2}, ValueError, "channels must be 1 or 3; got 2"),

@@ -171,7 +171,7 @@ def test_one_folder_holds_both(with_prior, tmp_path):
     [
         ("codes", 1, "codes must be at least 2"),
         ("codes", 65537, "codes must be at most 65536"),
-        ("height", 9, "multiples of 2 for downsampling 1; got 9 and 12"),
+        ("height", 9, "multiples of 2, for downsampling 1, such as 8x12 or 10x12; got 9 and 12"),
         ("likelihood", "bernoulli", "bernoulli must have 2 levels; got 16"),
         ("likelihood", "poisson", "likelihood must be one of"),
         ("codebook_update", "adam", "codebook_update must be one of ema, gradient"),
