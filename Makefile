@@ -17,7 +17,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .PHONY: demo test quick lint docs sanitize bench stubs clean
 
 demo: $(VENV)/installed
-	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
+	$(BIN)/genfast demo --out runs/demo --overwrite $(DEMO_ARGS)
 
 # The tests import the installed package, and fail, not skip, where a native backend is missing. Without a GPU
 # Triton cannot serve this process: tests/triton/test_triton.py then interprets and compiles its kernels in others.

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_target
+from genfast.cli.options import add_device, add_out, add_target, out_path
 from genfast.data.grid import brightness, png, writer
-from genfast.io import writable_folder, write_bytes
+from genfast.io import write_bytes
 from genfast.tasks import decompress
 
 
@@ -20,7 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("file", metavar="FILE", help="the output of genfast compress with the same model")
     text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
-    parser.add_argument("--out", required=True, metavar="OUT", help=text)
+    add_out(parser, "OUT", text)
     add_device(parser)
 
 
@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
-    write = None if is_folder else writer(path)
+    write = None if is_folder else writer(out_path(args))
     model = open_code_model(args)
     try:
         images = decompress(model, Path(args.file).read_bytes())
@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.file}: {error}") from None
     levels = model.spec.levels
     if write is None:
-        writable_folder(path)
-        for index, image in enumerate(_pictures(images, levels)):
-            write_bytes(path / f"image-{index:05d}.png", png(image))
+        targets = [out_path(args, str(path / f"image-{index:05d}.png")) for index in range(len(images))]
+        for target, image in zip(targets, _pictures(images, levels), strict=True):
+            write_bytes(target, png(image))
     elif len(images) == 1 and path.suffix.lower() == ".png":
         write_bytes(path, png(_pictures(images, levels)[0]))
     else:

@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("denoise", "remove noise from images, and measure the error", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
+    path = picture_path(args)
     model, truth, given_labels, levels = first_held_out(args, lambda model: refuse_codes("denoise", model))
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise

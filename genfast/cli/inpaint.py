@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("inpaint", "fill in unknown parts of images", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
+    path = picture_path(args)
     model, truth, given_labels, levels = first_held_out(args, lambda model: check_order(model, args.order))
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results

@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("reconstruct", "images after encoding and decoding, beside the images", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
+    path = picture_path(args)
     model, data, _ = held_out(args)
     reconstructs = isinstance(model, Reconstructor)
     if not reconstructs:

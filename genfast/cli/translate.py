@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_target, warn
+from genfast.cli.options import add_device, add_out, add_target, warn
 from genfast.cli.progress import counter
 from genfast.data.folder import image_files
 from genfast.engine.arguments import check_count
@@ -20,7 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
-    add("--out", required=True, metavar="FOLDER2", help="folder for the PNG files, of the same names")
+    add_out(parser, "FOLDER2", "folder for the PNG files, of the same names")
     add("--seed", type=int, default=0, help="of the noise; same seed, same images (0)")
     add("--no-noise", dest="noise", action="store_false", help="translate without the model's noise")
     add_device(parser)
@@ -34,7 +34,13 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     with counter(len(image_files(Path(args.folder))), "image") as progress:
         written, wrong = translate_folder(
-            model, args.folder, args.out, seed=args.seed, noise=args.noise, progress=progress
+            model,
+            args.folder,
+            args.out,
+            seed=args.seed,
+            noise=args.noise,
+            overwrite=args.overwrite,
+            progress=progress,
         )
     print(f"{args.out}: {written} images, {written / (time.perf_counter() - start):.0f} images/s")
     for path, reason in wrong.items():

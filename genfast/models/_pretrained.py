@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from genfast.io import read_json, writable_folder, write_bytes, write_json
+from genfast.folders import member, read_whole, write_together
+from genfast.io import json_bytes, read_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,11 +33,11 @@ class Pretrained(nn.Module):
     config: Any
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write config.json and model.safetensors into a folder. Each file is written completely or not at all."""
-        folder = writable_folder(save_directory)
+        """Write config.json and model.safetensors into a folder, both at once: a kill leaves both or none of them."""
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        write_bytes(folder / WEIGHTS, _safetensors().save(state, metadata={"format": "pt"}))
-        write_json(folder / CONFIG, {"model": self.name, **asdict(self.config)})
+        weights = _safetensors().save(state, metadata={"format": "pt"})
+        config = json_bytes({"model": self.name, **asdict(self.config)})
+        write_together(save_directory, {WEIGHTS: weights, CONFIG: config})
 
     def push_to_hub(
         self,
@@ -81,7 +82,11 @@ class Pretrained(nn.Module):
         Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are corrupt, of
             another model, or not finite.
         """
-        folder = local_folder(folder, revision)
+        there = local_folder(folder, revision)
+        return read_whole(there, lambda: cls._read(there))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
         config = read_config(folder)
         name = config.pop("model")
         if name != cls.name:
@@ -94,7 +99,7 @@ class Pretrained(nn.Module):
             model = cls(cls.config_type(**config))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from None
-        state = _read_weights(folder / WEIGHTS)
+        state = _read_weights(member(folder, WEIGHTS))
         _check_weights(folder / WEIGHTS, state, model.state_dict())
         dtype = next(value.dtype for value in state.values() if value.is_floating_point())
         model.to(dtype).load_state_dict(state)
@@ -116,7 +121,7 @@ class Pretrained(nn.Module):
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The contents of config.json in a model folder, with the name of the model as `model`."""
-    path = Path(folder) / CONFIG
+    path = member(Path(folder), CONFIG)
     config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
         raise ValueError(f"{path}: expected the config of a genfast model; got no field 'model'")

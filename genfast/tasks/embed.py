@@ -15,7 +15,7 @@ from genfast import ops
 from genfast.engine.arguments import check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
-from genfast.io import replacing, writable_folder, write_bytes
+from genfast.io import check_writable, replacing, write_bytes
 from genfast.tasks._latent import Call, check_call, check_latent_model
 
 SUFFIXES = (".npz", ".parquet")
@@ -108,19 +108,19 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
     if path.suffix.lower() == ".npz":
-        writable_folder(path.parent)
+        check_writable(path.parent)
         return lambda columns: write_bytes(path, _npz(columns))
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise ImportError(f"{path}: expected the package pyarrow for Parquet, or a name ending in .npz") from None
-    writable_folder(path.parent)
+    check_writable(path.parent)
 
     def write(columns: dict[str, np.ndarray]) -> None:
         arrays = {name: _column(pyarrow, array) for name, array in columns.items()}
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(pyarrow.table(arrays), temporary)
+        with replacing(path) as file:
+            pyarrow.parquet.write_table(pyarrow.table(arrays), file)
 
     return write
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +22,11 @@ from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
-from genfast.io import read_json, writable_folder, write_bytes, write_json
+from genfast.folders import only_writer
+from genfast.io import read_json, write_bytes, write_json
 from genfast.tasks.sample import stream
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 MANIFEST = "manifest.json"
-# Temporary files of `genfast.io` that a killed process may leave.
-LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
 
 def sample_shards(
@@ -71,8 +63,8 @@ def sample_shards(
     check_int("sample", "shard", shard, 1)
     labels = check_labels("sample", labels, spec, n, device)
     settings = _settings(engine, n, seed=seed, first=first, temperature=temperature, labels=labels, shard=shard)
-    folder, drawn = writable_folder(folder), 0
-    with _only_writer(folder):
+    drawn = 0
+    with only_writer(folder) as folder:
         _begin(folder, settings)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
@@ -145,10 +137,7 @@ def _settings(
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Remove what a killed run left; write the manifest, or compare the existing one."""
-    for pattern in LEFT_OVER:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+    """Write the manifest, or compare the existing one."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         if samples := sorted(folder.glob("samples-*.npz")):
@@ -171,20 +160,3 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
         return False
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return False
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Lock the folder for this process; the system releases the lock when the process ends."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"{folder}: expected no other process that writes there; got one") from None
-        yield
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from genfast.engine.arguments import check_count
 from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
 from genfast.engine.protocols import Translator, device_of
-from genfast.io import writable_folder, write_bytes
+from genfast.io import check_free, check_writable, write_bytes
 
 
 def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 0, noise: bool = True) -> Tensor:
@@ -74,6 +74,7 @@ def translate_folder(
     *,
     seed: int = 0,
     noise: bool = True,
+    overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[int, dict[Path, str]]:
     """Translate every image file below `folder` to a PNG of the same name, at the same place below `out`.
@@ -81,16 +82,18 @@ def translate_folder(
     Grey and colour files are converted to the channels of the model; sizes may differ. The number of an image, which
     with the seed determines its noise, is its index among the sorted files. Files are written atomically.
 
-    Args: model, seed, noise (as `translate`); folder; out (made if missing); progress (called with the number of files
-        after each batch).
+    Args: model, seed, noise (as `translate`); folder; out (made if missing); overwrite (files that are there, else an
+        error before any work); progress (called with the number of files after each batch).
     Returns: (number of files written, {path: reason} of the others).
     Raises: FileNotFoundError for a missing folder; ValueError for one without images, for two files that would get the
-        same name, and for `out` inside `folder`.
+        same name, and for `out` inside `folder`; FileExistsError for files that are there.
     """
     check_translator(model)
     folder, out = Path(folder), Path(out)
     jobs = _jobs(folder, out)
-    writable_folder(out)
+    for _, target in jobs:
+        check_free(target, overwrite)
+    check_writable(out)
     written = 0
     wrong: dict[Path, str] = {}
     batch: list[tuple[int, Path, Tensor]] = []
@@ -158,6 +161,5 @@ def _translate_batch(model: Any, batch: list[tuple[int, Path, Tensor]], seed: in
     sources = torch.stack([image for _, _, image in batch]).to(device)
     images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.spec.levels)
     for (_, target, _), image in zip(batch, images, strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, png(image.permute(1, 2, 0).numpy()))
     return len(batch)

@@ -13,22 +13,37 @@ from torch import Tensor, nn
 from genfast.io import write_bytes
 
 FORMAT = "genfast-checkpoint-1"
+STATE = "checkpoint/state.safetensors"
 Tensors = dict[str, Tensor]
 
 
 def checkpoint_path(run: str | Path) -> Path:
     """The file of a run's checkpoint."""
-    return Path(run) / "checkpoint" / "state.safetensors"
+    return Path(run) / STATE
+
+
+def checkpoint_bytes(tensors: Tensors, state: dict[str, Any]) -> bytes:
+    """The content of a checkpoint: named tensors and a `state` of JSON values."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(tensors, metadata={"format": FORMAT, "state": json.dumps(state)})
 
 
 def save_checkpoint(run: str | Path, tensors: Tensors, state: dict[str, Any]) -> None:
-    """Write named tensors and a `state` of JSON values to RUN/checkpoint/state.safetensors."""
-    from safetensors.torch import save
+    """Write RUN/checkpoint/state.safetensors."""
+    write_bytes(checkpoint_path(run), checkpoint_bytes(tensors, state))
 
-    path = checkpoint_path(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(tensors, metadata={"format": FORMAT, "state": json.dumps(state)}))
+
+def is_checkpoint(run: str | Path) -> bool:
+    """Whether a folder has a checkpoint of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(checkpoint_path(run), framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_checkpoint(run: str | Path) -> tuple[Tensors, dict[str, Any]]:

@@ -13,16 +13,16 @@ from torch import nn
 from genfast import models
 from genfast.data import ImageData, PairData
 from genfast.engine.protocols import CodeModel
-from genfast.train.adversarial import fit_adversarial
-from genfast.train.checkpoint import checkpoint_path, copy_into, load_checkpoint
+from genfast.train.adversarial import AdversarialRun
+from genfast.train.checkpoint import copy_into, load_checkpoint
 from genfast.train.codes import attach_prior, check_prior, is_codes
 from genfast.train.config import RunConfig, config_type, is_adversarial, rounds_of
 from genfast.train.inputs import check, check_pairs
-from genfast.train.loop import RunResult, pick_device
+from genfast.train.loop import RunResult, pick_device, run_training
 from genfast.train.presets import preset as recipe_of
 from genfast.train.run_data import Tell, load_data, silent
-from genfast.train.run_folder import clear_run, load_run, machine, open_model, save_run
-from genfast.train.trainer import fit
+from genfast.train.run_folder import load_run, machine, open_model, run_settings, run_writer
+from genfast.train.trainer import Run
 
 Bar = Callable[[int, int], AbstractContextManager[Any]]
 
@@ -46,6 +46,7 @@ def start(
 ) -> RunResult:
     """Start the run `out` from a preset and options, which override the preset, or resume it from its own settings.
 
+    Nothing in `out` changes before all is checked: a run that is overwritten is whole until the other has begun.
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
     preset says. `bar(steps, done)` is a context whose value is called with each record of metrics.jsonl.
     """
@@ -54,50 +55,53 @@ def start(
     asked = {"model": model, "preset": preset, "conditional": conditional}
     recipe = recipe_of(model, preset) if preset else None
     model_type, model_config_type = models.MODELS[model]
-    if resume:
-        settings = load_run(out)
-        given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
-        _check_unchanged(settings, given, data_options)
-        config: RunConfig = config_type(model_type).from_dict(settings["train"])
-        source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
-    else:
-        if checkpoint_path(out).exists() and not overwrite:
-            raise FileExistsError(f"{out}: expected an empty folder, --resume or --overwrite; got a run")
-        config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
-        source = data_options | {"data": data_options["data"] or (recipe.data if recipe else None)}
-    training, validation = load_data(source, "train", tell), load_data(source, "valid", tell)
-    if resume:
-        model_config = settings["model_config"]
-    else:
-        if conditional is None and recipe:
-            conditional = recipe.conditional
-        fixed = _fixed_by(model, training, conditional)
-        model_config = (recipe.model if recipe else {}) | model_options | fixed
-    torch.manual_seed(config.seed)
-    network = models.build(model, **model_config)
-    if init_from:
-        _start_from(network, init_from, training)
-    for data in (training, validation):
-        check(network, data)
+    with run_writer(out, resume=resume, overwrite=overwrite):
+        if resume:
+            settings = load_run(out)
+            given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
+            _check_unchanged(settings, given, data_options)
+            config: RunConfig = config_type(model_type).from_dict(settings["train"])
+            source = settings["data"] | {k: v for k, v in data_options.items() if k == "data_root" and v}
+        else:
+            config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
+            source = data_options | {"data": data_options["data"] or (recipe.data if recipe else None)}
+        training, validation = load_data(source, "train", tell), load_data(source, "valid", tell)
+        if resume:
+            model_config = settings["model_config"]
+        else:
+            if conditional is None and recipe:
+                conditional = recipe.conditional
+            fixed = _fixed_by(model, training, conditional)
+            model_config = (recipe.model if recipe else {}) | model_options | fixed
+        torch.manual_seed(config.seed)
+        network = models.build(model, **model_config)
+        if init_from:
+            _start_from(network, init_from, training)
+        for data in (training, validation):
+            check(network, data)
+        if is_codes(source):
+            check_prior(source, network)
+        about: Any = {"preset": preset, "machine": machine(pick_device(config.device))}
+        settings = run_settings(model, model_config, config, source, **about)
+        done = load_checkpoint(out)[1]["step"] if resume else 0
+        with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
+            kind = AdversarialRun if is_adversarial(network) else Run
+            options: Any = {"resume": resume, "minutes": minutes, "progress": progress, "settings": settings}
+            result: RunResult = run_training(kind, network, training, validation, config, out, **options)
     if is_codes(source):
-        check_prior(source, network)
-    device = pick_device(config.device)
-    if not resume:
-        if overwrite:
-            clear_run(out)
-        save_run(out, model, model_config, config, source, preset=preset, machine=machine(device))
-    done = load_checkpoint(out)[1]["step"] if resume else 0
-    with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
-        run: Any = fit_adversarial if is_adversarial(network) else fit
-        result: RunResult = run(
-            network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress
-        )
-    if is_codes(source):
-        if result.reason == "finished":
-            attach_prior(source, out)
-        else:  # the present prior of the VQ-VAE may be better
-            tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
+        # Only the run that this command names is written to, not one that the settings of a received run name.
+        _hand_over(source, out, result, named=not resume or bool(data_options.get("data")), tell=tell)
     return result
+
+
+def _hand_over(source: dict[str, Any], out: str | Path, result: RunResult, *, named: bool, tell: Tell) -> None:
+    """Give a finished prior to the VQ-VAE whose codes it was trained on."""
+    if result.reason != "finished":  # the present prior of the VQ-VAE may be better
+        tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
+    elif named:
+        attach_prior(source, out)
+    else:
+        tell(f"{out}: becomes the prior of {source['data']} with --resume --data {source['data']}")
 
 
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from genfast.train.inputs import batches
 from genfast.train.loop import Data, Loop, Progress, RunResult, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
+from genfast.train.run_folder import run_writer
 
 __all__ = ["FitResult", "Run", "TrainConfig", "fit", "mean_nats", "pick_device"]
 
@@ -52,7 +53,7 @@ def fit(
 ) -> FitResult:
     """Train `model` on `train`, and store in `out`/model the averaged weights with the best loss on `valid`.
 
-    Ctrl-C and SIGTERM end the run with a complete checkpoint.
+    Ctrl-C and SIGTERM end the run with a complete checkpoint. No other process can write to `out` meanwhile.
 
     Args:
         model: with `save_pretrained(folder)`, and `log_prob(images) -> [B]` in nats. A `Trainable` has its own `loss`
@@ -65,9 +66,11 @@ def fit(
         minutes: stop after so long.
         progress: called with each record of metrics.jsonl.
     Returns: FitResult.
-    Raises: FloatingPointError if the loss is not finite.
+    Raises: FloatingPointError if the loss is not finite; RuntimeError if another process writes to `out`;
+        FileExistsError for an `out` with a run that is not resumed, or with files that no run wrote.
     """
-    return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
+    with run_writer(out, resume=resume, settings=False):
+        return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
 
 @torch.no_grad()

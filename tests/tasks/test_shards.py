@@ -17,8 +17,8 @@ from PIL import Image
 from support.sampled import tiny
 
 import genfast as library
+from genfast import folders
 from genfast.data import load
-from genfast.tasks import shards
 from genfast.tasks.shards import archive, digest, sample_shards
 
 GENFAST = [sys.executable, "-m", "genfast"]
@@ -99,9 +99,9 @@ def test_other_settings_are_refused(tmp_path):
         sample_shards(model, 30, tmp_path, shard=10)
 
 
-@pytest.mark.skipif(shards.fcntl is None, reason="needs fcntl")
+@pytest.mark.skipif(folders.fcntl is None, reason="needs fcntl")
 def test_two_processes_do_not_write_into_one_folder(tmp_path):
-    with shards._only_writer(tmp_path), pytest.raises(RuntimeError, match="expected no other process"):
+    with folders.only_writer(tmp_path), pytest.raises(RuntimeError, match="expected no other process"):
         sample_shards(tiny("pixelcnn binary"), 10, tmp_path)
     assert sample_shards(tiny("pixelcnn binary"), 10, tmp_path) == 10
 
