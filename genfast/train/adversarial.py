@@ -105,7 +105,8 @@ class AdversarialRun(Loop):
         updates = self.steps * (1 + self.model.discriminator_steps)
         if isinstance(train, ImageData) and isinstance(valid, ImageData):
             if self.config.coverage_every and ModeCoverage.possible(self.model, train, valid, updates):
-                self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
+                with torch.random.fork_rng(devices=[]):  # a classifier that is read begins with random weights
+                    self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
 
     def result(self, reason: str) -> AdversarialResult:
         return AdversarialResult(self.step, self.steps, reason)
