@@ -14,7 +14,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test quick lint docs sanitize bench stubs clean
+.PHONY: demo test quick lint docs sanitize bench kills stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo --overwrite $(DEMO_ARGS)
@@ -63,6 +63,10 @@ stubs: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/sampling.py
+
+# Kills commands at every touch of the disk, runs them again, and compares what they leave: 15 minutes on two cores.
+kills: $(VENV)/installed
+	$(BIN)/python tests/support/kills.py --out benchmarks/results/kills.json $(KILLS_ARGS)
 
 # pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for. What
 # is fetched and compiled shows on the way.

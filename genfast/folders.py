@@ -93,7 +93,7 @@ def _holder(text: bytes) -> str:
 
 def sweep(folder: Path) -> None:
     """Remove what killed processes were writing in a folder; of the folders in it, nothing."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, PermissionError):
         for path in list(folder.iterdir()):
             if TEMPORARY.fullmatch(path.name) and not _is_in_use(path):
                 _discard(path)
@@ -111,8 +111,8 @@ def _is_in_use(path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        pass
+    except OSError:  # a file system without locks, where nobody can know
+        return True
     finally:
         os.close(descriptor)
     return False
@@ -156,6 +156,7 @@ def _swap(folder: Path, files: Mapping[str, bytes]) -> bool:
     """Put a folder of these files in the place of `folder`; False where the system cannot do that in one step."""
     if folder.exists() and not os.access(folder.parent, os.W_OK):
         return False
+    sweep(folder.parent)
     with _stage(folder.parent) as stage:
         _fill(stage, folder, files)
         if folder.exists():
@@ -193,6 +194,7 @@ def commit(folder: Path, files: Mapping[str, bytes], clear: Callable[[], None] |
     with naming(folder):
         folder.mkdir(exist_ok=True)
         finish(folder, files, clear)
+        sweep(folder)
         with _stage(folder) as stage:
             _fill(stage, folder, files)
             if clear is not None:

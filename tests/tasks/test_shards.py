@@ -190,7 +190,9 @@ def test_inpaint_and_denoise_write_rows_of_before_and_after(genfast, run, images
     assert "raster order" in genfast("inpaint", run, *options, "--order", "raster")[1]
     for noise, method in (("bitflip:0.1", "map"), ("gaussian:0.2", "mean")):
         options = ["--data", images, "--noise", noise, "--method", method, "--split", "valid", "--steps", 4]
-        code, out, err = genfast("denoise", run, *options, "-n", 3, "--samples", 2, "--overwrite", "--out", tmp_path / "d.png")
+        code, out, err = genfast(
+            "denoise", run, *options, "-n", 3, "--samples", 2, "--overwrite", "--out", tmp_path / "d.png"
+        )
         assert (code, err) == (0, "") and f"3 images, each: truth, noisy, a posterior sample, {method}" in out
         assert "PSNR " in out and " dB noisy, " in out and "accepted: " in out
         assert np.asarray(Image.open(tmp_path / "d.png")).shape == (3 * 38 - 2, 4 * 56 - 2)
