@@ -118,7 +118,8 @@ def test_a_run_of_the_first_version_is_read_and_replaced(genfast, data, run):
 
 
 def test_one_writer(genfast, data, run, tmp_path):
-    code = f"import sys\nfrom genfast.folders import only_writer\nwith only_writer({str(run)!r}): print(1, flush=1), sys.stdin.read()"
+    code = f"with only_writer({str(run)!r}): print(1, flush=True), sys.stdin.read()"
+    code = f"import sys\nfrom genfast.folders import only_writer\n{code}"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"1\n"
     before = held(run)
@@ -235,9 +236,10 @@ def test_no_command_replaces_what_is_there(genfast, run, data, tmp_path):
     def options(parser):
         return {word for action in parser._actions for word in action.option_strings}
 
-    (commands,) = (action.choices for action in make_parser()._actions if action.dest == "help" or action.choices)
-    writing = {name: options(parser) for name, parser in commands.items() if "--out" in options(parser)}
-    assert len(writing) == 12 and all("--overwrite" in words for words in writing.values())
+    commands = make_parser()._actions[-1].choices
+    parsers = [*commands.values(), *commands["train"]._actions[-1].choices.values()]
+    writing = [options(parser) for parser in parsers if "--out" in options(parser)]
+    assert len(writing) == 12 + len(models.MODELS) and all("--overwrite" in words for words in writing)
     for name in ("a.png", "b.npz"):
         (tmp_path / name).write_text("of a user")
         sample = ["sample", run, "-n", 1, "--out", tmp_path / name]
