@@ -319,9 +319,7 @@ def main() -> int:
                 kills.kill(*({"seconds": kills.seconds * moments.random()} for _ in range(2)))
             rows[name] = {"touches": kills.touches, "kills": kills.kills, "differences": len(kills.differences)}
             differences += kills.differences
-            print(
-                f"{name}: {kills.touches} touches of the disk, {kills.kills} kills, {len(kills.differences)} differences"
-            )
+            print(f"{name}: {kills.touches} touches, {kills.kills} kills, {len(kills.differences)} differences")
     total = sum(row["kills"] for row in rows.values())
     print(f"{total} kills, {len(differences)} differences")
     if options.out:
