@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_files, add_target, warn
+from genfast.cli.options import add_device, add_files, add_out, add_target, warn
 from genfast.cli.progress import counter
 from genfast.data.folder import Tree
 from genfast.data.splits import ALL, CHOICES
@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
-    add("--out", required=True, metavar="FOLDER2", help="folder for the PNG files, of the same names")
+    add_out(parser, "FOLDER2", "folder for the PNG files, of the same names")
     add("--split", choices=CHOICES, default=ALL, help="which images: those of a split, or all (all)")
     add("--seed", type=int, default=0, help="of the noise; same seed, same images (0)")
     add("--no-noise", dest="noise", action="store_false", help="translate without the model's noise")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     folder = Path(args.folder)
     files = Tree.of(folder).files(args.split)
-    settings: Any = {"seed": args.seed, "noise": args.noise, "split": args.split, "bits": args.bits}
+    settings: Any = {name: getattr(args, name) for name in ("seed", "noise", "split", "bits", "overwrite")}
     with counter(len(files), "image") as progress:
         written, wrong = translate_folder(
             model, folder, args.out, **settings, progress=progress, tell=warn, say=partial(print, flush=True)
