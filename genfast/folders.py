@@ -69,10 +69,8 @@ def _locked(folder: Path) -> int:
         except BlockingIOError:
             holder = _holder(os.pread(descriptor, 1000, 0))
             os.close(descriptor)
-            expected = "no other process that writes there"
-            raise RuntimeError(
-                f"{shown(folder)}: expected {expected}; got {holder}: wait until it ends, stop it, or take another folder"
-            ) from None
+            got = f"{holder}: wait until it ends, stop it, or take another folder"
+            raise RuntimeError(f"{shown(folder)}: expected no other process that writes there; got {got}") from None
         except OSError:  # a file system without locks
             pass
         if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor)):

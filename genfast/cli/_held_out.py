@@ -34,7 +34,7 @@ def held_out_options(parser: argparse.ArgumentParser, metavar: str, text: str) -
     add_device(parser)
 
 
-def held_out(args: argparse.Namespace, check: Callable[[Any], None] | None = None) -> tuple[Any, Any, Tensor | None]:
+def held_out(args: argparse.Namespace, check: Callable[[Any], object] | None = None) -> tuple[Any, Any, Tensor | None]:
     """The model on its device, the held-out data, and their labels if the model is conditional.
 
     `check(model)` may refuse the model before its data are read.

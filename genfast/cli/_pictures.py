@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from genfast._text import shown
 from genfast.cli.options import out_paths, picture_path
 from genfast.data import ImageData, PairData, locate
 from genfast.data._text import printable
@@ -26,7 +27,8 @@ def picture_or_folder(args: argparse.Namespace) -> tuple[Path, bool]:
         return picture_path(args), False
     source = Path(locate(args.data)[1]) if args.data and not args.data.startswith("codes:") else None
     if source is not None and path.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{path}: expected a folder outside of {source}, whose images stay as they are; got one inside")
+        expected = f"a folder outside of {shown(source)}, whose images stay as they are"
+        raise ValueError(f"{shown(path)}: expected {expected}; got one inside")
     check_writable(path)
     return path, True
 

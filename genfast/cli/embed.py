@@ -28,7 +28,9 @@ VOTERS = 5  # nearest neighbours that vote on a label
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    held_out_options(parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, its label and its file")
+    held_out_options(
+        parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, its label and its file"
+    )
     parser.add_argument("--log-variance", action="store_true", help="write the log-variances as well")
     parser.add_argument("--neighbours", metavar="FILE.png", help="a row for each image: the image, its nearest ones")
     parser.add_argument("-n", type=positive_int, default=10, help="images in the picture of neighbours (10)")

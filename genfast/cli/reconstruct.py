@@ -27,7 +27,9 @@ SHOWN = 20  # images in a picture
 def options(parser: argparse.ArgumentParser) -> None:
     text = "FILE.png (the images, and below them their reconstructions), or a folder for a PNG of each"
     held_out_options(parser, "OUT", text)
-    parser.add_argument("-n", type=positive_int, help=f"images, the first ones ({SHOWN} for FILE.png, all for a folder)")
+    parser.add_argument(
+        "-n", type=positive_int, help=f"images, the first ones ({SHOWN} for FILE.png, all for a folder)"
+    )
     parser.add_argument("--batch", type=positive_int, default=250, help="images per batch (250)")
 
 

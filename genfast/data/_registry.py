@@ -110,10 +110,10 @@ def locate(name: str) -> tuple[Dataset, str]:
     for dataset in DATASETS.values():
         if dataset.prefix is not None and name.startswith(dataset.prefix):
             return dataset, dataset.prefix + os.path.abspath(name.removeprefix(dataset.prefix))
-    dataset = _of_path(name)
-    if dataset is None:
+    found = _of_path(name)
+    if found is None:
         raise FileNotFoundError(f"data: expected {dataset_names()}; got {shown(name)}")
-    return dataset, os.path.abspath(name)
+    return found, os.path.abspath(name)
 
 
 def _of_path(name: str) -> Dataset | None:

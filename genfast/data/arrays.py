@@ -140,7 +140,7 @@ def read_idx(path: str | Path, max_gb: float | None = None) -> np.ndarray:
         check_size(size, str(path), max_gb, compressed=None if is_plain else held)
         array, read = np.empty(size, np.uint8), 0
         try:
-            while read < size and (count := file.readinto(memoryview(array)[read : read + 2**20])):
+            while read < size and (count := file.readinto(array.data[read : read + 2**20])):
                 read += count
             more = len(file.read(1))
         except BROKEN as error:

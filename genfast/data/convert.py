@@ -25,8 +25,8 @@ from genfast.data.npz_names import role
 from genfast.data.pair_data import PairData
 
 TAKEN = (
-    "a uint8 tensor or array [n, C, H, W], [n, H, W, C] or [n, H, W] of levels, a tuple (images, labels) of two, a torch "
-    "Dataset or DataLoader, or what genfast.data.load returns"
+    "a uint8 tensor or array [n, C, H, W], [n, H, W, C] or [n, H, W] of levels, a tuple (images, labels) of two, a "
+    "torch Dataset or DataLoader, or what genfast.data.load returns"
 )
 READ_TWICE = 16  # items of a dataset, to find one that changes its images at random
 
@@ -94,7 +94,9 @@ def _how(images: Tensor, form: Form) -> str:
     if not images.numel() or images.is_complex():
         return ""
     low, high, top = float(images.min()), float(images.max()), form.levels - 1
-    scaled = f"{top} * images" if 0 <= low and high <= 1 else f"{top / 2:g} * (images + 1)" if -1 <= low <= high <= 1 else ""
+    scaled = ""
+    if -1 <= low <= high <= 1:
+        scaled = f"{top} * images" if low >= 0 else f"{top / 2:g} * (images + 1)"
     code = f"({scaled or 'images'}).round().to(torch.uint8)"
     return f" from {low:.3g} to {high:.3g}: give {code}, if they are levels in that range"
 

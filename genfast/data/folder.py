@@ -152,7 +152,7 @@ class Tree:
             others = ", ".join(f"{count} {ending}" for ending, count in sorted(found.others.items()))
             raise ValueError(f"{folder}: expected image files ({', '.join(sorted(SUFFIXES))}); got {others or 'none'}")
         parts: dict[str, list[Path]] = {split: [] for split in roots}
-        outside = []
+        outside: list[Path] = []
         split_of = {root: split for split, root in roots.items()}
         depth = len(folder.parts)
         for path in found.images:
@@ -170,7 +170,8 @@ class Tree:
         if split == ALL:
             return sorted(self.every)
         counts = {part: len(files) for part, files in self.parts.items()}
-        return [self.parts[part][i] for part, rows in choose(counts, split, str(self.folder), "subfolder") for i in rows]
+        chosen = choose(counts, split, str(self.folder), "subfolder")
+        return [self.parts[part][i] for part, rows in chosen for i in rows]
 
     def notes(self, split: str) -> tuple[str, ...]:
         """What a user should know of the files that are not read, whatever is in them."""
@@ -260,7 +261,9 @@ class Reading:
                 if pixels is None:
                     continue
                 if images is None:
-                    check_size(len(files) * pixels.size, f"{self.name}: {len(files)} images {_size(pixels)}", self.max_gb)
+                    check_size(
+                        len(files) * pixels.size, f"{self.name}: {len(files)} images {_size(pixels)}", self.max_gb
+                    )
                     first, images = path, np.empty((len(files), *pixels.transpose(2, 0, 1).shape), np.uint8)
                 if pixels.shape[:2] != images.shape[2:]:
                     expected = f"one size, {images.shape[3]}x{images.shape[2]} as in {first and first.name}, or --size"

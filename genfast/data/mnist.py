@@ -93,9 +93,7 @@ def _from_folder(folder: Path, split: str, max_gb: float | None) -> ImageData:
     raise FileNotFoundError(f"mnist-binary: expected {NPZ} or {IDX[split]}[.gz] in {folder}; got neither")
 
 
-def _from_npz(
-    path: Path, split: str, max_gb: float | None, arrays: dict[str, np.ndarray] | None = None
-) -> ImageData:
+def _from_npz(path: Path, split: str, max_gb: float | None, arrays: dict[str, np.ndarray] | None = None) -> ImageData:
     arrays = read_npz(path, max_gb) if arrays is None else arrays
     if split not in arrays:
         raise LookupError(f"{path}: expected an array {split!r}; got {', '.join(sorted(arrays)) or 'none'}")

@@ -166,7 +166,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _fill(file: IO[bytes], block: np.ndarray) -> None:
-    view = memoryview(block.reshape(-1).view(np.uint8)) if block.size and block.dtype.itemsize else memoryview(b"")
+    view = block.reshape(-1).view(np.uint8).data if block.size and block.dtype.itemsize else memoryview(b"")
     while len(view):
         part = file.read(min(len(view), 2**18))
         if not part:

@@ -11,7 +11,8 @@ from pathlib import Path
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 # Endings of images and of arrays that are not read: their files are told.
 FOREIGN = {
-    *(".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jpe", ".jxl", ".ico", ".pcx", ".pnm", ".psd", ".svg", ".tga"),
+    *(".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jpe", ".jxl"),
+    *(".ico", ".pcx", ".pnm", ".psd", ".svg", ".tga"),
     *(".cr2", ".dng", ".nef", ".raw", ".dcm", ".exr", ".hdr", ".nii", ".h5", ".mat", ".npy", ".npz"),
 }
 MOST_LINKS = 100_000  # folders that links may lead to: a few that link to one another make endlessly many paths
@@ -19,8 +20,8 @@ MOST_LINKS = 100_000  # folders that links may lead to: a few that link to one a
 
 @dataclass
 class Found:
-    """`images`, sorted; `others`: how many files there are of `FOREIGN` endings, or that are devices with the name of an
-    image; `closed`: folders that may not be read."""
+    """`images`, sorted; `others`: how many files there are of `FOREIGN` endings, or that are devices with the name of
+    an image; `closed`: folders that may not be read."""
 
     images: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)

@@ -103,7 +103,7 @@ class Pretrained(nn.Module):
             model = weights.fill(lambda: cls(settings), expected)
             running = running_state(model)
             model.to(dtype := _dtype_of(weights, model, running))
-            # Counts, such as the number of batches of a batch norm, keep their integer dtype, and running state float32.
+            # Counts, such as the number of batches of a batch norm, keep their integer dtype; running state is float32.
             kinds = {key: Kind.of(value) for key, value in model.state_dict().items()}
             for key in running & weights.kinds.keys():  # in a file of genfast 0.1 it is of the dtype of the weights
                 if weights.kinds[key].dtype == dtype:
@@ -169,7 +169,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
 
 
 def _dtype_of(weights: TensorFile, model: nn.Module, running: set[str]) -> torch.dtype:
-    """The one dtype of the weights that are no counts and no running state; float32 if there are none of the model's."""
+    """The one dtype of the weights that are no counts and no running state; float32 if the model has none."""
     floats = {key for key, value in model.state_dict().items() if value.is_floating_point()} - running
     dtypes = {kind.dtype for key, kind in weights.kinds.items() if key in floats}
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):

@@ -224,8 +224,8 @@ class Loop(ABC):
 
     @property
     def planned(self) -> int:
-        """The number of steps that the learning rate assumes: `steps`, or as many as the budget of minutes allows at the
-        mean speed until now."""
+        """The number of steps that the learning rate assumes: `steps`, or as many as the budget of minutes allows at
+        the mean speed until now."""
         share = self.trained / (60 * self.config.budget) if self.config.budget else 0.0
         return min(self.steps, max(self.step + 1, round(self.step / share))) if share else self.steps
 

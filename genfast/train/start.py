@@ -136,7 +136,6 @@ def _resumed(out: str | Path, model: str, model_config: dict[str, Any]) -> Any:
         return file.fill(lambda: models.build(model, **model_config), expected)
 
 
-
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:
     """The fields of a model's config that the data decide."""
     model_type, config = models.MODELS[model]

@@ -44,7 +44,9 @@ def test_names_are_located_wherever_one_is(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("shape", "channels"), [((6, 16, 3), 3), ((6, 16), 1)])
 def test_pictures_side_by_side_are_pairs(tmp_path, shape, channels):
-    arrays = {f"{split}/{i}.png": save(tmp_path / split / f"{i}.png", shape) for split in ("train", "val") for i in (1, 2)}
+    arrays = {
+        f"{split}/{i}.png": save(tmp_path / split / f"{i}.png", shape) for split in ("train", "val") for i in (1, 2)
+    }
     for split, folder in (("train", "train"), ("valid", "val")):
         data = load(f"pairs:{tmp_path}", split=split)
         assert data.source.shape == data.target.shape == (2, channels, 6, 8)
@@ -55,10 +57,16 @@ def test_pictures_side_by_side_are_pairs(tmp_path, shape, channels):
             assert torch.equal(torch.cat((data.source[i - 1], data.target[i - 1]), 2), whole)
     small = load(f"pairs:{tmp_path}", size=3)
     for i, side in enumerate((small.source, small.target)):
-        half = Image.fromarray(arrays["train/1.png"]).crop((8 * i + 1, 0, 8 * i + 7, 6)).resize((3, 3), Image.Resampling.BOX)
+        half = (
+            Image.fromarray(arrays["train/1.png"])
+            .crop((8 * i + 1, 0, 8 * i + 7, 6))
+            .resize((3, 3), Image.Resampling.BOX)
+        )
         assert np.array_equal(side[0].permute(1, 2, 0).numpy().reshape(np.asarray(half).shape), half)
     save(tmp_path / "train" / "odd.png", (6, 15, 3))
-    with one_error(ValueError, r"train/odd.png \(expected two images of one width side by side; got 15 pixels in all\)"):
+    with one_error(
+        ValueError, r"train/odd.png \(expected two images of one width side by side; got 15 pixels in all\)"
+    ):
         load(f"pairs:{tmp_path}")
 
 

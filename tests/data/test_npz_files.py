@@ -231,7 +231,10 @@ def test_readers_hold_little_more_than_the_images(tmp_path, monkeypatch, kind):
         ([("train.npy", npy(IMAGES)), ("read\x1b[31m.txt", b"x")], r"arrays alone, .npy; got read.x1b\[31m.txt"),
         ([("train.npy", npy(IMAGES)[:-1])], "expected 800 bytes for shape .40, 5, 4. of uint8; got 799"),
         ([("train.npy", npy(IMAGES) + b"x")], "expected 800 bytes for shape .*; got 801"),
-        ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(99, 5, 4)"))], "expected 1980 bytes for shape .*; got 800"),
+        (
+            [("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(99, 5, 4)"))],
+            "expected 1980 bytes for shape .*; got 800",
+        ),
         ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(-4,-5,40)"))], "expected an .npz file"),
         ([("train.npy", npy(IMAGES).replace(b"(40, 5, 4)", b"(True,800)"))], "expected an .npz file"),
         ([("train.npy", npy(IMAGES).replace(b"'|u1'", b"'|O8'"))], "expected an .npz file, nothing pickled"),

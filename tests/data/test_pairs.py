@@ -200,7 +200,9 @@ def test_folders_that_hold_no_pairs(tmp_path):
     for side in "AB":
         save(tmp_path / side / "1.png")
     assert len(load(f"pairs:{tmp_path}")) == 1
-    with one_error(ValueError, "expected at least 10 images, so that one in 10 is for 'valid', or subfolders train.*; got 1"):
+    with one_error(
+        ValueError, "expected at least 10 images, so that one in 10 is for 'valid', or subfolders train.*; got 1"
+    ):
         load(f"pairs:{tmp_path}", split="valid")
 
 

@@ -87,7 +87,7 @@ def test_folders_of_every_dtype(name, dtype, tmp_path):
     model.save_pretrained(tmp_path / "new")
     # Those of genfast 0.1 hold the running state in the dtype of the parameters.
     state, old = model.state_dict(), copy.deepcopy(model)
-    for path, layer in old.named_modules():
+    for layer in old.modules():
         for key, buffer in layer._buffers.items():
             if buffer is not None and buffer.is_floating_point():
                 layer._buffers[key] = buffer.to(dtype)

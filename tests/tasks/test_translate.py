@@ -266,7 +266,9 @@ def test_evaluate_says_how_far_translations_are_from_the_truth(genfast, tmp_path
     command = ["evaluate", tmp_path, "--data", "digit-outlines", "--size", 16, "--images", 30, "--seed", 2]
     code, out, err = genfast(*command)
     lines = out.splitlines()
-    assert (code, err) == (0, "") and lines[0] == "digit-outlines[test], the first 30: 30 pairs of 16x16, grey and grey, 256 levels"
+    assert (code, err) == (0, "") and lines[
+        0
+    ] == "digit-outlines[test], the first 30: 30 pairs of 16x16, grey and grey, 256 levels"
     rows = {line[:20].strip(): [float(x) for x in line[20:].split()] for line in lines[2:]}
     train, held_out = (load("digit-outlines", split=split, size=16) for split in ("train", "test"))
     source, truth = held_out.source[:30], held_out.target[:30].numpy() / 255

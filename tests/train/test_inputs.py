@@ -132,7 +132,9 @@ def test_the_same_images_train_the_same_model(tmp_path):
         assert (tmp_path / name / "model" / "model.safetensors").is_file()
     assert len(set(results)) == 1
     torch.manual_seed(3)
-    conditional = genfast.fit(model(name="gated-pixelcnn", classes=3), DataLoader(TensorDataset(X, Y)), (X, Y), settings, tmp_path / "e")
+    conditional = genfast.fit(
+        model(name="gated-pixelcnn", classes=3), DataLoader(TensorDataset(X, Y)), (X, Y), settings, tmp_path / "e"
+    )
     assert conditional.reason == "finished"
 
 
@@ -172,10 +174,18 @@ WRONG = [
     ((X, Y[:9]), TypeError, r"must have 30 whole labels, one for each image; got torch.int64 \(9,\)"),
     ((X, Y.float()), TypeError, r"must have 30 whole labels, one for each image; got torch.float32 \(30,\)"),
     ((X, Y - 1), ValueError, "must have labels from 0 to .*; got -1 to 1"),
-    (Items(lambda i: (to_tensor(i) - 0.5) / 0.5), ValueError, r"train\[0\] must hold floats that are exactly level / 255"),
+    (
+        Items(lambda i: (to_tensor(i) - 0.5) / 0.5),
+        ValueError,
+        r"train\[0\] must hold floats that are exactly level / 255",
+    ),
     (Items(lambda i: torch.randint(256, (1, 4, 5))), ValueError, r"train\[0\] must be the same image each time: leave"),
     (Items(lambda i: "x.png"), TypeError, r"train\[0\] must be an image or \(image, label\); got str"),
-    (DataLoader(Items(lambda i: X[i]), collate_fn=list), TypeError, "a DataLoader of torch's own batches; got one with"),
+    (
+        DataLoader(Items(lambda i: X[i]), collate_fn=list),
+        TypeError,
+        "a DataLoader of torch's own batches; got one with",
+    ),
     (
         DataLoader(TensorDataset(X), sampler=WeightedRandomSampler([1.0] * 30, 30)),
         TypeError,
