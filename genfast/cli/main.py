@@ -38,6 +38,10 @@ def _run(argv: list[str], begin: Callable[[], None]) -> int:
         code: int | None = args.run(args)
         sys.stdout.flush()
         return code or 0
+    except SystemExit:  # of the parser, which may have shown the help
+        if _flushed():
+            raise
+        return _without_reader()
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except BrokenPipeError:
@@ -80,6 +84,14 @@ def _interruptible() -> None:
 def _interrupted(error: KeyboardInterrupt) -> int:
     number = error.args[0] if error.args else signal.SIGINT
     return _fail("interrupted" if number == signal.SIGINT else "terminated", 128 + number)
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _without_reader() -> int:

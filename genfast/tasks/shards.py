@@ -22,7 +22,7 @@ from genfast.engine.arguments import check_count, check_int, check_labels
 from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
-from genfast.folders import only_writer
+from genfast.folders import OF_FIRST_VERSION, only_writer, sweep
 from genfast.io import read_json, write_bytes, write_json
 from genfast.tasks.sample import stream
 
@@ -66,6 +66,7 @@ def sample_shards(
     drawn = 0
     with only_writer(folder) as folder:
         _begin(folder, settings)
+        sweep(folder, OF_FIRST_VERSION)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
             if not _is_whole(path, (end - start, *spec.shape)):
