@@ -167,6 +167,8 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
     A folder that has no others is replaced by a folder with these. In one that has, they are committed: see `commit`.
     """
     folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"{folder}: expected a folder that can be written; got a file")
     with made_folder(folder.parent), naming(folder):
         alone = not folder.exists() or {path.name for path in folder.iterdir()} <= {*files, COMMITTED}
         if not (alone and _swap(folder, files)):

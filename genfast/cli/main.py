@@ -12,22 +12,24 @@ from pathlib import Path
 from genfast._registry import import_modules
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from genfast.train.signals import SIGNALS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error in what was asked, 130 for Ctrl-C, 143 for SIGTERM.
+    """Run one command and return its exit code: 0, 2 for an error in what was asked, 128 and its number for a signal.
 
     Without `argv` this is the process of the command line, and the signals are its own.
     """
     if argv is not None:
         return _run(list(argv), lambda: None)
     try:
-        return _run(sys.argv[1:], _interruptible)
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # the interpreter that ends would show a traceback
+        try:
+            return _run(sys.argv[1:], _interruptible)
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the interpreter that ends would show a traceback
+    except KeyboardInterrupt as error:  # between two lines of the above
+        return _interrupted(error)
 
 
 def _run(argv: list[str], begin: Callable[[], None]) -> int:
@@ -55,13 +57,15 @@ def _run(argv: list[str], begin: Callable[[], None]) -> int:
 
 
 class Interruption(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, wherever a command is."""
+    """Ctrl-C, SIGTERM or SIGHUP, wherever a command is."""
 
     latest: Interruption | None = None
 
     @classmethod
     def at(cls, number: int, frame: object) -> None:
-        """The handler of a signal."""
+        """The handler of a signal; a second one does not wait for what the first makes a command tidy up."""
+        if cls.latest:
+            os._exit(128 + number)
         cls.latest = cls(number)
         raise cls.latest
 
