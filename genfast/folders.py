@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import socket
 import stat
@@ -26,12 +27,18 @@ LOCK = ".genfast.lock"
 # A folder of files that are complete and on the disk, and that replace those beside it: see `commit`.
 COMMITTED = ".genfast-committed"
 CLEAR = ".clear"  # in it while what the files replace is still to be removed
+NOFOLLOW = 0 if os.name == "nt" else os.O_NOFOLLOW
+# What version 0.1.0 left of a run or of shards that it was writing.
+OF_FIRST_VERSION = re.compile(
+    r"\.writable-\d+|\.((config|manifest|accuracy)\.json|metrics\.jsonl|(state|model)\.safetensors)\.tmp"
+    r"|\.(samples-\d+\.npz|step-\d+\.png)\.tmp"
+)
 EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
 
 
 @contextmanager
 def only_writer(folder: str | Path) -> Iterator[Path]:
-    """Hold a folder, which is made if missing, for this process alone, and remove what killed ones left in it.
+    """Hold a folder, which is made if missing, for this process alone.
 
     The system releases the lock when the process ends, however it ends. A folder that was made for it and is empty at
     the end is removed. Yields the folder. Raises: RuntimeError if another process holds it; OSError if it cannot be
@@ -47,7 +54,6 @@ def only_writer(folder: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"{shown(folder)}: expected a folder that can be written; got {error.strerror}") from None
     try:
-        sweep(folder)
         yield folder
     finally:
         with suppress(OSError):
@@ -62,23 +68,32 @@ def _locked(folder: Path) -> int:
     """The descriptor of the folder's lock file, which names the process that holds it."""
     path = folder / LOCK
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(os.pread(descriptor, 1000, 0))
+            _lock(descriptor, folder)
+            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json_bytes({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+                return descriptor
+        except BaseException as error:
+            if not isinstance(error, RuntimeError):  # it is ours
+                path.unlink(missing_ok=True)
             os.close(descriptor)
-            got = f"{holder}: wait until it ends, stop it, or take another folder"
-            raise RuntimeError(f"{shown(folder)}: expected no other process that writes there; got {got}") from None
-        except OSError:  # a file system without locks
-            pass
-        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor)):
-            since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json_bytes({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), 0)
-            return descriptor
+            raise
         os.close(descriptor)  # its last holder has just removed it
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        got = f"{_holder(os.read(descriptor, 1000))}: wait until it ends, stop it, or take another folder"
+        raise RuntimeError(f"{shown(folder)}: expected no other process that writes there; got {got}") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def _holder(text: bytes) -> str:
@@ -89,11 +104,14 @@ def _holder(text: bytes) -> str:
         return "one"
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder; of the folders in it, nothing."""
+def sweep(folder: Path, also: re.Pattern[str] = TEMPORARY) -> None:
+    """Remove what killed processes were writing in a folder, but not in those within it.
+
+    `also`: names that may be removed besides.
+    """
     with suppress(FileNotFoundError, PermissionError):
         for path in list(folder.iterdir()):
-            if TEMPORARY.fullmatch(path.name) and not _is_in_use(path):
+            if (TEMPORARY.fullmatch(path.name) or also.fullmatch(path.name)) and not _is_in_use(path):
                 _discard(path)
 
 
@@ -102,7 +120,7 @@ def _is_in_use(path: Path) -> bool:
     if fcntl is None:
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -121,12 +139,14 @@ def _stage(folder: Path) -> Iterator[Path]:
     """A folder in `folder` to write files to; what is left of it at the end is removed."""
     stage = temporary(folder)
     stage.mkdir()
-    descriptor = os.open(stage, os.O_RDONLY)
+    descriptor = None if fcntl is None else os.open(stage, os.O_RDONLY)
     try:
-        in_use(descriptor)
+        if descriptor is not None:
+            in_use(descriptor)
         yield stage
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         _discard(stage)
 
 
@@ -144,6 +164,8 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
     A folder that has no others is replaced by a folder with these. In one that has, they are committed: see `commit`.
     """
     folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"{shown(folder)}: expected a folder that can be written; got a file")
     with made_folder(folder.parent), naming(folder):
         alone = not folder.exists() or {path.name for path in folder.iterdir()} <= {*files, COMMITTED}
         if not (alone and _swap(folder, files)):

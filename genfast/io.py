@@ -28,11 +28,8 @@ if sys.platform == "win32":
     READING = os.O_RDONLY | os.O_BINARY
 else:
     READING = os.O_RDONLY | os.O_NONBLOCK  # otherwise opening a pipe waits for its writer
-# What a killed process may leave of a file or folder that it was writing; the second line is what version 0.1.0 left.
-TEMPORARY = re.compile(
-    r"\.genfast-[0-9a-f]{16}\.tmp"
-    r"|\.writable-\d+|\.(samples-\d+\.npz|step-\d+\.png|\w+\.json|metrics\.jsonl|(state|model)\.safetensors)\.tmp"
-)
+# What a killed process may leave of a file or folder that it was writing.
+TEMPORARY = re.compile(r"\.genfast-[0-9a-f]{16}\.tmp")
 
 
 def temporary(folder: Path) -> Path:
@@ -256,9 +253,11 @@ def check_writable(folder: str | Path) -> None:
 
 
 def check_free(path: str | Path, overwrite: bool = False) -> None:
-    """FileExistsError for a file that is there, unless it may be overwritten; IsADirectoryError for a folder."""
+    """FileExistsError for a file that is there, unless it may be overwritten; ValueError for what is no file."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{shown(path)}: expected a file to write; got a folder")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{shown(path)}: expected a file to write; got a device or a pipe")
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{shown(path)}: expected a name that is free, or --overwrite; got a file")

@@ -36,7 +36,7 @@ from genfast.train.loop import pick_device
 from genfast.train.metrics_log import read_metrics
 from genfast.train.quality import STEPS, run_classifier
 from genfast.train.run_data import data_of, held_out_data, load_data
-from genfast.train.run_folder import STANDING, open_model
+from genfast.train.run_folder import STANDING, cache_of, open_model
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
 # Shares, and the slope.
@@ -134,7 +134,7 @@ def _samples(
     if training.labels is None:
         return None, variance
     held_out: Any = held_out_data(source, None, warn)
-    settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
+    settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": cache_of(args.target)}
     with counter(STEPS, "step") as progress:
         classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
     order = permutation(len(training), args.seed)  # a random subset

@@ -13,22 +13,24 @@ from genfast._registry import import_modules
 from genfast._text import MESSAGE, shown
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from genfast.train.signals import SIGNALS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error in what was asked, 130 for Ctrl-C, 143 for SIGTERM.
+    """Run one command and return its exit code: 0, 2 for an error in what was asked, 128 and its number for a signal.
 
     Without `argv` this is the process of the command line, and the signals are its own.
     """
     if argv is not None:
         return _run(list(argv), lambda: None)
     try:
-        return _run(sys.argv[1:], _interruptible)
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # the interpreter that ends would show a traceback
+        try:
+            return _run(sys.argv[1:], _interruptible)
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the interpreter that ends would show a traceback
+    except KeyboardInterrupt as error:  # between two lines of the above
+        return _interrupted(error)
 
 
 def _run(argv: list[str], begin: Callable[[], None]) -> int:
@@ -39,6 +41,10 @@ def _run(argv: list[str], begin: Callable[[], None]) -> int:
         code: int | None = args.run(args)
         sys.stdout.flush()
         return code or 0
+    except SystemExit:  # of the parser, which may have shown the help
+        if _flushed():
+            raise
+        return _without_reader()
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except BrokenPipeError:
@@ -56,13 +62,15 @@ def _run(argv: list[str], begin: Callable[[], None]) -> int:
 
 
 class Interruption(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, wherever a command is."""
+    """Ctrl-C, SIGTERM or SIGHUP, wherever a command is."""
 
     latest: Interruption | None = None
 
     @classmethod
     def at(cls, number: int, frame: object) -> None:
-        """The handler of a signal."""
+        """The handler of a signal; a second one does not wait for what the first makes a command tidy up."""
+        if cls.latest:
+            os._exit(128 + number)
         cls.latest = cls(number)
         raise cls.latest
 
@@ -85,6 +93,14 @@ def _interruptible() -> None:
 def _interrupted(error: KeyboardInterrupt) -> int:
     number = error.args[0] if error.args else signal.SIGINT
     return _fail("interrupted" if number == signal.SIGINT else "terminated", 128 + number)
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _without_reader() -> int:

@@ -26,7 +26,7 @@ from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
 from genfast.engine.wrappers import unwraps
-from genfast.folders import only_writer
+from genfast.folders import OF_FIRST_VERSION, only_writer, sweep
 from genfast.io import open_file, read_json, write_bytes, write_json
 from genfast.tasks.sample import stream
 
@@ -73,6 +73,7 @@ def sample_shards(
     drawn = 0
     with only_writer(folder) as folder:
         _begin(folder, settings)
+        sweep(folder, OF_FIRST_VERSION)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
             about = f"{path.name} {json.dumps(settings)}"

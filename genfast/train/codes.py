@@ -44,12 +44,13 @@ def is_codes(source: dict[str, Any]) -> bool:
     return str(source.get("data") or "").startswith(PREFIX)
 
 
-def check_prior(source: dict[str, Any], network: nn.Module) -> None:
-    """ValueError for a model that cannot be a prior, before it is trained."""
+def check_prior(source: dict[str, Any], network: nn.Module, attach: bool = True) -> None:
+    """Before a prior is trained: ValueError for a model that cannot be one; OSError if it cannot be attached."""
     if network.name not in PRIORS:
         raise ValueError(f"codes: expected a model of {', '.join(PRIORS)}; got {network.name}")
     run = _run(source)
-    check_writable(run)
+    if attach:
+        check_writable(run)
     _vqvae(run)
 
 

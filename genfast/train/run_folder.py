@@ -17,7 +17,7 @@ import torch
 from genfast import models
 from genfast._text import shown
 from genfast._version import __version__
-from genfast.folders import COMMITTED, commit, finish, member, only_writer, sweep
+from genfast.folders import COMMITTED, OF_FIRST_VERSION, commit, finish, member, only_writer, sweep
 from genfast.io import json_bytes, read_json
 from genfast.train.checkpoint import STATE, is_checkpoint
 from genfast.train.config import RunConfig
@@ -64,10 +64,10 @@ def run_writer(
         finish(out, BEGINNING, partial(clear_run, out))
         if not (resume or overwrite) and (out / STATE).exists():
             raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
-        for name in (*FOLDERS, "classifier/*"):
-            for folder in out.glob(name):
-                if not folder.is_symlink():
-                    sweep(folder)
+        if is_run(out):
+            for folder in (out, *(folder for name in (*FOLDERS, "classifier/*") for folder in out.glob(name))):
+                if folder == out or not folder.is_symlink():
+                    sweep(folder, OF_FIRST_VERSION)
         yield out
 
 
@@ -97,6 +97,12 @@ def _check_places(out: Path, settings: bool) -> None:
     if there:
         expected = "an empty folder, or one of a run"
         raise FileExistsError(f"{shown(out)}: expected {expected}; got {there[0].name}, which no run of genfast wrote")
+
+
+def cache_of(target: str | Path) -> Path | None:
+    """The run in which what is computed of it may be kept; None for what is no run."""
+    out = Path(target)
+    return out if is_run(out) and not (out / "classifier").is_symlink() else None
 
 
 def is_run(out: Path) -> bool:

@@ -98,8 +98,10 @@ def start(
             _start_from(network, init_from, training)
         for data in (training, validation):
             check(network, data)
+        # Only the run that this command names is written to, not one that the settings of a received run name.
+        is_named = not resume or bool(data_options.get("data"))
         if is_codes(source):
-            check_prior(source, network)
+            check_prior(source, network, is_named)
         device = pick_device(config.device)
         if resume:
             _follow(out, settings, config, source, (network, training, validation), tell)
@@ -114,13 +116,12 @@ def start(
             options: Any = {"resume": resume, "minutes": minutes, "progress": progress, "settings": settings}
             result: RunResult = run_training(kind, network, training, validation, config, out, **options)
     if is_codes(source):
-        # Only the run that this command names is written to, not one that the settings of a received run name.
-        _hand_over(source, out, result, is_named=not resume or bool(data_options.get("data")), tell=tell)
+        _hand_over(source, out, result, is_named, tell)
     return result
 
 
-def _hand_over(source: dict[str, Any], out: str | Path, result: RunResult, *, is_named: bool, tell: Tell) -> None:
-    """Give a finished prior to the VQ-VAE whose codes it was trained on."""
+def _hand_over(source: dict[str, Any], out: str | Path, result: RunResult, is_named: bool, tell: Tell) -> None:
+    """Give a finished prior to the VQ-VAE whose codes it was trained on, if the command named it."""
     if result.reason != "finished":  # the present prior of the VQ-VAE may be better
         tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
     elif is_named:

@@ -322,8 +322,9 @@ def test_a_terminal_gets_a_progress_bar(data, tmp_path):
     assert process.returncode == 0 and "6/6" in shown and "valid=" in shown
 
 
-def test_the_reader_of_a_pipe_may_leave():
-    process = start("backends", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("word", ["backends", "--help"])
+def test_the_reader_of_a_pipe_may_leave(word):
+    process = start(word, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(timeout=300) in (0, 1)
     process.stderr.close()
