@@ -16,10 +16,10 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test test-torch quick lint docs sanitize bench fuzz stubs clean
+.PHONY: demo test test-torch quick lint docs sanitize bench fuzz kills stubs clean
 
 demo: $(VENV)/installed
-	$(BIN)/genfast demo --out runs/demo $(DEMO_ARGS)
+	$(BIN)/genfast demo --out runs/demo --overwrite $(DEMO_ARGS)
 
 # The tests import the installed package, and fail, not skip, where a native backend is missing. Without a GPU
 # Triton cannot serve this process: tests/triton/test_triton.py then interprets and compiles its kernels in others.
@@ -81,6 +81,10 @@ bench: $(VENV)/installed
 # Damaged files through every reader: FUZZ_ARGS="--files 3000 --first 50000" for others, "--only npz --seed 7" for one.
 fuzz: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/fuzz_files.py --out benchmarks/results/fuzz_files.json $(FUZZ_ARGS)
+
+# Kills commands at every touch of the disk, runs them again, and compares what they leave: 15 minutes on two cores.
+kills: $(VENV)/installed
+	$(BIN)/python tests/support/kills.py --out benchmarks/results/kills.json $(KILLS_ARGS)
 
 # pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for. What
 # is fetched and compiled shows on the way.

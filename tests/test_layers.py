@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "genfast"
 # From the ground up; docs/architecture.md has the picture. What stands in one line does not import one another.
 LAYERS = (
-    ("_version", "_registry", "_text", "_defaults"),
+    ("_interrupt", "_version", "_registry", "_text", "_defaults"),
     ("_config", "io"),
-    ("_tensors",),
+    ("_tensors", "folders"),
     ("random",),
     ("_native",),
     ("_state",),
@@ -36,7 +36,7 @@ LAYERS = (
     ("cli",),
     ("__init__", "__main__"),
 )
-UNSEEN = ("_version", "_registry", "_config", "_defaults", "_text", "_tensors")
+UNSEEN = ("_interrupt", "_version", "_registry", "_config", "_defaults", "_text", "_tensors")
 FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
 # Packages that are imported where they are needed, as they need not be installed.
 OPTIONAL = {

@@ -8,7 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from genfast.cli.options import add_data, add_device, add_split_of_folder, add_target, data_options, say, warn
+from genfast.cli.options import (
+    add_data,
+    add_device,
+    add_out,
+    add_split_of_folder,
+    add_target,
+    data_options,
+    say,
+    warn,
+)
 from genfast.data import ImageData, PairData
 from genfast.train.inputs import inputs
 from genfast.train.loop import pick_device
@@ -21,7 +30,7 @@ def held_out_options(parser: argparse.ArgumentParser, metavar: str, text: str) -
     add_target(parser)
     add_data(parser)
     add_split_of_folder(parser)
-    parser.add_argument("--out", required=True, metavar=metavar, help=text)
+    add_out(parser, metavar, text)
     add_device(parser)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,9 +11,20 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
+from genfast.cli.options import (
+    add_data,
+    add_device,
+    add_out,
+    add_split,
+    add_target,
+    data_options,
+    out_path,
+    positive_int,
+    say,
+    warn,
+)
 from genfast.data.reading import read_images
-from genfast.io import writable_folder, write_bytes
+from genfast.io import write_bytes
 from genfast.metrics.rate_distortion import table
 from genfast.tasks import compress
 from genfast.train.inputs import check
@@ -25,7 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     text = "image files of one size, any size; without them, held-out images of the data"
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
-    parser.add_argument("--out", required=True, metavar="FILE", help="the compressed file, of all images")
+    add_out(parser, "FILE", "the compressed file, of all images")
     add_data(parser)
     add_split(parser)
     parser.add_argument("-n", type=positive_int, help="held-out images, the first ones (all)")
@@ -34,10 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("compress", "images to a small file by a vq-vae's codes, beside JPEG", options)
 def run(args: argparse.Namespace) -> None:
-    path = Path(args.out)
-    if path.is_dir():
-        raise IsADirectoryError(f"{shown(path)}: expected a file to write; got a folder")
-    writable_folder(path.parent)
+    path = out_path(args)
     model = open_code_model(args)
     levels, images = model.spec.levels, _images(args, model)
     data = compress(model, images)

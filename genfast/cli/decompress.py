@@ -11,9 +11,9 @@ from torch import Tensor
 from genfast._text import shown
 from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_target, positive_int
+from genfast.cli.options import add_device, add_out, add_target, out_path, out_paths, positive_int
 from genfast.data.grid import brightness, png, writer
-from genfast.io import read_bytes, writable_folder, write_bytes
+from genfast.io import read_bytes, write_bytes
 from genfast.tasks import decompress
 from genfast.tasks.compress import MOST_BYTES
 
@@ -22,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("file", metavar="FILE", help="the output of genfast compress with the same model")
     text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
-    parser.add_argument("--out", required=True, metavar="OUT", help=text)
+    add_out(parser, "OUT", text)
     text = "most bytes of memory for the images and the decoding of one; a file that needs more is refused (2 GiB)"
     parser.add_argument("--max-bytes", type=positive_int, default=MOST_BYTES, metavar="BYTES", help=text)
     add_device(parser)
@@ -32,7 +32,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
-    write = None if is_folder else writer(path)
+    write = None if is_folder else writer(out_path(args))
     model = open_code_model(args)
     try:
         images = decompress(model, read_bytes(args.file, "decompress", args.max_bytes), max_bytes=args.max_bytes)
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{shown(args.file)}: {error}") from None
     levels = model.spec.levels
     if write is None:
-        writable_folder(path)
-        for index, image in enumerate(_pictures(images, levels)):
-            write_bytes(path / f"image-{index:05d}.png", png(image))
+        targets = out_paths(args, [path / f"image-{index:05d}.png" for index in range(len(images))])
+        for target, image in zip(targets, _pictures(images, levels), strict=True):
+            write_bytes(target, png(image))
     elif len(images) == 1 and path.suffix.lower() == ".png":
         write_bytes(path, png(_pictures(images, levels)[0]))
     else:

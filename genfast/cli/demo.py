@@ -24,32 +24,53 @@ from genfast.cli.options import positive, say
 from genfast.cli.progress import progress_bar
 from genfast.data import ImageData, load_digits
 from genfast.data.grid import brightness, grid, png, rows
-from genfast.io import writable_folder, write_bytes, write_json
+from genfast.io import check_free, write_bytes, write_json
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 from genfast.tasks import sample
 from genfast.train.config import TrainConfig
 from genfast.train.evaluate import nll_table
+from genfast.train.loop import run_training
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
-from genfast.train.run_folder import clear_run, open_model, save_run
-from genfast.train.trainer import FitResult, Run, fit
+from genfast.train.run_folder import has_settings, load_run, open_model, run_settings, run_writer
+from genfast.train.trainer import FitResult, Run
+
+REPORT = ("index.html", "metrics.json", "samples.png", "filled.png", "loss.png", "mnist.png")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the report goes (runs/demo)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the demo in --out")
     parser.add_argument("--seconds", type=positive, default=110.0, help="longest time to train (110)")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and samples (0)")
 
 
 @command("demo", "train on digits, two minutes at most, and write a report", options)
 def run(args: argparse.Namespace) -> None:
-    demo(Path(args.out), seconds=args.seconds, seed=args.seed)
+    demo(Path(args.out), seconds=args.seconds, seed=args.seed, overwrite=args.overwrite)
 
 
-def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0) -> None:
-    """Train for about `seconds` at most, then evaluate, sample, and write `out`/index.html with its pictures."""
-    out = writable_folder(out)
-    clear_run(out)
+def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0, overwrite: bool = False) -> None:
+    """Train for about `seconds` at most, then evaluate, sample, and write `out`/index.html with its pictures.
+
+    Raises: FileExistsError for an `out` with a run, unless it is to be overwritten, or with files of others.
+    """
+    out = Path(out)
+    with run_writer(out, overwrite=overwrite):
+        replaces = overwrite and _is_demo(out)
+        for name in REPORT:
+            check_free(out / name, replaces)
+        _write(out, seconds, seed)
+
+
+def _is_demo(out: Path) -> bool:
+    """Whether the run in `out` is one of this command; in version 0.1.0 it was the only one without a preset."""
+    settings = load_run(out) if has_settings(out) else {}
+    return "preset" not in settings if settings.get("demo") is None else bool(settings["demo"])
+
+
+def _write(out: Path, seconds: float, seed: int) -> None:
+    """Train, and write the report."""
     train, valid, test = (load_digits(split) for split in ("train", "valid", "test"))
     say(train)
     result = _train(train, valid, out, seconds, seed)
@@ -117,9 +138,10 @@ def _train(train: ImageData, valid: ImageData, out: Path, seconds: float, seed: 
     # The budget only matters if the machine slows down after the calibration.
     steps = _affordable_steps(model, train, valid, config, out, seconds)
     config = replace(config, steps=steps, budget=1.5 * seconds / 60)
-    save_run(out, "pixelrnn", recipe.model | shape, config, {"data": "digits"})
+    settings = run_settings("pixelrnn", recipe.model | shape, config, {"data": "digits"}, demo=True)
     with progress_bar(config.steps) as progress:
-        return fit(model, train, valid, config, out, progress=progress)
+        options: Any = {"resume": False, "minutes": None, "progress": progress, "settings": settings}
+        return run_training(Run, model, train, valid, config, out, **options)
 
 
 def _affordable_steps(

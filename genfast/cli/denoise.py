@@ -11,7 +11,7 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import SHOWN, accepted, batch_size_of, first_held_out, restoring_options, steps_bar
-from genfast.cli._pictures import picture_or_folder, say_rows, write_each
+from genfast.cli._pictures import each_path, picture_or_folder, say_rows, write_each
 from genfast.cli.options import nonnegative_int, number, positive_int
 from genfast.data.grid import brightness, rows
 from genfast.io import write_bytes
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     count = args.n or (None if is_folder else SHOWN)
     model, data, given_labels = first_held_out("denoise", args, count, partial(refuse_codes, "denoise"))
     truth, levels = data.images, data.levels
+    targets = each_path(args, path, data) if is_folder else []
     noisy = args.noise.corrupt(truth, levels, seed=args.seed)
     samples = args.samples or (1 if args.method == "sample" else 4)  # the default of denoise
     size = batch_size_of(model, args.backend)
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     observed = (255 * seen.clamp(0, 1)).round().to(torch.uint8)
     clean = (brightness(images, levels) for images in (result.samples[0], result.images))
     if is_folder:
-        write_each(path, data, [brightness(result.images, levels)])
+        write_each(targets, [brightness(result.images, levels)])
     else:
         write_bytes(path, rows(brightness(truth, levels), observed, *clean))
     before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)

@@ -15,7 +15,7 @@ from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options, labels_for, split_of
 from genfast.cli._pictures import say_rows
-from genfast.cli.options import data_options, picture_path, positive_int, warn
+from genfast.cli.options import data_options, out_path, picture_path, positive_int, warn
 from genfast.cli.progress import counter
 from genfast.data import ALL, ImageData
 from genfast.data.grid import brightness, rows
@@ -30,7 +30,7 @@ VOTERS = 5  # nearest neighbours that vote on a label
 
 def options(parser: argparse.ArgumentParser) -> None:
     held_out_options(
-        parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, its label and the name of its file"
+        parser, "FILE", "FILE.npz or FILE.parquet: the mean of each image's latents, its label and its file"
     )
     parser.add_argument("--log-variance", action="store_true", help="write the log-variances as well")
     parser.add_argument("--neighbours", metavar="FILE.png", help="a row for each image: the image, its nearest ones")
@@ -43,7 +43,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 @command("embed", "images as vectors: a file, nearest neighbours, accuracy of labels", options)
 def run(args: argparse.Namespace) -> None:
     embedding_writer(args.out)  # a wrong suffix or a missing package raises before the work
-    path = None if args.neighbours is None else picture_path(args.neighbours)
+    out_path(args)
+    path = None if args.neighbours is None else picture_path(args, args.neighbours)
     model, data, labels = held_out(args, partial(check_latent_model, "embed"))
     z, log_variance = _vectors(model, data, labels, log_variance=True)
     log_variances = log_variance if args.log_variance else None

@@ -13,11 +13,22 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli import report
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_device, data_options, int_ge2, positive, positive_int, say, warn
+from genfast.cli.options import (
+    add_data,
+    add_device,
+    add_out,
+    data_options,
+    int_ge2,
+    picture_path,
+    positive,
+    positive_int,
+    say,
+    warn,
+)
 from genfast.cli.progress import counter, draw
 from genfast.data import ImageData
 from genfast.engine.protocols import Generator
-from genfast.io import writable_folder, write_bytes
+from genfast.io import check_writable, write_bytes
 from genfast.random import permutation
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import check, inputs, labels_in_shares
@@ -25,7 +36,7 @@ from genfast.train.loop import pick_device
 from genfast.train.metrics_log import read_metrics
 from genfast.train.quality import STEPS, run_classifier
 from genfast.train.run_data import data_of, held_out_data, load_data
-from genfast.train.run_folder import STANDING, open_model
+from genfast.train.run_folder import STANDING, cache_of, open_model
 
 NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
 # Shares, and the slope.
@@ -45,7 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gap-images", type=int_ge2, default=256, help=text, metavar="N")
     parser.add_argument("--gap-rate", type=positive, default=1e-3, help="their learning rate (0.001)", metavar="LR")
     parser.add_argument("--seed", type=int, default=0, help="of samples, classifier and gap (0)")
-    parser.add_argument("--out", metavar="FILE.png", help=f"where the plot goes (RUN/{STANDING})")
+    add_out(parser, "FILE.png", f"where the plot goes (RUN/{STANDING}, which is replaced)", required=False)
     add_device(parser)
 
 
@@ -56,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
     if not is_adversarial(model):
         raise ValueError(f"{shown(args.target)}: expected a run of a GAN; got a {model.name}")
     records = monitored(args.target)
-    path = Path(args.out) if args.out else Path(args.target) / STANDING
-    writable_folder(path.parent)
+    path = picture_path(args) if args.out else Path(args.target) / STANDING
+    check_writable(path.parent)
     source = data_of(args.target, data_options(args))
     training: Any = load_data(source, "train", warn)
     check(model, training)
@@ -126,7 +137,7 @@ def _samples(
     if training.labels is None:
         return None, variance
     held_out: Any = held_out_data(source, None, warn)
-    settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": args.target}
+    settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": cache_of(args.target)}
     with counter(STEPS, "step") as progress:
         classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
     order = permutation(len(training), args.seed)  # a random subset

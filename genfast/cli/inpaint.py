@@ -14,7 +14,7 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import SHOWN, accepted, batch_size_of, first_held_out, restoring_options, steps_bar
-from genfast.cli._pictures import picture_or_folder, say_rows, write_each
+from genfast.cli._pictures import each_path, picture_or_folder, say_rows, write_each
 from genfast.cli.options import nonnegative_int, number, positive_int
 from genfast.data.arrays import read_npz
 from genfast.data.grid import brightness, rows
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     truth, levels = data.images, data.levels
     known = mask_of(args.mask, truth, args.seed)
     repeats = args.results
+    targets = each_path(args, path, data, repeats) if is_folder else []
     size = args.batch_size or batch_size_of(model, args.backend)
     with steps_bar(0 if args.order == "raster" else args.steps, len(truth) * repeats, size) as progress:
         result = inpaint(
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     means = () if result.mean is None else (result.mean.cpu().unflatten(0, (-1, repeats)).mean(1),)
     pictures = (torch.where(known, true, 128), *filled, *(brightness(mean, levels) for mean in means))
     if is_folder:
-        write_each(path, data, filled)
+        write_each(targets, filled)
     else:
         write_bytes(path, rows(true, *pictures))
     results = f"{repeats} results{', their mean' if means and not is_folder else ''}"

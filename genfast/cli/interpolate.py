@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("interpolate", "images on a path from one image to another", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
+    path = picture_path(args)
     model, data, labels = held_out(args, partial(check_latent_model, "interpolate"))
     pairs = min(args.n, len(data) // 2)
     if not pairs:

@@ -3,37 +3,112 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from genfast._registry import import_modules
 from genfast._text import MESSAGE, shown
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
+from genfast.train.signals import SIGNALS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    debug = "--debug" in argv
+    """Run one command and return its exit code: 0, 2 for an error in what was asked, 128 and its number for a signal.
+
+    Without `argv` this is the process of the command line, and the signals are its own.
+    """
+    if argv is not None:
+        return _run(list(argv), lambda: None)
+    try:
+        try:
+            return _run(sys.argv[1:], _interruptible)
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the interpreter that ends would show a traceback
+    except KeyboardInterrupt as error:  # between two lines of the above
+        return _interrupted(error)
+
+
+def _run(argv: list[str], begin: Callable[[], None]) -> int:
+    """Run one command; `begin` is called when all is imported."""
     try:
         args = make_parser().parse_args(argv or ["--help"])
+        begin()
         code: int | None = args.run(args)
+        sys.stdout.flush()
         return code or 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except SystemExit:  # of the parser, which may have shown the help
+        if _flushed():
+            raise
+        return _without_reader()
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe has ended, such as `head`
-        return 1
+        return _without_reader()
     except MemoryError:
-        if debug:
+        if "--debug" in argv:
             raise
         return _fail("memory: expected as much as the command needs; got less", 2)
     except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if debug:
+        if Interruption.latest:  # an import of compiled code makes its own error of it
+            return _interrupted(Interruption.latest)
+        if "--debug" in argv:
             raise
         return _fail(_one_line(error), 2)
+
+
+class Interruption(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP, wherever a command is."""
+
+    latest: Interruption | None = None
+
+    @classmethod
+    def at(cls, number: int, frame: object) -> None:
+        """The handler of a signal; a second one does not wait for what the first makes a command tidy up."""
+        if cls.latest:
+            os._exit(128 + number)
+        cls.latest = cls(number)
+        raise cls.latest
+
+    @classmethod
+    def again(cls, unraisable: sys.UnraisableHookArgs) -> None:
+        """Where Python would show the error and go on, as in a destructor: once more, at the next place."""
+        if isinstance(unraisable.exc_value, cls):
+            signal.raise_signal(unraisable.exc_value.args[0])
+        else:
+            sys.__unraisablehook__(unraisable)
+
+
+def _interruptible() -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, Interruption.at)
+    sys.unraisablehook = Interruption.again
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    number = error.args[0] if error.args else signal.SIGINT
+    return _fail("interrupted" if number == signal.SIGINT else "terminated", 128 + number)
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _without_reader() -> int:
+    """The end of a command whose output nobody reads, such as after `| head`: nothing more can be written."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 1
 
 
 def make_parser() -> Parser:
@@ -59,5 +134,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"genfast: error: {shown(message, MESSAGE)}", file=sys.stderr)
+    try:
+        print(f"genfast: error: {shown(message, MESSAGE)}", file=sys.stderr)
+    except OSError:  # of a terminal that is closed
+        _without_reader()
     return code

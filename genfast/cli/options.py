@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from genfast._text import MESSAGE, shown
 from genfast.data import CHOICES, ImageData, PairData, datasets, describe
-from genfast.io import writable_folder
+from genfast.io import check_free, check_writable
 
+WRITTEN = ("out", "neighbours")  # options that name what a command writes
+OF_MODEL = ("model", "checkpoint", "config.json", "metrics.jsonl", "model.safetensors")  # what is read of a RUN
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
 
 
@@ -50,13 +53,56 @@ def _number(text: str, kind: type, fits: Callable[[Any], bool], expected: str) -
     return value
 
 
-def picture_path(out: str) -> Path:
-    """FILE.png as a path; its folder is made, and must be writable."""
-    path = Path(out)
+def add_out(parser: argparse.ArgumentParser, metavar: str, text: str, *, required: bool = True) -> None:
+    """--out and --overwrite."""
+    parser.add_argument("--out", required=required, metavar=metavar, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def out_path(args: argparse.Namespace, out: str | None = None) -> Path:
+    """--out, or another file to write, before any work: in a folder that can be written, in the place of nothing.
+
+    Raises: FileExistsError for what is there, which takes --overwrite; ValueError for what the command reads, which is
+        never replaced.
+    """
+    return out_paths(args, [Path(args.out if out is None else out)])[0]
+
+
+def out_paths(args: argparse.Namespace, paths: Sequence[Path]) -> Sequence[Path]:
+    """`out_path` of several files."""
+    inputs = list(_inputs(args))
+    for path in paths:
+        for option, read in inputs if path.exists() else ():
+            if os.path.samefile(read, path) or _holds(read, path, OF_MODEL if option == "target" else ()):
+                expected = "another file than those that are read"
+                raise ValueError(f"{shown(path)}: expected {expected}; got one of {shown(read)}")
+        check_free(path, args.overwrite)
+    for folder in dict.fromkeys(path.parent for path in paths):
+        check_writable(folder)
+    return paths
+
+
+def picture_path(args: argparse.Namespace, out: str | None = None) -> Path:
+    """`out_path` of a FILE.png."""
+    path = Path(args.out if out is None else out)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{shown(path)}: expected a name ending in .png; got {path.suffix or 'no ending'}")
-    writable_folder(path.parent)
-    return path
+        raise ValueError(f"{shown(path)}: expected a name ending in .png; got {shown(path.suffix) or 'no ending'}")
+    return out_path(args, out)
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """(option, path) of the files and folders that exist among the values of the options that name what is read."""
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if name not in WRITTEN and isinstance(text, str):
+                # also codes:RUN, pairs:FOLDER
+                yield from ((name, Path(path)) for path in (text, text.partition(":")[2]) if os.path.exists(path))
+
+
+def _holds(folder: Path, path: Path, names: Sequence[str]) -> bool:
+    """Whether a path lies in a folder, under one of these names if there are any."""
+    path, folder = path.resolve(), folder.resolve()
+    return path.is_relative_to(folder) and (not names or path.relative_to(folder).parts[:1] in {(n,) for n in names})
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

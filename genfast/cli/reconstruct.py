@@ -12,7 +12,7 @@ from genfast import metrics
 from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
-from genfast.cli._pictures import picture_or_folder, say_rows, write_each
+from genfast.cli._pictures import each_path, picture_or_folder, say_rows, write_each
 from genfast.cli.options import positive_int
 from genfast.cli.progress import track
 from genfast.data.grid import brightness, grid, png
@@ -38,12 +38,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path, is_folder = picture_or_folder(args)
     model, data, _ = held_out(args, _check)
+    count = args.n or (len(data) if is_folder else SHOWN)
+    targets = each_path(args, path, first_images(data, count)) if is_folder else []
     parts = track(batches(inputs(model, data), args.batch), "batch")
     reconstructed = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
-    count = args.n or (len(data) if is_folder else SHOWN)
     sides = [brightness(images[:count], data.levels) for images in (data.images, reconstructed)]
     if is_folder:
-        write_each(path, first_images(data, count), sides[1:])
+        write_each(targets, sides[1:])
     else:
         write_bytes(path, png(grid(_stacked(*sides), 256, columns=min(ACROSS, len(sides[0])))))
     wrong = (

@@ -13,7 +13,16 @@ from torch import Tensor
 from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import engine_options
-from genfast.cli.options import add_device, add_target, label_list, nonnegative_int, positive, positive_int
+from genfast.cli.options import (
+    add_device,
+    add_out,
+    add_target,
+    label_list,
+    nonnegative_int,
+    out_path,
+    positive,
+    positive_int,
+)
 from genfast.cli.progress import counter, draw
 from genfast.data.grid import writer
 from genfast.engine.arguments import check_count
@@ -28,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", type=positive_int, default=64, help="images to draw (64)")
     text = "FILE.png (a grid), FILE.npz (the levels), or a folder of .npz files; an interrupted run continues"
-    add("--out", required=True, metavar="OUT", help=text)
+    add_out(parser, "OUT", text)
     add("--seed", type=int, default=0, help="same seed, same images (0)")
     add("--first", type=nonnegative_int, default=0, help="number of the first image; image i does not depend on it (0)")
     text = "classes to draw, in a cycle, such as 0,1,2 (all classes of a conditional model)"
@@ -43,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
-    write = None if is_folder else writer(path)  # a wrong suffix or folder raises before the work
+    write = None if is_folder else writer(out_path(args))  # a wrong suffix or folder raises before the work
     check_count("sample", args.n, args.first, args.seed, args.temperature)
     model = open_model(args.target).to(pick_device(args.device))
     labels = sample_labels(model, args.n, args.labels, args.first)

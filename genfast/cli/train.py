@@ -7,14 +7,15 @@ import shlex
 import sys
 from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from genfast._text import shown
 from genfast.cli._command import Parser, add_common, command
 from genfast.cli.options import add_data, data_options, positive, positive_int, warn
 from genfast.cli.progress import progress_bar
-from genfast.io import writable_folder
 from genfast.models import MODELS
+from genfast.train.codes import is_codes
 from genfast.train.config import config_type
 from genfast.train.presets import PRESETS
 from genfast.train.start import start
@@ -50,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("train", "train a model on images", options)
 def run(args: argparse.Namespace) -> int:
-    out = writable_folder(args.out)
+    out = Path(args.out)
     model, config = MODELS[args.model]
     result = start(
         out,
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if result.reason == "finished":
         print(f"{shown(out)}: {result.steps} steps; {result}")
         return 0
-    again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume"
+    codes = f" --data {shlex.quote(args.data)}" if is_codes({"data": args.data}) else ""
+    again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume{codes}"
     print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)
     return 130 if result.reason == "interrupted" else 0
 

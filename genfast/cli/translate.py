@@ -10,7 +10,7 @@ from typing import Any
 
 from genfast._text import shown
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_files, add_target, warn
+from genfast.cli.options import add_device, add_files, add_out, add_target, warn
 from genfast.cli.progress import counter
 from genfast.data.folder import Tree
 from genfast.data.splits import ALL, CHOICES
@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="images of the source domain, grey or colour, of any sizes")
-    add("--out", required=True, metavar="FOLDER2", help="folder for the PNG files, of the same names")
+    add_out(parser, "FOLDER2", "folder for the PNG files, of the same names")
     add("--split", choices=CHOICES, default=ALL, help="which images: those of a split, or all (all)")
     add("--seed", type=int, default=0, help="of the noise; same seed, same images (0)")
     add("--no-noise", dest="noise", action="store_false", help="translate without the model's noise")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     folder = Path(args.folder)
     files = Tree.of(folder).files(args.split)
-    settings: Any = {"seed": args.seed, "noise": args.noise, "split": args.split, "bits": args.bits}
+    settings: Any = {name: getattr(args, name) for name in ("seed", "noise", "split", "bits", "overwrite")}
     with counter(len(files), "image") as progress:
         written, wrong = translate_folder(
             model, folder, args.out, **settings, progress=progress, tell=warn, say=partial(print, flush=True)

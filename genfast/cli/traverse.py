@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("traverse", "what each latent of a VAE does", options)
 def run(args: argparse.Namespace) -> None:
-    path = picture_path(args.out)
+    path = picture_path(args)
     model, data, labels = held_out(args, partial(check_latent_model, "traverse"))
     if args.image >= len(data):
         raise ValueError(f"image: expected 0 to {len(data) - 1} of {data.name}; got {args.image}")

@@ -94,9 +94,9 @@ def _how(images: Tensor, form: Form) -> str:
     if not images.numel() or images.is_complex():
         return ""
     low, high, top = float(images.min()), float(images.max()), form.levels - 1
-    scaled = (
-        f"{top} * images" if 0 <= low and high <= 1 else f"{top / 2:g} * (images + 1)" if -1 <= low <= high <= 1 else ""
-    )
+    scaled = ""
+    if -1 <= low <= high <= 1:
+        scaled = f"{top} * images" if low >= 0 else f"{top / 2:g} * (images + 1)"
     code = f"({scaled or 'images'}).round().to(torch.uint8)"
     return f" from {low:.3g} to {high:.3g}: give {code}, if they are levels in that range"
 

@@ -130,9 +130,8 @@ class Tree:
         if split == ALL:
             return sorted(self.every)
         counts = {part: len(files) for part, files in self.parts.items()}
-        return [
-            self.parts[part][i] for part, rows in choose(counts, split, str(self.folder), "subfolder") for i in rows
-        ]
+        chosen = choose(counts, split, str(self.folder), "subfolder")
+        return [self.parts[part][i] for part, rows in chosen for i in rows]
 
     def notes(self, split: str) -> tuple[str, ...]:
         """What a user should know of the files that are not read, whatever is in them."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from genfast.io import writable_folder, write_bytes
+from genfast.io import check_free, check_writable, write_bytes
 
 
 def grid(images: ArrayLike, levels: int, *, columns: int | None = None, side: int = 56) -> np.ndarray:
@@ -75,11 +75,10 @@ def writer(path: str | Path) -> Callable[..., None]:
     encode = {".png": _picture, ".npz": npz}.get(path.suffix.lower())
     if encode is None:
         raise ValueError(f"{path}: expected a name ending in .png or .npz; got {path.suffix or 'no ending'}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file to write; got a folder")
+    check_free(path, overwrite=True)
     if path.suffix.lower() == ".png":
         import PIL.Image  # noqa: F401  a missing Pillow raises before the work
-    writable_folder(path.parent)
+    check_writable(path.parent)
     return lambda images, levels, labels=None: write_bytes(path, encode(images, levels, labels))
 
 

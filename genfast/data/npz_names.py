@@ -63,7 +63,7 @@ def layout(path: str | Path, ranks: Mapping[str, int]) -> Layout:
 
 
 def role(name: str) -> str | None:
-    """ "images" or "labels" for the name of an array that is known, else None."""
+    """What an array of a known name is, "images" or "labels"; else None."""
     return _meaning(name)[1]
 
 

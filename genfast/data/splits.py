@@ -70,7 +70,8 @@ def notes_of(counts: Mapping[str, int], split: str, name: str) -> tuple[str, ...
     """What a user should know of a split that `choose` made."""
     if split not in ("train", "valid") or not _holds_out(counts):
         return ()
-    return (f"{name}: no 'valid': {counts['train'] // SHARE} of {counts['train']} images of 'train' held out as it",)
+    there = counts["train"]
+    return (f"{name}: no 'valid': {there // SHARE} of {there} images of 'train' are held out as it",)
 
 
 def _holds_out(counts: Mapping[str, int]) -> bool:

@@ -11,22 +11,8 @@ from pathlib import Path
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 # Endings of images and of arrays that are not read: their files are told.
 FOREIGN = {
-    *(
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".j2k",
-        ".jpe",
-        ".jxl",
-        ".ico",
-        ".pcx",
-        ".pnm",
-        ".psd",
-        ".svg",
-        ".tga",
-    ),
+    *(".avif", ".heic", ".heif", ".jfif", ".jp2", ".j2k", ".jpe", ".jxl"),
+    *(".ico", ".pcx", ".pnm", ".psd", ".svg", ".tga"),
     *(".cr2", ".dng", ".nef", ".raw", ".dcm", ".exr", ".hdr", ".nii", ".h5", ".mat", ".npy", ".npz"),
 }
 MOST_LINKS = 100_000  # folders that links may lead to: a few that link to one another make endlessly many paths

@@ -17,7 +17,8 @@ from genfast._defaults import plain_defaults
 from genfast._state import running_state
 from genfast._tensors import Kind, TensorFile, tensor_file
 from genfast._text import shown
-from genfast.io import read_json, writable_folder, write_bytes, write_json
+from genfast.folders import member, read_whole, write_together
+from genfast.io import json_bytes, read_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,11 +39,11 @@ class Pretrained(nn.Module):
     config: Any
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write config.json and model.safetensors into a folder. Each file is written completely or not at all."""
-        folder = writable_folder(save_directory)
+        """Write config.json and model.safetensors into a folder, both at once: a kill leaves both or none of them."""
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        write_bytes(folder / WEIGHTS, _safetensors().save(state, metadata={"format": "pt"}))
-        write_json(folder / CONFIG, {"model": self.name, **asdict(self.config)})
+        weights = _safetensors().save(state, metadata={"format": "pt"})
+        config = json_bytes({"model": self.name, **asdict(self.config)})
+        write_together(save_directory, {WEIGHTS: weights, CONFIG: config})
 
     def push_to_hub(
         self,
@@ -87,18 +88,22 @@ class Pretrained(nn.Module):
         Raises: FileNotFoundError for a missing folder or file; ValueError for a config or weights that are corrupt, of
             another model, or not finite.
         """
-        folder = local_folder(folder, revision)
+        there = local_folder(folder, revision)
+        return read_whole(there, lambda: cls._read(there))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
         config = read_config(folder)
         name = config.pop("model")
         if name != cls.name:
             raise ValueError(f"{shown(folder / CONFIG)}: expected model {cls.name!r}; got {shown(repr(name))}")
         settings = from_json(cls.config_type, config, shown(folder / CONFIG))
         expected = f"{shown(folder / CONFIG)}: expected the settings of a {cls.name}"
-        with tensor_file(folder / WEIGHTS, "model") as weights, plain_defaults():
+        with tensor_file(member(folder, WEIGHTS), "model") as weights, plain_defaults():
             model = weights.fill(lambda: cls(settings), expected)
             running = running_state(model)
             model.to(dtype := _dtype_of(weights, model, running))
-            # Counts, such as the batches of a batch norm, keep their integer dtype, and running state is float32.
+            # Counts, such as the number of batches of a batch norm, keep their integer dtype; running state is float32.
             kinds = {key: Kind.of(value) for key, value in model.state_dict().items()}
             for key in running & weights.kinds.keys():  # in a file of genfast 0.1 it is of the dtype of the weights
                 if weights.kinds[key].dtype == dtype:
@@ -125,7 +130,7 @@ class Pretrained(nn.Module):
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The contents of config.json in a model folder, with the name of the model as `model`."""
-    path = Path(folder) / CONFIG
+    path = member(Path(folder), CONFIG)
     config = read_json(path, "model")
     if not isinstance(config.get("model"), str):
         raise ValueError(f"{shown(path)}: expected the config of a genfast model; got no text as its 'model'")
@@ -166,7 +171,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
 
 
 def _dtype_of(weights: TensorFile, model: nn.Module, running: set[str]) -> torch.dtype:
-    """The one dtype of the weights that are no counts and no running state; float32 if there are none."""
+    """The one dtype of the weights that are no counts and no running state; float32 if the model has none."""
     floats = {key for key, value in model.state_dict().items() if value.is_floating_point()} - running
     dtypes = {kind.dtype for key, kind in weights.kinds.items() if key in floats}
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):

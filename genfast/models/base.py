@@ -17,6 +17,7 @@ from genfast._config import check_options, documented, option
 from genfast._text import shown
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
+from genfast.folders import read_whole
 from genfast.models._pretrained import Pretrained, local_folder, read_config
 from genfast.tasks.sample import sample
 
@@ -202,7 +203,11 @@ def load(folder: str | Path) -> ImageModel:
 
     Raises: as the `from_pretrained` of a model; ValueError for a model that is not in `MODELS`.
     """
-    folder = local_folder(folder)
+    there = local_folder(folder)
+    return read_whole(there, lambda: _load(there))
+
+
+def _load(folder: Path) -> ImageModel:
     name = read_config(folder)["model"]
     if name not in MODELS:
         raise ValueError(f"{shown(folder)}/config.json: expected a model of {sorted(MODELS)}; got {shown(repr(name))}")

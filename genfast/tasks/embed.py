@@ -17,7 +17,7 @@ from genfast.engine.arguments import as_tensor, check_images
 from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.wrappers import unwraps
-from genfast.io import replacing, writable_folder, write_bytes
+from genfast.io import check_free, check_writable, replacing, write_bytes
 from genfast.tasks._latent import Call, check_call, check_latent_model
 
 SUFFIXES = (".npz", ".parquet")
@@ -119,10 +119,9 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
     if path.suffix.lower() not in SUFFIXES:
         got = path.suffix or "no ending"
         raise ValueError(f"{shown(path)}: expected a name ending in {' or '.join(SUFFIXES)}; got {got}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{shown(path)}: expected a file to write; got a folder")
+    check_free(path, overwrite=True)
+    check_writable(path.parent)
     if path.suffix.lower() == ".npz":
-        writable_folder(path.parent)
         return lambda columns: write_bytes(path, _npz(columns))
     try:
         import pyarrow
@@ -131,12 +130,11 @@ def embedding_writer(path: str | Path) -> Callable[[dict[str, np.ndarray]], None
         raise ImportError(
             f"{shown(path)}: expected the package pyarrow for Parquet, or a name ending in .npz"
         ) from None
-    writable_folder(path.parent)
 
     def write(columns: dict[str, np.ndarray]) -> None:
         arrays = {name: _column(pyarrow, array) for name, array in columns.items()}
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(pyarrow.table(arrays), temporary)
+        with replacing(path) as file:
+            pyarrow.parquet.write_table(pyarrow.table(arrays), file)
 
     return write
 

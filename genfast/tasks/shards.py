@@ -11,8 +11,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,12 @@ from genfast.engine.decoder import DecodingEngine, engine_of
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Named
 from genfast.engine.wrappers import unwraps
-from genfast.io import open_file, read_json, writable_folder, write_bytes, write_json
+from genfast.folders import OF_FIRST_VERSION, only_writer, sweep
+from genfast.io import open_file, read_json, write_bytes, write_json
 from genfast.tasks.sample import stream
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
 COMMENT, SEAL = struct.Struct("<H"), 64  # the length of a comment ends a .zip without one
-# Temporary files of `genfast.io` that a killed process may leave.
-LEFT_OVER = (".samples-*.npz.tmp", f".{MANIFEST}.tmp", ".writable-*")
 
 
 @unwraps
@@ -77,9 +70,10 @@ def sample_shards(
     check_int("sample", "shard", shard, 1)
     labels = check_labels("sample", labels, spec, n, device)
     settings = _settings(engine, n, seed=seed, first=first, temperature=temperature, labels=labels, shard=shard)
-    folder, drawn = writable_folder(folder), 0
-    with _only_writer(folder):
+    drawn = 0
+    with only_writer(folder) as folder:
         _begin(folder, settings)
+        sweep(folder, OF_FIRST_VERSION)
         for index, start in enumerate(range(0, n, shard)):
             path, end = folder / f"samples-{index:05d}.npz", min(start + shard, n)
             about = f"{path.name} {json.dumps(settings)}"
@@ -175,10 +169,7 @@ def _settings(
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Remove what a killed run left; write the manifest, or compare the existing one."""
-    for pattern in LEFT_OVER:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+    """Write the manifest, or compare the existing one."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         if samples := sorted(folder.glob("samples-*.npz")):
@@ -191,20 +182,3 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         if there.get(name) != value:
             expected = f"the {name} of the samples that are there, {shown(there.get(name), 100)}, or another folder"
             raise ValueError(f"{shown(folder)}: expected {expected}; got {value}")
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Lock the folder for this process; the system releases the lock when the process ends."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"{shown(folder)}: expected no other process that writes there; got one") from None
-        yield
-    finally:
-        os.close(descriptor)

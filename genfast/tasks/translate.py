@@ -21,7 +21,7 @@ from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
 from genfast.engine.protocols import Translator, device_of
 from genfast.engine.wrappers import unwraps
-from genfast.io import writable_folder, write_bytes
+from genfast.io import check_free, check_writable, write_bytes
 
 
 @unwraps
@@ -82,6 +82,7 @@ def translate_folder(
     noise: bool = True,
     split: str = ALL,
     bits: int | None = None,
+    overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
     tell: Callable[[str], None] = lambda note: None,
     say: Callable[[str], None] = lambda line: None,
@@ -92,19 +93,22 @@ def translate_folder(
     with the seed determines its noise, is its index among the sorted files. Files are written atomically.
 
     Args: model, seed, noise (as `translate`); folder; out (made if missing); split, bits (as `genfast.data.load`);
-        progress (called with the number of files after each batch); tell (with what a user should know of the reading);
-        say (with which images these are, before the work).
+        overwrite (files that are there, else an error before any work); progress (called with the number of files after
+        each batch); tell (with what a user should know of the reading); say (with which images these are, before the
+        work).
     Returns: (number of files written, {path: reason} of the others).
     Raises: FileNotFoundError for a missing folder; ValueError for one without images, for two files that would get the
-        same name, and for `out` inside `folder`.
+        same name, and for `out` inside `folder`; FileExistsError for files that are there.
     """
     check_translator(model)
     folder, out = Path(folder), Path(out)
     checked_options(str(folder), None, model.source.levels, bits)
     tree = Tree.of(folder)
     jobs = _jobs(tree, out, split)
+    for _, target in jobs:
+        check_free(target, overwrite)
+    check_writable(out)
     reading = Reading(str(folder), model.source.channels, None, model.source.levels, bits, common_bits(tree.every))
-    writable_folder(out)
     say(f"{folder}[{split}]: {len(jobs)} image files, read with {model.source.channels} channels")
     written = 0
     wrong: dict[Path, str] = {}
@@ -172,6 +176,5 @@ def _translate_batch(model: Any, batch: list[tuple[int, Path, Tensor]], seed: in
     sources = torch.stack([image for _, _, image in batch]).to(device)
     images = brightness(translate(model, sources, seed=seed, first=batch[0][0], noise=noise), model.spec.levels)
     for (_, target, _), image in zip(batch, images, strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, png(image.permute(1, 2, 0).numpy()))
     return len(batch)

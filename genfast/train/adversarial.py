@@ -22,6 +22,7 @@ from genfast.train.diagnosis import first_non_finite
 from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, run_training
 from genfast.train.modes import ModeCoverage
 from genfast.train.restore import TrainState
+from genfast.train.run_folder import run_writer
 
 SIDES = ("discriminator", "generator")
 # Images of the validation set that `preview` of a model is given.
@@ -68,9 +69,9 @@ def fit_adversarial(
         last checkpoint remains; ValueError for a batch that is too small.
     """
     config, out = config or AdversarialConfig(), folder_of_run("fit_adversarial", out)
-    return run_training(
-        AdversarialRun, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress
-    )
+    options: Any = {"resume": resume, "minutes": minutes, "progress": progress}
+    with run_writer(out, resume=resume, settings=False):
+        return run_training(AdversarialRun, model, train, valid, config, out, **options)
 
 
 class AdversarialRun(Loop):
@@ -100,15 +101,20 @@ class AdversarialRun(Loop):
         self.levels = train.levels
         self.monitor = EquilibriumMonitor(model.adversarial_loss)
         self.modes: ModeCoverage | None = None
-        updates = self.steps * (1 + model.discriminator_steps)
-        if isinstance(train, ImageData) and isinstance(valid, ImageData):
-            if config.coverage_every and ModeCoverage.possible(model, train, valid, updates):
-                self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
+        self.data = train, valid
         # By the name of their mean in a record: (sum, count) since the last record.
         self.sums: Tensors = {}
         # Of the latest gradients.
         self.norms = {side: torch.zeros((), device=self.device, dtype=self.parameters[side][0].dtype) for side in SIDES}
         self.side = SIDES[0]  # which is updated
+
+    def prepare(self) -> None:
+        train, valid = self.data
+        updates = self.steps * (1 + self.model.discriminator_steps)
+        if isinstance(train, ImageData) and isinstance(valid, ImageData):
+            if self.config.coverage_every and ModeCoverage.possible(self.model, train, valid, updates):
+                with torch.random.fork_rng(devices=[]):  # a classifier that is read begins with random weights
+                    self.modes = ModeCoverage(train, valid, updates, self.out, self.device)
 
     def result(self, reason: str) -> AdversarialResult:
         return AdversarialResult(self.step, self.steps, reason)
@@ -208,10 +214,8 @@ class AdversarialRun(Loop):
         """Write a preview of the averaged generator as RUN/samples/step-0000100.png."""
         self.settle()
         images = self.averaged.preview(*(part[:PREVIEWED] for part in self.valid))
-        folder = self.out / "samples"
-        folder.mkdir(exist_ok=True)
         picture = grid(images.cpu(), self.levels)
-        write_bytes(folder / f"step-{self.step:07d}.png", png(picture))
+        write_bytes(self.out / "samples" / f"step-{self.step:07d}.png", png(picture))
 
     def settle(self) -> None:
         """Complete the averaged model: averaged generator, present discriminator, and buffers that fit the weights."""

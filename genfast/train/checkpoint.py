@@ -18,24 +18,27 @@ from genfast._text import shown
 from genfast.io import JSONError, parse_json, write_bytes
 
 FORMAT = "genfast-checkpoint-1"
+STATE = "checkpoint/state.safetensors"
 Tensors = dict[str, Tensor]
 
 
 def checkpoint_path(run: str | Path) -> Path:
     """The file of a run's checkpoint."""
-    return Path(run) / "checkpoint" / "state.safetensors"
+    return Path(run) / STATE
+
+
+def checkpoint_bytes(tensors: Tensors, state: dict[str, Any]) -> bytes:
+    """The content of a checkpoint: named tensors and a `state` of JSON values."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(state)
+    return save(tensors, metadata={"format": FORMAT, "state": text, "crc32": checksum(tensors, text)})
 
 
 def save_checkpoint(run: str | Path, tensors: Tensors, state: dict[str, Any]) -> None:
-    """Write named tensors and a `state` of JSON values to RUN/checkpoint/state.safetensors."""
-    from safetensors.torch import save
-
-    path = checkpoint_path(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(state)
-    about = {"format": FORMAT, "state": text, "crc32": checksum(tensors, text)}
-    write_bytes(path, save(tensors, metadata=about))
+    """Write RUN/checkpoint/state.safetensors."""
+    write_bytes(checkpoint_path(run), checkpoint_bytes(tensors, state))
 
 
 @contextmanager
@@ -56,6 +59,15 @@ def open_checkpoint(run: str | Path) -> Iterator[tuple[TensorFile, dict[str, Any
         if not isinstance(state, dict):
             raise ValueError(f"{shown(path)}: expected a state by names; got {shown(repr(state), 100)}")
         yield file, state
+
+
+def is_checkpoint(run: str | Path) -> bool:
+    """Whether a folder has a checkpoint of ours."""
+    try:
+        with open_checkpoint(run):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def load_checkpoint(run: str | Path) -> tuple[Tensors, dict[str, Any]]:

@@ -12,9 +12,10 @@ from torch import nn
 
 from genfast._text import shown
 from genfast.data import ImageData
+from genfast.io import check_writable
 from genfast.models.vqvae import PRIORS, VQVAE
 from genfast.train.inputs import batches, check
-from genfast.train.run_folder import load_run, open_model
+from genfast.train.run_folder import load_run, open_model, run_writer
 
 PREFIX = "codes:"
 
@@ -43,19 +44,26 @@ def is_codes(source: dict[str, Any]) -> bool:
     return str(source.get("data") or "").startswith(PREFIX)
 
 
-def check_prior(source: dict[str, Any], network: nn.Module) -> None:
-    """ValueError for a model that cannot be a prior, before it is trained."""
+def check_prior(source: dict[str, Any], network: nn.Module, attach: bool = True) -> None:
+    """Before a prior is trained: ValueError for a model that cannot be one; OSError if it cannot be attached."""
     if network.name not in PRIORS:
         raise ValueError(f"codes: expected a model of {', '.join(PRIORS)}; got {network.name}")
-    _vqvae(_run(source))
+    run = _run(source)
+    if attach:
+        check_writable(run)
+    _vqvae(run)
 
 
 def attach_prior(source: dict[str, Any], prior_run: str | Path) -> None:
-    """Store the model of `prior_run` as the prior of the VQ-VAE that its data name, in the folder of the VQ-VAE."""
+    """Store the model of `prior_run` as the prior of the VQ-VAE that its data name, in the folder of the VQ-VAE.
+
+    Raises: RuntimeError if another process writes there.
+    """
     run = _run(source)
-    model = _vqvae(run)
-    model.set_prior(open_model(prior_run))
-    model.save_pretrained(Path(run) / "model")
+    with run_writer(run, resume=True):
+        model = _vqvae(run)
+        model.set_prior(open_model(prior_run))
+        model.save_pretrained(Path(run) / "model")
 
 
 def _run(source: dict[str, Any]) -> str:

@@ -21,11 +21,7 @@ class RunConfig:
     steps: int = option(10_000, "updates; the learning rate reaches zero at the last", ge=1, le=10**9)
     epochs: float = option(0.0, "passes over the training images, instead of steps (0: use steps)", ge=0, le=1e6)
     budget: float = option(
-        0.0,
-        "minutes, at most; the learning rate reaches zero when they end (0: no limit)",
-        ge=0,
-        le=1e7,
-        from_data=True,
+        0.0, "minutes, at most; the learning rate reaches 0 when they end (0: no limit)", ge=0, le=1e7, from_data=True
     )
     batch: int = option(16, "images per update", ge=1, le=2**20)
     lr: float = option(4e-3, "peak learning rate of AdamW", gt=0)

@@ -21,7 +21,7 @@ from genfast.train.inputs import batches, check, inputs, labels_in_shares
 from genfast.train.loop import pick_device
 from genfast.train.quality import STEPS, SampleQuality, sample_quality
 from genfast.train.run_data import Tell, any_images, data_of, first_images, held_out_data, load_data, once, silent
-from genfast.train.run_folder import open_model
+from genfast.train.run_folder import cache_of, open_model
 from genfast.train.trainer import mean_nats
 
 Track = Callable[[list[Any], str], Iterable[Any]]
@@ -132,10 +132,10 @@ def _sample_quality(
     def drawn(count: int) -> Tensor:
         return draw(model, count, seed=seed, labels=asked(count)).cpu()
 
-    folder = target if (Path(target) / "metrics.jsonl").is_file() else None
     options: Any = {"features": features, "asked": asked if model.spec.classes else None, "device": device_of(model)}
+    options |= {"seed": seed, "folder": cache_of(target)}
     with bar(STEPS, "step") as progress:  # of the classifier
-        return sample_quality(drawn, training, held_out, **options, seed=seed, folder=folder, progress=progress)
+        return sample_quality(drawn, training, held_out, **options, progress=progress)
 
 
 @torch.no_grad()

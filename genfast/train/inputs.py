@@ -75,9 +75,8 @@ def training_data(call: str, model: Any, train: Any, valid: Any) -> tuple[Any, A
         expected = "at least 10 images, of which one in 10 is held out, or valid be given"
         raise ValueError(f"{call}: train must have {expected}; got {len(train)}")
     rest = torch.cat((rest, torch.from_numpy(split_indices(len(train), "test")))).sort().values
-    return train.select(rest, f"{train.name}, without those held out"), train.select(
-        held_out, f"{train.name}, held out"
-    )
+    kept = train.select(rest, f"{train.name}, without those held out")
+    return kept, train.select(held_out, f"{train.name}, held out")
 
 
 def data_for(model: Any, data: Any, what: str) -> Any:

@@ -22,9 +22,9 @@ from genfast._tensors import Kind
 from genfast._text import shown
 from genfast.data import ImageData, PairData
 from genfast.engine.wrappers import unwrapped
-from genfast.io import writable_folder
 from genfast.train.checkpoint import (
     Tensors,
+    checkpoint_bytes,
     checkpoint_path,
     copy_into,
     open_checkpoint,
@@ -45,6 +45,7 @@ from genfast.train.restore import (
     idle_parameters,
     moment_kinds,
 )
+from genfast.train.run_folder import begin_run
 from genfast.train.signals import stop_signals
 
 Data = ImageData | PairData
@@ -76,20 +77,24 @@ def run_training(
     resume: bool,
     minutes: float | None,
     progress: Progress | None,
+    settings: dict[str, Any] | None = None,
 ) -> Any:
-    """Run a `Loop` of class `kind` in the folder `out`. The random state of torch does not change."""
+    """Run a `Loop` of class `kind` in `out`, which `run_writer` holds. The random state of torch does not change.
+
+    `settings`: the content of RUN/config.json; None: it is not written.
+    """
     model = _of_one_process(model)
     train, valid = training_data("fit", model, train, valid)
     keep_freed_memory()
-    out = writable_folder(out)
-    if not resume and checkpoint_path(out).exists():
-        raise FileExistsError(f"{shown(out)}: expected an empty folder or --resume; got a run with a checkpoint")
     device = pick_device(config.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        run = kind(model.to(device), train, valid, config, out, progress)
+        run = kind(model.to(device), train, valid, config, Path(out), progress)
         if resume:
             run.restore()
+        else:
+            begin_run(run.out, settings, checkpoint_bytes(run.tensors(), run.state()))
+        run.prepare()
         return run.run(minutes)
 
 
@@ -184,6 +189,9 @@ class Loop(ABC):
         self.batch: tuple[Tensor, ...] = ()
         self.random: Tensor | None = None
 
+    def prepare(self) -> None:  # noqa: B027  most need nothing
+        """What a loop writes to RUN before its first step, once RUN is this run's."""
+
     def run(self, minutes: float | None) -> RunResult:
         """Train until the end of the run, a signal, or the end of so many minutes.
 
@@ -193,9 +201,6 @@ class Loop(ABC):
         reason, over = "finished", self.is_over()
         started = self.mark = time.perf_counter()
         with stop_signals() as stop:
-            if self.step == 0:
-                self.log.forget_after(0)
-                self.save()
             while not over and reason == "finished":
                 self.update()
                 now = time.perf_counter()
@@ -296,6 +301,7 @@ class Loop(ABC):
     def save(self) -> None:
         """Write the checkpoint."""
         self.check_finite()
+        self.log.sync()
         save_checkpoint(self.out, self.tensors(), self.state())
 
     def restore(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genfast.io import MOST_JSON, JSONError, open_file, parse_json, write_bytes
+from genfast.io import MOST_JSON, JSONError, naming, open_file, parse_json, write_bytes
+
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (0 if os.name == "nt" else os.O_NOFOLLOW)
 
 
 class MetricsLog:
@@ -19,10 +22,16 @@ class MetricsLog:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(os.open(self.path, APPENDING, 0o666), "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self.progress is not None:
             self.progress(record)
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk, before the checkpoint that they belong to."""
+        if self.path.exists():
+            with naming(self.path), open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
 
     def forget_after(self, step: int) -> None:
         """Remove the lines after a step: those that a killed run wrote after its last checkpoint."""

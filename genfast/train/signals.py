@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# SIGHUP: of a terminal that is closed.
+SIGNALS = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """A context with an event that the first Ctrl-C or SIGTERM sets; a second one has its usual effect."""
+    """A context with an event that the first Ctrl-C, SIGTERM or SIGHUP sets; a second one has its usual effect.
+
+    A signal that is ignored, such as SIGHUP under nohup, stays so.
+    """
     stop = threading.Event()
     previous: dict[int, Any] = {}
 
@@ -24,7 +30,9 @@ def stop_signals() -> Iterator[threading.Event]:
         restore()
 
     if threading.current_thread() is threading.main_thread():  # other threads cannot set signal handlers
-        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, request)
     try:
         yield stop
     finally:

@@ -18,16 +18,16 @@ from genfast._text import shown
 from genfast.data import ImageData, PairData, describe
 from genfast.engine.protocols import CodeModel
 from genfast.io import write_json
-from genfast.train.adversarial import fit_adversarial
-from genfast.train.checkpoint import checkpoint_path, copy_into, open_checkpoint
+from genfast.train.adversarial import AdversarialRun
+from genfast.train.checkpoint import copy_into, open_checkpoint
 from genfast.train.codes import attach_prior, check_prior, is_codes
 from genfast.train.config import RunConfig, config_type, is_adversarial, rounds_of
 from genfast.train.inputs import check, check_pairs
-from genfast.train.loop import RunResult, check_same_images, pick_device, saved_state
+from genfast.train.loop import RunResult, check_same_images, pick_device, run_training, saved_state
 from genfast.train.presets import preset as recipe_of
 from genfast.train.run_data import Tell, load_data, named, once, silent
-from genfast.train.run_folder import CONFIG, clear_run, load_run, machine, open_model, save_run
-from genfast.train.trainer import fit
+from genfast.train.run_folder import CONFIG, load_run, machine, open_model, run_settings, run_writer
+from genfast.train.trainer import Run
 
 # Options of a run to resume that may change: where the data are and how they are read, and how long it lasts.
 MOVABLE = ("data", "data_root", "strict", "max_gb")
@@ -55,6 +55,7 @@ def start(
 ) -> RunResult:
     """Start the run `out` from a preset and options, which override the preset, or resume it from its own settings.
 
+    Nothing in `out` changes before all is checked: a run that is overwritten is whole until the other has begun.
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
     preset says. `minutes`: the `budget` of a new run that is given neither steps nor epochs; otherwise, as for `fit`,
     when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of
@@ -70,55 +71,60 @@ def start(
     asked = {"model": model, "preset": preset, "conditional": conditional}
     recipe = recipe_of(model, preset) if preset else None
     model_type, model_config_type = models.MODELS[model]
-    if resume:
-        settings = load_run(out)
-        given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
-        _check_unchanged(settings, given, data_options)
-        trained = settings["train"] | _longer(train_options)
-        config: RunConfig = from_json(config_type(model_type), trained, shown(Path(out) / CONFIG))
-        source = settings["data"] | {k: v for k, v in named(data_options).items() if k in MOVABLE and v}
-    else:
-        if checkpoint_path(out).exists() and not overwrite:
-            raise FileExistsError(f"{shown(out)}: expected an empty folder, --resume or --overwrite; got a run")
-        config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
-        source = _source(data_options, recipe)
-    training, validation = _load_both(source, resume, once(tell))
-    if resume:
-        model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
-    else:
-        if conditional is None and recipe:
-            conditional = recipe.conditional
-        fixed = _fixed_by(model, training, conditional)
-        model_config = (recipe.model if recipe else {}) | model_options | fixed
-    torch.manual_seed(config.seed)
-    with plain_defaults():
-        network = _resumed(out, model, model_config) if resume else models.build(model, **model_config)
-    if init_from:
-        _start_from(network, init_from, training)
-    for data in (training, validation):
-        check(network, data)
+    with run_writer(out, resume=resume, overwrite=overwrite):
+        if resume:
+            settings = load_run(out)
+            given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
+            _check_unchanged(settings, given, data_options)
+            trained = settings["train"] | _longer(train_options)
+            config: RunConfig = from_json(config_type(model_type), trained, shown(Path(out) / CONFIG))
+            source = settings["data"] | {k: v for k, v in named(data_options).items() if k in MOVABLE and v}
+        else:
+            config = config_type(model_type)(**((recipe.train if recipe else {}) | train_options))
+            source = _source(data_options, recipe)
+        training, validation = _load_both(source, resume, once(tell))
+        if resume:
+            model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
+        else:
+            if conditional is None and recipe:
+                conditional = recipe.conditional
+            fixed = _fixed_by(model, training, conditional)
+            model_config = (recipe.model if recipe else {}) | model_options | fixed
+        torch.manual_seed(config.seed)
+        with plain_defaults():
+            network = _resumed(out, model, model_config) if resume else models.build(model, **model_config)
+        if init_from:
+            _start_from(network, init_from, training)
+        for data in (training, validation):
+            check(network, data)
+        # Only the run that this command names is written to, not one that the settings of a received run name.
+        is_named = not resume or bool(data_options.get("data"))
+        if is_codes(source):
+            check_prior(source, network, is_named)
+        device = pick_device(config.device)
+        if resume:
+            _follow(out, settings, config, source, (network, training, validation), tell)
+        else:
+            settings = run_settings(model, model_config, config, source, **_about(preset, device, training))
+        done = saved_state(out).step if resume else 0
+        say(f"{describe(training)}; {len(validation)} to validate on")
+        with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
+            kind = AdversarialRun if is_adversarial(network) else Run
+            options: Any = {"resume": resume, "minutes": minutes, "progress": progress, "settings": settings}
+            result: RunResult = run_training(kind, network, training, validation, config, out, **options)
     if is_codes(source):
-        check_prior(source, network)
-    device = pick_device(config.device)
-    if not resume:
-        if overwrite:
-            clear_run(out)
-        save_run(out, model, model_config, config, source, **_about(preset, device, training))
-    else:
-        _follow(out, settings, config, source, (network, training, validation), tell)
-    done = saved_state(out).step if resume else 0
-    say(f"{describe(training)}; {len(validation)} to validate on")
-    with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
-        run: Any = fit_adversarial if is_adversarial(network) else fit
-        result: RunResult = run(
-            network, training, validation, config, out, resume=resume, minutes=minutes, progress=progress
-        )
-    if is_codes(source):
-        if result.reason == "finished":
-            attach_prior(source, out)
-        else:  # the present prior of the VQ-VAE may be better
-            tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
+        _hand_over(source, out, result, is_named, tell)
     return result
+
+
+def _hand_over(source: dict[str, Any], out: str | Path, result: RunResult, is_named: bool, tell: Tell) -> None:
+    """Give a finished prior to the VQ-VAE whose codes it was trained on, if the command named it."""
+    if result.reason != "finished":  # the present prior of the VQ-VAE may be better
+        tell(f"{out}: becomes the prior of {source['data']} when its training is finished")
+    elif is_named:
+        attach_prior(source, out)
+    else:
+        tell(f"{out}: becomes the prior of {source['data']} with --resume --data {source['data']}")
 
 
 def _resumed(out: str | Path, model: str, model_config: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, p
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
 from genfast.train.restore import TrainState
+from genfast.train.run_folder import run_writer
 
 __all__ = ["FitResult", "Run", "TrainConfig", "fit", "mean_nats", "pick_device"]
 
@@ -55,7 +56,7 @@ def fit(
 ) -> FitResult:
     """Train `model` on `train`, and store in `out`/model the averaged weights with the best loss on `valid`.
 
-    Ctrl-C and SIGTERM end the run with a complete checkpoint.
+    Ctrl-C and SIGTERM end the run with a complete checkpoint. No other process can write to `out` meanwhile.
 
     Args:
         model: with `save_pretrained(folder)`, and `log_prob(images) -> [B]` in nats. A `Trainable` has its own `loss`
@@ -73,11 +74,14 @@ def fit(
         progress: called with each record of metrics.jsonl, a dict, as soon as it is written.
     Returns: FitResult.
     Raises: FloatingPointError if the loss is not finite; TypeError or ValueError for data that are no images of the
-        model.
+        model; RuntimeError if another process writes to `out`; FileExistsError for an `out` with a run that is not
+        resumed, or with files that no run wrote.
     Example: `genfast.fit(model, images, out="runs/mine")`
     """
     config, out = config or TrainConfig(), folder_of_run("fit", out)
-    return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
+    options: Any = {"resume": resume, "minutes": minutes, "progress": progress}
+    with run_writer(out, resume=resume, settings=False):
+        return run_training(Run, model, train, valid, config, out, **options)
 
 
 @unwraps

@@ -28,7 +28,7 @@ def shown(tmp_path_factory):
     (out / "notes.txt").write_text("mine")
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        demo.demo(out, seconds=2)
+        demo.demo(out, seconds=2, overwrite=True)
     return out, text.getvalue()
 
 

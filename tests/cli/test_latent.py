@@ -73,9 +73,8 @@ def test_reconstruct(genfast, model, data, tmp_path):
     images = torch.from_numpy(IMAGES[22:29, None].astype(np.uint8))
     expected = 255 * network.reconstruct(images)[:, 0].numpy()
     assert np.array_equal(tiles[1][:, 4::9, 4::9], expected)
-    assert (
-        genfast("reconstruct", model, "--data", data, "--split", "train", "-n", 13, "--out", tmp_path / "r.png")[0] == 0
-    )
+    options = ["--split", "train", "-n", 13, "--overwrite", "--out", tmp_path / "r.png"]
+    assert genfast("reconstruct", model, "--data", data, *options)[0] == 0
     tiles = cells(tmp_path / "r.png", 4, 10)
     assert is_image(tiles[2, 2], 12) and (tiles[2:, 3:] == 96).all()
 
@@ -83,7 +82,7 @@ def test_reconstruct(genfast, model, data, tmp_path):
 def test_interpolate(genfast, model, data, conditional, tmp_path):
     for kind in ("spherical", "linear"):
         command = ["interpolate", model, "--data", data, "-n", 9, "--steps", 5, "--kind", kind]
-        code, out, err = genfast(*command, "--out", tmp_path / "i.png")
+        code, out, err = genfast(*command, "--overwrite", "--out", tmp_path / "i.png")
         assert (code, err) == (0, "") and f"4 pairs, each: an image, 5 steps of a {kind} path, the other image" in out
         tiles = cells(tmp_path / "i.png", 4, 7)
         assert all(is_image(tiles[i, 0], 22 + 2 * i) and is_image(tiles[i, 6], 23 + 2 * i) for i in range(4))
@@ -96,7 +95,7 @@ def test_traverse(genfast, model, data, conditional, tmp_path):
     assert (code, err) == (0, "") and "3 of 4 latents, 5 values from -2 to 2" in out
     assert " latents carry 0.01 nats or more" in out
     cells(tmp_path / "t.png", 3, 5)
-    code, _, err = genfast(*command, "--image", 8, "--out", tmp_path / "t.png")
+    code, _, err = genfast(*command, "--image", 8, "--out", tmp_path / "none.png")
     assert code == 2 and "image: expected 0 to 7 of " in err and err.count("\n") == 1
     assert genfast("traverse", conditional, "--data", data, "--out", tmp_path / "c.png")[0] == 0
     cells(tmp_path / "c.png", 2, 9)
@@ -119,8 +118,8 @@ def test_embed(genfast, model, data, conditional, tmp_path):
     order = torch.cdist(means[22:25], means[:18]).argsort(1)
     for i in range(3):
         assert is_image(tiles[i, 0], 22 + i) and all(is_image(tiles[i, 1 + j], order[i, j]) for j in range(4))
-    fewer = genfast("embed", model, "--data", data, "--train", 5, "--out", tmp_path / "z.npz")[1]
-    assert fewer.count(" %") == 4 and "log_variance" not in np.load(tmp_path / "z.npz")
+    fewer = genfast("embed", model, "--data", data, "--train", 5, "--out", tmp_path / "less.npz")[1]
+    assert fewer.count(" %") == 4 and "log_variance" not in np.load(tmp_path / "less.npz")
     assert genfast("embed", conditional, "--data", data, "--out", tmp_path / "c.npz")[0] == 0
 
 
@@ -134,7 +133,7 @@ def test_embed_without_labels_or_pyarrow(genfast, model, tmp_path, monkeypatch):
 
 
 def test_inpaint_and_denoise(genfast, model, data, conditional, tmp_path):
-    options = ["--data", data, "-n", 3, "--steps", 6]
+    options = ["--data", data, "-n", 3, "--steps", 6, "--overwrite"]
     for target in (model, conditional):
         command = ["inpaint", target, *options, "--mask", "lower", "--results", 2]
         code, out, err = genfast(*command, "--out", tmp_path / "i.png")

@@ -219,7 +219,7 @@ WRONG = [
     (["train", "pixelrnn", "--data", "nowhere", "--out", "{tmp}/r"], "got nowhere"),
     (["train", "pixelrnn", "--data", "mnist-binary", "--out", "{tmp}/r"], "--data-root"),
     (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/file"], "got a file"),
-    (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/file/r"], "Not a directory"),
+    (["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/file/r"], "written; got a file"),
     (
         ["train", "pixelrnn", "--data", "digits", "--out", "{tmp}/r", "--lr", "-1"],
         "lr must be a finite number above 0; got -1.0",
@@ -270,6 +270,7 @@ def test_errors_are_one_line_and_exit_2(genfast, run, tmp_path, argv, fragment):
     code, out, err = genfast(*(word.format(**names) for word in argv))
     assert (code, out) == (2, "") and err.startswith("genfast") and err.count("\n") == 1 and len(err) < 500
     assert fragment.format(**names) in err and "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "truncated"], "nothing is left"
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -321,8 +322,9 @@ def test_a_terminal_gets_a_progress_bar(data, tmp_path):
     assert process.returncode == 0 and "6/6" in shown and "valid=" in shown
 
 
-def test_the_reader_of_a_pipe_may_leave():
-    process = start("backends", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("word", ["backends", "--help"])
+def test_the_reader_of_a_pipe_may_leave(word):
+    process = start(word, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(timeout=300) in (0, 1)
     process.stderr.close()
@@ -339,7 +341,7 @@ def test_shipped_weights_are_found_by_model_and_name(genfast, monkeypatch, tmp_p
     model.save_pretrained(tmp_path / "pixelcnn++-tiny")
     monkeypatch.setattr("genfast.models._pretrained.SHIPPED", tmp_path)
     assert genfast("sample", "pixelcnn++-tiny", "-n", 1, "--out", tmp_path / "a.npz")[0] == 0
-    code, _, err = genfast("sample", "tiny", "-n", 1, "--out", tmp_path / "a.npz")
+    code, _, err = genfast("sample", "tiny", "-n", 1, "--out", tmp_path / "b.npz")
     assert code == 2 and "PixelRNN.pretrained: expected one of []" in err
 
 

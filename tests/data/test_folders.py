@@ -1,4 +1,4 @@
-"""Folders as people have them: links, classes, splits by any name, odd files; what is left out is told by reason."""
+"""Folders as people have them: links, classes, splits by any name, odd files; what is left out is told, by reason."""
 
 import os
 import struct

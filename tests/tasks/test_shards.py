@@ -17,8 +17,8 @@ from PIL import Image
 from support.sampled import tiny
 
 import genfast as library
+from genfast import folders
 from genfast.data import load
-from genfast.tasks import shards
 from genfast.tasks.shards import archive, digest, sample_shards
 
 GENFAST = [sys.executable, "-m", "genfast"]
@@ -99,9 +99,9 @@ def test_other_settings_are_refused(tmp_path):
         sample_shards(model, 30, tmp_path, shard=10)
 
 
-@pytest.mark.skipif(shards.fcntl is None, reason="needs fcntl")
+@pytest.mark.skipif(folders.fcntl is None, reason="needs fcntl")
 def test_two_processes_do_not_write_into_one_folder(tmp_path):
-    with shards._only_writer(tmp_path), pytest.raises(RuntimeError, match="expected no other process"):
+    with folders.only_writer(tmp_path), pytest.raises(RuntimeError, match="expected no other process"):
         sample_shards(tiny("pixelcnn binary"), 10, tmp_path)
     assert sample_shards(tiny("pixelcnn binary"), 10, tmp_path) == 10
 
@@ -166,8 +166,9 @@ def test_the_command_line(genfast, run, tmp_path):
     assert code == 2 and "or another folder; got 26" in err and err.count("\n") == 1
     whole = np.concatenate([np.load(path)["images"] for path in sorted((tmp_path / "f").glob("*.npz"))])
     for first, n, backend in ((0, 11, "auto"), (11, 14, "full_forward")):
-        assert genfast(*command, "-n", n, "--first", first, "--backend", backend, "--out", tmp_path / "a.npz")[0] == 0
-        assert np.array_equal(np.load(tmp_path / "a.npz")["images"], whole[first : first + n])
+        out = tmp_path / f"{first}.npz"
+        assert genfast(*command, "-n", n, "--first", first, "--backend", backend, "--out", out)[0] == 0
+        assert np.array_equal(np.load(out)["images"], whole[first : first + n])
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def images(tmp_path):
 def test_inpaint_and_denoise_write_rows_of_before_and_after(genfast, run, images, tmp_path):
     np.savez(tmp_path / "mask.npz", mask=np.eye(2, 3, dtype=bool))
     for mask in ("lower", "upper", "left", "right", "center", "random:0.5", tmp_path / "mask.npz"):
-        options = ["--data", images, "--mask", mask, "-n", 4, "--steps", 5, "--out", tmp_path / "i.png"]
+        options = ["--data", images, "--mask", mask, "-n", 4, "--steps", 5, "--overwrite", "--out", tmp_path / "i.png"]
         code, out, err = genfast("inpaint", run, *options)
         assert code == 0 and "valid is used" in err and "4 images, each: truth, input, 3 results; " in out
         assert ("exact without a chain" if mask in ("lower", "center") else "accepted: all") in out
@@ -189,7 +190,9 @@ def test_inpaint_and_denoise_write_rows_of_before_and_after(genfast, run, images
     assert "raster order" in genfast("inpaint", run, *options, "--order", "raster")[1]
     for noise, method in (("bitflip:0.1", "map"), ("gaussian:0.2", "mean")):
         options = ["--data", images, "--noise", noise, "--method", method, "--split", "valid", "--steps", 4]
-        code, out, err = genfast("denoise", run, *options, "-n", 3, "--samples", 2, "--out", tmp_path / "d.png")
+        code, out, err = genfast(
+            "denoise", run, *options, "-n", 3, "--samples", 2, "--overwrite", "--out", tmp_path / "d.png"
+        )
         assert (code, err) == (0, "") and f"3 images, each: truth, noisy, a posterior sample, {method}" in out
         assert "PSNR " in out and " dB noisy, " in out and "accepted: " in out
         assert np.asarray(Image.open(tmp_path / "d.png")).shape == (3 * 38 - 2, 4 * 56 - 2)

@@ -148,7 +148,9 @@ def test_every_file_becomes_a_png_of_its_name(genfast, run, model, tmp_path):
         assert picture.mode == "RGB" and np.array_equal(np.asarray(picture), expected.permute(1, 2, 0).numpy()), name
     first = {name: (tmp_path / "out" / name).read_bytes() for name in written(tmp_path / "out")}
     for options, same in ((["--seed", 5], True), (["--seed", 6], False), (["--no-noise"], False)):
-        assert genfast("translate", run, folder, "--out", tmp_path / "out", *options)[0] == 0
+        code, _, err = genfast("translate", run, folder, "--out", tmp_path / "out", *options)
+        assert code == 2 and "expected a name that is free, or --overwrite" in err
+        assert genfast("translate", run, folder, "--out", tmp_path / "out", "--overwrite", *options)[0] == 0
         assert all(((tmp_path / "out" / name).read_bytes() == data) == same for name, data in first.items())
 
 

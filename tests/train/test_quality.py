@@ -241,7 +241,7 @@ def judged(monkeypatch, data, name, images):
     classes = {"classes": data.classes} if name == "projection-gan" else {}
     model = models.build(name, channels=1, height=8, width=8, levels=data.levels, **classes)
     monkeypatch.setattr(standing, "held_out_data", lambda *_: data)
-    args = SimpleNamespace(images=images, seed=0, device="cpu", target=None)
+    args = SimpleNamespace(images=images, seed=0, device="cpu", target="none")
     return standing._samples(model, None, data, args)[0]
 
 

@@ -168,17 +168,20 @@ def failing(monkeypatch, name, on_call, error=errno.ENOSPC):
     monkeypatch.setattr(os, name, fail)
 
 
-@pytest.mark.parametrize("name", ["replace", "fsync"])
-@pytest.mark.parametrize("on_call", [3, 4, 5, 6])
+FULL = [("rename", 1), *(("replace", i) for i in (1, 2, 4)), *(("fsync", i) for i in (1, 2, 4, 7, 11))]
+
+
+@pytest.mark.parametrize(("name", "on_call"), FULL)
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, whole, monkeypatch, name, on_call):
     with monkeypatch.context() as patch:
         failing(patch, name, on_call)
-        with pytest.raises(OSError, match="No space left on device: '.*(safetensors|json)'"):
-            fit(pixelrnn(), TRAIN, VALID, config(), tmp_path)
-    load_checkpoint(tmp_path)
-    assert not list(tmp_path.rglob(".*.tmp"))
-    fit(pixelrnn(), TRAIN, VALID, config(), tmp_path, resume=True)
-    same_run(tmp_path, whole)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/run"):
+            fit(pixelrnn(), TRAIN, VALID, config(), tmp_path / "run")
+    begun = (tmp_path / "run").exists()
+    assert begun or (name, on_call) in (("rename", 1), ("fsync", 1), ("fsync", 2)), "before it had begun"
+    assert not list(tmp_path.rglob("*.tmp"))
+    fit(pixelrnn(), TRAIN, VALID, config(), tmp_path / "run", resume=begun)
+    same_run(tmp_path / "run", whole)
 
 
 def test_a_write_cut_short_leaves_the_last_checkpoint(tmp_path, whole):
@@ -280,7 +283,7 @@ def test_a_checkpoint_older_than_a_setting_resumes(tmp_path, whole):
 
 def test_a_new_run_never_overwrites_one(whole):
     before = checkpoint_path(whole).read_bytes()
-    with pytest.raises(FileExistsError, match="--resume; got a run"):
+    with pytest.raises(FileExistsError, match="--resume or --overwrite; got a run"):
         fit(pixelrnn(), TRAIN, VALID, config(), whole)
     assert checkpoint_path(whole).read_bytes() == before
 
