@@ -88,7 +88,7 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "bound_apply": derivatives.bound_apply,
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
         "first_order": functools.partial(derivatives.first_order, schema, reference),
-        "forward_mode": derivatives.in_forward_mode,
+        "forward_ad": torch.autograd.forward_ad,
         "given": derivatives.given,
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
