@@ -81,12 +81,19 @@ PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) {
   }
   int status;
   Py_BEGIN_ALLOW_THREADS;
-  status = genfast::isa()->kernels[function.number](members);
+  status = genfast::run(function.number, members);
   Py_END_ALLOW_THREADS;
   if (status == genfast::kNoMemory) return PyErr_NoMemory();
   if (status != genfast::kOk)
     return PyErr_Format(PyExc_RuntimeError, "%s: no kernel serves %U", function.method.ml_name, given[0]);
   Py_RETURN_NONE;
+}
+
+// Puts these threads in the mode of the kernels if `modes` is empty; else each in its own. Gives the modes before.
+std::vector<uint64_t> exchange_float_modes(std::vector<uint64_t> modes, int64_t threads) {
+  if (modes.empty()) modes.assign(static_cast<size_t>(threads), genfast::kKernelFloatMode);
+  genfast::exchange_float_modes(modes.data(), static_cast<int64_t>(modes.size()));
+  return modes;
 }
 
 void define_entries(py::module_& m) {
@@ -143,6 +150,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("isas", isas, "The instruction sets that were compiled in and that this CPU has, best last.");
   m.def("isa", [] { return genfast::isa()->name; }, "The one in use.");
   m.def("set_isa", set_isa, py::arg("name"));
+  m.def("exchange_float_modes", exchange_float_modes, py::arg("modes"), py::arg("threads"));
   m.def("set_parallel_for", genfast::set_parallel_for, py::arg("address"));
   m.def("signatures", signatures, "Entry -> the names of what it takes after the dtype, in order.");
   define_entries(m);

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "core/common.h"
+#include "core/float_mode.h"
 #include "op_headers.h"
 
 namespace genfast {
@@ -90,10 +91,37 @@ void use_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
+int run(int entry, const void* arguments) {
+  const FloatMode mode;
+  return isa()->kernels[entry](arguments);
+}
+
+const uint64_t kKernelFloatMode = kFloatMode;
+
+void exchange_float_modes(uint64_t* modes, int64_t count) {
+  const Body exchange = [](int64_t begin, int64_t, void* at) {
+    uint64_t& mode = static_cast<uint64_t*>(at)[begin];
+    const uint64_t before = float_mode();
+    set_float_mode(mode);
+    mode = before;
+  };
+  const TorchParallelFor hook = torch_parallel_for.load();
+  if (count > 1 && hook && hook(0, count, 1, exchange, modes) == 0) return;
+  exchange(0, count, modes);
+}
+
 void parallel_for(int64_t count, Body body, void* context, int64_t grain) {
+  struct Loop {
+    Body body;
+    void* context;
+  } loop{body, context};
+  const Body piece = [](int64_t begin, int64_t end, void* at) {
+    const FloatMode mode;  // that of a worker is its own
+    static_cast<Loop*>(at)->body(begin, end, static_cast<Loop*>(at)->context);
+  };
   const TorchParallelFor hook = torch_parallel_for.load();
   // A failing hook has run nothing of ours that threw (bodies do not throw), so the loop is still to be done.
-  if (count > grain && hook && hook(0, count, grain, body, context) == 0) return;
+  if (count > grain && hook && hook(0, count, grain, piece, &loop) == 0) return;
   if (count > 0) body(0, count, context);
 }
 

@@ -25,6 +25,15 @@ const Isa* compiled_isas(int* count);
 const Isa* isa();
 void use_isa(const Isa& isa);
 
+// Runs the kernel of an entry, by its place in ops.def, on that isa, in the floating-point mode that it is written for.
+// Gives its Status.
+int run(int entry, const void* arguments);
+
+// Exchanges `modes`, one for each piece of a loop of `count`, for those of the threads that these pieces run on.
+void exchange_float_modes(uint64_t* modes, int64_t count);
+// The mode that the kernels are written for.
+extern const uint64_t kKernelFloatMode;
+
 // `hook` is the address of torch_parallel_for(begin, end, grain, body, context); 0 makes loops serial again.
 void set_parallel_for(uintptr_t hook);
 

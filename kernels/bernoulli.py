@@ -10,19 +10,19 @@ from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 BLOCK = 1024
 
 
-def bernoulli_nll_forward(x: Tensor, logits: Tensor, weight: Tensor, save: bool) -> Tensor:
+def bernoulli_nll_forward(x: Tensor, logits: Tensor, weight: Tensor, channels: int, save: bool) -> Tensor:
     """Returns `nll`, float32 [B]; an empty weight stands for ones."""
     batch, size = logits.shape[0], logits.shape[1:].numel()
     parts = logits.new_empty(batch, triton.cdiv(size, BLOCK), dtype=torch.float32)
     if parts.numel():
         with device_of(logits):
             bernoulli_nll_forward_kernel[(parts.numel(),)](
-                x, logits, weight, parts, size, WEIGHTED=weight.numel() > 0, BLOCK=BLOCK
+                x, logits, weight, parts, size, CHANNELS=channels, WEIGHTED=weight.numel() > 0, BLOCK=BLOCK
             )
     return sum_parts(parts)
 
 
-def bernoulli_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
+def bernoulli_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> Tensor:
     """Returns `grad_logits`."""
     grad_logits = logits.new_empty(logits.shape)
     size = logits.shape[1:].numel()
@@ -63,10 +63,16 @@ def block(SIZE, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def bernoulli_nll_forward_kernel(x, logits, weight, parts, SIZE, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr):
+def bernoulli_nll_forward_kernel(
+    x, logits, weight, parts, SIZE, CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
+):
     image, i = block(SIZE, BLOCK)
-    target = tl.load(x + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
-    logit = tl.load(logits + image * SIZE + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    # The order of the sum is that of one channel after the other, wherever they lie.
+    at = image * SIZE + i
+    if CHANNELS > 1:
+        at = image * SIZE + i % (SIZE // CHANNELS) * CHANNELS + i // (SIZE // CHANNELS)
+    target = tl.load(x + at, mask=i < SIZE, other=0.0).to(tl.float32)
+    logit = tl.load(logits + at, mask=i < SIZE, other=0.0).to(tl.float32)
     size = tl.abs(logit)
     wrong = tl.where(logit > 0, 1 - target, target)
     e = tl.exp(-size)
@@ -75,7 +81,7 @@ def bernoulli_nll_forward_kernel(x, logits, weight, parts, SIZE, WEIGHTED: tl.co
     nats = tl.where(wrong == 0, 0.0, wrong * size) + tl.log(rounded) + (e - (rounded - 1)) / rounded
     counts = i < SIZE
     if WEIGHTED:
-        share = tl.load(weight + image * SIZE + i, mask=counts, other=0).to(tl.float32)
+        share = tl.load(weight + at, mask=counts, other=0).to(tl.float32)
         nats *= share
         counts = share > 0
     tl.store(parts + tl.program_id(0), tl.sum(tl.where(counts, nats, 0.0)))

@@ -15,17 +15,17 @@ from genfast.kernels._common import bits_of, device_of, sum_parts, uniform
 LIKELIHOOD, SAMPLER = 4096, 1024
 
 
-def categorical_nll_forward(x: Tensor, logits: Tensor, save: bool) -> Tensor:
-    """Returns `nll` [B]."""
+def categorical_nll_forward(x: Tensor, logits: Tensor, channels: int, save: bool) -> Tensor:
+    """Returns `nll`, float32 [B]."""
     tiles = _tiles(logits, LIKELIHOOD)
     parts = logits.new_empty(logits.shape[0], tiles["count"] // max(1, logits.shape[0]), dtype=torch.float32)
     if tiles["count"]:
         with device_of(logits):
             categorical_nll_forward_kernel[(tiles["count"],)](x, logits, parts, **tiles["launch"])
-    return sum_parts(parts, logits.dtype)
+    return sum_parts(parts)
 
 
-def categorical_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor) -> Tensor:
+def categorical_nll_backward(grad_nll: Tensor, x: Tensor, logits: Tensor, channels: int) -> Tensor:
     """Returns `grad_logits`."""
     tiles = _tiles(logits, LIKELIHOOD)
     grad_logits = logits.new_empty(logits.shape)

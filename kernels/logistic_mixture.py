@@ -21,7 +21,7 @@ FAR = tl.constexpr(1e4)
 
 
 def logistic_mixture_nll_forward(x: Tensor, params: Tensor, levels: int, save: bool) -> Tensor:
-    """Returns `nll` [B]."""
+    """Returns `nll`, float32 [B]."""
     tiles = _tiles(params, x.shape[1], LIKELIHOOD)
     parts = params.new_empty(x.shape[0], tiles["tiles"], dtype=torch.float32)
     if parts.numel():
@@ -29,7 +29,7 @@ def logistic_mixture_nll_forward(x: Tensor, params: Tensor, levels: int, save: b
             logistic_mixture_nll_forward_kernel[(parts.numel(),)](
                 x, params, parts, levels, X_LAST=channels_innermost(x), **tiles["launch"]
             )
-    return sum_parts(parts, params.dtype)
+    return sum_parts(parts)
 
 
 def logistic_mixture_nll_backward(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Tensor:

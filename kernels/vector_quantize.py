@@ -49,10 +49,10 @@ def vector_quantize_backward(
     grad_x, of_loss = x.new_empty(x.shape), grad_loss.numel() > 0
     share = 2 / max(1, x.numel())
     if x.numel():
-        given = grad_quantized, grad_loss, x, codebook, codes, grad_x, commitment * share
+        given = grad_quantized, grad_loss, x, codebook, codes, grad_x, commitment * share, x.numel(), *codebook.shape
         kind = {"THROUGH": grad_quantized.numel() > 0, "OF_LOSS": of_loss, "BLOCK": BLOCK}
         with device_of(x):
-            vector_quantize_backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](*given, x.numel(), x.shape[1], **kind)
+            vector_quantize_backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](*given, **kind)
     if not wanted & 2:
         return grad_x, codebook.new_empty(0)
     grad_codebook = codebook.new_empty(codebook.shape)
@@ -135,6 +135,7 @@ def vector_quantize_backward_kernel(
     grad_x,
     SCALE,
     SIZE,
+    COUNT,
     D,
     THROUGH: tl.constexpr,
     OF_LOSS: tl.constexpr,
@@ -146,6 +147,7 @@ def vector_quantize_backward_kernel(
         grad += tl.load(grad_quantized + i, mask=i < SIZE, other=0.0).to(tl.float32)
     if OF_LOSS:
         code = tl.load(codes + i // D, mask=i < SIZE, other=0)
+        code = tl.where((code >= 0) & (code < COUNT), code, 0)
         error = tl.load(x + i, mask=i < SIZE, other=0.0).to(tl.float32)
         error -= tl.load(codebook + code * D + i % D, mask=i < SIZE, other=0.0).to(tl.float32)
         grad += tl.load(grad_loss).to(tl.float32) * SCALE * error

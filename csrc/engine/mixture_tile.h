@@ -234,7 +234,7 @@ class MixtureDraw {
   double level[C * kPixels];  // [C][lanes]
 
   MixtureDraw(const Mixture<double, C>& mixture, double temperature, Scratch& memory)
-      : m_(mixture), temperature_(broadcast(temperature)), coldness_(broadcast(1 / temperature)) {
+      : m_(mixture), temperature_(broadcast(temperature)) {
     sums_ = memory.take<double>(m_.components * kPixels);
   }
 
@@ -277,7 +277,7 @@ class MixtureDraw {
 
  private:
   const Mixture<double, C>& m_;
-  Vector<double> temperature_, coldness_;
+  Vector<double> temperature_;
   double* sums_;  // [K][lanes]
 
   // The component at which the running sum of the weights passes u.
@@ -287,7 +287,7 @@ class MixtureDraw {
     const Vector<double> best = largest_of(sums_, m_.components, kPixels);
     Vector<double> sum = broadcast(0.);
     for (int64_t k = 0; k < m_.components; ++k) {
-      sum += exp_neg<double>((load(sums_ + k * kPixels) - best) * coldness_);
+      sum += exp_neg<double>((load(sums_ + k * kPixels) - best) / temperature_);
       store(sums_ + k * kPixels, sum);
     }
     const Vector<double> passed = u * sum;

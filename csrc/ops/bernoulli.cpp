@@ -9,22 +9,51 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
+// The terms of a block, in the order in which they lie in memory.
 template <class S, class X>
-void forward_blocks(const BernoulliNllForward& a, double* sums, int64_t begin, int64_t end) {
+GENFAST_INLINE void terms_of(const BernoulliNllForward& a, const Block& block, Arithmetic<S>* nats) {
   using T = Arithmetic<S>;
   const Weights<S> weights{a.weight, a.weight_is_bytes != 0};
-  T x[kBlock], weight[kBlock], nats[kBlock];
+  const int64_t count = block.count(), at = block.at;
+  const S* logits = static_cast<const S*>(a.logits) + at;
+  T x[kBlock], weight[kBlock];
+  read_block(static_cast<const X*>(a.x) + at, count, x);
+  weights.read(at, count, weight);
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    const Vector<T> n = bernoulli_nats<T>(load(x + i), load(logits + i, count - i));
+    store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
+  }
+}
+
+template <class S, class X>
+void forward_blocks(const BernoulliNllForward& a, double* sums, int64_t begin, int64_t end) {
+  Arithmetic<S> nats[kBlock];
   for_each_block(begin, end, a.size, [&](const Block& block) {
-    const int64_t count = block.count(), at = block.at;
-    const S* logits = static_cast<const S*>(a.logits) + at;
-    read_block(static_cast<const X*>(a.x) + at, count, x);
-    weights.read(at, count, weight);
-    for (int64_t i = 0; i < count; i += kLanes<T>) {
-      const Vector<T> n = bernoulli_nats<T>(load(x + i), load(logits + i, count - i));
-      store(nats + i, weights.at ? weights.template times<T>(load(weight + i), n) : n);
-    }
-    sums[block.index] = sum_of_terms(nats, count);
+    terms_of<S, X>(a, block, nats);
+    sums[block.index] = sum_of_terms(nats, block.count());
   });
+}
+
+// Of channels that lie interleaved, the terms of whole images: they are summed as if one channel lay after the other.
+template <class S, class X>
+int forward_interleaved(const BernoulliNllForward& a, double* sums, int64_t begin, int64_t end) {
+  using T = Arithmetic<S>;
+  const int64_t pieces = blocks(a.size), pixels = a.size / a.channels;
+  Scratch memory(Scratch::bytes<T>(pieces * kBlock));
+  if (memory.failed()) return kNoMemory;
+  T *nats = memory.take<T>(pieces * kBlock), ordered[kBlock];
+  for_each_block(begin * pieces, end * pieces, a.size, [&](const Block& block) {
+    terms_of<S, X>(a, block, nats + block.first);
+    if (block.last < a.size) return;
+    int64_t channel = 0, pixel = 0;
+    for (int64_t i = 0; i < a.size; ++i) {
+      ordered[i % kBlock] = nats[pixel * a.channels + channel];
+      if (++pixel == pixels) pixel = 0, ++channel;
+      if ((i + 1) % kBlock == 0 || i + 1 == a.size)
+        sums[block.row * pieces + i / kBlock] = sum_of_terms(ordered, i % kBlock + 1);
+    }
+  });
+  return kOk;
 }
 
 template <class S, class X>
@@ -69,11 +98,17 @@ int forward(const BernoulliNllForward& a) {
   Scratch memory(Scratch::bytes<double>(a.batch * pieces));
   if (memory.failed()) return kNoMemory;
   double* sums = memory.take<double>(a.batch * pieces);
-  parallel(
-      a.batch * pieces, [&](int64_t begin, int64_t end) { forward_blocks<S, X>(a, sums, begin, end); },
-      grain_of_blocks(a.size));
+  int status = kOk;
+  if (a.channels > 1)
+    status = parallel(
+        a.batch, [&](int64_t begin, int64_t end) { return forward_interleaved<S, X>(a, sums, begin, end); },
+        grain_of(a.size));
+  else
+    parallel(
+        a.batch * pieces, [&](int64_t begin, int64_t end) { forward_blocks<S, X>(a, sums, begin, end); },
+        grain_of_blocks(a.size));
   add_blocks(sums, a.batch, pieces, static_cast<Arithmetic<S>*>(a.nll));
-  return kOk;
+  return status;
 }
 
 template <class S>

@@ -10,13 +10,14 @@ GENFAST_ARGUMENTS(BernoulliNllForward,
   const void *x, *logits;                            // uint8 or S [B, N, M], S [B, N, M]
   const void* weight;                                // uint8 or S [B, N, M], or null
   void* nll;                                         // T [B], out
-  int64_t batch, size, x_is_bytes, weight_is_bytes;  // size = N M
+  // size = N M. Terms are summed in the order c, h, w: `channels` is C where the channels are last, and 1 where not.
+  int64_t batch, size, x_is_bytes, weight_is_bytes, channels;
 )
 
 GENFAST_ARGUMENTS(BernoulliNllBackward,
   const void *grad_nll, *x, *logits, *weight;
   void* grad_logits;  // out, shaped like logits
-  int64_t batch, size, x_is_bytes, weight_is_bytes;
+  int64_t batch, size, x_is_bytes, weight_is_bytes, channels;
 )
 
 GENFAST_ARGUMENTS(BernoulliSample,

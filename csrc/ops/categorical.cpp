@@ -118,8 +118,16 @@ void softmax_of_columns(const Tiles& all, const S* at, int64_t count, Softmax<T>
   }
 }
 
+template <class T>
+GENFAST_INLINE double in_order(const T* terms, int64_t count, int64_t step) {
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += terms[i * step];
+  return total;
+}
+
 template <class S>
-int forward_tiles(const CategoricalNllForward& a, const Tiles& all, double* sums, int64_t begin, int64_t end) {
+int forward_tiles(const CategoricalNllForward& a, const Tiles& all, double* sums, Arithmetic<S>* terms, int64_t begin,
+                  int64_t end) {
   using T = Arithmetic<S>;
   Scratch memory(sizeof(Softmax<T>));
   if (memory.failed()) return kNoMemory;
@@ -149,9 +157,10 @@ int forward_tiles(const CategoricalNllForward& a, const Tiles& all, double* sums
     }
     for (int64_t p = 0; p < tile.count; p += kLanes<T>)
       store(nll + p, load(nll + p) + logarithm<T>(load(softmax.sum + p)));
-    double total = 0;
-    for (int64_t p = 0; p < tile.count; ++p) total += nll[p];
-    sums[index] = total;
+    if (terms)
+      memcpy(terms + tile.pixel, nll, static_cast<size_t>(tile.count) * sizeof *nll);
+    else
+      sums[index] = in_order(nll, tile.count, 1);
   }
   return kOk;
 }
@@ -169,7 +178,7 @@ int backward_tiles(const CategoricalNllBackward& a, const Tiles& all, int64_t be
     const S* logits = static_cast<const S*>(a.logits) + tile.logits;
     S* grad = static_cast<S*>(a.grad_logits) + tile.logits;
     const uint8_t* x = static_cast<const uint8_t*>(a.x) + tile.pixel;
-    const T weight = to_arithmetic(static_cast<const S*>(a.grad_nll)[tile.image]);
+    const T weight = static_cast<const T*>(a.grad_nll)[tile.image];
     if (by_rows(all)) {
       for (int64_t p = 0; p < tile.count; ++p) {
         T largest;
@@ -230,13 +239,24 @@ int draw_tiles(const CategoricalSample& a, const Tiles& all, int64_t begin, int6
 
 template <class S>
 int forward(const CategoricalNllForward& a) {
+  using T = Arithmetic<S>;
   const Tiles all(a.batch, a.places, a.levels, a.inner, kTile);
-  Scratch memory(Scratch::bytes<double>(all.count()));
+  // Channels that lie interleaved are summed by the tiles that they have where one lies after the other.
+  const bool interleaved = a.channels > 1 && a.channels < a.places;
+  const Tiles apart(a.batch, a.channels, 1, a.places / a.channels, kTile);
+  const Tiles& summed = interleaved ? apart : all;
+  const int64_t count = interleaved ? a.batch * a.places : 0;
+  Scratch memory(Scratch::bytes<double>(summed.count()) + Scratch::bytes<T>(count));
   if (memory.failed()) return kNoMemory;
-  double* sums = memory.take<double>(all.count());
-  const int status =
-      parallel(all.count(), [&](int64_t begin, int64_t end) { return forward_tiles<S>(a, all, sums, begin, end); });
-  add_blocks(sums, a.batch, all.of_image(), static_cast<S*>(a.nll));
+  double* sums = memory.take<double>(summed.count());
+  T* terms = interleaved ? memory.take<T>(count) : nullptr;
+  const int status = parallel(
+      all.count(), [&](int64_t begin, int64_t end) { return forward_tiles<S>(a, all, sums, terms, begin, end); });
+  for (int64_t i = 0; interleaved && i < summed.count(); ++i) {
+    const Tile tile(apart, i);
+    sums[i] = in_order(terms + tile.image * a.places + tile.first * a.channels + tile.run, tile.count, a.channels);
+  }
+  add_blocks(sums, a.batch, summed.of_image(), static_cast<T*>(a.nll));
   return status;
 }
 

@@ -8,14 +8,15 @@ namespace genfast {
 
 GENFAST_ARGUMENTS(CategoricalNllForward,
   const void *x, *logits;  // uint8 [B, N, M], S [B, N, L, M]
-  void* nll;               // S [B], out; NaN for an image with a level out of range
-  int64_t batch, places, levels, inner;
+  void* nll;               // T [B], out; NaN for an image with a level out of range
+  // Terms are summed in the order c, h, w: `channels` is C where the levels are last, and 1 where not.
+  int64_t batch, places, levels, inner, channels;
 )
 
 GENFAST_ARGUMENTS(CategoricalNllBackward,
   const void *grad_nll, *x, *logits;
   void* grad_logits;  // out, shaped like logits
-  int64_t batch, places, levels, inner;
+  int64_t batch, places, levels, inner, channels;
 )
 
 GENFAST_ARGUMENTS(CategoricalSample,

@@ -59,7 +59,7 @@ int forward(const LogisticMixtureNllForward& a) {
   };
   const int status =
       parallel(a.batch * chunks, [&](int64_t begin, int64_t end) { return for_each_vector<S, C>(a, begin, end, add); });
-  add_blocks(sums, a.batch, chunks, static_cast<S*>(a.nll));
+  add_blocks(sums, a.batch, chunks, static_cast<T*>(a.nll));
   return status;
 }
 
@@ -68,7 +68,7 @@ int backward(const LogisticMixtureNllBackward& a) {
   const int64_t rows = a.components * (C == 1 ? 3 : 10);
   use_huge_pages(a.grad_params, a.batch * a.pixels * rows * static_cast<int64_t>(sizeof(S)));
   const auto write = [&](auto& tile, const Chunk& chunk, const Plane& params, int64_t pixel, int64_t n) {
-    tile.gradient(to_arithmetic(static_cast<const S*>(a.grad_nll)[chunk.image]));
+    tile.gradient(static_cast<const Arithmetic<S>*>(a.grad_nll)[chunk.image]);
     write_tile(tile.gradients, params, n, params.at(static_cast<S*>(a.grad_params), chunk.image, pixel));
   };
   return parallel(a.batch * chunks_of(a.pixels),

@@ -8,7 +8,7 @@ namespace genfast {
 
 GENFAST_ARGUMENTS(LogisticMixtureNllForward,
   const void *x, *params;
-  void* nll;  // S [B], out
+  void* nll;  // T [B], out
   int64_t batch, channels, components, pixels, levels, x_innermost, params_innermost;
 )
 

@@ -106,6 +106,18 @@ def set_isa(name: str) -> None:
     cpp.set_isa(name)
 
 
+@contextlib.contextmanager
+def float_mode() -> Iterator[None]:
+    """Inside, torch and NumPy compute in the mode that the kernels are written for, on this thread and on those that it
+    lends work to: subnormal numbers are numbers, whatever torch.set_flush_denormal or another library has set."""
+    modes = cpp.exchange_float_modes([], torch.get_num_threads()) if cpp else []
+    try:
+        yield
+    finally:
+        if modes:
+            cpp.exchange_float_modes(modes, len(modes))
+
+
 def check_signature(entry: str, names: Sequence[str]) -> None:
     """Compare by name what Python passes to `entry` of the C++ module with what that reads: a swap would be silent."""
     expected = cpp.signatures().get(entry, []) if cpp else names

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from genfast._native.backends import FLOATS
-from genfast._native.derivatives import mapped, transforms_run
+from genfast._native.transforms import mapped, transforms_run
+
+FINITE = sys.float_info.max
 
 
 def check_tensors(op: str, **tensors: Tensor) -> None:
@@ -68,8 +73,8 @@ def signed(op: str, seed: int) -> int:
 def check_levels(op: str, x: Tensor, like: Tensor, levels: int) -> None:
     """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
     _check_kind(op, x, like, (torch.uint8,))
-    if readable(x) and levels < 256 and (top := int(x.max())) >= levels:
-        raise ValueError(f"{op}: x must lie in 0 .. {levels - 1}; got {top}")
+    if levels < 256:
+        check_range(op, "x", x, 0, levels - 1)
 
 
 def check_values(op: str, x: Tensor, like: Tensor) -> None:
@@ -77,11 +82,8 @@ def check_values(op: str, x: Tensor, like: Tensor) -> None:
     _check_kind(op, x, like, (torch.uint8, like.dtype))
     if not x.is_floating_point():
         check_levels(op, x, like, 2)
-        return
-    if readable(x):
-        low, high = (float(value) for value in x.detach().aminmax())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"{op}: x must lie in [0, 1]; got {high if low >= 0 else low}")
+    else:
+        check_range(op, "x", x, 0, 1, "lie in [0, 1]")
 
 
 def check_weight(op: str, weight: Tensor | None, like: Tensor) -> Tensor:
@@ -94,18 +96,30 @@ def check_weight(op: str, weight: Tensor | None, like: Tensor) -> Tensor:
     weight = weight.detach()
     if weight.dtype == torch.bool:
         return weight.view(torch.uint8)
-    if readable(weight):
-        low, high = (float(value) for value in weight.aminmax())
-        if not (low >= 0 and high < float("inf")):
-            raise ValueError(f"{op}: weight must be finite and at least 0; got {high if low >= 0 else low}")
-        if weight.dtype == torch.uint8 and high > 1:
-            raise ValueError(f"{op}: weight must be 0 or 1 as uint8; got {int(high)}")
+    if weight.dtype == torch.uint8:
+        check_range(op, "weight", weight, 0, 1, "be 0 or 1 as uint8")
+    else:
+        check_range(op, "weight", weight, 0, torch.finfo(weight.dtype).max, "be finite and at least 0")
     return weight
 
 
-def readable(x: Tensor) -> bool:
-    """Whether there are values to look at: it would break a compiled graph in two, and vmap refuses it."""
-    return not torch.compiler.is_compiling() and x.numel() > 0 and not (transforms_run() and mapped())
+def check_range(call: str, name: str, tensor: Tensor, low: float, high: float, expected: str = "") -> None:
+    """Every value lies in [low, high] (ValueError). A GPU is not waited for: it asserts that on its own, later.
+
+    Values are not looked at while compiling, as reading one would break the graph in two, nor where there are none: of
+    fake tensors, within vmap.
+    """
+    if torch.compiler.is_compiling() or not tensor.numel() or tensor.is_meta:
+        return
+    if isinstance(tensor, FakeTensor) or (transforms_run() and mapped()):
+        return
+    tensor, text = tensor.detach(), f"{call}: {name} must {expected or f'lie in {low} .. {high}'}"
+    if tensor.is_cuda:
+        torch._assert_async(((tensor >= low) & (tensor <= high)).all(), text)
+        return
+    least, greatest = (value.item() for value in tensor.aminmax())
+    if not (least >= low and greatest <= high):
+        raise ValueError(f"{text}; got {greatest if least >= low else least}")
 
 
 def _check_kind(op: str, x: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...], name: str = "x") -> None:
@@ -128,14 +142,38 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 DRAW = {"seed": "SymInt", "first_index": "SymInt", "temperature": "float", "first_element": "SymInt"}
 
 
+# Their least and greatest values there.
+DRAW_LIMITS = {
+    "seed": (-(2**63), 2**63 - 1),
+    "first_index": (0, 2**63 - 1),
+    "temperature": (5e-324, FINITE),
+    "first_element": (0, 2**32 - 1),
+}
+
+
 def check_draw(
-    op: str, seed: int, first_index: int, temperature: float, first_element: int
+    op: str, batch: int, size: int, seed: int, first_index: int, temperature: float, first_element: int
 ) -> tuple[int, int, float, int]:
-    """The settings of a sampler, checked, as its op takes them."""
+    """The settings of a sampler of `batch` images of `size` values, checked, as its op takes them."""
     for name, value, bits in (("first_index", first_index, 63), ("first_element", first_element, 32)):
         check_whole(op, name, value, 0, 2**bits)
+    check_places(op, batch, size, first_index, first_element)
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
         raise TypeError(f"{op}: temperature must be a number; got {type(temperature).__name__}")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"{op}: temperature must be positive and finite; got {temperature}")
     return signed(op, seed), first_index, float(temperature), first_element
+
+
+def check_interleaved(op: str, size: int, channels: int) -> None:
+    """`size` values are those of a whole number of pixels of `channels`."""
+    if size % channels:
+        raise ValueError(f"{op}: channels must divide the {size} values of an image; got {channels}")
+
+
+def check_places(op: str, batch: int, size: int, first_index: int, first_element: int = 0) -> None:
+    """The last image and the last value have a place among the random numbers too."""
+    if first_index + batch > 2**63:
+        raise ValueError(f"{op}: first_index must be at most 2**63 - {batch}, the images; got {first_index}")
+    if first_element + size > 2**32:
+        raise ValueError(f"{op}: first_element must be at most 2**32 - {size}, the values; got {first_element}")

@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function, forward_ad
 
 from genfast._native.schema import OpSchema
+from genfast._native.transforms import mapped, transforms_run
 
-transforms_run = torch._C._are_functorch_transforms_active
 # What stands at one level of torch.func, where a Function is taken apart into all of them.
 FunctionOfLevel: Any = torch.autograd.function._SingleLevelFunction
-_MAPS = (TransformType.Vmap, TransformType.Jvp)
 _WITHIN_PENALTY = contextvars.ContextVar("within_penalty", default=False)
 
 
@@ -62,11 +60,6 @@ def next_level(op: Callable, backend: str, *args: Any) -> Any:
         return op(*args, backend=backend)
 
 
-def mapped() -> bool:
-    """Whether vmap or forward mode is among the torch.func transforms that run: native ops take no part in these."""
-    return any(level.key() in _MAPS for level in get_interpreter_stack() or ())
-
-
 def needs_reference(op: str, asked: str, tensors: Sequence[Tensor]) -> bool:
     """Whether vmap or forward mode is at work, where only the reference serves; an error if another was asked for."""
     if not mapped():
@@ -106,8 +99,7 @@ def within_penalty() -> Iterator[None]:
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
-for _constant in (within_transform, mapped):
-    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+within_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -182,7 +174,7 @@ def _differentiable(
     present: Sequence[bool],
 ) -> tuple[Callable, list[Tensor]]:
     """The reference from the differentiable arguments to the outputs whose gradient is present; and these arguments."""
-    places = [schema.outputs.index(output) for output in schema.differentiable_outputs]
+    places = [list(schema.outputs).index(output) for output in schema.differentiable_outputs]
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         every = {**arguments, **dict(zip(schema.differentiable, tensors))}

@@ -16,19 +16,21 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether [B, ..., H, W] lies in memory as [B, H, W, ...], as a channels_last convolution leaves it."""
-    return tensor.movedim((-2, -1), (1, 2)).is_contiguous()
-
-
 def channels_innermost(tensor: Tensor) -> bool:
-    """Whether the channels are innermost, and the tensor is not contiguous as well, as those of one pixel are."""
-    return tensor.ndim > 3 and not tensor.is_contiguous() and is_channels_last(tensor)
+    """Whether each image of [B, ..., H, W] lies in memory as [H, W, ...], as a channels_last convolution leaves it, and
+    is not contiguous as well, as that of one pixel is. So it is for some of the images if it is for all."""
+    if tensor.ndim < 4 or tensor.is_contiguous():
+        return False
+    image = tensor[:1]
+    return not image.is_contiguous() and image.movedim((-2, -1), (1, 2)).is_contiguous()
 
 
 def in_place_or_copy(tensor: Tensor) -> Tensor:
-    """The tensor itself where its layout is one of the two, else a contiguous copy."""
-    return tensor if channels_innermost(tensor) else tensor.contiguous()
+    """The tensor itself where its layout is one of the two, else a copy in the nearer one."""
+    if not channels_innermost(tensor):
+        return tensor.contiguous()
+    inner = tensor.movedim((-2, -1), (1, 2))
+    return tensor if inner.is_contiguous() else inner.contiguous().movedim((1, 2), (-2, -1))
 
 
 def contiguous_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

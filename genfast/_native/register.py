@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from genfast._native import backends, derivatives, template
+from genfast._native import backends, derivatives, template, transforms
+from genfast._native.kinds import check_devices
 from genfast._native.schema import OpSchema
 
 LIBRARY = torch.library.Library("genfast", "DEF")
@@ -38,7 +39,7 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
             its module the name of the op's files.
     """
     backends.serves(schema.name, schema.dtypes, stem=reference.__module__.rpartition(".")[2])
-    ways = [(schema.arguments, schema.forward_settings, schema.results)]
+    ways = [(tuple(schema.arguments), schema.forward_settings, schema.results)]
     ways.append(((*schema.incoming, *schema.residuals), schema.backward_settings, schema.gradients))
     ops = []
     for function, (tensors, settings, results) in zip(schema.native_functions, ways):
@@ -55,8 +56,8 @@ def register(schema: OpSchema, reference: Callable) -> Callable:
     else:
         module.transformed = _transformed(schema, reference, module)
         module.adjoint_call = _adjoint_call(schema, module)
-        _differentiate(module.forward_op, _formula(schema, module))
-        _differentiate(module.backward_op, _gradient_formula(schema, module))
+        _differentiate(module.forward_op, module.check_forward, _formula(schema, module))
+        _differentiate(module.backward_op, module.check_backward, _gradient_formula(schema, module))
     SCHEMAS[schema.name] = schema
     return module.call
 
@@ -85,6 +86,7 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "arrange": schema.arrange,
         "backends": backends,
         "batching": torch._C._dispatch_tls_is_dispatch_key_included,
+        "check_devices": check_devices,
         "bound_apply": derivatives.bound_apply,
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
         "first_order": functools.partial(derivatives.first_order, schema, reference),
@@ -93,15 +95,16 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
         "launcher": backends.launcher,
-        "mapped": derivatives.mapped,
+        "mapped": transforms.mapped,
         "needs_reference": derivatives.needs_reference,
         "next_level": derivatives.next_level,
         "plain": _is_plain,
         "reference": reference,
         "second_order": functools.partial(derivatives.second_order, schema, reference),
         "select": backends.select,
-        "transforms": derivatives.transforms_run,
+        "transforms": transforms.transforms_run,
         **dict(zip(("forward_op", "backward_op"), ops)),
+        **{f"check_{way}": schema.checker(i) for i, way in enumerate(("forward", "backward")[: len(ops)])},
     }
 
 
@@ -225,11 +228,13 @@ def _gradient_formula(schema: OpSchema, module: types.ModuleType) -> Callable:
     return formula
 
 
-def _differentiate(op: Callable, formula: Callable) -> None:
-    """Give `op` itself a derivative, or an error: a bare Library op would only warn and lose the gradient."""
+def _differentiate(op: Callable, check: Callable, formula: Callable) -> None:
+    """Give `op` itself a derivative, or an error: a bare Library op would only warn and lose the gradient. The formula
+    calls the kernels without the `check` of the op."""
 
     def autograd(*args: Any, backend: str = "auto") -> Any:
         if derivatives.is_wanted([arg for arg in args if isinstance(arg, Tensor)]):
+            check(*args)
             return formula(*args, backend=backend)
         with torch._C._AutoDispatchBelowAutograd():
             return op(*args, backend=backend)

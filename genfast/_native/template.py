@@ -32,11 +32,14 @@ def native_$way(backend, $inputs):
 
 def kernel_$way($inputs, *, backend="auto"):
     """What the op runs on a device."""
-    return native_$way(select(OP, $lead, backend, NATIVE), $inputs)
+    backend = select(OP, $lead, backend, NATIVE)
+    check_$way($inputs)
+    return native_$way(backend, $inputs)
 
 
 def fake_$way($inputs, *, backend="auto"):
     """What the op runs on tensors without memory."""
+    check_devices("$function", $tensors)
     _, ($results,) = $allocate($inputs)
     return $results
 
@@ -189,7 +192,7 @@ def source(schema: OpSchema) -> str:
     texts = [f'"""The functions of {schema.name}, made by genfast._native.template."""\n']
     names = {"way": "forward", "function": schema.native_functions[0], "allocate": "allocate", "lead": schema.lead}
     names["batching"] = ""
-    forward = _native_fragments(schema.arguments, schema.forward_settings, schema.results) | names
+    forward = _native_fragments(tuple(schema.arguments), schema.forward_settings, schema.results) | names
     texts.append(NATIVE.substitute(forward))
     if schema.has_gradient:
         names = {"way": "backward", "function": schema.native_functions[1], "allocate": "allocate_gradients"}
@@ -232,6 +235,7 @@ def _native_fragments(tensors: tuple[str, ...], settings: dict[str, str], result
     checks += [f"type({name}) is {TYPES[kind]}" for name, kind in given.items()]
     return {
         "inputs": _listed(tensors, settings),
+        "tensors": _listed(tensors),
         "results": _listed(results),
         "plain": " and ".join(checks),
         "arranged": f"{_listed(tensors)} = {_listed(f'arrange({name})' for name in tensors)}",
@@ -245,7 +249,7 @@ def _gradient_fragments(schema: OpSchema) -> dict[str, str]:
     every_gradient = [f"grad_{result}" for result in schema.results]
     several, constant_results = len(incoming) > 1, schema.non_differentiable
     # The first input is the backend.
-    places = [1 + schema.arguments.index(name) for name in schema.differentiable]
+    places = [1 + list(schema.arguments).index(name) for name in schema.differentiable]
     bits = [f"needed[{place}] << {bit}" for bit, place in enumerate(places)]
     inputs = (*schema.arguments, *schema.settings)
     gradient_inputs = ("backend", *wanted, *incoming, *schema.kept, *schema.settings)

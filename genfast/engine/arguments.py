@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genfast._native.checks import check_range
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood
 
+# Every float32 divided or multiplied by such a temperature is a finite float64.
+COLDEST, HOTTEST = 1e-250, 1e250
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: float = 1.0) -> tuple[int, int, int]:
-    """`n` and `first` count images, `seed` has 64 bits, `temperature` is positive and finite.
+    """`n` and `first` count images, `seed` has 64 bits, `temperature` is in its range.
 
     Returns: (n, first, seed) as ints; any type of integer is taken.
     """
@@ -32,6 +35,8 @@ def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: f
     if not 0 < temperature <= sys.float_info.max:
         got = temperature if temperature <= 0 or isinstance(temperature, float) else "an int that is no float"
         raise ValueError(f"{call}: temperature must be positive and finite; got {got}")
+    if not COLDEST <= temperature <= HOTTEST:
+        raise ValueError(f"{call}: temperature must lie in {COLDEST} .. {HOTTEST}; got {temperature}")
     return n, first, seed
 
 
@@ -82,7 +87,7 @@ def check_batch(
 ) -> None:
     """`x` is a batch for a model: levels, uint8 [B, C, H, W], on its device. `size`: (H, W), if not those of `spec`.
 
-    While torch compiles, the values are not checked: reading one would be a graph break.
+    The values are checked as `check_range` does.
     """
     height, width = size or (spec.height, spec.width)
     if not isinstance(x, Tensor):
@@ -94,9 +99,8 @@ def check_batch(
         raise ValueError(f"{call}: {name} must have shape {expected}; got {tuple(x.shape)}")
     if x.device != device:
         raise ValueError(f"{call}: {name} must be on the model's device {device}; got {x.device}")
-    compiling = torch.compiler.is_compiling()
-    if spec.levels < 256 and not compiling and x.numel() and (top := int(x.max())) >= spec.levels:
-        raise ValueError(f"{call}: {name} must lie in 0..{spec.levels - 1}; got {top}")
+    if spec.levels < 256:
+        check_range(call, name, x, 0, spec.levels - 1, f"lie in 0..{spec.levels - 1}")
 
 
 def check_mask(call: str, mask: Any, spec: ImageSpec, likelihood: Likelihood | None, n: int) -> Tensor:
@@ -166,7 +170,8 @@ def check_labels(
             raise ValueError(f"{call}: labels must be None for an unconditional model; got {kind_of(labels)}")
         return None
     if type(labels) is int:
-        _check_range(call, labels, labels, classes)
+        if not 0 <= labels < classes:
+            raise ValueError(f"{call}: labels must lie in 0..{classes - 1}; got {labels}")
         return torch.full((n,), labels, device=device)
     expected = f"integers [B] with B={n}"
     if labels is None:
@@ -178,15 +183,8 @@ def check_labels(
     if labels.device != device and not (may_move and labels.device.type in ("cpu", device.type)):
         place = f"the CPU or the model's device {device}" if may_move else f"the model's device {device}"
         raise ValueError(f"{call}: labels must be on {place}; got {labels.device}")
-    if n and not torch.compiler.is_compiling():  # reading a value would be a graph break
-        low, high = labels.aminmax()
-        _check_range(call, int(low), int(high), classes)
+    check_range(call, "labels", labels, 0, classes - 1, f"lie in 0..{classes - 1}")
     return labels.to(device, torch.int64)
-
-
-def _check_range(call: str, low: int, high: int, classes: int) -> None:
-    if low < 0 or high >= classes:
-        raise ValueError(f"{call}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}")
 
 
 def kind_of(value: Any) -> str:

@@ -79,6 +79,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
 class Tables:
     """A program as arrays of numbers: the rows of the structs in csrc/engine/pixel_program.h."""
 
+    @backends.float_mode()
     def __init__(self, program: Program) -> None:
         program.check()
         self._constants: list[np.ndarray] = []

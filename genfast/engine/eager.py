@@ -20,6 +20,7 @@ from torch import Tensor
 # The public function takes twice as long for the few values of a pixel.
 from torch._C._nn import elu, elu_
 
+from genfast._native import backends
 from genfast.engine.program import Buffer, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest, row_uniforms
 
@@ -29,6 +30,7 @@ Call = Callable[[], object]
 _IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
 
 
+@backends.float_mode()
 def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
     """Draw the images of a request at once, in float32, on a device (None: the CPU); memory grows with their number.
 

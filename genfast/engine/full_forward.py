@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genfast._native import backends
 from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
@@ -117,6 +118,7 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
+@backends.float_mode()
 @torch.no_grad()
 def run(network: FullForward, request: SampleRequest) -> Drawn:
     """Draw the images of a request, on the device of the model.

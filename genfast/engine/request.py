@@ -25,7 +25,8 @@ class SampleRequest:
         n: images.
         seed, first, draw: value `element` of image b is drawn with `uniform(seed, first + b, element, draw)`, where
             element = (row * W + column) * C + channel; a mixture uses the numbers 2 draw and 2 draw + 1.
-        temperature: divides the logits; a mixture's scales are multiplied by it.
+        temperature: divides the logits; a mixture's scales are multiplied by it; 1e-250 to
+            1e250.
         labels: int64 [n], of a conditional model.
         given, known: uint8 and bool [n, C, H, W]: where known, the level is taken from `given`, not drawn.
         evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level: level l is drawn with

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genfast._native.checks import wide
+from genfast._native.checks import check_range, wide
 
 
 def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
@@ -56,11 +56,8 @@ def semi_supervised_discriminator(labelled: Tensor, labels: Tensor, unlabelled: 
         raise TypeError(f"{name}: labels must be torch.int64; got {got}")
     if labels.shape != labelled.shape[:1]:
         raise ValueError(f"{name}: labels must have shape [{len(labelled)}]; got {tuple(labels.shape)}")
-    # Reading a value would break a compiled graph in two, and would wait for a GPU.
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in labels.aminmax())
-        if low < 0 or high >= labelled.shape[1]:
-            raise ValueError(f"{name}: labels must lie in 0..{labelled.shape[1] - 1}; got {low if low < 0 else high}")
+    last = labelled.shape[1] - 1
+    check_range(name, "labels", labels, 0, last, f"lie in 0..{last}")
     supervised = F.cross_entropy(labelled, labels)
     real = F.softplus(-unlabelled.logsumexp(1)).mean()
     return supervised + real + F.softplus(fake.logsumexp(1)).mean()

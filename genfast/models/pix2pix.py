@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genfast._config import inherited, option
+from genfast._native.checks import check_range
 from genfast.engine.decoder import BLOCK
 from genfast.engine.protocols import ImageSpec
 from genfast.losses import non_saturating_discriminator, non_saturating_generator
@@ -189,9 +190,8 @@ class Pix2Pix(ImageModel):
             if images.dim() != 4 or images.shape[1:] != (channels, c.height, c.width) or len(images) != len(source):
                 expected = f"[B, C, H, W] with B={len(source)}, C={channels}, H={c.height}, W={c.width}"
                 raise ValueError(f"Pix2Pix: {name} must have shape {expected}; got {tuple(images.shape)}")
-            compiling = torch.compiler.is_compiling()  # reading a value would break the graph in two
-            if c.levels < 256 and not compiling and images.numel() and (top := int(images.max())) >= c.levels:
-                raise ValueError(f"Pix2Pix: {name} must lie in 0..{c.levels - 1}; got {top}")
+            if c.levels < 256:
+                check_range("Pix2Pix", name, images, 0, c.levels - 1, f"lie in 0..{c.levels - 1}")
         return self.scaled(source), self.scaled(target)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from genfast import ops
-from genfast._native.checks import check_sizes
+from genfast._native.checks import check_range, check_sizes
 
 
 class VectorQuantizer(nn.Module):
@@ -250,10 +250,7 @@ def _check_codes(layer: str, codes: Any, count: int, dims: tuple[int, ...]) -> N
     if codes.dim() not in dims:
         expected = " or ".join(map(str, dims))
         raise ValueError(f"{layer}: codes must have {expected} dimensions; got shape {tuple(codes.shape)}")
-    if codes.numel() and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in codes.aminmax())
-        if low < 0 or high >= count:
-            raise ValueError(f"{layer}: codes must lie in 0..{count - 1}; got {low if low < 0 else high}")
+    check_range(layer, "codes", codes, 0, count - 1, f"lie in 0..{count - 1}")
 
 
 def _rank() -> tuple[int, int]:

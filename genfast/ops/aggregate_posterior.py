@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, wide
@@ -85,8 +87,9 @@ def _allocate_gradients(
 _density = register(
     OpSchema(
         name="aggregate_posterior",
-        arguments=("z", "mean", "log_variance"),
-        outputs=("joint", "marginals"),
+        arguments={"z": "float [N, Z]", "mean": "float [M, Z]", "log_variance": "float [M, Z]"},
+        outputs={"joint": "wide [N]", "marginals": "wide [N, Z]"},
+        limits={"M": (1, math.inf)},
         residuals=("z", "mean", "log_variance", "joint", "marginals"),
         numbers=("points", "count", "latents"),
         allocate=_allocate,

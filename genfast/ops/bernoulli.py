@@ -7,7 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import DRAW, check_draw, check_shape, check_tensors, check_values, check_weight, wide
+from genfast._native.checks import (
+    DRAW,
+    DRAW_LIMITS,
+    check_draw,
+    check_interleaved,
+    check_places,
+    check_shape,
+    check_tensors,
+    check_values,
+    check_weight,
+    wide,
+)
 from genfast._native.layout import channels_innermost, contiguous_like, pixels_first
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -22,7 +33,7 @@ def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, ba
         nll[b] = sum over c, h, w of weight (-x log(p) - (1 - x) log(1 - p))
 
     A term of weight 0 is 0, also for an infinite logit. Channels-last logits are read in place, and their gradient
-    is written the same way.
+    is written the same way; the order of the sum is that of c, h, w all the same.
 
     Args:
         x: [B, C, H, W], uint8 0 or 1, or values in [0, 1] of the dtype of logits; B, H and W may be 0.
@@ -63,7 +74,8 @@ def bernoulli_nll(x: Tensor, logits: Tensor, weight: Tensor | None = None, *, ba
     if channels_innermost(logits):
         x, logits = pixels_first(x), pixels_first(logits)
         weight = pixels_first(weight) if weight.ndim == 4 else weight
-    return _nll(x, logits, weight, backend=backend)
+        return _nll(x, logits, weight, sizes["C"], backend=backend)
+    return _nll(x, logits, weight, 1, backend=backend)
 
 
 def bernoulli_sample(
@@ -114,7 +126,7 @@ def bernoulli_sample(
     check_tensors("bernoulli_sample", logits=logits)
     if logits.ndim != 4:
         raise ValueError(f"bernoulli_sample: logits must have shape [B, C, H, W]; got {tuple(logits.shape)}")
-    settings = check_draw("bernoulli_sample", seed, first_index, temperature, first_element)
+    settings = check_draw("bernoulli_sample", *_sizes(logits), seed, first_index, temperature, first_element)
     if channels_innermost(logits):
         batch, channels, height, width = logits.shape
         drawn = _sample(pixels_first(logits), *settings, backend=backend)
@@ -122,17 +134,33 @@ def bernoulli_sample(
     return _sample(logits, *settings, backend=backend)
 
 
-def _numbers(x: Tensor, logits: Tensor, weight: Tensor) -> tuple[int | float, ...]:
-    batch, *places = logits.shape
-    return batch, math.prod(places), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8)
+def _check_sample(op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> None:
+    check_places(op, *_sizes(logits), first_index, first_element)
 
 
-def _allocate(x: Tensor, logits: Tensor, weight: Tensor, save: bool) -> Allocated:
-    return _numbers(x, logits, weight), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
+def _sizes(logits: Tensor) -> tuple[int, int]:
+    return logits.shape[0], logits.shape[1:].numel()
 
 
-def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor) -> Allocated:
-    return _numbers(x, logits, weight), (contiguous_like(logits),)
+def _reference(x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> Tensor:
+    """`channels`: how many alternate in memory, 1 where one lies after the other; it says in which order to sum."""
+    return bernoulli_nll_ref(x, logits, weight)
+
+
+def _check_channels(op: str, x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> None:
+    check_interleaved(op, logits.shape[1:].numel(), channels)
+
+
+def _numbers(x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> tuple[int | float, ...]:
+    return *_sizes(logits), int(x.dtype == torch.uint8), int(weight.dtype == torch.uint8), channels
+
+
+def _allocate(x: Tensor, logits: Tensor, weight: Tensor, channels: int, save: bool) -> Allocated:
+    return _numbers(x, logits, weight, channels), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
+
+
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, weight: Tensor, channels: int) -> Allocated:
+    return _numbers(x, logits, weight, channels), (contiguous_like(logits),)
 
 
 def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Allocated:
@@ -144,22 +172,31 @@ def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: f
 _nll = register(
     OpSchema(
         name="bernoulli_nll",
-        arguments=("x", "logits", "weight"),
-        outputs=("nll",),
+        arguments={
+            "x": "uint8|float [B, ...]",
+            "logits": "float [B, ...]",
+            "weight": "uint8|float [B, ...] or none",
+        },
+        outputs={"nll": "wide [B]"},
         residuals=("x", "logits", "weight"),
         constants=("x", "weight"),
-        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes"),
+        settings={"channels": "SymInt"},
+        limits={"channels": (1, math.inf)},
+        check=_check_channels,
+        numbers=("batch", "size", "x_is_bytes", "weight_is_bytes", "channels"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
     ),
-    bernoulli_nll_ref,
+    _reference,
 )
 _sample = register(
     OpSchema(
         name="bernoulli_sample",
-        arguments=("logits",),
-        outputs=("draw",),
+        arguments={"logits": "float [B, N, ...]"},
+        outputs={"draw": "uint8 [B, N, ...]"},
         settings=DRAW,
+        limits=DRAW_LIMITS,
+        check=_check_sample,
         numbers=("batch", "places", "inner", "seed", "first_index", "first_element", "temperature"),
         allocate=_allocate_sample,
     ),

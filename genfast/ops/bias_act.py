@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from genfast._native.checks import check_shape, check_tensors
+from genfast._native.checks import FINITE, check_shape, check_tensors
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -68,8 +68,7 @@ def bias_act(
         raise ValueError(f"{op}: x must have shape [N, C, ...] with C>=1; got {tuple(x.shape)}")
     if bias is not None:
         check_shape(op, "bias", bias, x.shape[1:2], "[C]", C=x.shape[1])
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{op}: activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+    _check_activation(op, x, bias, activation)
     slope, gain = _number("slope", slope, 0), _number("gain", gain, -math.inf)
     limit = math.inf if limit is None else _number("limit", limit, 0)
     bias = x.new_empty(0) if bias is None else bias
@@ -78,6 +77,11 @@ def bias_act(
         y = _call(pixels.flatten(0, 2), bias, activation, slope, gain, limit, backend=backend)
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return _call(x, bias, activation, slope, gain, limit, backend=backend)
+
+
+def _check_activation(op: str, x: Tensor, bias: Tensor | None, activation: str, *numbers: float) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
 
 
 def _number(name: str, value: float, low: float) -> float:
@@ -109,11 +113,13 @@ def _allocate_gradients(
 _call = register(
     OpSchema(
         name="bias_act",
-        arguments=("x", "bias"),
-        outputs=("y",),
+        arguments={"x": "float [N, C, ...]", "bias": "float [C] or none"},
+        outputs={"y": "float [N, C, ...]"},
         residuals=("x", "bias"),
         optional=("bias",),
         settings={"activation": "str", "slope": "float", "gain": "float", "limit": "float"},
+        limits={"C": (1, math.inf), "slope": (0, FINITE), "gain": (-FINITE, FINITE), "limit": (0, math.inf)},
+        check=_check_activation,
         numbers=("batch", "channels", "size", "activation", "slope", "gain", "limit"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,

@@ -7,8 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import DRAW, check_draw, check_levels, check_shape, check_tensors
-from genfast._native.layout import contiguous_like, is_channels_last, pixels_first
+from genfast._native.checks import (
+    DRAW,
+    DRAW_LIMITS,
+    check_draw,
+    check_interleaved,
+    check_levels,
+    check_places,
+    check_shape,
+    check_tensors,
+    wide,
+)
+from genfast._native.layout import channels_innermost, contiguous_like, pixels_first
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.categorical import categorical_nll_ref, categorical_sample_ref
@@ -22,7 +32,8 @@ def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tens
         nll[b] = sum over c, h, w of logsumexp_l logits[b, c, l, h, w] - logits[b, c, x[b, c, h, w], h, w]
 
     Logits are read where the convolution wrote them, [B, C, L, H, W] or with channels last [B, H, W, C, L], and
-    their gradient is written the same way; other strides are copied first. A logit of -inf is a level of
+    their gradient is written the same way; other strides are copied first. The order of the sum is that of c, h, w
+    in both. A logit of -inf is a level of
     probability 0: it costs nothing, has gradient 0, and an image in which it occurs has nll inf. Where every logit
     of a pixel is -inf, or one is inf or NaN, the result is NaN.
 
@@ -32,7 +43,7 @@ def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tens
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:
-        nll: [B], nats per image, of the dtype of logits; summed in float32 or wider.
+        nll: [B], nats per image; float32, or float64 for float64 input: a half type would overflow.
 
     Raises:
         TypeError: x is no uint8 tensor, or logits no strided float tensor.
@@ -61,9 +72,9 @@ def categorical_nll(x: Tensor, logits: Tensor, *, backend: str = "auto") -> Tens
     check_levels("categorical_nll", x, logits, levels)
     sizes = {"B": batch, "C": channels, "H": height, "W": width}
     check_shape("categorical_nll", "x", x, tuple(sizes.values()), "[B, C, H, W]", **sizes)
-    if is_channels_last(logits):
-        return _nll(pixels_first(x), pixels_first(logits), backend=backend)
-    return _nll(x, logits, backend=backend)
+    if channels_innermost(logits):
+        return _nll(pixels_first(x), pixels_first(logits), channels, backend=backend)
+    return _nll(x, logits, 1, backend=backend)
 
 
 def categorical_sample(
@@ -115,8 +126,8 @@ def categorical_sample(
     """
     check_tensors("categorical_sample", logits=logits)
     _check_logits("categorical_sample", logits)
-    settings = check_draw("categorical_sample", seed, first_index, temperature, first_element)
-    if is_channels_last(logits):
+    settings = check_draw("categorical_sample", *_sizes(logits), seed, first_index, temperature, first_element)
+    if channels_innermost(logits):
         batch, channels, _, height, width = logits.shape
         drawn = _sample(pixels_first(logits), *settings, backend=backend)
         return drawn.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -129,17 +140,35 @@ def _check_logits(op: str, logits: Tensor) -> None:
         raise ValueError(f"{op}: logits must have shape [B, C, L, H, W] with L in 2 .. 256; got {got}")
 
 
+def _check_sample(op: str, logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> None:
+    check_places(op, *_sizes(logits), first_index, first_element)
+
+
+def _sizes(logits: Tensor) -> tuple[int, int]:
+    """How many images there are, and how many values each has."""
+    return logits.shape[0], logits.shape[1] * logits.shape[3:].numel()
+
+
 def _numbers(logits: Tensor) -> tuple[int | float, ...]:
     batch, places, levels, *inner = logits.shape
     return batch, places, levels, math.prod(inner)
 
 
-def _allocate(x: Tensor, logits: Tensor, save: bool) -> Allocated:
-    return _numbers(logits), (logits.new_empty(logits.shape[0]),)
+def _reference(x: Tensor, logits: Tensor, channels: int) -> Tensor:
+    """`channels`: how many alternate in memory, 1 where one lies after the other; it says in which order to sum."""
+    return categorical_nll_ref(x, logits)
 
 
-def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor) -> Allocated:
-    return _numbers(logits), (contiguous_like(logits),)
+def _check_channels(op: str, x: Tensor, logits: Tensor, channels: int) -> None:
+    check_interleaved(op, x.shape[1:].numel(), channels)
+
+
+def _allocate(x: Tensor, logits: Tensor, channels: int, save: bool) -> Allocated:
+    return (*_numbers(logits), channels), (logits.new_empty(logits.shape[0], dtype=wide(logits.dtype)),)
+
+
+def _allocate_gradients(grad_nll: Tensor, x: Tensor, logits: Tensor, channels: int) -> Allocated:
+    return (*_numbers(logits), channels), (contiguous_like(logits),)
 
 
 def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int) -> Allocated:
@@ -151,22 +180,27 @@ def _allocate_sample(logits: Tensor, seed: int, first_index: int, temperature: f
 _nll = register(
     OpSchema(
         name="categorical_nll",
-        arguments=("x", "logits"),
-        outputs=("nll",),
+        arguments={"x": "uint8 [B, N, ...]", "logits": "float [B, N, L, ...]"},
+        outputs={"nll": "wide [B]"},
         residuals=("x", "logits"),
         constants=("x",),
-        numbers=("batch", "places", "levels", "inner"),
+        settings={"channels": "SymInt"},
+        limits={"L": (2, 256), "channels": (1, math.inf)},
+        check=_check_channels,
+        numbers=("batch", "places", "levels", "inner", "channels"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
     ),
-    categorical_nll_ref,
+    _reference,
 )
 _sample = register(
     OpSchema(
         name="categorical_sample",
-        arguments=("logits",),
-        outputs=("draw",),
+        arguments={"logits": "float [B, N, L, ...]"},
+        outputs={"draw": "uint8 [B, N, ...]"},
         settings=DRAW,
+        limits={"L": (2, 256), **DRAW_LIMITS},
+        check=_check_sample,
         numbers=("batch", "places", "levels", "inner", "seed", "first_index", "first_element", "temperature"),
         allocate=_allocate_sample,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,16 @@ from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.diagonal_lstm import cell_dtype
 from genfast.reference.diagonal_block import diagonal_block_ref
 
-_ARGUMENTS = ("x", "input_weight", "input_bias", "weight", "h0", "c0", "output_weight", "output_bias")
+_ARGUMENTS = {
+    "x": "float [B, H, W, F]",
+    "input_weight": "float [F, 2, 4C]",
+    "input_bias": "float [2, 4C]",
+    "weight": "float [2, 2, C, 4C]",
+    "h0": "float [2, C]",
+    "c0": "float [2, C]",
+    "output_weight": "float [C, F]",
+    "output_bias": "float [F]",
+}
 
 
 def diagonal_block(
@@ -138,8 +149,13 @@ _call = register(
         name="diagonal_block",
         autocast="lower",
         arguments=_ARGUMENTS,
-        outputs=("y",),
-        saved=("hidden", "saved_gates", "saved_cells"),
+        outputs={"y": "float [B, H, W, F]"},
+        saved={
+            "hidden": "float [B, H, W, 2, C]",
+            "saved_gates": "float [B, H, W, 2, 4C]",
+            "saved_cells": "wide [B, H, W, 2, C]",
+        },
+        limits={"F": (1, math.inf), "C": (1, math.inf)},
         residuals=(
             *("x", "hidden", "saved_gates", "saved_cells"),
             *("input_weight", "weight", "h0", "c0", "output_weight"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -107,9 +109,15 @@ _call = register(
     OpSchema(
         name="diagonal_lstm",
         autocast="lower",
-        arguments=("gates", "weight", "h0", "c0"),
-        outputs=("hidden",),
-        saved=("saved_gates", "saved_cells"),
+        arguments={
+            "gates": "float [B, H, W, D, 4C]",
+            "weight": "float [D, 2, C, 4C]",
+            "h0": "float [D, C]",
+            "c0": "float [D, C]",
+        },
+        outputs={"hidden": "float [B, H, W, D, C]"},
+        saved={"saved_gates": "float [B, H, W, D, 4C]", "saved_cells": "wide [B, H, W, D, C]"},
+        limits={"D": (1, 2), "C": (1, math.inf)},
         residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
         numbers=("batch", "height", "width", "directions", "hidden_size"),
         allocate=_allocate,

@@ -73,8 +73,8 @@ def _allocate_gradients(grad_y: Tensor, x: Tensor) -> Allocated:
 _call = register(
     OpSchema(
         name="gated_activation",
-        arguments=("x",),
-        outputs=("y",),
+        arguments={"x": "float [N, 2C, ...]"},
+        outputs={"y": "float [N, C, ...]"},
         residuals=("x",),
         numbers=("rows", "size"),
         allocate=_allocate,

@@ -85,8 +85,11 @@ def _allocate_gradients(
 _nll = register(
     OpSchema(
         name="gaussian_nll",
-        arguments=("x", "mean", "log_variance", "weight"),
-        outputs=("nll",),
+        arguments={
+            **dict.fromkeys(("x", "mean", "log_variance"), "float [B, ...]"),
+            "weight": "uint8|float [B, ...] or none",
+        },
+        outputs={"nll": "wide [B]"},
         residuals=("x", "mean", "log_variance", "weight"),
         constants=("weight",),
         optional=("x",),

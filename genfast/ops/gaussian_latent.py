@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genfast._native.checks import check_shape, check_tensors, check_whole, signed, wide
+from genfast._native.checks import DRAW_LIMITS, check_places, check_shape, check_tensors, check_whole, signed, wide
+from genfast._native.kinds import Sizes
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -85,11 +86,12 @@ def gaussian_latent(
     if mean.ndim < 1:
         raise ValueError(f"{op}: mean must have shape [B, ...]; got {tuple(shape)}")
     check_shape(op, "log_variance", log_variance, shape, "[B, ...]", B=shape[0])
+    flat = shape[0], shape[1:].numel()
     check_whole(op, "first_index", first_index, 0, 2**63)
+    check_places(op, *flat, first_index)
     check_whole(op, "samples", samples, 1, 2**31)
     check_whole(op, "first_sample", first_sample, 0, 2**32 - samples + 1)
     seed = signed(op, seed)
-    flat = shape[0], shape[1:].numel()
     for name, prior in priors.items():
         try:
             priors[name] = prior.expand(shape).reshape(flat)
@@ -103,6 +105,26 @@ def gaussian_latent(
     if len(shape) == 2:
         return z, kl
     return z.view(shape[0] * samples, *shape[1:]), kl.view(shape) if per_latent else kl
+
+
+def _check_draws(
+    op: str,
+    mean: Tensor,
+    log_variance: Tensor,
+    prior_mean: Tensor,
+    prior_log_variance: Tensor,
+    seed: int,
+    first_index: int,
+    samples: int,
+    first_sample: int,
+    per_latent: bool,
+) -> Sizes:
+    batch, size = mean.shape
+    check_places(op, batch, size, first_index)
+    check_whole(op, "first_sample", first_sample, 0, 2**32 - samples + 1)
+    if bool(prior_mean.numel()) != bool(prior_log_variance.numel()):
+        raise ValueError(f"{op}: prior_mean and prior_log_variance must be given together; got one of them")
+    return {"S": samples, "...": (size,) * per_latent}
 
 
 def _numbers(
@@ -138,10 +160,15 @@ def _allocate_gradients(
 _latent = register(
     OpSchema(
         name="gaussian_latent",
-        arguments=("mean", "log_variance", "prior_mean", "prior_log_variance"),
-        outputs=("z", "kl"),
+        arguments={
+            **dict.fromkeys(("mean", "log_variance"), "float [B, Z]"),
+            **dict.fromkeys(("prior_mean", "prior_log_variance"), "float [B, Z] or none"),
+        },
+        outputs={"z": "float [BS, Z]", "kl": "wide [B, ...]"},
         residuals=("mean", "log_variance", "prior_mean", "prior_log_variance"),
         settings=_SETTINGS,
+        limits={**DRAW_LIMITS, "samples": (1, 2**31 - 1), "first_sample": (0, 2**32 - 1)},
+        check=_check_draws,
         numbers=("batch", "size", "samples", "seed", "first_index", "first_sample", "per_latent"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,

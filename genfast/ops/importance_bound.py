@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -91,8 +93,9 @@ _bound = register(
     OpSchema(
         name="importance_bound",
         autocast="as given",
-        arguments=("log_weights",),
-        outputs=("bound",),
+        arguments={"log_weights": "float [B, S]"},
+        outputs={"bound": "wide [B]"},
+        limits={"S": (1, math.inf)},
         residuals=("log_weights",),
         numbers=("batch", "samples"),
         allocate=_allocate,

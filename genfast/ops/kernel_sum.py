@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import check_whole
+from genfast._native.checks import FINITE, check_whole
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.ops.nearest_neighbors import check_pair
@@ -88,9 +88,13 @@ _sum = register(
     OpSchema(
         name="kernel_sum",
         autocast="float32",
-        arguments=("x", "y"),
-        outputs=("total",),
+        arguments={"x": "float [N, D]", "y": "float [M, D]"},
+        outputs={"total": "float64 [N]"},
         settings={"kernel": "int", "gamma": "float", "coef0": "float", "degree": "SymInt"},
+        limits={
+            **{"D": (1, math.inf), "kernel": (0, len(KERNELS) - 1), "degree": (1, 8)},
+            **{"gamma": (-FINITE, FINITE), "coef0": (-FINITE, FINITE)},
+        },
         numbers=("rows", "count", "depth", "is_gaussian", "gamma", "coef0", "degree"),
         allocate=_allocate,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genfast._native.checks import DRAW, check_draw, check_levels, check_tensors
+from genfast._native.checks import DRAW, DRAW_LIMITS, check_draw, check_levels, check_places, check_tensors, wide
 from genfast._native.layout import channels_innermost, empty_like, in_place_or_copy
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -34,8 +34,8 @@ def logistic_mixture_nll(x: Tensor, params: Tensor, levels: int, *, backend: str
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:
-        nll: [B], nats per image, with the dtype of `params`; finite in float32 for params up to 1e30. Sums are in one
-        order, on a CPU in float64.
+        nll: [B], nats per image; float32, or float64 for float64 input: a half type would overflow. Finite in float32
+        for params up to 1e30. Sums are in one order, on a CPU in float64.
 
     Raises:
         TypeError: `x` is not uint8, `params` is no strided float tensor, or `levels` is no int.
@@ -135,7 +135,8 @@ def logistic_mixture_sample(
         raise ValueError(
             f"{op}: params must have shape [B, P, H, W] with P={kinds[channels]} with K>=1; got {tuple(params.shape)}"
         )
-    settings = check_draw(op, seed, first_index, temperature, first_element)
+    size = count * params.shape[2:].numel()
+    settings = check_draw(op, params.shape[0], size, seed, first_index, temperature, first_element)
     return _sample(params, levels, *settings, count, backend=backend)
 
 
@@ -149,6 +150,28 @@ def _check_params(op: str, params: Tensor, levels: int) -> None:
         raise ValueError(f"{op}: params must have shape [B, P, H, W]; got {tuple(params.shape)}")
 
 
+def _check_channels(op: str, x: Tensor, params: Tensor, levels: int) -> None:
+    if channels_of(params, x.shape[1]) is None:
+        expected = "3K with K>=1 for C=1, or 10K with K>=1 for C=3"
+        raise ValueError(f"{op}: params must have shape [B, P, H, W] with P={expected}; got {tuple(params.shape)}")
+
+
+def _check_draw(
+    op: str,
+    params: Tensor,
+    levels: int,
+    seed: int,
+    first_index: int,
+    temperature: float,
+    first_element: int,
+    channels: int,
+) -> None:
+    batch, _, height, width = params.shape
+    if channels_of(params, channels) is None:
+        raise ValueError(f"{op}: channels must fit params {tuple(params.shape)}; got {channels}")
+    check_places(op, batch, channels * height * width, first_index, first_element)
+
+
 def _sizes(channels: int, params: Tensor, levels: int) -> tuple[int, ...]:
     """B, C, K, H W, L, as the C++ functions read them."""
     batch, size, height, width = params.shape
@@ -160,7 +183,8 @@ def _layouts(*tensors: Tensor) -> tuple[int, ...]:
 
 
 def _allocate(x: Tensor, params: Tensor, levels: int, save: bool) -> Allocated:
-    return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (params.new_empty(params.shape[0]),)
+    nll = params.new_empty(params.shape[0], dtype=wide(params.dtype))
+    return (*_sizes(x.shape[1], params, levels), *_layouts(x, params)), (nll,)
 
 
 def _allocate_gradients(grad_nll: Tensor, x: Tensor, params: Tensor, levels: int) -> Allocated:
@@ -179,11 +203,13 @@ def _allocate_draw(
 _nll = register(
     OpSchema(
         name="logistic_mixture_nll",
-        arguments=("x", "params"),
-        outputs=("nll",),
+        arguments={"x": "uint8 [B, C, H, W]", "params": "float [B, P, H, W]"},
+        outputs={"nll": "wide [B]"},
         residuals=("x", "params"),
         constants=("x",),
         settings={"levels": "SymInt"},
+        limits={"levels": (2, 256)},
+        check=_check_channels,
         numbers=("batch", "channels", "components", "pixels", "levels", "x_innermost", "params_innermost"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
@@ -195,9 +221,11 @@ _nll = register(
 _sample = register(
     OpSchema(
         name="logistic_mixture_sample",
-        arguments=("params",),
-        outputs=("draw",),
+        arguments={"params": "float [B, P, H, W]"},
+        outputs={"draw": "uint8 [B, C, H, W]"},
         settings={"levels": "SymInt", **DRAW, "channels": "SymInt"},
+        limits={"levels": (2, 256), **DRAW_LIMITS, "channels": (1, 3)},
+        check=_check_draw,
         numbers=(
             *("batch", "channels", "components", "pixels", "levels"),
             *("params_innermost", "seed", "first_index", "first_element", "temperature"),

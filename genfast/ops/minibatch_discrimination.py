@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from genfast._native.checks import check_tensors
+from genfast._native.kinds import Sizes
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -64,6 +67,12 @@ def minibatch_discrimination(
     return _closeness(project(features, kernel, others), features.shape[0], backend=backend)
 
 
+def _check_rows(op: str, projected: Tensor, rows: int) -> Sizes:
+    if rows > projected.shape[0]:
+        raise ValueError(f"{op}: rows must be at most {projected.shape[0]}, those of projected; got {rows}")
+    return {"R": rows}
+
+
 def _allocate(projected: Tensor, rows: int, save: bool) -> Allocated:
     return (*projected.shape, rows), (projected.new_empty(rows, projected.shape[1]),)
 
@@ -76,10 +85,12 @@ _closeness = register(
     OpSchema(
         name="minibatch_discrimination",
         autocast="float32",
-        arguments=("projected",),
-        outputs=("y",),
+        arguments={"projected": "float [N, B, C]"},
+        outputs={"y": "float [R, B]"},
         residuals=("projected",),
         settings={"rows": "SymInt"},
+        limits={"B": (1, math.inf), "C": (1, math.inf), "rows": (0, math.inf)},
+        check=_check_rows,
         numbers=("count", "kernels", "dim", "rows"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from genfast._native.checks import check_tensors, check_whole
+from genfast._native.kinds import Sizes
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -57,11 +60,16 @@ def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1, *, backend: s
         raise ValueError(f"{op}: x must have shape [N, C, H, W] with C, H, W>=1; got {tuple(x.shape)}")
     if x.shape[0] < 2:
         raise ValueError(f"{op}: x must hold at least 2 images, as it has a deviation over them; got {x.shape[0]}")
+    _check_groups(op, x, group, channels)
+    return _append(x, group, channels, backend=backend)
+
+
+def _check_groups(op: str, x: Tensor, group: int, channels: int) -> Sizes:
     if x.shape[0] % min(group, x.shape[0]):
         raise ValueError(f"{op}: x must hold a multiple of group={group} images; got {x.shape[0]}")
     if x.shape[1] % channels:
         raise ValueError(f"{op}: x must have a multiple of channels={channels} channels; got {x.shape[1]}")
-    return _append(x, group, channels, backend=backend)
+    return {"E": x.shape[1] + channels}
 
 
 def _numbers(x: Tensor, group: int, channels: int) -> tuple[int | float, ...]:
@@ -80,10 +88,15 @@ def _allocate_gradients(grad_y: Tensor, x: Tensor, group: int, channels: int) ->
 _append = register(
     OpSchema(
         name="minibatch_stddev",
-        arguments=("x",),
-        outputs=("y",),
+        arguments={"x": "float [N, C, H, W]"},
+        outputs={"y": "float [N, E, H, W]"},
         residuals=("x",),
         settings={"group": "SymInt", "channels": "SymInt"},
+        limits={
+            **dict.fromkeys("CHW", (1, math.inf)),
+            **{"N": (2, math.inf), "group": (2, 2**31 - 1), "channels": (1, 2**31 - 1)},
+        },
+        check=_check_groups,
         numbers=("batch", "channels", "height", "width", "group", "maps"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -53,8 +55,12 @@ def nearest_neighbors(x: Tensor, y: Tensor, k: int, *, backend: str = "auto") ->
     """
     op = "nearest_neighbors"
     check_pair(op, x, y)
-    check_whole(op, "k", k, 1, min(MOST, y.shape[0]) + 1)
+    _check_count(op, x, y, k)
     return _nearest(x, y, k, backend=backend)
+
+
+def _check_count(op: str, x: Tensor, y: Tensor, k: int) -> None:
+    check_whole(op, "k", k, 1, min(MOST, y.shape[0]) + 1)
 
 
 def check_pair(op: str, x: Tensor, y: Tensor) -> None:
@@ -75,9 +81,11 @@ _nearest = register(
     OpSchema(
         name="nearest_neighbors",
         autocast="float32",
-        arguments=("x", "y"),
-        outputs=("squared_distances", "indices"),
+        arguments={"x": "float [N, D]", "y": "float [M, D]"},
+        outputs={"squared_distances": "wide [N, K]", "indices": "int64 [N, K]"},
         settings={"k": "SymInt"},
+        limits={"D": (1, math.inf), "k": (1, MOST)},
+        check=_check_count,
         numbers=("rows", "count", "depth", "k"),
         allocate=_allocate,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors
@@ -102,9 +104,10 @@ _call = register(
     OpSchema(
         name="row_lstm",
         autocast="lower",
-        arguments=("gates", "weight", "h0", "c0"),
-        outputs=("hidden",),
-        saved=("saved_gates", "saved_cells"),
+        arguments={"gates": "float [B, H, W, 4C]", "weight": "float [3, C, 4C]", "h0": "float [C]", "c0": "float [C]"},
+        outputs={"hidden": "float [B, H, W, C]"},
+        saved={"saved_gates": "float [B, H, W, 4C]", "saved_cells": "wide [B, H, W, C]"},
+        limits={"C": (1, math.inf)},
         residuals=("hidden", "saved_gates", "saved_cells", "weight", "h0", "c0"),
         numbers=("batch", "height", "width", "directions", "hidden_size"),
         allocate=_allocate,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from genfast._native.checks import check_shape, check_tensors, check_whole, wide
@@ -9,6 +11,8 @@ from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.spectral_norm import power_iteration_ref, spectral_norm_ref
+
+_ARGUMENTS = {"weight": "float [L, R, C]", "u": "float [L, R]", "v": "float [L, C]"}
 
 
 def spectral_norm(weight: Tensor, u: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
@@ -124,9 +128,10 @@ _normalize = register(
     OpSchema(
         name="spectral_norm",
         autocast="float32",
-        arguments=("weight", "u", "v"),
-        outputs=("y",),
-        saved=("sigma",),
+        arguments=_ARGUMENTS,
+        outputs={"y": "float [L, R, C]"},
+        saved={"sigma": "wide [L]"},
+        limits={"R": (1, math.inf), "C": (1, math.inf)},
         residuals=("weight", "u", "v", "sigma"),
         optional=("weight", "u", "v"),
         numbers=("layers", "rows", "columns"),
@@ -139,9 +144,10 @@ _iterate = register(
     OpSchema(
         name="power_iteration",
         autocast="float32",
-        arguments=("weight", "u", "v"),
-        outputs=("new_u", "new_v"),
+        arguments=_ARGUMENTS,
+        outputs={"new_u": "wide [L, R]", "new_v": "wide [L, C]"},
         settings={"iterations": "SymInt"},
+        limits={"R": (1, math.inf), "C": (1, math.inf), "iterations": (0, 2**31 - 1)},
         numbers=("layers", "rows", "columns", "iterations"),
         allocate=_allocate_vectors,
     ),

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from genfast._native.checks import check_tensors
+from genfast._native.kinds import Sizes
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
 from genfast.reference.upfirdn2d import upfirdn2d_ref
+
+_FACTORS, _SIDES = ("up_v", "up_h", "down_v", "down_h"), ("left", "right", "top", "bottom")
 
 
 def upfirdn2d(
@@ -66,18 +69,23 @@ def upfirdn2d(
     check_tensors(op, x=x, filter=filter)
     if x.ndim != 4:
         raise ValueError(f"{op}: x must have shape [N, C, H, W]; got {tuple(x.shape)}")
-    if filter.ndim not in (1, 2) or filter.numel() == 0:
-        raise ValueError(f"{op}: filter must have shape [K] or [KH, KW] without zeros; got {tuple(filter.shape)}")
     if filter.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{op}: filter must not require a gradient, as it has none; got one that does")
     ups, downs = _integers("up", up, 2, 1), _integers("down", down, 2, 1)
     sides = _integers("padding", padding, 4, None)
-    height, width = _padded(x, ups, sides)
+    _check_fit(op, x, filter, *ups, *downs, *sides)
+    return _call(x, filter, *ups, *downs, *sides, backend=backend)
+
+
+def _check_fit(op: str, x: Tensor, filter: Tensor, *settings: int) -> Sizes:
+    if filter.ndim not in (1, 2) or filter.numel() == 0:
+        raise ValueError(f"{op}: filter must have shape [K] or [KH, KW] without zeros; got {tuple(filter.shape)}")
+    height, width = _padded(x, settings[:2], settings[4:])
     if height < filter.shape[0] or width < filter.shape[-1]:
         got = f"{height} x {width} of x {tuple(x.shape)}"
         taps = f"{filter.shape[0]} x {filter.shape[-1]}"
         raise ValueError(f"{op}: the padded image must be as large as the filter, {taps}; got {got}")
-    return _call(x, filter, *ups, *downs, *sides, backend=backend)
+    return dict(zip("VU", _made(x, filter, settings)))
 
 
 def _integers(name: str, value: int | tuple[int, ...], count: int, low: int | None) -> tuple[int, ...]:
@@ -95,6 +103,12 @@ def _integers(name: str, value: int | tuple[int, ...], count: int, low: int | No
 def _padded(x: Tensor, up: tuple[int, ...], padding: tuple[int, ...]) -> tuple[int, int]:
     left, right, top, bottom = padding
     return x.shape[2] * up[0] + top + bottom, x.shape[3] * up[1] + left + right
+
+
+def _made(x: Tensor, filter: Tensor, settings: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width of what is made."""
+    sides = zip(_padded(x, settings[:2], settings[4:]), (filter.shape[0], filter.shape[-1]), settings[2:4])
+    return tuple((size - taps) // step + 1 for size, taps, step in sides)
 
 
 def _reference(
@@ -121,9 +135,7 @@ def _numbers(x: Tensor, filter: Tensor, y: Tensor, settings: tuple[int, ...]) ->
 
 def _allocate(x: Tensor, filter: Tensor, *settings: int) -> Allocated:
     settings = settings[:-1]  # without `save`
-    up, down, padding = settings[:2], settings[2:4], settings[4:]
-    sides = zip(_padded(x, up, padding), (filter.shape[0], filter.shape[-1]), down)
-    y = x.new_empty(*x.shape[:2], *((size - taps) // step + 1 for size, taps, step in sides))
+    y = x.new_empty(*x.shape[:2], *_made(x, filter, settings))
     return _numbers(x, filter, y, settings), (y,)
 
 
@@ -149,11 +161,13 @@ _call = register(
     OpSchema(
         name="upfirdn2d",
         autocast="lower",
-        arguments=("x", "filter"),
-        outputs=("y",),
+        arguments={"x": "float [N, C, H, W]", "filter": "float [...]"},
+        outputs={"y": "float [N, C, V, U]"},
         residuals=("x", "filter"),
         constants=("filter",),
-        settings=dict.fromkeys(("up_v", "up_h", "down_v", "down_h", "left", "right", "top", "bottom"), "SymInt"),
+        settings=dict.fromkeys((*_FACTORS, *_SIDES), "SymInt"),
+        limits=dict.fromkeys(_FACTORS, (1, 2**31 - 1)) | dict.fromkeys(_SIDES, (-(2**31), 2**31 - 1)),
+        check=_check_fit,
         numbers=(
             *("planes", "height", "width", "out_height", "out_width", "taps_v", "taps_h"),
             *("up_v", "up_h", "down_v", "down_h", "left", "top"),

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from genfast._native.checks import check_tensors, check_whole, readable, wide
+from genfast._native.checks import FINITE, check_range, check_tensors, check_whole, wide
+from genfast._native.kinds import Sizes
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
@@ -121,16 +122,17 @@ def codebook_statistics(x: Tensor, codes: Tensor, count: int, *, backend: str = 
         raise ValueError(f"{op}: codes must have shape [N] with N={x.shape[0]}; got {tuple(codes.shape)}")
     if codes.device != x.device:
         raise ValueError(f"{op}: codes must be on the device of x, {x.device}; got {codes.device}")
-    if readable(codes):
-        low, high = (int(value) for value in codes.aminmax())
-        if low < 0 or high >= count:
-            raise ValueError(f"{op}: codes must lie in 0 .. {count - 1}; got {low if low < 0 else high}")
+    check_range(op, "codes", codes, 0, count - 1)
     return _statistics(x, codes, count, backend=backend)
 
 
 def _check_vectors(op: str, x: Tensor) -> None:
     if x.ndim != 2 or x.shape[1] < 1:
         raise ValueError(f"{op}: x must have shape [N, D] with D>=1; got {tuple(x.shape)}")
+
+
+def _check_count(op: str, x: Tensor, codes: Tensor, count: int) -> Sizes:
+    return {"K": count}
 
 
 def _numbers(x: Tensor, codebook: Tensor, commitment: float, codebook_weight: float) -> tuple[int | float, ...]:
@@ -166,12 +168,15 @@ _quantize = register(
     OpSchema(
         name="vector_quantize",
         autocast="float32",
-        arguments=("x", "codebook"),
-        outputs=("codes", "quantized", "loss"),
+        arguments={"x": "float [N, D]", "codebook": "float [K, D]"},
+        outputs={"codes": "int64 [N]", "quantized": "float [N, D]", "loss": "wide []"},
         residuals=("x", "codebook", "codes"),
-        integer_outputs=("codes",),
         optional=("codebook",),
         settings={"commitment": "float", "codebook_weight": "float"},
+        limits={
+            **dict.fromkeys("DK", (1, math.inf)),
+            **dict.fromkeys(("commitment", "codebook_weight"), (0, FINITE)),
+        },
         numbers=("rows", "depth", "count", "commitment", "codebook_weight"),
         allocate=_allocate,
         allocate_gradients=_allocate_gradients,
@@ -182,9 +187,11 @@ _statistics = register(
     OpSchema(
         name="codebook_statistics",
         autocast="float32",
-        arguments=("x", "codes"),
-        outputs=("counts", "sums"),
+        arguments={"x": "float [N, D]", "codes": "int64 [N]"},
+        outputs={"counts": "wide [K]", "sums": "wide [K, D]"},
         settings={"count": "SymInt"},
+        limits={"D": (1, math.inf), "count": (1, 2**31 - 1)},
+        check=_check_count,
         numbers=("rows", "depth", "count"),
         allocate=_allocate_statistics,
     ),

@@ -15,10 +15,10 @@ from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
 def categorical_nll_ref(x: Tensor, logits: Tensor) -> Tensor:
-    """`x` uint8 [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B]; half precision is summed in float32."""
+    """`x` uint8 [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B], float32 for half precision."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     log_probs = wide.log_softmax(2).gather(2, x[:, :, None].long())
-    return -log_probs.flatten(1).sum(1).to(logits.dtype)
+    return -log_probs.flatten(1).sum(1)
 
 
 def categorical_sample_ref(

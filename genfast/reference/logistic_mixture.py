@@ -19,13 +19,12 @@ LOWEST_LOG_SCALE = -7.0
 def logistic_mixture_nll_ref(x: Tensor, params: Tensor, levels: int) -> Tensor:
     """Negative log-likelihood of images under a mixture of logistics, integrated over the bin of each level.
 
-    `x` uint8 [B, C, H, W], `params` [B, 3K or 10K, H, W] for C = 1 or 3; returns nats per image [B].
+    `x` uint8 [B, C, H, W], `params` [B, 3K or 10K, H, W] for C = 1 or 3; returns nats per image [B],
+    float32 for half precision.
     Positions are in half bins, so that the edges of bins are whole numbers: level v of L is 2v - (L - 1), which
     is L - 1 times the pixel scaled to [-1, 1]; its bin ends at the position +- 1.
     """
-    dtype = params.dtype
-    if dtype in (torch.bfloat16, torch.float16):
-        params = params.float()
+    params = params.to(torch.promote_types(params.dtype, torch.float32))
     log_weights, means, log_scales, coefficients = split_params(params, x.shape[1])
     position = 2 * x.to(params.dtype)[:, :, None] - (levels - 1)
     means = (levels - 1) * means
@@ -43,7 +42,7 @@ def logistic_mixture_nll_ref(x: Tensor, params: Tensor, levels: int) -> Tensor:
         + log_one_minus_exp(log_width).masked_fill(lowest | highest, 0)
     )
     log_prob = torch.logsumexp(log_weights.log_softmax(1) + log_mass.sum(1), 1)
-    return -log_prob.sum((1, 2)).to(dtype)
+    return -log_prob.sum((1, 2))
 
 
 def logistic_mixture_sample_ref(

@@ -156,7 +156,7 @@ def test_backends_and_isas():
     "file, names, entry",
     [
         ("ops/minibatch_stddev.py", ("height", "width"), "minibatch_stddev_forward"),
-        ("ops/spectral_norm.py", ("u", "v"), "spectral_norm_forward"),
+        ("ops/spectral_norm.py", ("rows", "columns"), "spectral_norm_forward"),
         ("engine/cpp.py", ("seed", "first_index"), "pixel_program"),
     ],
 )

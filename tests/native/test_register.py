@@ -24,13 +24,11 @@ def test_every_op_has_a_schema():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"arguments": ("x", "x")}, "got x, x$"),
-        ({"outputs": ("x",)}, "got x, x$"),
+        ({"outputs": {"x": "float [N]"}}, "got x, x$"),
         ({"settings": {"not a name": "int"}}, "got not a name$"),
         ({"settings": {"lambda": "float"}}, "got lambda$"),
         ({"residuals": ("z",)}, "got residuals: z$"),
         ({"constants": ("z",)}, "got constants: z$"),
-        ({"integer_outputs": ("x",)}, "got integer_outputs: x$"),
         ({"constants": ("x",), "optional": ("x",)}, "got optional: x$"),
     ],
     ids=str,
@@ -43,7 +41,7 @@ def test_names_that_do_not_fit(changes, message):
 
 @pytest.mark.parametrize("taken", ["backend", "wanted", "plain", "run_forward", "grad_x"])
 def test_names_that_the_template_needs(taken):
-    schema = OpSchema(name="gate", arguments=("x",), outputs=(taken,), numbers=(), allocate=None)
+    schema = OpSchema("gate", arguments={"x": "float [N]"}, outputs={taken: "float [N]"}, numbers=(), allocate=None)
     with pytest.raises(ValueError, match=f"gate: names must be free; got {taken}$"):
         template.load(schema, {"plain": None})
 

@@ -52,7 +52,7 @@ def test_levels_last_gives_the_same(shape, dtype):
     nll = categorical_nll(inputs["x"], logits, backend="cpp")
     testing.assert_matches(nll, expected["output"])
     incoming = torch.randn(nll.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    (grad,) = torch.autograd.grad(nll, logits, incoming.to(dtype))
+    (grad,) = torch.autograd.grad(nll, logits, incoming.to(nll.dtype))
     testing.assert_identical(grad, expected["grad_logits"])
     assert grad.permute(0, 3, 4, 1, 2).is_contiguous()
 
@@ -118,9 +118,9 @@ def test_raw_op_reads_no_level_out_of_range(first):
     x, logits = torch.tensor([[[0, 255]], [[1, 2]]], dtype=torch.uint8), torch.randn(2, 1, 3, 2)
     if first:
         x, logits = x.transpose(1, 2).flatten(1), logits.transpose(2, 3).flatten(1, 2)
-    nll = torch.ops.genfast.categorical_nll_forward(x, logits, False)
+    nll = torch.ops.genfast.categorical_nll_forward(x, logits, 1, False)
     assert nll.isnan().tolist() == [True, False]
-    grad = torch.ops.genfast.categorical_nll_backward(torch.ones(2), x, logits)
+    grad = torch.ops.genfast.categorical_nll_backward(torch.ones(2), x, logits, 1)
     assert grad[0].isnan().any() and grad[1].isfinite().all()
 
 

@@ -217,6 +217,9 @@ def test_a_code_that_is_none_counts_nowhere():
     x, codes = torch.ones(4, 3), torch.tensor([0, 7, -1, 2**40])
     counts, sums = torch.ops.genfast.codebook_statistics(x, codes, 2, backend="cpp")
     assert counts.tolist() == [1, 0] and sums.tolist() == [[1, 1, 1], [0, 0, 0]]
+    codebook, ones = torch.zeros(2, 3), torch.ones(())
+    of_x, of_codebook = torch.ops.genfast.vector_quantize_backward(x, ones, x, codebook, codes, 1.0, 1.0, 2)
+    assert of_x.isfinite().all() and not of_codebook[1].any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

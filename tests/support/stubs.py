@@ -41,6 +41,7 @@ def native():
     """The functions of the C++ module: addresses are ints, numbers are ints and floats."""
     text = "def isa() -> str: ...\ndef isas() -> list[str]: ...\ndef set_isa(name: str) -> None: ...\n"
     text += "def set_parallel_for(address: int) -> None: ...\ndef signatures() -> dict[str, list[str]]: ...\n"
+    text += "def exchange_float_modes(modes: list[int], threads: int) -> list[int]: ...\n"
     entries = sorted(backends.cpp.signatures())
     return text + "".join(f"def {entry}(dtype: str, *values: int | float) -> None: ...\n" for entry in entries)
 

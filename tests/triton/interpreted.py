@@ -173,13 +173,24 @@ def test_infinite_logits():
     logits = torch.randn(2, 3, 5, 4)
     logits[:, :, ::2] = -torch.inf
     x = torch.randint(2, (2, 3, 4), dtype=torch.uint8) * 2 + 1
-    nll = categorical.categorical_nll_forward(x, logits, False)
-    grad = categorical.categorical_nll_backward(torch.ones(2), x, logits)
+    nll = categorical.categorical_nll_forward(x, logits, 1, False)
+    grad = categorical.categorical_nll_backward(torch.ones(2), x, logits, 1)
     assert nll.isfinite().all() and (grad[:, :, ::2] == 0).all() and grad.isfinite().all()
     draw = categorical.categorical_sample(logits, 0, 0, 1.0, 0)
     assert (draw % 2 == 1).all()
     x[0, 0, 0], x[1, 2, 3] = 5, 200
-    assert categorical.categorical_nll_forward(x, logits, False).isnan().all()
+    assert categorical.categorical_nll_forward(x, logits, 1, False).isnan().all()
+
+
+@pytest.mark.parametrize("op", ["bernoulli_nll", "categorical_nll", "logistic_mixture_nll"])
+def test_every_other_image(op):
+    """What an image gives does not depend on those beside it, wherever they lie; nats of half types are float32."""
+    inputs = SPECS[op].inputs({"B": 3, "C": 3, "K": 2, "L": 5, "H": 3, "W": 5, "M": 0}, dtype=torch.float16)
+    for layout in (torch.Tensor.contiguous, innermost, testing.transposed):
+        placed = testing.each_tensor(layout, inputs)
+        whole = getattr(genfast.ops, op)(**placed, backend="triton")
+        some = getattr(genfast.ops, op)(**testing.each_tensor(lambda tensor: tensor[::2], placed), backend="triton")
+        assert whole.dtype == torch.float32 and torch.equal(some, whole[::2])
 
 
 @pytest.mark.parametrize("op", ["gaussian_nll", "bernoulli_nll"])

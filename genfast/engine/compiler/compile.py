@@ -28,6 +28,7 @@ from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
 from genfast.likelihoods import Likelihood, read_output
 
 
+@backends.float_mode()
 def compile_program(
     model: nn.Module,
     *,
