@@ -14,9 +14,9 @@ from torch import Tensor
 
 from genfast.engine.protocols import Bounded
 from genfast.train.checkpoint import Tensors
-from genfast.train.config import TrainConfig
+from genfast.train.config import TrainConfig, is_adversarial
 from genfast.train.diagnosis import first_non_finite, loss_of
-from genfast.train.inputs import batches
+from genfast.train.inputs import batches, kind_of
 from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
@@ -72,6 +72,8 @@ def fit(
         model.
     Example: `genfast.fit(model, images, out="runs/mine")`
     """
+    if is_adversarial(model):
+        raise TypeError(f"fit: model must have a likelihood; got a {kind_of(model)}, which fit_adversarial trains")
     config, out = config or TrainConfig(), folder_of_run("fit", out)
     return run_training(Run, model, train, valid, config, out, resume=resume, minutes=minutes, progress=progress)
 
