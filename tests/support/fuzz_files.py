@@ -118,7 +118,7 @@ def batch(reader, seeds: list[int]) -> tuple[Counter, list[Failure]]:
     return counts, failures
 
 
-def fuzz(names: list[str], files: int, first: int, folder: Path, seconds: float = 1e9):
+def fuzz(names: list[str], files: int, first: int, folder: Path):
     """(reader name -> counts and seconds, failures) of about so many files, divided among the readers."""
     readers = [reader(folder) for reader in file_readers.READERS if reader.name in names]
     weight, result, failures = sum(reader.weight for reader in readers), {}, []
@@ -128,9 +128,8 @@ def fuzz(names: list[str], files: int, first: int, folder: Path, seconds: float 
             of_batch, failed = batch(reader, list(range(start, min(start + BATCH, first + count))))
             counts += of_batch
             failures += failed
-            if time.perf_counter() - begun > seconds:
-                break
         result[reader.name] = {**dict(sorted(counts.items())), "seconds": round(time.perf_counter() - begun, 1)}
+        print(f"{reader.name:20}", *(f"{key} {value}" for key, value in result[reader.name].items()), flush=True)
     return result, failures
 
 
@@ -151,8 +150,6 @@ def main() -> int:
         result, failures = fuzz(args.only, args.files, args.first, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for name, row in result.items():
-        print(f"{name:20}", *(f"{key} {value}" for key, value in row.items()))
     for failure in failures[:60]:
         print(f"{failure.reader} --seed {failure.seed}: {failure.kind}: {failure.text}")
     total = sum(value for row in result.values() for key, value in row.items() if key != "seconds")
