@@ -7,7 +7,6 @@ import argparse
 import torch
 
 from genfast import metrics
-from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import accepted, batch_size_of, first_held_out, restoring_options, steps_bar
 from genfast.cli.options import nonnegative_int, number, picture_path, positive_int
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     clean = (brightness(images, levels) for images in (result.samples[0], result.images))
     write_bytes(path, rows(brightness(truth, levels), observed, *clean))
     before, after = metrics.psnr(seen * (levels - 1), truth, levels), metrics.psnr(result.images, truth, levels)
-    print(f"{shown(path)}: {len(truth)} images, each: truth, noisy, a posterior sample, {args.method}")
+    print(f"{path}: {len(truth)} images, each: truth, noisy, a posterior sample, {args.method}")
     print(f"PSNR {before:.2f} dB noisy, {after:.2f} dB {args.method}; {accepted(result.acceptance)}")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from genfast import metrics
-from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options, labels_for
 from genfast.cli.options import data_options, picture_path, positive_int, warn
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     check_latent_model("embed", model)
     z, log_variance = _vectors(model, data, labels, log_variance=True)
     save_embedding(args.out, z, labels=data.labels, log_variances=log_variance if args.log_variance else None)
-    print(f"{shown(args.out)}: {z.shape[0]} vectors of {z.shape[1]} latents, {shown(data.name)}")
+    print(f"{args.out}: {z.shape[0]} vectors of {z.shape[1]} latents, {data.name}")
     if path is None and data.labels is None:
         return
     training: Any = first_images(load_data(data_of(args.target, data_options(args)), "train", warn), args.train)

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     results = f"{repeats} results{', their mean' if means else ''}"
     how = {"raster": "drawn in raster order", "pseudo-gibbs": "approximate"}.get(args.order)
     how = how or accepted(result.acceptance)
-    print(f"{shown(path)}: {len(truth)} images, each: truth, input, {results}; {how}")
+    print(f"{path}: {len(truth)} images, each: truth, input, {results}; {how}")
     if not known.all():
         print(
             f"unknown values: {_errors(result.images.cpu().unflatten(0, (-1, repeats)), means, truth, known, levels)}"

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from genfast import metrics
-from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._held_out import held_out, held_out_options
 from genfast.cli.options import picture_path, positive_int
@@ -36,16 +35,16 @@ def run(args: argparse.Namespace) -> None:
         raise TypeError(f"reconstruct: model must have latents or codes; got {model.name}")
     parts = track(batches(inputs(model, data), args.batch), "batch")
     reconstructed = torch.cat([model.eval().reconstruct(*part).cpu() for part in parts])
-    sides = [brightness(images[: args.n], data.levels) for images in (data.images, reconstructed)]
-    write_bytes(path, png(grid(_stacked(*sides), 256, columns=min(ACROSS, len(sides[0])))))
+    shown = [brightness(images[: args.n], data.levels) for images in (data.images, reconstructed)]
+    write_bytes(path, png(grid(_stacked(*shown), 256, columns=min(ACROSS, len(shown[0])))))
     wrong = (
         f", {100 * float((reconstructed != data.images).double().mean()):.2f} % of bits wrong"
         if data.levels == 2
         else ""
     )
-    print(f"{shown(path)}: {len(sides[0])} images, truth above, reconstruction below")
+    print(f"{path}: {len(shown[0])} images, truth above, reconstruction below")
     psnr = metrics.psnr(reconstructed, data.images, data.levels)
-    print(f"{shown(data.name)}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
+    print(f"{data.name}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
 
 
 def _stacked(*sets: Tensor) -> Tensor:
