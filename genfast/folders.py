@@ -71,17 +71,31 @@ def _locked(folder: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o666)
         try:
             _lock(descriptor, folder)
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, json_bytes({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            if _is_at(path, descriptor):
+                _introduce(path, descriptor)
                 return descriptor
-        except BaseException as error:
-            if not isinstance(error, RuntimeError):  # it is ours
-                path.unlink(missing_ok=True)
+        except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder has just removed it
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _introduce(path: Path, descriptor: int) -> None:
+    since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    about = json_bytes({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, about)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _lock(descriptor: int, folder: Path) -> None:
