@@ -134,7 +134,7 @@ def test_embed_takes_all_of_a_folder_and_names_the_files(genfast, folder, vae, t
         for j, number in enumerate([i, *row]):
             cell = picture[i * 47 : i * 47 + 45, j * 56 : j * 56 + 54]
             assert np.array_equal(cell[4::9, 4::9], 255 * every.images[number, 0].numpy()), (i, j)
-    code, out, _ = genfast(*embed, "--split", "test")
+    code, out, _ = genfast(*embed, "--split", "test", "--overwrite")
     assert code == 0 and len(np.load(tmp_path / "z.npz")["mean"]) == 2 and "linear probe" in out
     few = [*embed[:4], "--levels", 2, "--out", tmp_path / "p.parquet"]
     pyarrow = pytest.importorskip("pyarrow.parquet")
@@ -165,7 +165,12 @@ def test_a_folder_of_results_has_the_names_of_the_files(genfast, folder, vae, tm
     assert code == 0 and f": {', '.join(every.files[:3])}" in text
     code, _, err = genfast(*argv, "--out", folder / "out")
     assert code == 2 and "expected a folder outside of" in err and not (folder / "out").exists()
-    code, text, _ = genfast(*argv, "--out", out, "--split", "valid")
+    valid = [*argv, "--out", out, "--split", "valid"]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    code, _, err = genfast(*valid)
+    assert code == 2 and "expected a name that is free, or --overwrite" in err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
+    code, text, _ = genfast(*valid, "--overwrite")
     assert code == 0 and text.startswith(f"{folder}[valid]: 2 images")
 
 

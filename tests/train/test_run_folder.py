@@ -264,6 +264,7 @@ def test_no_command_replaces_what_it_reads(genfast, run, data, tmp_path):
     before = held(run), held(tmp_path), data.read_bytes()
     for argv in (
         ["inpaint", run, "--mask", "lower", "--data", photos, "--out", photos / "1.png"],
+        ["inpaint", run, "--mask", "lower", "--data", f"pairs:{photos}", "--out", photos / "1.png"],
         ["embed", run, "--data", data, "--out", data],
         ["embed", run, "--data", data, "--out", tmp_path / "link.npz"],
         ["compress", run, photos / "1.png", "--out", photos / "1.png"],
