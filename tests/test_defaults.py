@@ -6,7 +6,8 @@ import contextlib
 import pytest
 import torch
 from support import public
-from support.public import CALLS, IDLE, LAYERS, MODELS, new_layer
+from support.pieces import LAYERS, MODELS, new_layer, plain
+from support.public import CALLS, IDLE
 
 import genfast
 from genfast import testing
@@ -46,7 +47,7 @@ def defaults(dtype, device, flushing, threads):
 
 def result(call):
     torch.manual_seed(0)
-    return public.plain(call())
+    return plain(call())
 
 
 @pytest.mark.parametrize("name", CALLS)

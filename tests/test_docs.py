@@ -250,7 +250,10 @@ def test_the_table_of_tasks(column):
 
 def test_versions_of_torch():
     """The range that the pages and pyproject.toml state is that of which there are results, all of them good."""
-    results = json.loads((ROOT / "benchmarks" / "results" / "torch_versions.json").read_text())
+    path = ROOT / "benchmarks" / "results" / "torch_versions.json"
+    if not path.exists():
+        pytest.skip("make test-torch has not written results yet")
+    results = json.loads(path.read_text())
     lowest, *_, highest = (version.rpartition(".")[0] for version in results)
     for page in ("README.md", "docs/install.md"):
         assert f"PyTorch {lowest} to {highest}" in (ROOT / page).read_text(), page

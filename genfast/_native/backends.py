@@ -35,6 +35,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # op -> backend -> the dtypes it serves, and op -> the name of its files; `register` fills them.
 _DTYPES: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
 _STEMS: dict[str, str] = {}
+_is_compiling = torch.compiler.is_dynamo_compiling
 _TRACING = contextvars.ContextVar("tracing", default=False)
 
 
@@ -162,7 +163,7 @@ def select(op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
-    compiling = torch.compiler.is_dynamo_compiling()
+    compiling = _is_compiling()
     if backend == "auto" and not compiling and _TRACING.get():
         return candidates[0]
     # Dynamo warns of what is cached, and looks through it anyway.

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function, forward_ad
-from torch.autograd.function import _SingleLevelFunction as FunctionOfLevel
 
 from genfast._native.schema import OpSchema
 from genfast._native.transforms import mapped, transforms_run
 
+# What stands at one level of torch.func, where a Function is taken apart into all of them.
+FunctionOfLevel: Any = torch.autograd.function._SingleLevelFunction
 _WITHIN_PENALTY = contextvars.ContextVar("within_penalty", default=False)
 
 
-def bound_apply(function: type[FunctionOfLevel]) -> Callable:
+def bound_apply(function: Any) -> Callable:
     """`function.apply` for eager mode without torch.func. Until torch 2.14 its own looks up the names of the arguments,
     which takes 20 us."""
-    return super(Function, function).apply if issubclass(function, Function) else function.apply  # type: ignore[misc]
+    return super(Function, function).apply if issubclass(function, Function) else function.apply
 
 
 def apply(function: type[Function], *args: Any) -> Any:
@@ -44,7 +45,7 @@ def _distinct(args: Sequence[Any]) -> list[Any]:
     return seen
 
 
-def apply_under_op(function: type[Function], of_level: type[FunctionOfLevel], *args: Any) -> Any:
+def apply_under_op(function: type[Function], of_level: Any, *args: Any) -> Any:
     """A Function within the op's own kernel for autograd. While torch.func transforms run, each level has its turn."""
     if not transforms_run():
         return apply(function, *args)
@@ -98,8 +99,7 @@ def within_penalty() -> Iterator[None]:
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
-for _constant in (within_transform, mapped):
-    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+within_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from genfast._native import backends, derivatives, template
+from genfast._native import backends, derivatives, template, transforms
 from genfast._native.kinds import check_devices
 from genfast._native.schema import OpSchema
-from genfast._native.transforms import mapped, transforms_run
 
 LIBRARY = torch.library.Library("genfast", "DEF")
 # Every registered op by name.
@@ -91,19 +90,19 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "bound_apply": derivatives.bound_apply,
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
         "first_order": functools.partial(derivatives.first_order, schema, reference),
-        "forward_mode": derivatives.in_forward_mode,
+        "forward_ad": torch.autograd.forward_ad,
         "given": derivatives.given,
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,
         "launcher": backends.launcher,
-        "mapped": mapped,
+        "mapped": transforms.mapped,
         "needs_reference": derivatives.needs_reference,
         "next_level": derivatives.next_level,
         "plain": _is_plain,
         "reference": reference,
         "second_order": functools.partial(derivatives.second_order, schema, reference),
         "select": backends.select,
-        "transforms": transforms_run,
+        "transforms": transforms.transforms_run,
         **dict(zip(("forward_op", "backward_op"), ops)),
         **{f"check_{way}": schema.checker(i) for i, way in enumerate(("forward", "backward")[: len(ops)])},
     }

@@ -161,7 +161,7 @@ def call($inputs, *, backend):
     serving = select(OP, $lead, backend)
     if serving == "reference":
         return reference($inputs)
-    if is_dynamo_compiling() or transforms() or forward_mode():
+    if is_dynamo_compiling() or transforms() or forward_ad._current_level >= 0:
         return transformed($inputs, asked=backend, backend=serving)
     if is_grad_enabled() and ($requires_grad):
         $results = apply_forward(serving, $inputs)

@@ -38,8 +38,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     settings: Any = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     where = args.target, data_options(args), args.split, args.batch, args.device
-    told: Any = {"draw": draw, "track": track, "bar": counter, "tell": warn, "say": say}
-    for line in lines(evaluate(*where, **told, **settings)):
+    settings |= {"draw": draw, "track": track, "bar": counter, "tell": warn, "say": say}
+    for line in lines(evaluate(*where, **settings)):
         print(line)
 
 

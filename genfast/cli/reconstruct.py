@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{shown(path)}: {len(sides[0])} images{'' if is_folder else ', truth above, reconstruction below'}")
     say_rows(() if is_folder else data.files[:count], "images")
     psnr = metrics.psnr(reconstructed, data.images, data.levels)
-    print(f"{shown(data.name)}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
+    print(f"{data.name}: {len(reconstructed)} images, PSNR {psnr:.2f} dB{wrong}")
 
 
 def _check(model: Any) -> None:

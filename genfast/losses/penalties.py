@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from genfast._native.checks import wide
-from genfast._native.derivatives import transforms_run, within_penalty
+from genfast._native.derivatives import within_penalty
+from genfast._native.transforms import transforms_run
 
 Critic = Callable[..., Tensor]
 

@@ -34,7 +34,8 @@ class SpectralNorm(Stateful):
     pass in training mode takes one step of power iteration. In evaluation mode, and within `torch.func` transforms such
     as the gradient penalties of `genfast.losses`, u and v do not change. Every pass uses its own copy of u and v, so
     D(real), D(fake) and then one backward pass give the correct gradients; so does `torch.utils.checkpoint` around the
-    wrapper. u and v stay float32 when the module is cast to a half type. Make the optimizer after wrapping.
+    wrapper, unless it is compiled. u and v stay float32 when the module is cast to a half type. Make the optimizer
+    after wrapping.
 
     `layer.weight` of a wrapped layer is W, a view of its place in the stack. An initialiser may change it in place:
     `apply(initialise)` finds u and v of the new weights; after a change of `layer.weight.data` call `find_vectors`. A
@@ -108,14 +109,23 @@ class SpectralNorm(Stateful):
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        for layer, weight in self._held:
-            if not torch.compiler.is_compiling() and layer.weight is not weight:
+        weights = self._normalized(self._vectors_of_pass((*args, *kwargs.values())))
+        if torch.compiler.is_compiling():
+            return torch.func.functional_call(self.module, weights, args, kwargs)
+        # What functional_call does, 10 us faster for each layer: weights are plain attributes, not parameters.
+        layers = [(vars(self.module.get_submodule(path)), path, raw) for path, raw in self._held]
+        for attributes, path, raw in layers:
+            if attributes.get("weight") is not raw:
                 raise RuntimeError(
-                    f"SpectralNorm: the weight of a layer must be changed in place; that of a {type(layer).__name__} "
-                    "was replaced"
+                    f"SpectralNorm: the weight of a layer must be changed in place; that of layer {path!r} was replaced"
                 )
-        normalized = self._normalized(self._vectors_of_pass((*args, *kwargs.values())))
-        return torch.func.functional_call(self.module, normalized, args, kwargs)
+        try:
+            for attributes, path, _ in layers:
+                attributes["weight"] = weights[_name(path)]
+            return self.module(*args, **kwargs)
+        finally:
+            for attributes, _, raw in layers:
+                attributes["weight"] = raw
 
     def remove(self) -> nn.Module:
         """A copy of the network without the wrapper; its weights are the normalised ones for the current u and v."""
@@ -208,16 +218,15 @@ class SpectralNorm(Stateful):
         inputs, outputs = stack.shape[1:3]
         return normalized.unflatten(2, (inputs, *stack.shape[3:])).transpose(1, 2)
 
-    def _hold(self) -> list[tuple[nn.Module, Tensor]]:
-        """Give each layer its weight, a view of the stack, and return both."""
+    def _hold(self) -> list[tuple[str, Tensor]]:
+        """Give each layer its weight, a view of the stack, and return (path of the layer, weight)."""
         held = []
         for stack, paths in zip(self.weights, self._layers, strict=True):
             for weight, same in zip(stack.detach().unbind(0), paths, strict=True):
                 weight.is_raw = True
                 for path in same:
-                    layer = self.module.get_submodule(path)
-                    layer.weight = weight
-                    held.append((layer, weight))
+                    self.module.get_submodule(path).weight = weight
+                    held.append((path, weight))
         return held
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:

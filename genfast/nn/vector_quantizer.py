@@ -30,7 +30,8 @@ class VectorQuantizer(Stateful):
     share of the codes, so all ranks have the same codebook. In evaluation mode, and within `torch.func` transforms,
     nothing changes. The counts and sums, and the codebook that they define, stay float32 when the module is cast to a
     half type; what the layer returns has the dtype of the module. Within `torch.utils.checkpoint` the second forward
-    pass uses the codebook of the first and changes nothing.
+    pass uses the codebook of the first and changes nothing. That is so without `torch.compile`: a compiled pass is
+    repeated with the buffers that it has changed, so the gradient is another one.
 
     Args:
         codes: K, the size of the codebook.

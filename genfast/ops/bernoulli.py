@@ -99,9 +99,10 @@ def bernoulli_sample(
     Args:
         logits: [B, C, H, W]; float32, float64, bfloat16 or float16; any scale, any strides.
         seed: int in [0, 2**64).
-        first_index: index of the first image, int in [0, 2**63).
+        first_index: index of the first image, int; that of the last is below 2**63.
         temperature: divides the logits; positive and finite.
-        first_element: element of the first value, int in [0, 2**32): to draw one pixel of a larger image.
+        first_element: element of the first value, int; that of the last is below 2**32: to draw one pixel of a larger
+            image.
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:

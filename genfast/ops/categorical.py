@@ -100,9 +100,10 @@ def categorical_sample(
         logits: [B, C, L, H, W], L in 2 .. 256; float32, float64, bfloat16 or float16; any scale, any strides; the
             layouts of `categorical_nll` are read in place.
         seed: int in [0, 2**64).
-        first_index: index of the first image, int in [0, 2**63).
+        first_index: index of the first image, int; that of the last is below 2**63.
         temperature: divides the logits; positive and finite.
-        first_element: element of the first value, int in [0, 2**32): to draw one pixel of a larger image.
+        first_element: element of the first value, int; that of the last is below 2**32: to draw one pixel of a larger
+            image.
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 
     Returns:

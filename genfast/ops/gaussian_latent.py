@@ -42,7 +42,7 @@ def gaussian_latent(
         mean: [B, ...]; float32, float64, bfloat16 or float16; any strides. Computed in float32 or wider.
         log_variance: like mean.
         seed: int in [0, 2**64).
-        first_index: index of the first image, int in [0, 2**63).
+        first_index: index of the first image, int; that of the last is below 2**63.
         samples: S, how many draws of every image, at least 1.
         prior_mean: of the shape of mean or one that broadcasts to it; given together with prior_log_variance.
         prior_log_variance: like prior_mean; clamped as log_variance is.

@@ -100,9 +100,11 @@ def logistic_mixture_sample(
         params: [B, 3K or 10K, H, W] as in `logistic_mixture_nll`.
         levels: L, 2 to 256.
         seed: int in [0, 2**64).
-        first_index: index of the first image; image i is the same whatever batch it is drawn in.
+        first_index: index of the first image, that of the last is below 2**63; image i is the same whatever batch it
+            is drawn in.
         temperature: positive; divides the logits of the components and multiplies the scales.
-        first_element: raster index of the first pixel, times C: for drawing one pixel of an image at a time.
+        first_element: raster index of the first pixel, times C: for drawing one pixel of an image at a time. That of
+            the last value is below 2**32.
         channels: C, 1 or 3; may be left out where P fits only one of the two.
         backend: "auto", "reference", "cpp" or "triton"; see `genfast.explain`.
 

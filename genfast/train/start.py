@@ -68,14 +68,13 @@ def start(
         torch.set_num_threads(threads)
     if minutes and not resume and not {"steps", "epochs"} & train_options.keys():
         train_options, minutes = train_options | {"budget": minutes}, None
-    asked = {"model": model, "preset": preset, "conditional": conditional}
+    asked = {k: v for k, v in (("model", model), ("preset", preset), ("conditional", conditional)) if v is not None}
     recipe = recipe_of(model, preset) if preset else None
     model_type, model_config_type = models.MODELS[model]
     with run_writer(out, resume=resume, overwrite=overwrite):
         if resume:
             settings = load_run(out)
-            given = {k: v for k, v in asked.items() if v is not None} | model_options | train_options
-            _check_unchanged(settings, given, data_options)
+            _check_unchanged(settings, asked | model_options | train_options, data_options)
             trained = settings["train"] | _longer(train_options)
             config: RunConfig = from_json(config_type(model_type), trained, shown(Path(out) / CONFIG))
             source = settings["data"] | {k: v for k, v in named(data_options).items() if k in MOVABLE and v}
@@ -86,26 +85,23 @@ def start(
         if resume:
             model_config = asdict(from_json(model_config_type, settings["model_config"], shown(Path(out) / CONFIG)))
         else:
-            if conditional is None and recipe:
-                conditional = recipe.conditional
-            fixed = _fixed_by(model, training, conditional)
-            model_config = (recipe.model if recipe else {}) | model_options | fixed
+            model_config = _model_config(model, recipe, model_options, training, conditional)
         torch.manual_seed(config.seed)
         with plain_defaults():
             network = _resumed(out, model, model_config) if resume else models.build(model, **model_config)
         if init_from:
             _start_from(network, init_from, training)
-        for data in (training, validation):
-            check(network, data)
+        check(network, training)
+        check(network, validation)
         # Only the run that this command names is written to, not one that the settings of a received run name.
         is_named = not resume or bool(data_options.get("data"))
         if is_codes(source):
             check_prior(source, network, is_named)
-        device = pick_device(config.device)
+        about = _about(preset, pick_device(config.device), training)
         if resume:
             _follow(out, settings, config, source, (network, training, validation), tell)
         else:
-            settings = run_settings(model, model_config, config, source, **_about(preset, device, training))
+            settings = run_settings(model, model_config, config, source, **about)
         done = saved_state(out).step if resume else 0
         say(f"{describe(training)}; {len(validation)} to validate on")
         with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
@@ -132,6 +128,15 @@ def _resumed(out: str | Path, model: str, model_config: dict[str, Any]) -> Any:
     with open_checkpoint(out) as (file, _):
         expected = f"{shown(Path(out) / CONFIG)}: expected the settings of a {model}"
         return file.fill(lambda: models.build(model, **model_config), expected)
+
+
+def _model_config(
+    model: str, recipe: Any, options: dict[str, Any], data: ImageData | PairData, conditional: bool | None
+) -> dict[str, Any]:
+    """The settings of a new model: those of the preset, over them the options, over them what the data decide."""
+    if conditional is None and recipe:
+        conditional = recipe.conditional
+    return (recipe.model if recipe else {}) | options | _fixed_by(model, data, conditional)
 
 
 def _fixed_by(model: str, data: ImageData | PairData, conditional: bool | None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from genfast.engine.full_forward import evaluating
 from genfast.engine.protocols import Bounded
 from genfast.engine.wrappers import unwraps
 from genfast.train.checkpoint import Tensors
-from genfast.train.config import TrainConfig
+from genfast.train.config import TrainConfig, is_adversarial
 from genfast.train.diagnosis import first_non_finite, loss_of
-from genfast.train.inputs import batches
+from genfast.train.inputs import batches, kind_of
 from genfast.train.loop import Data, Loop, Progress, RunResult, folder_of_run, pick_device, run_training
 from genfast.train.memory import release_freed_memory
 from genfast.train.optim import learning_rate, make_optimizer
@@ -78,6 +78,8 @@ def fit(
         resumed, or with files that no run wrote.
     Example: `genfast.fit(model, images, out="runs/mine")`
     """
+    if is_adversarial(model):
+        raise TypeError(f"fit: model must have a likelihood; got a {kind_of(model)}, which fit_adversarial trains")
     config, out = config or TrainConfig(), folder_of_run("fit", out)
     options: Any = {"resume": resume, "minutes": minutes, "progress": progress}
     with run_writer(out, resume=resume, settings=False):

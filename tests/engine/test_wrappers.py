@@ -6,7 +6,8 @@ import inspect
 import pytest
 import torch
 from support import public
-from support.public import ROOMS, images_of, left, model
+from support.pieces import images_of, left, levels, model, plain
+from support.public import ROOMS
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -78,7 +79,7 @@ VERBS = {
     "reconstruct": ("vq-vae", lambda made: tasks.reconstruct(made, images_of("vq-vae"))),
     "compress": ("vq-vae", lambda made: tasks.compress(made, images_of("vq-vae"))),
     "decompress": ("vq-vae", lambda made: tasks.decompress(made, public.every("vq-vae", tasks.compress))),
-    "translate": ("pix2pix", lambda made: tasks.translate(made, public.levels(1, 1, 16, 16))),
+    "translate": ("pix2pix", lambda made: tasks.translate(made, levels(1, 1, 16, 16))),
     "translate_folder": ("pix2pix", lambda made: public.files(lambda f: public.translated_folder(f, made), "00.png")),
     "sample_shards": ("pixelcnn", lambda made: public.files(lambda f: public.shards(f, made), "samples-00000.npz")),
     "is_latent": ("vae", tasks.is_latent),
@@ -100,7 +101,7 @@ VERBS = {
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb(name):
     kind, verb = VERBS[name]
-    assert public.plain(verb(torch.compile(copy.deepcopy(model(kind))))) == public.plain(verb(model(kind)))
+    assert plain(verb(torch.compile(copy.deepcopy(model(kind))))) == plain(verb(model(kind)))
 
 
 def test_every_verb_is_here():

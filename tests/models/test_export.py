@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from support.public import LAYERS, MODELS, integers, levels, made_layer, model, normal
+from support.pieces import LAYERS, MODELS, integers, levels, made_layer, model, normal
 
 
 def arguments(kind, count):

@@ -5,7 +5,7 @@ import pickle
 import re
 
 import pytest
-from support.public import MODELS, model
+from support.pieces import MODELS, model
 
 from genfast import models
 

@@ -331,5 +331,5 @@ def test_layers_are_called_through_the_wrapper():
     plain = net.eval().remove()
     torch.testing.assert_close(plain(x), net(x))
     net.module[2].weight = nn.Parameter(torch.randn(3, 4))
-    with pytest.raises(RuntimeError, match="the weight of a layer must be changed in place; that of a Linear was"):
+    with pytest.raises(RuntimeError, match="the weight of a layer must be changed in place; that of layer '2' was"):
         net(x)

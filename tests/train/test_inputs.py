@@ -18,7 +18,7 @@ from torch.utils.data import (
 import genfast
 from genfast import models
 from genfast.data import ImageData, PairData
-from genfast.train import TrainConfig
+from genfast.train import AdversarialConfig, TrainConfig, fit_adversarial
 from genfast.train.inputs import data_for, training_data
 
 X = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (30, 1, 4, 5), dtype=np.uint8))
@@ -204,3 +204,12 @@ def test_what_fit_does_not_take(tmp_path, data, kind, message):
     with pytest.raises(kind, match=message):
         genfast.fit(model(), data, X, TrainConfig(steps=1), tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_gan_is_trained_by_fit_adversarial(tmp_path):
+    gan = models.build("dcgan", channels=1, height=8, width=8, levels=256, features=2, latent=2)
+    images = X.repeat(1, 1, 2, 2)[..., :8]
+    with pytest.raises(TypeError, match="fit: model must have a likelihood; got a dcgan, which fit_adversarial trains"):
+        genfast.fit(gan, images, out=tmp_path / "r")
+    settings = AdversarialConfig(steps=1, batch=4, grid_every=100)
+    assert fit_adversarial(gan, TensorDataset(images, Y), None, settings, tmp_path / "r").reason == "finished"

@@ -48,8 +48,8 @@ def check(op, inputs, scaled=False, rival=False):
         if (half or rival) and value.is_floating_point():
             testing.assert_no_worse(value, coarse[name], truth[name], name=name)
         else:
-            largest = truth[name].abs().max().item() if scaled else 1.0
-            testing.assert_matches(value, truth[name], name=name, atol=1e-5 * max(1.0, largest))
+            largest = max(1.0, truth[name].abs().max().item()) if scaled else 1.0
+            testing.assert_matches(value, truth[name], name=name, atol=1e-5 * largest)
 
 
 # op, dtype, sizes, and the launches in place of those that the tables have for such small ones. Rows, units and inputs
@@ -135,10 +135,8 @@ def test_new_vectors():
 
 
 def test_batch_split_changes_no_bit():
-    inputs = SPECS["diagonal_lstm"].inputs({"B": 5, "H": 3, "W": 4, "D": 2, "C": 7})
-    gates, *rest = inputs.values()
-    whole = genfast.diagonal_lstm(gates, *rest, backend="triton")
-    parts = [genfast.diagonal_lstm(part, *rest, backend="triton") for part in gates.split(2)]
+    gates, *rest = SPECS["diagonal_lstm"].inputs({"B": 5, "H": 3, "W": 4, "D": 2, "C": 7}).values()
+    whole, *parts = (genfast.diagonal_lstm(part, *rest, backend="triton") for part in (gates, *gates.split(2)))
     testing.assert_identical(torch.cat(parts), whole, name="hidden")
 
 
@@ -176,8 +174,7 @@ def test_infinite_logits():
     nll = categorical.categorical_nll_forward(x, logits, 1, False)
     grad = categorical.categorical_nll_backward(torch.ones(2), x, logits, 1)
     assert nll.isfinite().all() and (grad[:, :, ::2] == 0).all() and grad.isfinite().all()
-    draw = categorical.categorical_sample(logits, 0, 0, 1.0, 0)
-    assert (draw % 2 == 1).all()
+    assert (categorical.categorical_sample(logits, 0, 0, 1.0, 0) % 2 == 1).all()
     x[0, 0, 0], x[1, 2, 3] = 5, 200
     assert categorical.categorical_nll_forward(x, logits, 1, False).isnan().all()
 
@@ -185,11 +182,11 @@ def test_infinite_logits():
 @pytest.mark.parametrize("op", ["bernoulli_nll", "categorical_nll", "logistic_mixture_nll"])
 def test_every_other_image(op):
     """What an image gives does not depend on those beside it, wherever they lie; nats of half types are float32."""
-    inputs = SPECS[op].inputs({"B": 3, "C": 3, "K": 2, "L": 5, "H": 3, "W": 5, "M": 0}, dtype=torch.float16)
+    inputs = SPECS[op].inputs({"B": 3, "C": 3, "K": 2, "L": 5, "H": 3, "W": 5, "M": 0}, dtype=FP16)
     for layout in (torch.Tensor.contiguous, innermost, testing.transposed):
         placed = testing.each_tensor(layout, inputs)
-        whole = getattr(genfast.ops, op)(**placed, backend="triton")
-        some = getattr(genfast.ops, op)(**testing.each_tensor(lambda tensor: tensor[::2], placed), backend="triton")
+        parts = placed, testing.each_tensor(lambda tensor: tensor[::2], placed)
+        whole, some = (getattr(genfast.ops, op)(**part, backend="triton") for part in parts)
         assert whole.dtype == torch.float32 and torch.equal(some, whole[::2])
 
 
@@ -463,10 +460,8 @@ SEED, FIRST = 2**64 - 3, 5
 
 
 def both(case, n, **options):
-    p = case.program
-    options = {"seed": SEED, "first": FIRST, "labels": labels_of(p, n)} | options
-    request = SampleRequest(n, **options)
-    return pixel_program.pixel_program(p, request, torch.device("cpu")), eager.run(p, request)
+    request = SampleRequest(n, **({"seed": SEED, "first": FIRST, "labels": labels_of(case.program, n)} | options))
+    return pixel_program.pixel_program(case.program, request, torch.device("cpu")), eager.run(case.program, request)
 
 
 def assert_same(got, expected):
@@ -482,14 +477,13 @@ def test_samples(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_known_values(case):
-    images, known = images_of(case.program, 2), known_of(case.program, 2)
-    assert_same(*both(case, 2, given=images, known=known, draw=3, want=("log_probs", "parameters")))
+    given = {"given": images_of(case.program, 2), "known": known_of(case.program, 2)}
+    assert_same(*both(case, 2, **given, draw=3, want=("log_probs", "parameters")))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.program.likelihood.takes_evidence], ids=str)
 def test_evidence(case):
-    p = case.program
-    evidence = torch.randn(2, *p.spec.shape, p.spec.levels)
+    evidence = torch.randn(2, *case.program.spec.shape, case.program.spec.levels)
     evidence[..., 0] = -torch.inf
     got, expected = both(case, 2, evidence=evidence, want=("log_evidence",))
     assert torch.equal(got.images, expected.images) and got.images.all()
