@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import signal
-import re
 import subprocess
 import sys
 import time
