@@ -73,7 +73,8 @@ def signed(op: str, seed: int) -> int:
 def check_levels(op: str, x: Tensor, like: Tensor, levels: int) -> None:
     """`x` holds levels 0 .. levels - 1 as uint8, on the device of the tensor `like`."""
     _check_kind(op, x, like, (torch.uint8,))
-    if levels < 256:
+    # A comparison of the levels would be a graph for each of its answers.
+    if not torch.compiler.is_compiling() and levels < 256:
         check_range(op, "x", x, 0, levels - 1)
 
 
