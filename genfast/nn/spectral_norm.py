@@ -34,8 +34,8 @@ class SpectralNorm(Stateful):
     pass in training mode takes one step of power iteration. In evaluation mode, and within `torch.func` transforms such
     as the gradient penalties of `genfast.losses`, u and v do not change. Every pass uses its own copy of u and v, so
     D(real), D(fake) and then one backward pass give the correct gradients; so does `torch.utils.checkpoint` around the
-    wrapper, unless it is compiled. u and v stay float32 when the module is cast to a half type. Make the optimizer after
-    wrapping.
+    wrapper, unless it is compiled. u and v stay float32 when the module is cast to a half type. Make the optimizer
+    after wrapping.
 
     `layer.weight` of a wrapped layer is W, a view of its place in the stack. An initialiser may change it in place:
     `apply(initialise)` finds u and v of the new weights; after a change of `layer.weight.data` call `find_vectors`. A
