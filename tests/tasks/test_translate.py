@@ -179,7 +179,7 @@ def test_files_that_cannot_be_translated_are_named_and_the_others_are(genfast, r
     assert broken.startswith(f"{folder}/b.png: not readable: ")
     assert small == f"{folder}/small.png: 40x15, smaller than the stride of the model, 16"
     assert total == f"{folder}: 2 of 4 that could not be translated, the others are written; --strict makes it an error"
-    code, out, err = genfast("translate", run, folder, "--out", tmp_path / "out", "--strict")
+    code, out, err = genfast("translate", run, folder, "--out", tmp_path / "out", "--strict", "--overwrite")
     assert code == 2 and "expected readable images of at least the model's stride; got 2 of 4" in err.splitlines()[-1]
     for name in ("a.png", "c.png"):
         (folder / name).unlink()
