@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from genfast.data._text import in_bytes
+from genfast.io import memory
 
 GB = 10**9
 SHARE = 0.5  # of the memory of the machine, without a limit of the caller
@@ -25,15 +23,3 @@ def check_size(size: int, name: str, max_gb: float | None = None, *, compressed:
     if size > limit:
         more = "" if max_gb is not None else "; --max-gb allows more"
         raise ValueError(f"{name}: expected at most {in_bytes(limit)} of images, {why}{more}; got {in_bytes(size)}")
-
-
-def memory() -> int:
-    """Bytes of memory that this process may use: those of the machine, or of its control group."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return 16 * GB
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no group, or "max"
-        return total

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.op_matrix import CPP, first_differentiable, innermost, outputs, parametrize, sample
+from support.op_matrix import CPP, NATIVE, first_differentiable, innermost, outputs, parametrize, sample
 
 import genfast
 from genfast import testing
@@ -54,7 +54,23 @@ def test_layouts_of_what_has_no_gradient(op, layout):
             testing.assert_identical(a, b, name=f"result {i}, {dtype}")
 
 
-@pytest.mark.parametrize("op", ["bernoulli_nll", "categorical_nll", "logistic_mixture_nll"])
+LIKELIHOODS = ["bernoulli_nll", "categorical_nll", "logistic_mixture_nll"]
+
+
+@pytest.mark.interpreted
+@parametrize("op, backend, dtype", [entry for entry in NATIVE if entry[0] in LIKELIHOODS])
+def test_every_other_image_of_a_likelihood(op, backend, dtype):
+    """On every backend; nats of half types are float32."""
+    inputs = sample(op, backend, dtype, {"B": 3, "C": 3, "K": 2, "L": 5, "H": 3, "W": 5, "M": 0})
+    for layout in (torch.Tensor.contiguous, innermost, testing.transposed):
+        placed = testing.each_tensor(layout, inputs)
+        (whole,) = outputs(op, placed, backend)
+        (some,) = outputs(op, testing.each_tensor(lambda tensor: tensor[::2], placed), backend)
+        assert whole.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        testing.assert_identical(some, whole[::2])
+
+
+@pytest.mark.parametrize("op", LIKELIHOODS)
 def test_single_pixels_and_rows(op):
     """Where several layouts are one."""
     for height, width in ((1, 1), (1, 5), (5, 1)):

@@ -302,7 +302,8 @@ def accuracy():
 LOGITS, ROWS = [(5,), (5,)], [(4, 3), (6, 3)]
 CALLS = {
     **{f"ops.{name}": partial(op, name) for name in EVERY},
-    **{f"ops.{name} of 1e-20": partial(op, name, 1e-20) for name in EVERY},
+    # Products of these are denormal. The projection of minibatch discrimination is torch's own product, which flushes.
+    **{f"ops.{name} of 1e-20": partial(op, name, 1e-20) for name in EVERY if name != "minibatch_discrimination"},
     **{f"reference.{name}_ref": partial(op, name, backend="reference") for name in EVERY},
     **{f"nn.{name}": partial(layer, name) for name in (*LAYERS, "SpectralNorm", "ReferenceBatch")},
     **{f"models.{models.MODELS[kind][0].__name__}": partial(of_model, kind) for kind in MODELS},

@@ -179,17 +179,6 @@ def test_infinite_logits():
     assert categorical.categorical_nll_forward(x, logits, 1, False).isnan().all()
 
 
-@pytest.mark.parametrize("op", ["bernoulli_nll", "categorical_nll", "logistic_mixture_nll"])
-def test_every_other_image(op):
-    """What an image gives does not depend on those beside it, wherever they lie; nats of half types are float32."""
-    inputs = SPECS[op].inputs({"B": 3, "C": 3, "K": 2, "L": 5, "H": 3, "W": 5, "M": 0}, dtype=FP16)
-    for layout in (torch.Tensor.contiguous, innermost, testing.transposed):
-        placed = testing.each_tensor(layout, inputs)
-        parts = placed, testing.each_tensor(lambda tensor: tensor[::2], placed)
-        whole, some = (getattr(genfast.ops, op)(**part, backend="triton") for part in parts)
-        assert whole.dtype == torch.float32 and torch.equal(some, whole[::2])
-
-
 @pytest.mark.parametrize("op", ["gaussian_nll", "bernoulli_nll"])
 @pytest.mark.parametrize("kind", [bool, torch.uint8, torch.float32])
 def test_missing_values(op, kind):
