@@ -71,7 +71,7 @@ def notes_of(counts: Mapping[str, int], split: str, name: str) -> tuple[str, ...
     if split not in ("train", "valid") or not _holds_out(counts):
         return ()
     there = counts["train"]
-    return (f"{name}: no 'valid': {there // SHARE} of {there} images of 'train' are held out as it",)
+    return (f"{name}: no 'valid': {there // SHARE} of {there} images of 'train' held out as it",)
 
 
 def _holds_out(counts: Mapping[str, int]) -> bool:
