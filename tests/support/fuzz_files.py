@@ -6,6 +6,7 @@ exception, another form, more than ten seconds of the processor, or more memory 
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import platform
@@ -69,6 +70,7 @@ def outcome(reader, seed: int, before: int) -> tuple[str, str]:
 def in_a_child(reader, seeds: list[int], pipe: int) -> None:
     """Write `seed kind text` for each file; the last `begun` says which file ended the process."""
     warnings.simplefilter("ignore")
+    faulthandler.disable()  # a crash is counted; its traceback would be in the way
     torch.set_num_threads(1)
     with os.fdopen(pipe, "w", buffering=1) as out, open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 2)
