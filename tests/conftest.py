@@ -1,6 +1,7 @@
 """Fixtures of all tests. Native tests fail where the native module is missing: nothing here skips them."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -9,6 +10,12 @@ from genfast import cli
 
 if os.environ.get("TRITON_INTERPRET"):
     from support.interpreter import guards  # noqa: F401
+
+
+# A shell starts what it runs in the background with these ignored, and the processes of the tests would inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

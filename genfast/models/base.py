@@ -164,6 +164,8 @@ class ImageModel(Pretrained):
 def _checked(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that says what a model is made from, where it is given something else."""
     signature = inspect.signature(init)
+    if "config" not in signature.parameters or signature.parameters["config"].kind == inspect.Parameter.VAR_KEYWORD:
+        return init
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -330,7 +330,7 @@ def test_a_failed_save_keeps_the_old_weights(saved, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("os.replace", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         saved.model.save_pretrained(saved.folder)
     assert (saved.folder / "model.safetensors").read_bytes() == before

@@ -394,7 +394,7 @@ def test_a_checkpoint_of_another_kind_is_one_clear_error(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     vae().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="model.safetensors: expected a tensor decoder.* more; got none"):
+    with pytest.raises(ValueError, match="model.safetensors: expected a tensor head.* more; got none"):
         models.load(tmp_path)
 
 

@@ -58,7 +58,7 @@ ROOMS = {
 # Public names that compute nothing.
 IDLE = {
     *("genfast.backends", "genfast.set_isa", "genfast.explain"),  # say or choose which kernels serve
-    *("data.dataset_names", "data.datasets", "data.register_dataset"),
+    *("data.dataset_names", "data.datasets", "data.register_dataset", "data.describe", "data.locate"),
     *("likelihoods.decoder_likelihoods", "likelihoods.heads", "likelihoods.register_likelihood"),
     *("likelihoods.Likelihood", "likelihoods.default_likelihood", "likelihoods.likelihood", "likelihoods.softmax"),
     *("likelihoods.read_output", "models.register_model", "models.build", "models.Autoregressive", "models.GAN"),
