@@ -82,6 +82,30 @@ def recomputed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def zero_of_first_pass(like: Tensor, layer: str) -> Tensor:
+    """0, [], of the dtype of `like`, for a compiled forward pass with state to add to what it returns.
+
+    Raises: RuntimeError, when it runs, in a pass that `torch.utils.checkpoint` repeats. The repetition would begin with
+    the state that the pass has changed, and so give another gradient.
+    """
+    zero: Tensor = torch.ops.genfast.zero_of_first_pass(like.detach(), layer)
+    return zero
+
+
+def _zero(like: Tensor, layer: str) -> Tensor:
+    if torch._C._current_graph_task_id() != -1:
+        expected = "a pass that is not repeated, where torch.compile is at work"
+        raise RuntimeError(f"{layer}: expected {expected}; got torch.utils.checkpoint: leave one of the two out")
+    return like.new_zeros(())
+
+
+_LIBRARY = torch.library.Library("genfast", "FRAGMENT")
+_LIBRARY.define("zero_of_first_pass(Tensor like, str layer) -> Tensor")
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("zero_of_first_pass", _zero, _device)
+torch.library.register_fake("genfast::zero_of_first_pass", lambda like, layer: like.new_empty(()), lib=_LIBRARY)
+
+
 class Passes:
     """The state that each forward pass of a layer used, for its repetition by `torch.utils.checkpoint`.
 

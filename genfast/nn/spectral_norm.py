@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genfast import ops
 from genfast._native.checks import wide
 from genfast._native.derivatives import within_transform
-from genfast._state import Passes, Stateful, recomputed
+from genfast._state import Passes, Stateful, recomputed, zero_of_first_pass
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Power iterations that find u and v of new weights, as in torch: the first estimate of random ones is far too small.
@@ -34,8 +34,8 @@ class SpectralNorm(Stateful):
     pass in training mode takes one step of power iteration. In evaluation mode, and within `torch.func` transforms such
     as the gradient penalties of `genfast.losses`, u and v do not change. Every pass uses its own copy of u and v, so
     D(real), D(fake) and then one backward pass give the correct gradients; so does `torch.utils.checkpoint` around the
-    wrapper, unless it is compiled. u and v stay float32 when the module is cast to a half type. Make the optimizer
-    after wrapping.
+    wrapper, which beside `torch.compile` is a RuntimeError. u and v stay float32 when the module is cast to a half
+    type. Make the optimizer after wrapping.
 
     `layer.weight` of a wrapped layer is W, a view of its place in the stack. An initialiser may change it in place:
     `apply(initialise)` finds u and v of the new weights; after a change of `layer.weight.data` call `find_vectors`. A
@@ -178,6 +178,8 @@ class SpectralNorm(Stateful):
         if recomputed():
             return self._passes.recall("SpectralNorm", inputs)
         vectors = self._all_vectors(steps=1)
+        if torch.compiler.is_compiling():
+            vectors = [(u + zero_of_first_pass(u, "SpectralNorm"), v) for u, v in vectors]
         with torch.no_grad():
             for index, found in enumerate(vectors):
                 for held, vector in zip(self._vectors(index), found, strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 from genfast import ops
 from genfast._native.checks import check_range, check_sizes, wide
 from genfast._native.derivatives import within_transform
-from genfast._state import Passes, Stateful, recomputed
+from genfast._state import Passes, Stateful, recomputed, zero_of_first_pass
 
 
 class VectorQuantizer(Stateful):
@@ -30,8 +30,7 @@ class VectorQuantizer(Stateful):
     share of the codes, so all ranks have the same codebook. In evaluation mode, and within `torch.func` transforms,
     nothing changes. The counts and sums, and the codebook that they define, stay float32 when the module is cast to a
     half type; what the layer returns has the dtype of the module. Within `torch.utils.checkpoint` the second forward
-    pass uses the codebook of the first and changes nothing. That is so without `torch.compile`: a compiled pass is
-    repeated with the buffers that it has changed, so the gradient is another one.
+    pass uses the codebook of the first and changes nothing; beside `torch.compile` it is a RuntimeError.
 
     Args:
         codes: K, the size of the codebook.
@@ -148,6 +147,8 @@ class VectorQuantizer(Stateful):
         self._restart(vectors, share)
         # A copy: the next batch may change the codebook before the backward pass of this one.
         codebook = self.codebook.clone()
+        if torch.compiler.is_compiling():
+            codebook = codebook + zero_of_first_pass(codebook, "VectorQuantizer")
         self._passes.keep((vectors, share), codebook.detach())
         return codebook, True
 

@@ -209,6 +209,26 @@ def test_a_recomputation_of_another_pass_is_an_error(name):
         y.sum().backward()
 
 
+@pytest.mark.parametrize("outer", ["checkpoint", "compile"])
+@pytest.mark.parametrize("name", ["VectorQuantizer", "a codebook of gradients", "SpectralNorm"])
+def test_a_compiled_pass_that_is_repeated_is_an_error(name, outer):
+    """It would begin with the state that it has changed."""
+    layer, (x, *_) = trained(name)
+    x.requires_grad_()
+
+    def loss(x):
+        found = layer(x.tanh())
+        return found.square().sum() if isinstance(found, Tensor) else found[0].square().sum() + found[2]
+
+    def repeated(x):
+        return checkpoint(loss if outer == "compile" else compiled, x, use_reentrant=False)
+
+    compiled = torch.compile(loss, backend="aot_eager")
+    compiled(x).backward()
+    with pytest.raises(RuntimeError, match="expected a pass that is not repeated, where torch.compile is at work"):
+        (torch.compile(repeated, backend="aot_eager", fullgraph=True) if outer == "compile" else repeated)(x).backward()
+
+
 @pytest.mark.parametrize("name", ["VectorQuantizer", "a codebook of gradients", "SpectralNorm", "ClassBatchNorm2d"])
 def test_transforms_leave_the_state_alone(name):
     layer, inputs = trained(name)
