@@ -16,7 +16,7 @@ from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.compiler import NotCausal, NotIncremental, compile_program
-from genfast.engine.compiler.proof import check_causal
+from genfast.engine.compiler.proof import check_causal, check_outputs
 from genfast.engine.conventions import Conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.request import SampleRequest, check_request
@@ -183,7 +183,12 @@ class Engine:
         for start in range(0, len(images), size):
             drawn = self.execute(whole.part(start, min(start + size, len(images))))
             parts.append(drawn.log_probs.flatten(1).sum(1))
-        return torch.cat(parts)
+        total = torch.cat(parts)
+        if bad := int(total.isnan().sum()):
+            raise ValueError(
+                f"log_prob: the model must return finite numbers; got NaN for {bad} of {len(total)} images"
+            )
+        return total
 
     def execute(self, request: SampleRequest) -> Drawn:
         """`run` for a request, which is not checked again."""
@@ -207,6 +212,9 @@ class Engine:
             if name == "full_forward" and network.reading:
                 with torch.no_grad(), full_forward.evaluating(self.model):
                     check_causal(network)
+            if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
+                with torch.no_grad(), full_forward.evaluating(self.model):
+                    check_outputs(network)
             selected[self.asked] = name
         return selected[self.asked]
 

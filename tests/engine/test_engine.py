@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import genfast
+from genfast import testing
 from genfast.engine.compiler import NotCausal
 from genfast.engine.full_forward import evaluating
 from genfast.models import build
@@ -200,3 +201,16 @@ def test_threads_share_models():
 def test_descriptions_that_are_no_tuples(options):
     with pytest.raises(TypeError, match=f"sample: {next(iter(options))} must be"):
         genfast.sample(foreign(), 1, **OPTIONS | options)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch", "full_forward"])
+@pytest.mark.parametrize("name", ["pixelcnn", "pixelrnn"])
+def test_weights_whose_outputs_overflow_are_an_error(name, backend):
+    """They are finite, but no distribution is: an image drawn from NaN would be any."""
+    model = testing.awake(build(name, levels=4, **SMALL)).float()
+    genfast.sample(model, 1, backend=backend)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e30)
+    with pytest.raises(ValueError, match="sample: the model must return finite numbers"):
+        genfast.sample(model, 1, backend=backend)

@@ -53,6 +53,15 @@ def _prove(program: Program, model: nn.Module, order: Order) -> None:
     _perturb(spec, counts, lambda batch: _forward(program, model, order, batch), generator)
 
 
+def check_outputs(network: FullForward) -> None:
+    """ValueError for a `FullForward` whose outputs for a random image are not finite: its weights are too large."""
+    spec, generator = network.spec, torch.Generator("cpu").manual_seed(0)
+    image = torch.randint(0, spec.levels, (1, *spec.shape), generator=generator, dtype=torch.uint8, device="cpu")
+    labels = torch.zeros(1, dtype=torch.int64, device=network.device) if spec.classes else None
+    if not network.parameters(image.to(network.device), labels).isfinite().all():
+        raise ValueError("sample: the model must return finite numbers; got some that are not, for a random image")
+
+
 def check_causal(network: FullForward) -> None:
     """Raise NotCausal if an output of a `FullForward` changes with a later value, on a random image."""
     generator = torch.Generator("cpu").manual_seed(0)
