@@ -1,10 +1,8 @@
 """Gradient penalties: closed forms, autograd.grad(create_graph=True), finite differences, and one compiled graph."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from support.ranks import run_two_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -319,14 +317,7 @@ assert got[0].abs().max() > 0
 
 def test_two_processes_are_one(tmp_path):
     """A critic in DistributedDataParallel, each process with half of the batch."""
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_two_ranks(RANK, tmp_path)
 
 
 def test_precision():

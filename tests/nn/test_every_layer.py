@@ -7,11 +7,10 @@ import io
 import pickle
 import pkgutil
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from support.ranks import run_two_ranks
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
@@ -282,12 +281,7 @@ distributed.destroy_process_group()
 
 def test_two_passes_of_a_network_on_two_processes(tmp_path):
     """With `DistributedDataParallel`, which sends the buffers before each pass, and with checkpoints."""
-    command = [sys.executable, "-c", RANK]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")], **pipes) for rank in range(2)]
-    for process in processes:
-        output = process.communicate(timeout=120)[0]
-        assert process.returncode == 0, output
+    run_two_ranks(RANK, tmp_path)
 
 
 @pytest.mark.parametrize("make", [lambda: genfast.nn.MaskedConv2d(2, 4, 3, "B"), lambda: genfast.nn.RowLSTM(2, 2)])

@@ -1,12 +1,11 @@
 """Layers of adversarial networks: minibatch statistics, bias and activation, resampling."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from scipy import signal
+from support.ranks import run_two_ranks
 from torch import nn
 
 from genfast.nn import BiasAct, Blur2d, Downsample2d, MinibatchDiscrimination, MinibatchStddev, Upsample2d
@@ -239,11 +238,4 @@ assert not torch.allclose(layer(whole[mine]), made), "alone it is another layer"
 
 
 def test_gather_is_one_process_with_the_whole_batch(tmp_path):
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_two_ranks(RANK, tmp_path)

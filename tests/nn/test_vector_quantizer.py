@@ -1,10 +1,8 @@
 """The layers of vector quantisation: learning by means and by gradients, restarts, and one codebook on all ranks."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from support.ranks import run_two_ranks
 
 from genfast.nn import ResidualVectorQuantizer, VectorQuantizer
 
@@ -324,11 +322,4 @@ torch.testing.assert_close(layer.counts, judge.counts)
 
 
 def test_all_ranks_have_one_codebook(tmp_path):
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_two_ranks(RANK, tmp_path)
