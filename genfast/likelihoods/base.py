@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,8 +39,9 @@ class Likelihood(ABC):
         is_density: whether it is a density, whose draws are rounded to levels.
         expected_is_exact: whether `expected` is the mean of the levels.
         takes_evidence: whether levels can be weighted by the likelihood of an observation, see `draw_levels`.
-        output_orders: the orders of the output of a foreign model that it can read: name -> function (C, L) -> the
-            output that each parameter is, or None where the outputs are in the order of the parameters.
+        output_orders: the orders of the output of a foreign model that it can read: name -> function of the likelihood
+            -> int64 [P], the output that each parameter is; or None where the outputs are in the order of the
+            parameters.
     Raises: ValueError for images that it does not fit.
     """
 
@@ -54,7 +55,7 @@ class Likelihood(ABC):
     is_density: ClassVar[bool] = False
     expected_is_exact: ClassVar[bool] = False
     takes_evidence: ClassVar[bool] = True
-    output_orders: ClassVar[dict[str, Callable[[int, int], np.ndarray] | None]] = {}
+    output_orders: ClassVar[dict[str, Callable[[Any], np.ndarray] | None]] = {}
 
     @classmethod
     def of(cls, channels: int, levels: int, mixtures: int) -> Likelihood:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +21,8 @@ class Categorical(Likelihood):
     case = 1
     decodes = False
     expected_is_exact = True
-    output_orders = {
-        "categorical": None,
-        "categorical-levels-first": lambda c, l: np.arange(c * l).reshape(l, c).T.reshape(-1),
-    }
+    # Where outputs are laid out in levels before channels, `Layout.ordered` has put them in this order.
+    output_orders = {"categorical": None, "categorical-levels-first": None}
 
     @property
     def parameters(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,11 @@ class LogisticMixture(Likelihood):
     case = 2
     numbers = 2
     takes_evidence = False
-    output_orders = {"mixture": None}
+    output_orders = {
+        "mixture": None,
+        "mixture-per-channel": lambda likelihood: likelihood.places(per_channel=True),
+        "mixture-interleaved": lambda likelihood: likelihood.places(per_channel=False),
+    }
 
     def __post_init__(self) -> None:
         if not self._fits(self.channels, self.levels) or self.mixtures < 1:
@@ -57,6 +62,24 @@ class LogisticMixture(Likelihood):
     @property
     def parameters(self) -> int:
         return PER_COMPONENT[self.channels] * self.mixtures
+
+    def places(self, *, per_channel: bool) -> np.ndarray:
+        """Where other orders have each parameter, int64 [P].
+
+        per_channel: the order of PixelCNN++: the K logits; then, channel by channel, K means, K log-scales and K
+        coefficients (R: G on R, G: B on R, B: B on G). Else interleaved: component by component its logit, means,
+        log-scales and coefficients.
+        """
+        size, channels = self.mixtures, self.channels
+        component = np.arange(size)
+        kinds = self.parameters // size  # parameters of a component
+        if not per_channel:
+            return np.concatenate([component * kinds + kind for kind in range(kinds)])
+        of_channel = (kinds - 1) // channels * size
+        blocks = [
+            size + channel * of_channel + kind * size for kind in range(of_channel // size) for channel in range(channels)
+        ]
+        return np.concatenate([component, *(block + component for block in blocks)])
 
     @property
     def couples_channels(self) -> bool:
