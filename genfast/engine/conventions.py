@@ -15,8 +15,8 @@ from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import heads
 from genfast.likelihoods.layout import Layout, parse_layout
 
-# What forward takes: images as floats [B, C, H, W], levels as integers [B, C, H, W], or codes as integers [B, H, W].
-INPUTS = ("images", "levels", "codes")
+# What forward takes: floats [B, C, H, W] or, flat, [B, C * H * W]; levels as integers [B, C, H, W], codes [B, H, W].
+INPUTS = ("images", "flat", "levels", "codes")
 MOST_LEVELS = 65_536
 
 
@@ -40,8 +40,8 @@ class Conventions:
 
     Attributes:
         spec: of the images: `shape`, `levels` and `classes` of the keywords.
-        inputs: "images", "levels" or "codes", see `INPUTS`.
-        input_range: the inputs for the lowest and the highest level, of "images"; None: to be inferred.
+        inputs: "images", "flat", "levels" or "codes", see `INPUTS`.
+        input_range: the inputs for the lowest and the highest level, where they are floats; None: to be inferred.
         head: how the output is read, a name of `genfast.likelihoods.heads()`; None: as its shape implies.
         output: the layout of the output; None: the only one that fits.
         condition: further arguments of forward, by name, known before anything is drawn: [n, ...], row i for the image
@@ -116,7 +116,7 @@ def _spec(call: str, model: nn.Module, given: Mapping[str, Any]) -> ImageSpec:
 def _input_range(call: str, inputs: str, given: Any) -> tuple[float, float] | None:
     if given is None:
         return None
-    if inputs != "images":
+    if inputs in ("levels", "codes"):
         raise ValueError(f"{call}: input_range must be None for inputs={inputs!r}, which are integers; got {given}")
     numbers = isinstance(given, (tuple, list)) and [v for v in given if isinstance(v, (int, float))]
     if not numbers or len(numbers) != 2 or len(given) != 2:

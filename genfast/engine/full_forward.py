@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
-from genfast.engine.conventions import Conventions
+from genfast.engine.conventions import Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
-from genfast.engine.request import SampleRequest, row_uniforms
+from genfast.engine.request import SampleRequest, uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
 
+PROBES = 2  # images of a probe: with a single one, what squeezes loses its batch
+CLOSE = 1e-5  # of the largest output: more is no rounding
 # For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
 _EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
 _MODES = threading.Lock()
@@ -26,6 +28,10 @@ _MODES = threading.Lock()
 class FullForward:
     """A model as a function from levels to the parameters of all conditionals.
 
+    Args:
+        model: an `Autoregressive` model; or a foreign one, which is copied: forward may cache, count or change weights.
+        conventions: of a foreign model, its input range known; else None.
+
     Attributes:
         spec, likelihood: of the images and their values.
         reading: how the output is read, for a model that is not `Autoregressive`; else None.
@@ -33,82 +39,195 @@ class FullForward:
         device, dtype: of the model.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        shape: Sequence[int] | None = None,
-        levels: int | None = None,
-        input_range: Sequence[float] | None = None,
-        head: str | None = None,
-    ) -> None:
-        self.model: Any = model
+    def __init__(self, model: nn.Module, conventions: Conventions | None = None) -> None:
         weight = next(model.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
         self.device, self.dtype = weight.device, weight.dtype
-        self.reading: Reading | None = None
-        if isinstance(model, Autoregressive):
-            conventions: Conventions = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
-            refuse_conventions(type(model).__name__, conventions=conventions)
+        self.conventions, self.reading = conventions, None
+        if conventions is None:
+            assert isinstance(model, Autoregressive)  # or conventions had been asked for
+            self.model: Any = model
             self.spec: ImageSpec = model.spec
             self.likelihood: Likelihood = model.likelihood
             self.scale, self.shift = 2 / (self.spec.levels - 1), -1.0
-        else:
-            self.spec = check_foreign_spec("sample", model, shape, levels)
-            low, high = check_input_range("sample", input_range)
-            self.scale, self.shift = (high - low) / (self.spec.levels - 1), low
-            features = self._output_shape()[1:-2]
-            self.reading = read_output("sample", features, self.spec.channels, self.spec.levels, head)
-            self.likelihood = self.reading.likelihood
+            return
+        self.model = copied(model).eval()
+        self.spec = conventions.spec
+        self.scale, self.shift = scale_of(conventions)
+        self._singles = self._crops = None
+        output = self.probe()
+        spec = self.spec
+        reading = self.reading = read_output(
+            "sample",
+            output,
+            channels=spec.channels,
+            height=spec.height,
+            width=spec.width,
+            levels=spec.levels,
+            head=conventions.head,
+            layout=conventions.output,
+        )
+        self.likelihood = reading.likelihood
 
-    def _output_shape(self) -> torch.Size:
-        """The shape of the output for one image."""
-        shape = self.spec.shape
-        with torch.no_grad(), evaluating(self.model):
-            output = self.model(torch.zeros(1, *shape, device=self.device, dtype=self.dtype))
-        if not torch.is_tensor(output) or output.dim() not in (4, 5) or output.shape[-2:] != shape[1:]:
-            expected = f"[B, P, H, W] or [B, C, L, H, W] for images {shape}"
-            got = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-            raise ValueError(f"sample: the model must return {expected}; got {got}")
-        return output.shape
+    def probe(self) -> Any:
+        """What a foreign model returns for `PROBES` random images, labels and the first rows of the condition."""
+        with torch.no_grad(), at_work(self.model):
+            images, labels = probe_images(self.spec)
+            return self._call(images.to(self.device), labels, self._rows(0, PROBES, wrap=True), explain=True)
 
     def rows(self, row: int) -> int:
         """The number of rows of an image that a forward needs to draw in row `row`."""
-        rows: int = self.spec.height if self.reading else self.model.rows(row)
-        return rows
+        if self.reading is None:
+            rows: int = self.model.rows(row)
+            return rows
+        if self._crops is None:
+            self._crops = self._proves_crops()
+        return row + 1 if self._crops else self.spec.height
 
-    def parameters(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W]."""
+    def parameters(self, images: Tensor, labels: Tensor | None, first: int = 0) -> Tensor:
+        """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W].
+
+        first: the index of the first image, whose condition is that of this index.
+        """
         if self.reading is None:
             x = images.to(self.dtype) * self.scale + self.shift
             return self.model.network(x, labels)
-        x = images.float() * torch.tensor(self.scale, dtype=torch.float32, device="cpu") + self.shift
-        output = self.model(x.to(self.dtype)).flatten(1, -3)
-        return output if self.reading.is_ordered else output[:, torch.from_numpy(self.reading.index)]
+        return self.reading.parameters(self._output(images, labels, first), images.shape[2])
+
+    def parameters_at(self, images: Tensor, labels: Tensor | None, first: int, place: tuple[int, int]) -> Tensor:
+        """The parameters of one pixel, [B, P]."""
+        if self.reading is None:
+            return self.parameters(images, labels)[:, :, place[0], place[1]]
+        return self.reading.parameters(self._output(images, labels, first), images.shape[2], place)
+
+    def _output(self, images: Tensor, labels: Tensor | None, first: int) -> Any:
+        condition = self._rows(first, len(images))
+        if len(images) > 1 or self._takes_one():
+            return self._call(images, labels, condition)
+        twice = [None if value is None else torch.cat((value, value)) for value in (images, labels)]
+        return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
+
+    def _rows(self, first: int, n: int, wrap: bool = False) -> dict[str, Tensor]:
+        assert self.conventions is not None
+        condition = self.conventions.condition
+        if wrap:
+            condition = {name: torch.cat((value, value))[:n] for name, value in condition.items()}
+        return {name: value.to(self.device) for name, value in rows_of("sample", condition, first, n).items()}
+
+    def _call(
+        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False
+    ) -> Any:
+        assert self.conventions is not None
+        x = inputs_of(self.conventions, images, self.dtype)
+        arguments = (x,) if labels is None else (x, labels.to(self.device))
+        try:
+            return self.model(*arguments, **condition)
+        except Exception as error:
+            if not explain:
+                raise
+            call = described(self.conventions, arguments, condition)
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"sample: genfast calls {call}; got {type(error).__name__}: {first}") from error
+
+    def _takes_one(self) -> bool:
+        """Whether the model gives a single image what it gives it among others."""
+        if self._singles is None:
+            images, labels = probe_images(self.spec)
+            self._singles = self._agrees(lambda test: (images[:1], None if labels is None else labels[:1], slice(0, 1)))
+        return self._singles
+
+    def _proves_crops(self) -> bool:
+        """Whether the model gives the rows so far what it gives them in a whole image."""
+        height = self.spec.height
+        images, labels = probe_images(self.spec)
+        return height > 1 and all(
+            self._agrees(lambda test, rows=rows: (images[:, :, :rows], labels, slice(0, PROBES)))
+            for rows in sorted({1, 2, height // 2, height - 1} - {0})
+        )
+
+    def _agrees(self, part: Any) -> bool:
+        """Whether a part of the probe gets the outputs that it gets within the whole; on a copy of its own."""
+        assert self.reading is not None and self.conventions is not None
+        test = copy.copy(self)
+        test.model = copied(self.model).eval()
+        images, labels = probe_images(self.spec)
+        condition = test._rows(0, PROBES, wrap=True)
+        with torch.no_grad(), at_work(test.model):
+            whole = self.reading.parameters(test._call(images.to(self.device), labels, condition))
+            some, some_labels, entries = part(test)
+            rows = {name: value[entries] for name, value in condition.items()}
+            try:
+                got = self.reading.parameters(test._call(some.to(self.device), some_labels, rows), some.shape[2])
+                again = self.reading.parameters(test._call(images.to(self.device), labels, condition))
+            except Exception:  # whatever it raises: the model does not take such images
+                return False
+        expected = whole[entries, :, : some.shape[2]]
+        return got.shape == expected.shape and _close(got, expected) and _close(again, whole)
 
 
-def refuse_conventions(kind: str, call: str = "sample", *, conventions: Conventions) -> None:
-    """ValueError for a convention that is not None: a model of this kind states them itself."""
-    if named := [name for name, value in conventions.items() if value is not None]:
-        raise ValueError(f"{call}: {named[0]} must be None for a {kind}, whose config has it; got a value")
+def _close(got: Tensor, expected: Tensor) -> bool:
+    """Whether parameters are equal but for rounding; infinite ones must be equal."""
+    same = got == expected
+    size = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else 1.0
+    return bool((same | ((got - expected).abs() <= CLOSE * size)).all())
 
 
-def check_foreign_spec(call: str, model: nn.Module, shape: Sequence[int] | None, levels: int | None) -> ImageSpec:
-    """The `ImageSpec` of a model that does not state it."""
-    if shape is None or len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-        kind = type(model).__name__
-        raise ValueError(f"{call}: shape must be (channels, height, width) for a {kind}; got {shape}")
-    if type(levels) is not int or not 2 <= levels <= 256:
-        raise ValueError(f"{call}: levels must be an int, 2 to 256; got {levels!r}")
-    channels, height, width = shape
-    return ImageSpec(channels, height, width, levels)
+def probe_images(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
+    """Random levels [PROBES, C, H, W], the same at every call, and labels 0, 1 (or 0, 0) of a conditional model."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    images = torch.randint(spec.levels, (PROBES, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
+    labels = torch.arange(PROBES, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
+    return images, labels
 
 
-def check_input_range(call: str, input_range: Sequence[float] | None) -> tuple[float, float]:
-    """(low, high), the inputs for the lowest and the highest level; (0, 1) for None."""
-    low, high = (0.0, 1.0) if input_range is None else map(float, input_range)
-    if not math.isfinite(low) or not math.isfinite(high) or low == high:
-        raise ValueError(f"{call}: input_range must be two different numbers; got {input_range}")
-    return low, high
+def scale_of(conventions: Conventions) -> tuple[float, float]:
+    """(scale, shift): a level v enters the model as v * scale + shift."""
+    if conventions.inputs in ("levels", "codes"):
+        return 1.0, 0.0
+    assert conventions.input_range is not None  # it was given or inferred
+    low, high = conventions.input_range
+    return (high - low) / (conventions.spec.levels - 1), low
+
+
+def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a foreign model is given for levels [B, C, R, W]."""
+    if conventions.inputs == "levels":
+        return images.long()
+    if conventions.inputs == "codes":
+        return images[:, 0].long()
+    scale, shift = scale_of(conventions)
+    x = images.float() * torch.tensor(scale, dtype=torch.float32, device="cpu") + shift
+    x = x.to(dtype)
+    return x.flatten(1) if conventions.inputs == "flat" else x
+
+
+def described(conventions: Conventions, arguments: tuple[Tensor, ...], condition: Mapping[str, Tensor]) -> str:
+    """The call of a foreign model in words, such as "model(x) with float32 [2, 3, 32, 32] in input_range (-1, 1)"."""
+    names = ["x", "labels"][: len(arguments)]
+    call = ", ".join([*names, *(f"{name}={name}" for name in condition)])
+    values = dict(zip(names, arguments)) | dict(condition)
+    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in values.values()]
+    if conventions.input_range:
+        kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
+    return f"model({call}) with {', '.join(kinds)}"
+
+
+def copied(model: nn.Module) -> Any:
+    """A deep copy of a model, also of one with weights that hooks have computed, which are no leaves."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in [*vars(module).values(), *module._parameters.values(), *module._buffers.values()]:
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    with torch.no_grad():
+        return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def at_work(model: Any) -> Iterator[None]:
+    """A context in which a model is in evaluation mode, and after which the random state of torch is as before."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)), evaluating(model):
+        yield
 
 
 @contextmanager
@@ -147,33 +266,46 @@ def run(network: FullForward, request: SampleRequest) -> Drawn:
         images = torch.zeros(shape, dtype=torch.uint8, device=network.device)
     else:
         images = torch.where(request.known, request.given, 0)
-    with evaluating(network.model):
+    with at_work(network.model):
         if request.n:
             _fill(network, images, request)
         return _measure(network, images, request)
+
+
+def _order(network: FullForward) -> Iterator[tuple[int, int, int, int]]:
+    """(number, row, column, draw) of every draw in its order; `number` counts the values that come before."""
+    spec, draws = network.spec, network.likelihood.draws
+    order = None if network.conventions is None else network.conventions.pixel_order
+    each = spec.channels // draws
+    for number in range(0, spec.values, each):
+        value = number if order is None else int(order[number])
+        pixel, channel = divmod(value, spec.channels)
+        yield number, *divmod(pixel, spec.width), channel // each
 
 
 def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
     """Draw, in place, the values that are not known."""
     spec, likelihood, known = network.spec, network.likelihood, request.known
     ends = [sum(likelihood.counts[: k + 1]) for k in range(likelihood.draws)]
-    for i in range(spec.height):
-        # Columns where all images of the batch know all channels are skipped.
-        open_columns = list(range(spec.width))
-        if known is not None:
-            open_columns = (~known[:, :, i]).any(0).any(0).nonzero()[:, 0].tolist()
-        if not open_columns:
+    in_order = network.conventions is None or network.conventions.pixel_order is None
+    # What all images of the batch know is not drawn.
+    settled = None if known is None else known.all(0).tolist()
+    block, start, u = spec.width * spec.channels, -1, images
+    for number, i, j, k in _order(network):
+        channels = likelihood.drawn_channels(k)
+        if settled is not None and all(of_channel[i][j] for of_channel in settled[channels]):
             continue
-        u = row_uniforms(spec, likelihood, request, i, images.device)
-        for j in open_columns:
-            for k, end in enumerate(ends):
-                channels = likelihood.drawn_channels(k)
-                parameters = network.parameters(images[:, :, : network.rows(i)], request.labels)
-                part = parameters[:, end - likelihood.counts[k] : end, i, j]
-                evidence = None if request.evidence is None else request.evidence[:, k, i, j]
-                levels = likelihood.draw_levels(part, u[:, :, j, channels], request.temperature, evidence)
-                place = images[:, channels, i, j]
-                place.copy_(levels if known is None else torch.where(known[:, channels, i, j], place, levels))
+        if start != number - number % block:
+            start = number - number % block
+            u = uniforms(likelihood, request, start, block, images.device)
+        rows = network.rows(i) if in_order else spec.height
+        parameters = network.parameters_at(images[:, :, :rows], request.labels, request.first, (i, j))
+        part = parameters[:, ends[k] - likelihood.counts[k] : ends[k]]
+        numbers = u[:, :, number - start : number - start + channels.stop - channels.start]
+        evidence = None if request.evidence is None else request.evidence[:, k, i, j]
+        levels = likelihood.draw_levels(part, numbers, request.temperature, evidence)
+        place = images[:, channels, i, j]
+        place.copy_(levels if known is None else torch.where(known[:, channels, i, j], place, levels))
 
 
 def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Drawn:
@@ -185,7 +317,7 @@ def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Dr
     shape = (len(images), likelihood.draws, *places)
     maps = torch.zeros(len(images), likelihood.parameters, *places, device=images.device, dtype=torch.float32)
     if len(images):
-        maps = network.parameters(images, request.labels)
+        maps = network.parameters(images, request.labels, request.first)
     if "parameters" in want:
         drawn.parameters = maps.float()
     if "log_probs" in want:

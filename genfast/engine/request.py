@@ -115,9 +115,16 @@ def row_uniforms(
     spec: ImageSpec, likelihood: Likelihood, request: SampleRequest, row: int, device: torch.device
 ) -> Tensor:
     """The random numbers for row `row` of the images of a request, float64 [numbers per draw, n, W, C]."""
-    image = request.first + torch.arange(request.n, device=device, dtype=torch.int64)[:, None, None]
-    places = torch.arange(spec.width * spec.channels, device=device, dtype=torch.int64).view(spec.width, spec.channels)
-    element = row * spec.width * spec.channels + places
+    count = spec.width * spec.channels
+    return uniforms(likelihood, request, row * count, count, device).unflatten(2, (spec.width, spec.channels))
+
+
+def uniforms(
+    likelihood: Likelihood, request: SampleRequest, element: int, count: int, device: torch.device
+) -> Tensor:
+    """The random numbers for the elements from `element` on of the images of a request, float64 [numbers, n, count]."""
+    image = request.first + torch.arange(request.n, device=device, dtype=torch.int64)[:, None]
+    elements = torch.arange(element, element + count, device=device, dtype=torch.int64)
     first = likelihood.numbers * request.draw
     draws = range(first, first + likelihood.numbers)
-    return torch.stack([uniform(request.seed, image, element, number) for number in draws])
+    return torch.stack([uniform(request.seed, image, elements, number) for number in draws])

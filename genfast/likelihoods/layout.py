@@ -71,11 +71,15 @@ class Layout:
         """The places in `letters` of B, C, L, P, H and W, as far as there are such."""
         return [self.letters.index(letter) for letter in "BCLPHW" if letter in self.letters]
 
-    def ordered(self, output: Tensor, sizes: Sizes) -> Tensor:
-        """An output as [B, features, H, W]: those of a channel together where C and L are named."""
+    def ordered(self, output: Tensor, sizes: Sizes, place: tuple[int, int] | None = None) -> Tensor:
+        """An output as [B, features, H, W], or that of one pixel as [B, features]: where C and L are named, the features
+        of a channel lie together."""
         split = output.reshape([sizes.get(letter, -1) for letter in self.letters])
         moved = split.permute(self.order())
-        return moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
+        if place is not None:
+            moved = moved[..., place[0] : place[0] + 1, place[1] : place[1] + 1]
+        moved = moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
+        return moved if place is None else moved[:, :, 0, 0]
 
     def __str__(self) -> str:
         text = " ".join(dim if len(dim) == 1 else f"({' '.join(dim)})" for dim in self.dims)

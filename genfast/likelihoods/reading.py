@@ -40,15 +40,19 @@ class Reading:
         """Whether the outputs are in the order of the parameters."""
         return bool((self.index == np.arange(len(self.index))).all())
 
-    def outputs(self, output: Any) -> Tensor:
-        """What the model returned as [B, P, H, W], in the order of the parameters."""
+    def outputs(self, output: Any, rows: int | None = None, place: tuple[int, int] | None = None) -> Tensor:
+        """What the model returned as [B, P, H, W], in the order of the parameters.
+
+        rows: of an image that was cropped; place: one pixel, (row, column), whose outputs are [B, P].
+        """
         tensor = output if self.layout.entry is None else output[self.layout.entry]
-        values = self.layout.ordered(tensor, self.sizes)
+        sizes = self.sizes if rows is None else self.sizes | {"H": rows}
+        values = self.layout.ordered(tensor, sizes, place)
         return values if self.is_ordered else values[:, torch.from_numpy(self.index).to(values.device)]
 
-    def parameters(self, output: Any) -> Tensor:
-        """The parameters [B, P, H, W] of the likelihood: the outputs, or the logits of probabilities."""
-        values = self.outputs(output)
+    def parameters(self, output: Any, rows: int | None = None, place: tuple[int, int] | None = None) -> Tensor:
+        """The parameters of the likelihood: the `outputs`, or the logits of probabilities."""
+        values = self.outputs(output, rows, place)
         if self.head == "probabilities":
             return values.logit() if "L" not in self.layout.letters else values.log()
         if self.head == "log-probabilities" and "L" not in self.layout.letters:
