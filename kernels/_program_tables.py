@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from genfast.engine.program import ACTIVATIONS, MAPS, Program, Read
+from genfast.engine.program import ACTIVATIONS, KINDS, Program, Read
 
-KINDS = ("linear", "lstm", *MAPS)
 # The columns of an instruction. Masks are a modulus less one; output, cell, visible, first_read and first_add are rows
-# of the places, -1 where there is none; weight and bias lie in the constants.
+# of the places, -1 where there is none; weight and bias lie in the constants; depth is the rows of a lookup. A field
+# lies from `weight` on in the constants or, where that is -1, from `bias` on in the fields of the request.
 FIELDS = (
     *("kind", "count", "activation", "output", "cell", "visible"),
     *("row_mask", "row_remainder", "column_mask", "column_remainder"),
     *("shift", "first_row", "end_row", "first_column", "end_column"),
     *("first_read", "reads", "first_add", "adds", "weight", "width", "bias", "bias_step"),
+    *("depth", "row_step", "column_step"),
 )
 # The columns of a place, which is what a read reads or an instruction writes. Position (r, c) of a buffer of stride
 # 2 ** shift belongs to pixel (r << shift, c << shift); fill lies in the constants, or is -1: zeros.
@@ -67,9 +68,14 @@ class Tables:
         return -1 if place is None else self._add([Read(place[0], 0, 0, place[1], count)])
 
     def _instruction(self, it):
-        weight = width = bias = step = 0
+        weight = width = bias = step = depth = row_step = column_step = 0
+        if it.kind == "field":
+            rows, columns = it.grid if it.table is None else it.table.shape[1:3]
+            row_step, column_step = columns * it.count * (rows > 1), it.count * (columns > 1)
+            step = rows * columns * it.count if it.table is not None and len(it.table) > 1 else 0
+            weight, bias = (-1, it.offset) if it.table is None else (self._constant(it.table), 0)
         if it.weight is not None:
-            width = -(-it.count // ALIGNED) * ALIGNED
+            width, depth = -(-it.count // ALIGNED) * ALIGNED, len(it.weight)
             weight = self._constant(np.pad(it.weight, ((0, 0), (0, width - it.count))))
         if it.bias is not None:
             bias, step = self._constant(it.bias), it.count if np.ndim(it.bias) == 2 else 0
@@ -79,6 +85,7 @@ class Tables:
         return [
             *(KINDS.index(it.kind), it.count, ACTIVATIONS.index(it.activation), *places, *masks, shift, *it.domain),
             *(self._add(it.reads), len(it.reads), self._add(it.adds), len(it.adds), weight, width, bias, step),
+            *(depth, row_step, column_step),
         ]
 
 

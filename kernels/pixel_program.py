@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from genfast.engine.program import ACTIVATIONS, Drawn, Program
+from genfast.engine.program import ACTIVATIONS, KINDS, Drawn, Program
 from genfast.engine.request import SampleRequest
 from genfast.kernels._common import bits_of, device_of, tanh, uniform
-from genfast.kernels._program_tables import ALIGNED, FIELDS, KINDS, PLACE, Tables
+from genfast.kernels._program_tables import ALIGNED, FIELDS, PLACE, Tables
 from genfast.kernels.logistic_mixture import mixture_levels
 from genfast.likelihoods import Bernoulli, LogisticMixture
 
@@ -30,22 +30,23 @@ KIND, COUNT, ACTIVATION, OUTPUT, CELL, VISIBLE, RUNS, SHIFT, DOMAIN, FIRST_READ,
         *("first_read", "reads", "first_add", "adds"),
     )
 )
-WEIGHT, WEIGHT_WIDTH, BIAS, BIAS_STEP = (
-    tl.constexpr(FIELDS.index(n)) for n in ("weight", "width", "bias", "bias_step")
+WEIGHT, WEIGHT_WIDTH, BIAS, BIAS_STEP, DEPTH, ROW_STEP, COLUMN_STEP = (
+    tl.constexpr(FIELDS.index(n)) for n in ("weight", "width", "bias", "bias_step", "depth", "row_step", "column_step")
 )
 PLACE_COUNT, PLACE_FILL = tl.constexpr(PLACE.index("count")), tl.constexpr(PLACE.index("fill"))
 FIELD_COUNT, PLACE_SIZE = tl.constexpr(len(FIELDS)), tl.constexpr(len(PLACE))
 
-LINEAR, LSTM, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE, AFFINE, CONSTANT = (
+LINEAR, LSTM, LOOKUP, FIELD, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE, AFFINE, CONSTANT = (
     tl.constexpr(KINDS.index(kind))
-    for kind in "linear lstm copy neg relu elu tanh sigmoid add mul gate affine constant".split()
+    for kind in "linear lstm lookup field copy neg relu elu tanh sigmoid add mul gate affine constant".split()
 )
 OF_RELU, OF_ELU, OF_TANH, OF_SIGMOID = (tl.constexpr(ACTIVATIONS.index(a)) for a in ("relu", "elu", "tanh", "sigmoid"))
 BERNOULLI, MIXTURE = (tl.constexpr(likelihood.case) for likelihood in (Bernoulli, LogisticMixture))
 
 # Arguments of the kernel that differ from call to call, or of which no kernel of its own is worth compiling.
 NUMBERS = (
-    "SEED FIRST TEMPERATURE DRAW BATCH IMAGE_SIZE HEIGHT WIDTH COLUMNS PARTS IMAGE FIRST_PARAMETER COUNT_OF LEVELS"
+    "SEED FIRST TEMPERATURE DRAW BATCH IMAGE_SIZE HEIGHT WIDTH COLUMNS PARTS IMAGE FIRST_PARAMETER COUNT_OF LEVELS "
+    "FIELD_SIZE"
 )
 NUMBERS = NUMBERS.split()
 
@@ -56,8 +57,9 @@ def pixel_program(program: Program, request: SampleRequest, device: torch.device
     name = f"pixel_program on {device}"
     tables = program.prepared.get(name) or program.prepared.setdefault(name, Launch(program, device))
     r, n, want = request, request.n, request.want
+    program.check_fields(r.fields, n)
     inputs = {"labels": (r.labels, torch.int64), "given": (r.given, torch.uint8), "known": (r.known, torch.uint8)}
-    inputs["evidence"] = (r.evidence, torch.float32)
+    inputs |= {"evidence": (r.evidence, torch.float32), "fields": (r.fields, torch.float32)}
     inputs = {name: None if t is None else t.to(device, dtype).contiguous() for name, (t, dtype) in inputs.items()}
     size = (program.spec.height, program.spec.width)
     images = torch.empty((n, *program.spec.shape), dtype=torch.uint8, device=device)
@@ -65,6 +67,7 @@ def pixel_program(program: Program, request: SampleRequest, device: torch.device
     if n:
         maps = tables.maps.repeat(n, 1)
         pointers = {name: images if t is None else t for name, t in inputs.items()}
+        pointers["fields"] = parameters if r.fields is None else inputs["fields"]
         seed = r.seed - 2**64 if r.seed >= 2**63 else r.seed
         settings = {
             "SEED": seed,
@@ -136,6 +139,7 @@ class Launch:
             "FIRST_PARAMETER": tables.parameters,
             "COUNT_OF": self.parameters // program.draws,
             "LEVELS": spec.levels,
+            "FIELD_SIZE": program.fields,
             "CHANNELS": spec.channels,
             "HEAD": likelihood.case,
             "COMPONENTS": likelihood.components,
@@ -274,6 +278,28 @@ def lstm(it, tables, maps, inside, i, j, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
+def write_known(it, kind, tables, maps, given, label, inside, i, j, BLOCK_N: tl.constexpr):
+    """A row of the table of a lookup, or of a field, of which `given` are those of the request."""
+    count, weight, shift = load_count(it + COUNT), tl.load(it + WEIGHT), tl.load(it + SHIFT)
+    out = (maps + place(tables, tl.load(it + OUTPUT), i, j))[:, None]
+    if kind == LOOKUP:
+        number = tl.load(maps + place(tables, tl.load(it + FIRST_READ), i, j), mask=inside, other=0.0) + 0.5
+        last = (tl.load(it + DEPTH) - 1).to(tl.float32)
+        number = tl.where(number > 0, number, 0.0)
+        row = tl.where(number < last, number, last).to(tl.int64)
+        source = tables[1] + weight + row * tl.load(it + WEIGHT_WIDTH)
+    else:
+        r, c = (i >> shift) - tl.load(it + DOMAIN), (j >> shift) - tl.load(it + DOMAIN + 2)
+        fixed = tables[1] + tl.where(weight < 0, 0, weight) + label * tl.load(it + BIAS_STEP)
+        source = tl.where(weight < 0, given + tl.load(it + BIAS), fixed)
+        source += r * tl.load(it + ROW_STEP) + c * tl.load(it + COLUMN_STEP)
+    for start in range(0, count, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)[None, :]
+        mask = inside[:, None] & (n < count)
+        tl.store(out + n, tl.load(source[:, None] + n, mask=mask, other=0.0), mask=mask)
+
+
+@triton.jit
 def fill(which, tables, maps, inside, i, j, BLOCK_N: tl.constexpr):
     """Write what a place outside the domain of its instruction holds."""
     if which >= 0:
@@ -288,7 +314,7 @@ def fill(which, tables, maps, inside, i, j, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def execute(it, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+def execute(it, tables, maps, given, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
     """One instruction at pixel (i, j), if it runs there."""
     runs = it + RUNS
     if ((i & tl.load(runs)) == tl.load(runs + 1)) & ((j & tl.load(runs + 2)) == tl.load(runs + 3)):
@@ -301,6 +327,8 @@ def execute(it, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_
                 linear(it, tables, maps, label, inside, i, j, BLOCK_N, BLOCK_K)
             elif kind == LSTM:
                 lstm(it, tables, maps, inside, i, j, BLOCK_N)
+            elif kind <= FIELD:
+                write_known(it, kind, tables, maps, given, label, inside, i, j, BLOCK_N)
             else:
                 elementwise(it, kind, tables, maps, label, inside, i, j, BLOCK_N)
         else:
@@ -395,15 +423,16 @@ def save(source, parameters, count, inside, pixels, BLOCK_N: tl.constexpr):
 
 @triton.jit(do_not_specialize=NUMBERS)
 def pixel_program_kernel(
-    instructions, places, constants, parts, values, maps, images, parameters, labels, given, known, evidence,
+    instructions, places, constants, parts, values, maps, images, parameters, labels, given, known, evidence, fields,
     SEED, FIRST, TEMPERATURE, DRAW, BATCH, IMAGE_SIZE, HEIGHT, WIDTH, COLUMNS, PARTS, IMAGE, FIRST_PARAMETER, COUNT_OF,
-    LEVELS, DRAWS: tl.constexpr, CHANNELS: tl.constexpr, HEAD: tl.constexpr, COMPONENTS: tl.constexpr,
+    LEVELS, FIELD_SIZE, DRAWS: tl.constexpr, CHANNELS: tl.constexpr, HEAD: tl.constexpr, COMPONENTS: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr,
     HAS_LABELS: tl.constexpr, HAS_KNOWN: tl.constexpr, HAS_EVIDENCE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = image < BATCH
     maps += image * IMAGE_SIZE
+    fields += image * FIELD_SIZE
     label = tl.zeros((BLOCK,), tl.int64)
     if HAS_LABELS:
         label = tl.load(labels + image, mask=inside, other=0)
@@ -418,7 +447,7 @@ def pixel_program_kernel(
                 for part in range(step, tl.where(step < whole, step + 1, PARTS)):
                     for at in range(tl.load(parts + part * 3), tl.load(parts + part * 3 + 1)):
                         it = instructions + at * FIELD_COUNT
-                        execute(it, tables, maps, label, inside, i, j, BLOCK_N, BLOCK_K)
+                        execute(it, tables, maps, fields, label, inside, i, j, BLOCK_N, BLOCK_K)
                         # Other threads read the results in the next instruction. The columns of a row that is no
                         # sweep do not read each other.
                         if (sweep != 0) | (column == COLUMNS - 1):

@@ -185,7 +185,7 @@ class Tile {
     for (int64_t n = 0; n < count_of_all_; ++n)
       for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
     for (int64_t i = 0; i < p_.height; ++i) {
-      start_row(i);
+      start_row(row_ = i);
       row_instructions();
       if (p_.rows_apart) rows_above();
       for (int64_t j = 0; j < p_.columns; ++j)
@@ -211,7 +211,7 @@ class Tile {
   int64_t* chain_at_;  // of every instruction: where its chains are, or -1
   float* chains_;      // [columns][images] of each instruction
   Draws draws_;
-  int64_t first_ = 0, count_ = 0;
+  int64_t first_ = 0, count_ = 0, row_ = 0;
 
   static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
 
@@ -376,6 +376,8 @@ class Tile {
         if (!ready.job.chains) return linear<Part::kWhole>(ready.job, j, constants_ + it.weight, it.depth);
         return linear<Part::kRest>(ready.job, j, constants_ + it.weight + it.above_depth * kPanel, it.depth);
       case program::kLstm: return lstm(it, j);
+      case program::kLookup: return lookup(it, j);
+      case program::kField: return field(it, j);
       case program::kCopy: return map(it, j, [](auto a, auto) { return a; });
       case program::kNeg: return map(it, j, [](auto a, auto) { return -a; });
       case program::kRelu: return map(it, j, [](auto a, auto) { return relu(a); });
@@ -413,6 +415,32 @@ class Tile {
         const int64_t left = it.count - f;
         store(y + f, function(load(a + f, left), load(b + f, left)), left);
       }
+  }
+
+  // The row of a table whose number is the operand.
+  void lookup(const Instruction& it, int64_t j) {
+    const float* x = at(it.first_read, j);
+    for (int64_t b = 0; b < count_; ++b) {
+      const float number = x[b * p_.image_size] + 0.5f, last = static_cast<float>(it.depth - 1);
+      const int64_t row = number > 0 ? static_cast<int64_t>(number < last ? number : last) : 0;
+      write(it, j, b, constants_ + it.weight + row * it.count);
+    }
+  }
+
+  void field(const Instruction& it, int64_t j) {
+    const int64_t shift = places_[it.output].shift;
+    const int64_t r = (row_ >> shift) - it.first_row, c = (j >> shift) - it.first_column;
+    const int64_t* labels = static_cast<const int64_t*>(p_.labels);
+    for (int64_t b = 0; b < count_; ++b) {
+      const float* from = it.weight < 0
+                              ? static_cast<const float*>(p_.fields) + (first_ + b) * p_.field_count + it.bias
+                              : constants_ + it.weight + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
+      write(it, j, b, from + r * it.row_step + c * it.column_step);
+    }
+  }
+
+  void write(const Instruction& it, int64_t j, int64_t b, const float* from) {
+    memcpy(at(it.output, j) + b * p_.image_size, from, static_cast<size_t>(it.count) * sizeof *from);
   }
 
   // weight * x + bias, or the bias alone.

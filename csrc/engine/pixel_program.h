@@ -1,7 +1,7 @@
 // Runs a pixel program (genfast/engine/program.py): whole images, pixel by pixel, in one call.
 //
 // The tables are int64 and row by row; what they hold is said at the structs below. Addresses that may be null: labels,
-// given with known, evidence, log_probs, log_evidence, parameters.
+// given with known, evidence, fields, log_probs, log_evidence, parameters.
 #pragma once
 
 #include "core/arguments.h"
@@ -14,6 +14,7 @@ GENFAST_ARGUMENTS(PixelProgram,
   const void* labels;              // int64 [B]
   const void *given, *known;       // uint8 [B, C, H, W]
   const void* evidence;            // float [B, C, H, W, L]
+  const void* fields;              // float [B, field_count]
   void* images;                    // uint8 [B, C, H, W], out
   void *log_probs, *log_evidence;  // double [B, draws, H, W], out
   void* parameters;                // float [B, P, H, W], out
@@ -22,7 +23,7 @@ GENFAST_ARGUMENTS(PixelProgram,
   int64_t batch, tile;  // images, and how many of them a thread takes at a time
   int64_t rows_apart;   // 1: whole rows by columns, and of pixels too what rows above give; the results are the same
   int64_t channels, height, width, columns, levels;
-  int64_t head, components, parameter_count;
+  int64_t head, components, parameter_count, field_count;
   int64_t image, first_parameter;  // reads: where the levels of a pixel go; the parameters of draw 0, 1, ..
   int64_t seed, first_index, draw;
   double temperature, scale, shift;
@@ -44,6 +45,8 @@ struct Read {
 enum Kind : int64_t {
   kLinear,
   kLstm,
+  kLookup,
+  kField,
   kCopy,
   kNeg,
   kRelu,
@@ -64,10 +67,12 @@ struct Instruction {
   int64_t output, cell, visible;                                   // reads, written; the last two may be -1
   int64_t row_mask, row_remainder, column_mask, column_remainder;  // masks: the modulus less one
   int64_t first_row, end_row, first_column, end_column;
-  int64_t first_read, reads, first_add, adds, depth;  // depth: the values of all reads
+  int64_t first_read, reads, first_add, adds, depth;  // depth: the values of all reads, the rows of a lookup
   int64_t above, above_depth;  // in `pixel`: how many of the reads, the first ones, are of rows above, and their depth
-  int64_t weight, bias,
-      bias_step;  // in the constants; panels [depth][16], zero beyond `count`; step from label to label
+  // In the constants; panels [depth][16], zero beyond `count`; step from label to label. Of a lookup [depth][count]; of
+  // a field [rows][columns][count], or -1: that lies in the fields of the request, from `bias` on.
+  int64_t weight, bias, bias_step;
+  int64_t row_step, column_step;  // of a field, 0 where it is the same in all rows or columns
 };
 
 }  // namespace program

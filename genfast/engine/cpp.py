@@ -7,22 +7,21 @@ import torch
 
 from genfast._native import backends
 from genfast._native.checks import signed
-from genfast.engine.program import ACTIVATIONS, MAPS, PANEL, Drawn, Instruction, Program, Read
+from genfast.engine.program import ACTIVATIONS, KINDS, PANEL, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest
 
-KINDS = ("linear", "lstm", *MAPS)
 CACHE_BYTES = 2 << 20  # of feature maps: twice an L2 cache of 1 MiB, as a pixel touches only a part of them
 FAR_BYTES = 16 << 20  # of weights, which then do not stay in a cache
 LEAST_TILE, MOST_TILE = 12, 96
 FEW = 2  # images in a tile; with so few, reading the weights once for each pixel costs too much
 # The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
 _ADDRESSES = (
-    *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence"),
+    *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence", "fields"),
     *("images", "log_probs", "log_evidence", "parameters"),
 )
 _NUMBERS = (
     *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart"),
-    *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count"),
+    *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
     *("image", "first_parameter", "seed", "first_index", "draw", "temperature", "scale", "shift"),
 )
 backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
@@ -35,6 +34,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     """
     tables = program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
     n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
+    program.check_fields(request.fields, n)
     size = (spec.height, spec.width)
     images = torch.empty(n, *spec.shape, dtype=torch.uint8, device="cpu")
     maps = {
@@ -46,7 +46,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     if "log_evidence" in maps and request.evidence is None:
         maps["log_evidence"].zero_()
     known = None if request.known is None else request.known.to(torch.uint8)
-    inputs = [request.labels, request.given, known, request.evidence]
+    inputs = [request.labels, request.given, known, request.evidence, request.fields]
     inputs = [None if value is None else value.contiguous() for value in inputs]
     outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
     if n:
@@ -64,6 +64,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
             likelihood.case,
             likelihood.components,
             tables.parameters,
+            program.fields,
             tables.image,
             tables.first_parameter,
             signed("sample", request.seed),
@@ -146,6 +147,9 @@ class Tables:
             above = [read.count for read in reads if read.row < 0]
         self._reads += reads + it.adds
         weight = bias = step = 0
+        steps = (0, 0)
+        if it.kind == "field":
+            weight, bias, step, steps = self._field(it)
         if it.weight is not None:
             weight = self._constant(_panels(values) if it.kind == "linear" else values)
         if it.bias is not None:
@@ -170,13 +174,22 @@ class Tables:
             len(it.reads),
             first_read + len(it.reads),
             len(it.adds),
-            sum(read.count for read in it.reads),
+            len(values) if it.kind == "lookup" else sum(read.count for read in it.reads),
             len(above),
             sum(above),
             weight,
             bias,
             step,
+            *steps,
         ]
+
+    def _field(self, it: Instruction) -> tuple[int, int, int, tuple[int, int]]:
+        """(table or -1, place in the fields of a request, step of a label, steps of a row and of a column)."""
+        rows, columns = it.grid if it.table is None else it.table.shape[1:3]
+        steps = (columns * it.count if rows > 1 else 0), (it.count if columns > 1 else 0)
+        if it.table is None:
+            return -1, it.offset, 0, steps
+        return self._constant(it.table), 0, rows * columns * it.count if len(it.table) > 1 else 0, steps
 
 
 def _momentary(program: Program) -> set[int]:

@@ -39,6 +39,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     """
     device = torch.device(device or "cpu")
     n, want, spec = request.n, request.want, program.spec
+    program.check_fields(request.fields, n)
     places = (n, program.draws, spec.height, spec.width)
     drawn = Drawn(torch.empty((n, *spec.shape), dtype=torch.uint8, device=device))
     if "log_probs" in want:
@@ -57,7 +58,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
         stepper = Stepper(program, settings)
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), current:
-        stepper.begin(request.labels)
+        stepper.begin(request.labels, request.fields)
         for i in range(spec.height):
             stepper.uniforms.copy_(row_uniforms(spec, program.likelihood, request, i, device))
             if request.given is not None and request.known is not None:
@@ -103,9 +104,13 @@ class Stepper:
         self._bound: dict[tuple[int, bool, range], list[Call]] = {}
         self._rows: dict[tuple[Any, ...], list[Call] | torch.cuda.CUDAGraph] = {}
         self._labels = torch.zeros(n, dtype=torch.int64, device=device)
+        self._given_fields = torch.zeros(n, program.fields, **floats)
+        self._fields = {id(it): Field(self, it) for it in self._instructions() if it.kind == "field"}
 
-    def begin(self, labels: Tensor | None) -> None:
-        """Reset the buffers to their state before the first row, for images of these labels."""
+    def begin(self, labels: Tensor | None, fields: Tensor | None = None) -> None:
+        """Reset the buffers to their state before the first row, for images of these labels and fields."""
+        if fields is not None:
+            self._given_fields.copy_(fields)
         for buffer, rows in zip(self.program.buffers, self.maps):
             rows.copy_(self._fill(buffer, 0, buffer.features).repeat(_positions(buffer)))
         if labels is not None:
@@ -115,6 +120,8 @@ class Stepper:
 
     def row(self, i: int) -> None:
         """Compute row `i`. On a GPU this does not wait; the second row of a kind is captured, later ones replayed."""
+        for field in self._fields.values():
+            field.row(i)
         key = self._kind(i)
         calls = self._rows.get(key)
         if calls is None:
@@ -321,6 +328,19 @@ class Stepper:
 
         return [step]
 
+    def _lookup(self, instruction: Instruction, columns: range) -> list[Call]:
+        (number,), _, out = self._operands(instruction, columns)
+        table = self._constant(instruction, "weight")
+        return [lambda: out.copy_(table[(number[..., 0] + 0.5).clamp(0, len(table) - 1).long()])]
+
+    def _field(self, instruction: Instruction, columns: range) -> list[Call]:
+        _, _, out = self._operands(instruction, columns)
+        values, stride = self._fields[id(instruction)].values, self.program.buffers[instruction.buffer].stride
+        if values.shape[1] > 1:
+            first = columns[0] // stride - instruction.domain[2]
+            values = values[:, first :: max(1, columns.step // stride)][:, : len(columns)]
+        return [partial(out.copy_, values[:, 0] if out.dim() == 2 else values)]
+
     def _targets(self, instruction: Instruction, columns: range) -> list[Tensor]:
         """Views of the outputs of an instruction: the result, the cell, the visible copy."""
         places = [(instruction.buffer, instruction.feature), instruction.cell, instruction.visible]
@@ -352,4 +372,32 @@ class Stepper:
         return draw
 
 
-_KINDS = {"linear": Stepper._linear, "lstm": Stepper._lstm}
+class Field:
+    """What an instruction "field" writes in the present row.
+
+    Attributes: values, float32 [1 or n, C, count]; the slices that are bound to it are valid for every row.
+    """
+
+    def __init__(self, stepper: Stepper, instruction: Instruction) -> None:
+        it, given = instruction, stepper._given_fields
+        self.first, self.end, _, _ = it.domain
+        self.stride, self.labels = stepper.program.buffers[it.buffer].stride, None
+        if it.table is None:
+            rows, columns = it.grid
+            part = given[:, it.offset : it.offset + rows * columns * it.count]
+            self.table = part.unflatten(1, (rows, columns, it.count))
+        else:
+            self.table = torch.as_tensor(it.table, dtype=torch.float32, device=stepper.device)
+            self.labels = stepper._labels if len(it.table) > 1 else None
+        n = stepper.n if self.labels is not None or it.table is None else 1
+        self.values = torch.empty((n, *self.table.shape[2:]), dtype=torch.float32, device=stepper.device)
+
+    def row(self, i: int) -> None:
+        """Make `values` those of row `i` of the images."""
+        r = i // self.stride
+        if self.first <= r < self.end:
+            row = self.table[:, r - self.first if self.table.shape[1] > 1 else 0]
+            self.values.copy_(row if self.labels is None else row[self.labels])
+
+
+_KINDS = {"linear": Stepper._linear, "lstm": Stepper._lstm, "lookup": Stepper._lookup, "field": Stepper._field}

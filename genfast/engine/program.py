@@ -24,6 +24,7 @@ from genfast.likelihoods import Likelihood
 
 # The elementwise instructions; `Instruction` says what each computes of its operands a, b, ...
 MAPS = ("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant")
+KINDS = ("linear", "lstm", "lookup", "field", *MAPS)
 ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
 PANEL = 16  # outputs in a panel of weights
 
@@ -75,6 +76,12 @@ class Instruction:
     kind "lstm": operands gates (4 * count values: i, f, g, o), cell before (count). Writes the cell state to `cell`
         (buffer, feature), the hidden state to `buffer` and a second copy of it to `visible` (buffer, feature) if that
         is given. Outside its domain it writes the fill of each of them.
+    kind "lookup": row k of weight [rows, count], where k is the whole number that is its only operand (of count 1),
+        rounded to the nearest and clamped to the rows there are.
+    kind "field": values that are known before an image is drawn, of grid (R, C): R is 1 or the rows of the domain, C is
+        1 or its columns, and (r', c') is the position less the first one of the domain, 0 where R or C is 1. The value
+        is table[label or 0, r', c'] of `table`, float32 [1 or classes, R, C, count]; or, where that is None, entry
+        `offset` + (r' C + c') count + feature of the fields of the request, `grid` being (R, C).
 
     Summation order, which every engine on the CPU keeps: four chains, value k of a read goes to chain k % 4 by a fused
     multiply-add, chain 0 starts at the bias; the sum is (chain 0 + chain 1) + (chain 2 + chain 3), then the adds.
@@ -100,6 +107,9 @@ class Instruction:
     sweep: int = 0
     cell: tuple[int, int] | None = None
     visible: tuple[int, int] | None = None
+    table: np.ndarray | Any = None
+    offset: int = 0
+    grid: tuple[int, int] = (1, 1)
 
 
 @dataclass
@@ -116,6 +126,7 @@ class Program:
         row: instructions at the start of a row.
         pixel: draws + 1 lists of instructions.
         parameters: one read for each draw (row 0, column 0): the parameters of the likelihood for it.
+        fields: values that a request must give for each image, see the kind "field".
         prepared: cache of what an engine prepared from the program, by the name of the engine.
     """
 
@@ -129,6 +140,7 @@ class Program:
     row: list[Instruction]
     pixel: list[list[Instruction]]
     parameters: list[Read]
+    fields: int = 0
     prepared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -137,7 +149,7 @@ class Program:
         return len(self.parameters)
 
     def check(self) -> None:
-        """Raise ValueError for an instruction that reads or writes outside its buffers: engines do not check."""
+        """Raise ValueError for an instruction that does not fit its buffers or constants: engines do not check."""
         self._check_read("image", Read(self.image, 0, 0, 0, self.spec.channels), range(self.columns))
         for read in self.parameters:
             self._check_read("parameters", read, range(self.spec.width))
@@ -150,13 +162,46 @@ class Program:
             computed = [j for j in written if first <= j // stride < end]
             for read in (*it.reads, *it.adds):
                 self._check_read(it.kind, read, computed)
-            depth = sum(read.count for read in it.reads) if it.kind == "linear" else 1
-            if it.weight is not None and it.weight.shape != (depth, it.count):
-                raise ValueError(f"{it.kind}: weight must have shape {(depth, it.count)}; got {it.weight.shape}")
-            shapes = [(it.count,), (self.spec.classes, it.count)]
-            if it.bias is not None and it.bias.shape not in shapes:
-                raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
+            self._check_constants(it)
         self._check_sweeps()
+
+    def check_fields(self, fields: Tensor | None, n: int) -> None:
+        """Raise ValueError where the fields of a request for n images are not those that the program reads."""
+        got = None if fields is None else tuple(fields.shape)
+        expected = (n, self.fields) if self.fields else None
+        if got != expected:
+            raise ValueError(f"sample: fields must have shape {expected}; got {got}")
+
+    def _check_constants(self, it: Instruction) -> None:
+        if it.kind == "field":
+            self._check_field(it)
+            return
+        depth = sum(read.count for read in it.reads) if it.kind == "linear" else 1
+        if it.kind == "lookup":
+            counts, depth = [read.count for read in it.reads], len(it.weight)
+            if counts != [1] or not depth:
+                raise ValueError(
+                    f"lookup: expected one operand of count 1, and rows; got counts {counts}, {depth} rows"
+                )
+        if it.weight is not None and it.weight.shape != (depth, it.count):
+            raise ValueError(f"{it.kind}: weight must have shape {(depth, it.count)}; got {it.weight.shape}")
+        shapes = [(it.count,), (self.spec.classes, it.count)]
+        if it.bias is not None and it.bias.shape not in shapes:
+            raise ValueError(f"{it.kind}: bias must have shape {shapes[0]} or {shapes[1]}; got {it.bias.shape}")
+
+    def _check_field(self, it: Instruction) -> None:
+        rows, columns = it.domain[1] - it.domain[0], it.domain[3] - it.domain[2]
+        grid, tables = it.grid, (1, self.spec.classes or 1)
+        if it.table is not None:
+            grid = it.table.shape[1:3]
+            if it.table.ndim != 4 or it.table.shape[0] not in tables or it.table.shape[3] != it.count:
+                expected = f"{tables[0]} or {tables[1]}, rows, columns, {it.count}"
+                raise ValueError(f"field: table must have shape [{expected}]; got {it.table.shape}")
+        elif not 0 <= it.offset <= self.fields - grid[0] * grid[1] * it.count:
+            end = it.offset + grid[0] * grid[1] * it.count
+            raise ValueError(f"field: it must lie in the {self.fields} fields of a request; got {it.offset} to {end}")
+        if grid[0] not in (1, rows) or grid[1] not in (1, columns):
+            raise ValueError(f"field: grid must be (1 or {rows}, 1 or {columns}), as the domain; got {tuple(grid)}")
 
     def _check_sweeps(self) -> None:
         """A sweep may read only columns behind it of the row that it writes."""

@@ -31,6 +31,7 @@ class SampleRequest:
         given, known: uint8 and bool [n, C, H, W]: where known, the level is taken from `given`, not drawn.
         evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level: level l is drawn with
             weight p(l) exp(evidence[l]). None for a likelihood that takes none.
+        fields: float32 [n, T], what a `Program` of T fields reads of each image before it is drawn.
         want: names of `WANTED`: what is returned beside the images.
     """
 
@@ -44,6 +45,7 @@ class SampleRequest:
     evidence: Tensor | None = None
     draw: int = 0
     want: tuple[str, ...] = ()
+    fields: Tensor | None = None
 
     def part(self, start: int, end: int) -> SampleRequest:
         """The request for images start .. end - 1 of this one."""
@@ -60,7 +62,7 @@ class SampleRequest:
         return replace(self, **self._tensors(lambda tensor: tensor.to(device)))
 
     def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        tensors = {name: getattr(self, name) for name in ("labels", "given", "known", "evidence")}
+        tensors = {name: getattr(self, name) for name in ("labels", "given", "known", "evidence", "fields")}
         return {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
 
 

@@ -3,15 +3,28 @@
 import numpy as np
 import pytest
 import torch
-from support.pixel_programs import CASES, colors, images_of, known_of, labels_of, linear, masked, random, run, scans
+from support.pixel_programs import (
+    CASES,
+    colors,
+    images_of,
+    known_before,
+    known_of,
+    labels_of,
+    linear,
+    masked,
+    random,
+    run,
+    scans,
+    strided,
+)
 
 import genfast
+from genfast import testing
 from genfast.engine import cpp, eager
 from genfast.engine.program import Buffer, Program, Read
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Bernoulli, Categorical
 from genfast.random import inverse_cdf, uniform
-from genfast.testing import assert_matches
 
 SEED, FIRST = 2**63 + 5, 2**40
 WANT = ("log_probs", "log_evidence", "parameters")
@@ -26,9 +39,9 @@ def both(program, n, **options):
 def assert_equal(drawn, expected):
     """The same draws; rounding apart the same numbers."""
     assert torch.equal(drawn.images, expected.images)
-    assert_matches(drawn.parameters, expected.parameters, atol=2e-5)
-    assert_matches(drawn.log_probs, expected.log_probs, atol=2e-5)
-    assert_matches(drawn.log_evidence, expected.log_evidence, atol=2e-5)
+    testing.assert_matches(drawn.parameters, expected.parameters, atol=2e-5)
+    testing.assert_matches(drawn.log_probs, expected.log_probs, atol=2e-5)
+    testing.assert_matches(drawn.log_evidence, expected.log_evidence, atol=2e-5)
 
 
 def wide(features, levels=7, height=5, width=9, layers=3, outputs=None):
@@ -211,6 +224,56 @@ def test_a_sweep_reads_nothing_that_it_has_not_reached():
     program.buffers[2].left = 1
     with pytest.raises(ValueError, match="sweep -1: a read of its own row must lie behind it"):
         run(cpp, program, 1, seed=0)
+
+
+def grid_of(program):
+    return next(it for it in program.row if it.kind == "field" and it.table is not None)
+
+
+def given_of(program):
+    return next(it for it in program.pixel[0] if it.kind == "field" and it.table is None)
+
+
+WRONG = {
+    "table must have shape": lambda p: setattr(grid_of(p), "table", grid_of(p).table[..., :2]),
+    r"grid must be \(1 or 5, 1 or 6\)": lambda p: setattr(grid_of(p), "table", grid_of(p).table[:, :4]),
+    "grid must be": lambda p: setattr(given_of(p), "grid", (2, 1)),
+    "lie in the 24 fields of a request; got 16 to 25": lambda p: setattr(given_of(p), "offset", 16),
+    "lie in the 24 fields of a request; got -1": lambda p: setattr(given_of(p), "offset", -1),
+    r"weight must have shape \(7, 3\)": lambda p: setattr(p.row[0], "weight", p.row[0].weight[:, :2]),
+    "one operand of count 1": lambda p: setattr(p.row[0], "reads", [Read(0, 0, -1, 0, 2)]),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_known_before_must_fit(message):
+    program = known_before().program
+    WRONG[message](program)
+    with pytest.raises(ValueError, match=message):
+        program.check()
+
+
+@pytest.mark.parametrize("engine", [cpp, eager])
+def test_fields_of_a_request_must_be_those_of_the_program(engine):
+    program, labels = known_before().program, torch.zeros(3, dtype=torch.int64)
+    for fields in (None, torch.zeros(3, 23), torch.zeros(2, 24)):
+        with pytest.raises(ValueError, match=r"fields must have shape \(3, 24\)"):
+            run(engine, program, 3, labels=labels, fields=fields)
+    with pytest.raises(ValueError, match=r"fields must have shape None; got \(3, 1\)"):
+        run(engine, masked().program, 3, fields=torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("case", [strided(), known_before()], ids=str)
+def test_the_bits_do_not_depend_on_what_memory_held(case):
+    labels = labels_of(case.program, 11)
+    drawn = run(cpp, case.program, 11, seed=SEED, labels=labels, want=WANT)
+    for value in (float("nan"), 3e38):
+        # The next allocation of this size may be the engine's.
+        held = [np.full(size // 4, value, np.float32) for size in (1 << 12, 1 << 15, 1 << 18, 1 << 21)]
+        del held
+        with testing.poisoned():
+            again = run(cpp, case.program, 11, seed=SEED, labels=labels, want=WANT)
+        assert torch.equal(again.images, drawn.images) and torch.equal(again.parameters, drawn.parameters)
 
 
 def test_constants_of_another_shape_are_refused():

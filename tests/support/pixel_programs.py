@@ -319,12 +319,99 @@ def mixed_colors():
     return Case("mixture of colours", program, forward)
 
 
-CASES = [masked(), colors(), scans(), strided(), mixed_colors()]
+def ones(*shape):
+    """A constant of the last of these numbers, and the shape of the others."""
+    return np.full(shape[:-1], shape[-1], np.float32)
+
+
+def fields_of_labels(classes, count):
+    return random(classes, count, seed=9)
+
+
+def known_before():
+    """Tables that levels select, and fields: by row, column, label and request, on a part of a map, and of stride 2."""
+    height, width, levels, f, classes = 5, 6, 7, 3, 4
+    whole, part, coarse = (0, height, 0, width), (1, 4, 2, 5), (1, 3, 0, 2)
+    first, second, third = (random(levels, f, seed=k) for k in range(3))
+    grid, rows, columns = random(1, height, width, f, seed=3), random(classes, height, 1, f, seed=4), (1, 3)
+    places = random(1, 3, 3, f, seed=5)
+    count = 2 * 2 * f + columns[1] * f + f
+    wanted, start = fields_of_labels(classes, count), (0, 4 * f, 7 * f)
+    w, b, fill = random(levels, 9 * f, seed=6), random(levels, seed=7), random(f, seed=8)
+    buffers = [
+        Buffer(1, width, rows=2, left=1),
+        Buffer(9 * f, width, fill=fill.repeat(9).numpy()),
+        Buffer(f, 3, stride=2, fill=fill.numpy()),
+        Buffer(1, width),
+        Buffer(levels, width),
+    ]
+
+    def at(place, domain=whole, kind="field", *reads, **rest):
+        return elementwise(kind, 1, f, domain, *reads, feature=place * f, **rest)
+
+    other = {"row_modulus": 2, "column_modulus": 2}
+    row = [
+        at(0, whole, "lookup", Read(0, -1, 0, 0, 1), weight=first.numpy()),
+        at(1, table=grid.numpy()),
+        at(2, part, table=places.numpy()),
+        elementwise("field", 2, f, coarse, offset=start[0], grid=(2, 2), **other),
+        at(3, whole, "copy", Read(2, 0, 0, 0, f)),
+    ]
+    pixel = [
+        at(4, whole, "lookup", Read(0, 0, -1, 0, 1), weight=second.numpy()),
+        elementwise("affine", 3, 1, whole, Read(0, 0, -1, 0, 1), weight=ones(1, 1, 2.0), bias=ones(1, -3.2)),
+        at(5, whole, "lookup", Read(3, 0, 0, 0, 1), weight=third.numpy()),
+        at(6, table=rows.numpy()),
+        at(7, part, offset=start[1], grid=columns),
+        at(8, offset=start[2], grid=(1, 1)),
+        linear(4, levels, whole, [Read(1, 0, 0, 0, 9 * f)], w, b),
+    ]
+    program = Program(
+        ImageSpec(1, height, width, levels, classes),
+        Categorical(1, levels),
+        width,
+        1.0,
+        0.0,
+        0,
+        buffers,
+        row,
+        [pixel, []],
+        [Read(4, 0, 0, 0, levels)],
+        count,
+    )
+
+    def forward(x, labels):
+        n = len(x)
+        above, left = pad(x[:, 0], (0, 0, 1, 0))[:, :-1], pad(x[:, 0], (1, 0))[..., :-1]
+        maps = fill.double().repeat(9).expand(n, height, width, 9 * f).clone().unflatten(3, (9, f))
+        given = wanted.double()[labels]
+        maps[:, :, :, 0] = first.double()[above.long()]
+        maps[:, :, :, 1] = grid.double()
+        maps[:, 1:4, 2:5, 2] = places.double()
+        fine = given[:, : start[1]].view(n, 2, 2, f).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        maps[:, 2:5, :4, 3] = fine[:, :3]
+        maps[:, :, :, 4] = second.double()[left.long()]
+        maps[:, :, :, 5] = third.double()[(2 * left - 3).clamp(0, levels - 1).long()]
+        maps[:, :, :, 6] = rows.double()[labels]
+        maps[:, 1:4, 2:5, 7] = given[:, start[1] : start[2]].view(n, 1, 3, f)
+        maps[:, :, :, 8] = given[:, start[2] :].view(n, 1, 1, f)
+        return (maps.flatten(3) @ w.double().T + b.double()).permute(0, 3, 1, 2)
+
+    return Case("known before", program, forward)
+
+
+CASES = [masked(), colors(), scans(), strided(), known_before(), mixed_colors()]
 
 
 def run(engine, program, n, **settings):
     """What an engine, `eager` or `cpp`, makes of a request of `n` images."""
-    return engine.run(program, SampleRequest(n, **settings))
+    fields = fields_of(program, settings.get("labels"))
+    return engine.run(program, SampleRequest(n, **({"fields": fields} | settings)))
+
+
+def fields_of(program, labels):
+    """The fields of images of these labels; None for a program that reads none."""
+    return fields_of_labels(program.spec.classes, program.fields)[labels] if program.fields else None
 
 
 def labels_of(program, n):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import triton_aot
 from support.op_matrix import innermost
-from support.pixel_programs import CASES, images_of, known_of, labels_of
+from support.pixel_programs import CASES, fields_of, images_of, known_of, labels_of
 
 import genfast
 from genfast import testing
@@ -91,7 +91,8 @@ def launch_of_program(case, full):
         if p.likelihood.takes_evidence:
             options["evidence"] = torch.zeros(n, *p.spec.shape, p.spec.levels)
     with triton_aot.record_launches() as recorded:
-        request = SampleRequest(n, seed=2**64 - 1, labels=labels_of(p, n), **options)
+        labels = labels_of(p, n)
+        request = SampleRequest(n, seed=2**64 - 1, labels=labels, fields=fields_of(p, labels), **options)
         pixel_program.pixel_program(p, request, torch.device("cpu"))
     (launch,) = recorded
     return launch
@@ -99,7 +100,7 @@ def launch_of_program(case, full):
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
 @pytest.mark.parametrize("full, count", [(False, 16), (True, 64)], ids=["alone", "full"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[4], CASES[5]], ids=str)
 def test_pixel_program(case, full, count, capability):
     kernel, arguments, options = launch_of_program(case, full)
     width = pixel_program.width_of(count)

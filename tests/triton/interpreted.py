@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 from support.op_matrix import innermost
-from support.pixel_programs import CASES, images_of, known_of, labels_of
+from support.pixel_programs import CASES, fields_of, images_of, known_of, labels_of
 from triton.runtime.errors import InterpreterError
 
 import genfast
@@ -449,7 +449,9 @@ SEED, FIRST = 2**64 - 3, 5
 
 
 def both(case, n, **options):
-    request = SampleRequest(n, **({"seed": SEED, "first": FIRST, "labels": labels_of(case.program, n)} | options))
+    labels = labels_of(case.program, n)
+    settings = {"seed": SEED, "first": FIRST, "labels": labels, "fields": fields_of(case.program, labels)}
+    request = SampleRequest(n, **(settings | options))
     return pixel_program.pixel_program(case.program, request, torch.device("cpu")), eager.run(case.program, request)
 
 

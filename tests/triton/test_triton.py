@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pixel_programs import CASES, images_of, known_of, labels_of
+from support.pixel_programs import CASES, fields_of, images_of, known_of, labels_of
 
 import genfast
 from genfast import testing
@@ -166,6 +166,7 @@ def test_gpu_pixel_program(case, engine):
     p, n = case.program, 37
     images, known = images_of(p, n), known_of(p, n)
     settings = {"seed": 2**63 + 5, "first": 3, "labels": labels_of(p, n), "want": ("log_probs", "parameters")}
+    settings["fields"] = fields_of(p, settings["labels"])
     for options in ({}, {"temperature": 1.7, "draw": 2}, {"given": images, "known": known}):
         request = SampleRequest(n, **settings, **options)
         expected = eager.run(p, request)
