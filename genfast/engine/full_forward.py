@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
+from genfast.likelihoods.reading import PROBABILITIES
 
 PROBES = 2  # images of a probe: with a single one, what squeezes loses its batch
 CLOSE = 1e-5  # of the largest output: more is no rounding
@@ -67,12 +69,53 @@ class FullForward:
             layout=conventions.output,
         )
         self.likelihood = reading.likelihood
+        self.asked_head = conventions.head
+        self._look(reading.outputs(output))
+
+    def _look(self, outputs: Tensor) -> None:
+        """Note whether outputs for random images look like probabilities."""
+        assert self.reading is not None
+        letters, levels = self.reading.layout.letters, self.spec.levels
+        within = bool(((outputs >= 0) & (outputs <= 1 + CLOSE)).all())
+        sums = outputs.double().unflatten(1, (-1, levels)).sum(2) if "L" in letters else None
+        self.sums_to_one = within and sums is not None and bool(((sums - 1).abs() < 1e-3).all())
+        self.in_unit_interval = within and not set(letters) & set("LP")
+
+    def refuse_probabilities(self) -> None:
+        """ValueError where outputs look like probabilities and the head was not named: as logits they would be noise."""
+        if self.asked_head is not None or self.reading is None or self.reading.head == "probabilities":
+            return
+        if self.sums_to_one or self.in_unit_interval:
+            seen = "sum to 1 over the levels" if self.sums_to_one else "lie in 0..1"
+            kind = "categorical" if self.sums_to_one else "bernoulli"
+            raise ValueError(
+                f"sample: head must be named for a model whose outputs {seen} on random images, 'probabilities' or, if "
+                f"they are logits all the same, '{kind}'; got None"
+            )
 
     def probe(self) -> Any:
         """What a foreign model returns for `PROBES` random images, labels and the first rows of the condition."""
         with torch.no_grad(), at_work(self.model):
             images, labels = probe_images(self.spec)
             return self._call(images.to(self.device), labels, self._rows(0, PROBES, wrap=True), explain=True)
+
+    @property
+    def order(self) -> np.ndarray:
+        """The values, (row * W + column) * C + channel, in the order in which they are drawn."""
+        asked = None if self.conventions is None else self.conventions.pixel_order
+        return np.arange(self.spec.values) if asked is None else asked
+
+    def condition(self, first: int, n: int) -> dict[str, Tensor]:
+        """The condition of the images first .. first + n - 1, on the device of the model."""
+        return self._rows(first, n) if self.conventions is not None else {}
+
+    def comparable(self, parameters: Tensor) -> Tensor:
+        """Parameters as they are, or, of a model that gives probabilities, these: their logits are free by a number."""
+        if self.reading is None or self.reading.head not in PROBABILITIES:
+            return parameters
+        if "L" not in self.reading.layout.letters:
+            return parameters.sigmoid()
+        return parameters.unflatten(1, (-1, self.spec.levels)).softmax(2).flatten(1, 2)
 
     def rows(self, row: int) -> int:
         """The number of rows of an image that a forward needs to draw in row `row`."""

@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from genfast.engine.compiler.handlers import array, depends, handles
-from genfast.engine.compiler.values import Operation, Unsupported, Value, broadcast, constant_like
+from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.values import (
+    Change,
+    Operation,
+    Unsupported,
+    Value,
+    Varies,
+    array,
+    broadcast,
+    constant_like,
+    field,
+)
 
 
 @handles("aten::relu", "aten::tanh", "aten::sigmoid")
@@ -45,7 +55,7 @@ def add(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
         return apply(op, "add", broadcast([a, scaled(op, b, alpha)]))
     if depends(b):
         return shifted(op, scaled(op, b, alpha), a)
-    return shifted(op, a, array(b) * alpha, op.by_label(b))
+    return shifted(op, a, b, lambda value: value * np.float32(alpha))
 
 
 @handles("aten::sub")
@@ -69,7 +79,7 @@ def mul(op: Operation, a: Any, b: Any) -> Value:
 def div(op: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
     if depends(b) or rounding_mode:
         raise Unsupported("a division by what depends on the image")
-    return scaled(op, a, 1 / array(b), op.by_label(b))
+    return scaled(op, a, b, lambda value: 1 / value)
 
 
 def apply(op: Operation, kind: str, values: Sequence[Value]) -> Value:
@@ -89,23 +99,26 @@ def affine(op: Operation, x: Value, weight: np.ndarray | None, bias: np.ndarray 
     return x.like(y.reshape(x.codes.shape))
 
 
-def scaled(op: Operation, x: Value, factor: Any, by_label: bool | None = None) -> Value:
-    """x times a constant."""
-    by_label = op.by_label(factor) if by_label is None else by_label
-    values = array(factor)
-    if values.size == 1 and values.reshape(-1)[0] == 1:
+def scaled(op: Operation, x: Value, factor: Any, change: Change | None = None) -> Value:
+    """x times a constant, to which `change` is applied."""
+    if op.node(factor) is None and (values := array(factor)).size == 1 and (change(values) if change else values) == 1:
         return x
-    x, weight = constant_like(x, values, by_label)
-    if weight.ndim > 1:
-        raise Unsupported("a product with something that depends on the label")
-    return affine(op, x, weight, None)
+    try:
+        wide, weight = constant_like(op, x, factor, change)
+        if weight.ndim == 1:
+            return affine(op, wide, weight, None)
+    except Varies:
+        pass
+    return apply(op, "mul", broadcast([x, field(op, x, factor, change)]))
 
 
-def shifted(op: Operation, x: Value, constant: Any, by_label: bool | None = None) -> Value:
-    """x plus a constant."""
-    by_label = op.by_label(constant) if by_label is None else by_label
-    x, bias = constant_like(x, array(constant), by_label)
-    return affine(op, x, None, bias)
+def shifted(op: Operation, x: Value, constant: Any, change: Change | None = None) -> Value:
+    """x plus a constant, to which `change` is applied."""
+    try:
+        wide, bias = constant_like(op, x, constant, change)
+    except Varies:
+        return apply(op, "add", broadcast([x, field(op, x, constant, change)]))
+    return affine(op, wide, None, bias)
 
 
 @handles("aten::batch_norm", "aten::cudnn_batch_norm", "aten::_native_batch_norm_legit_no_training")

@@ -2,252 +2,207 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
 from genfast._native import backends
+from genfast.engine.compiled import Compiled
+from genfast.engine.compiler.entrance import inferred
+from genfast.engine.compiler.exit import bare
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
-from genfast.engine.compiler.plan import Graph, NotIncremental, Operand
-from genfast.engine.compiler.proof import Order, prove
-from genfast.engine.compiler.reader import Reader
+from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
+from genfast.engine.compiler.proof import prove
+from genfast.engine.compiler.reader import GEOMETRIES, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, permuted
-from genfast.engine.full_forward import check_foreign_spec, check_input_range, evaluating
+from genfast.engine.compiler.trace import Trace, trace
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, permuted, reshaped
+from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
+from genfast.engine.full_forward import FullForward
 from genfast.engine.program import Program
-from genfast.engine.protocols import Autoregressive, ImageSpec, device_of
+from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.wrappers import unwraps
-from genfast.likelihoods import Likelihood, read_output
+from genfast.likelihoods import Likelihood
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from genfast.engine.conventions import Keywords
+
+# Values of an image whose model is taken as one position: its tables grow with their square.
+MOST_OF_A_POINT = 16_384
 
 
 @unwraps
 @backends.float_mode()
-def compile_program(
-    model: nn.Module,
-    *,
-    shape: Sequence[int] | None = None,
-    levels: int | None = None,
-    input_range: Sequence[float] | None = None,
-    head: str | None = None,
-) -> Program:
+def compile_program(model: nn.Module, **keywords: Unpack[Keywords]) -> Program:
     """The pixel program of a model.
 
     Args:
-        model: an `Autoregressive` model, which states all the rest itself; or any module whose forward takes images,
-            float [B, C, H, W], and returns the parameters of their conditionals.
-        shape: (C, H, W) of the images.
-        levels: values of a channel, 2 to 256.
-        input_range: (low, high): level 0 enters as low, the last level as high; (0, 1) if None.
-        head: how the output is read; None: as its shape implies.
-            "bernoulli": [B, C, H, W], for two levels, the logit of level 1.
-            "categorical": [B, L, H, W] for C = 1, [B, C, L, H, W] or [B, C * L, H, W] in this order.
-            "categorical-levels-first": [B, L, C, H, W] (as `CrossEntropyLoss` takes it) or [B, L * C, H, W].
-            "mixture": [B, 3K or 10K, H, W], the parameters of `logistic_mixture_nll`.
+        model: an `Autoregressive` model, which states all the rest itself; or any module that returns the parameters of
+            all conditionals of its input.
+        keywords: of a foreign model, see `genfast.engine.conventions.Conventions`.
     Returns: Program. Its parameters equal the model's output but for rounding; for a model that is not
         `Autoregressive` this is verified, see `prove`.
     Raises: NotIncremental for a model that cannot be run pixel by pixel, with the operation; its subclass NotCausal
         where a conditional depends on a value that is drawn later; ValueError for weights that are not finite, or
-        arguments that do not fit.
+        keywords that do not fit.
     """
-    settings = _settings(model, shape, levels, input_range, head)
-    _check_weights(model)
-    graph, output = _read(model, settings)
-    _outputs(graph, output, settings)
+    if isinstance(model, Autoregressive):
+        refuse_conventions(type(model).__name__, "compile_program", keywords=keywords)
+        return compile_traced(trace_model(model, model.spec, None), FullForward(model)).program
+    conventions = conventions_of("compile_program", model, keywords)
+    traced = trace_model(model, conventions.spec, conventions)
+    conventions = inferred("compile_program", traced, conventions)
+    return compile_traced(traced, FullForward(model, conventions)).program
+
+
+def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
+    """The `Trace` of a model. Raises: NotIncremental; ValueError for weights that are not finite."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        if isinstance(tensor, nn.Parameter) and str(tensor.dtype) != "torch.float32":
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
+        if bad := int((~tensor.isfinite()).sum()):
+            raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
+    return trace(model, spec, conventions)
+
+
+def compile_traced(traced: Trace, network: FullForward) -> Compiled:
+    """The program of a traced model, in the first geometry in which it has one; a foreign one is verified."""
+    order = None if network.conventions is None else network.conventions.pixel_order
+    reasons: list[NotIncremental] = []
+    for geometry in ("grid",) if network.conventions is None else GEOMETRIES:
+        if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
+            continue
+        try:
+            compiled = _compiled(traced, network, geometry)
+            if network.conventions is not None:
+                prove(compiled, network)
+            return compiled
+        except NotCausal:
+            raise
+        except NotIncremental as error:
+            reasons.append(error)
+    if not reasons:
+        raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
+    raise reasons[0]
+
+
+@dataclass
+class _Shape:
+    """The image of a program: that of the model, or its values in another arrangement."""
+
+    likelihood: Likelihood
+    spec: ImageSpec
+    draws: list[np.ndarray]
+
+
+def _compiled(traced: Trace, network: FullForward, geometry: str) -> Compiled:
+    conventions, spec = network.conventions, network.spec
+    order = None if conventions is None else conventions.pixel_order
+    inputs = "images" if conventions is None else conventions.inputs
+    reader = Reader(traced, spec, geometry, inputs, network.scale, network.shift, order)
+    graph, output = reader.run()
+    shape = _shape(network, geometry, output)
+    _outputs(graph, shape.draws)
     simplify(graph)
     extents(graph)
-    draws = settings.likelihood.draws
-    places = schedule(graph, draws)
-    lowered = Lowering(graph, places, draws)
-    low, high = settings.input_range
+    places = schedule(graph, shape.likelihood.draws)
+    lowered = Lowering(graph, places, shape.likelihood.draws)
     program = Program(
-        spec=settings.spec,
-        likelihood=settings.likelihood,
+        spec=shape.spec,
+        likelihood=shape.likelihood,
         columns=lowered.columns,
-        scale=(high - low) / (settings.spec.levels - 1),
-        shift=low,
+        scale=1.0 if reader.by_levels else network.scale,
+        shift=0.0 if reader.by_levels else network.shift,
         image=lowered.buffer[graph.steps[0]],
         buffers=lowered.buffers,
         row=lowered.row,
         pixel=lowered.pixel,
         parameters=lowered.parameters(),
+        fields=lowered.fields,
     )
     program.check()
-    if settings.forward == "__call__":
-        prove(program, model, settings.order)
-    return program
+    known = reader.known if lowered.sources else None
+    return Compiled(program, spec, geometry, order, known, lowered.sources)
 
 
-@dataclass
-class Settings:
-    """A model's conventions, as far as they are known before it is traced; reading the output adds the others.
-
-    Attributes:
-        spec: of the images.
-        input_range: (low, high), the inputs for the lowest and the highest level.
-        forward: the name of the method that is traced.
-        head: how the output is read; None: as its shape implies.
-        likelihood: stated by the model, else read from the output.
-        order: (dims, features): how the dimensions of the output are permuted to [B, .., H, W], and which of its
-            features each parameter is.
-    """
-
-    spec: ImageSpec
-    input_range: tuple[float, float]
-    forward: str
-    head: str | None = None
-    likelihood: Likelihood | Any = None
-    order: Order | Any = None
-
-
-def _settings(
-    model: nn.Module,
-    shape: Sequence[int] | None,
-    levels: int | None,
-    input_range: Sequence[float] | None,
-    head: str | None,
-) -> Settings:
-    if not isinstance(model, Autoregressive):
-        spec = check_foreign_spec("compile_program", model, shape, levels)
-        return Settings(spec, check_input_range("compile_program", input_range), "__call__", head)
-    if (shape, levels, input_range, head) != (None,) * 4:
-        raise ValueError("compile_program: expected only the model, which knows shape, levels and head; got more")
-    return Settings(model.spec, (-1.0, 1.0), "network", likelihood=model.likelihood)
+def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
+    """The codes of the parameters of each draw, and the images in which they are drawn."""
+    spec, likelihood = network.spec, network.likelihood
+    if network.reading is None:
+        value = _only(output)
+        features = [i for i, name in enumerate(value.dims) if name == FEATURE]
+        space = [value.dims.index(name) for name in (ROW, COLUMN)]
+        codes = permuted(value, [value.dims.index(BATCH), *features, *space]).codes.reshape(-1)
+        return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
+    reading = network.reading
+    value = bare(_entry(output, reading.layout.entry), network)
+    letters, sizes = reading.layout.letters, reading.sizes | {"B": value.size[BATCH]}
+    if value.shape != tuple(int(np.prod([sizes[letter] for letter in dim])) for dim in reading.layout.dims):
+        raise NotIncremental(f"sample: the model must return an output of the layout '{reading.layout}'; got {value.shape}")
+    value = permuted(reshaped(value, [sizes[letter] for letter in letters]), reading.layout.order())
+    if geometry == "point":
+        return _point(network, value)
+    names = {"B": BATCH, "H": ROW, "W": COLUMN}
+    found = tuple(names.get(letter, FEATURE) for letter in "BCLPHW" if letter in letters)
+    single = {name for name in (ROW, COLUMN) if value.size[name] == 1}  # may be taken for a feature
+    if any(a != b and not {a, b} - {FEATURE} <= single for a, b in zip(value.dims, found)):
+        raise NotIncremental(f"sample: the model must return an output of the layout '{reading.layout}'; got another")
+    codes = value.codes.reshape(-1)[reading.index]
+    if geometry == "line":  # the pixels of a line are its columns
+        spec = replace(spec, height=1, width=spec.height * spec.width)
+    return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
 
 
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.is_floating_point():
-            continue
-        if isinstance(tensor, nn.Parameter) and tensor.dtype != torch.float32:
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
-        if bad := int((~tensor.isfinite()).sum()):
-            raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
+def _point(network: FullForward, value: Value) -> _Shape:
+    """One position whose channels are all values of the image, in their order."""
+    spec, likelihood, reading = network.spec, network.likelihood, network.reading
+    assert reading is not None and network.conventions is not None
+    if likelihood.draws != spec.channels:
+        raise NotIncremental("sample: a mixture that couples channels is not run value by value")
+    if set(value.dims[1:]) != {FEATURE}:
+        raise NotIncremental("sample: the model must return numbers that depend on the image")
+    places = spec.height * spec.width
+    codes = value.codes.reshape(-1, places)[reading.index].reshape(spec.channels, -1, places)
+    of_values = codes.transpose(2, 0, 1).reshape(spec.values, -1)
+    order = network.conventions.pixel_order
+    draws = list(of_values if order is None else of_values[order])
+    point = replace(spec, channels=spec.values, height=1, width=1)
+    return _Shape(replace(likelihood, channels=spec.values), point, draws)
 
 
-class _Network(nn.Module):
-    """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it."""
-
-    def __init__(self, model: nn.Module, forward: str) -> None:
-        super().__init__()
-        try:
-            self.model = copy.deepcopy(model)
-        except RuntimeError:
-            # Weights that a hook computes before forward are no leaves, and cannot be copied.
-            self.model = model
-        self.call = getattr(self.model, forward)
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.call(*arguments)
+def _entry(output: Any, entry: str | int | None) -> Value:
+    return _only(output if entry is None else output[entry])
 
 
-def _read(model: nn.Module, settings: Settings) -> tuple[Graph, Value]:
-    """The `Graph` of a model, and the value that the model returns."""
-    classes, shape = settings.spec.classes, settings.spec.shape
-    device = device_of(model)
-    # A generator of its own: the user's would give other numbers after a sampling than before it.
-    generator = torch.Generator(device).manual_seed(0)
-    x = torch.rand(classes or 2, *shape, generator=generator, dtype=torch.float32, device=device)
-    arguments: tuple[Tensor | None, ...] = (x,)
-    if classes:
-        arguments = (x, torch.arange(classes, device=device, dtype=torch.int64))
-    elif settings.forward == "network":
-        arguments = (x, None)
-    with evaluating(model), torch.no_grad():
-        assigns = _assigns(_Network(model, settings.forward), arguments)
-        with backends.tracing():
-            reader = Reader(shape, arguments)
-            traced, given = _trace(_Network(model, settings.forward), assigns, arguments, reader.user)
-            return reader.run(traced, given)
+def _only(output: Any) -> Value:
+    if isinstance(output, (list, tuple)) and len(output) == 1:
+        output = output[0]
+    if not isinstance(output, Value):
+        kind = "several values" if isinstance(output, (list, tuple, dict)) else "what does not depend on the image"
+        raise NotIncremental(f"sample: the model must return one tensor that depends on the image; got {kind}")
+    return output
 
 
-class _Assigned(TorchDispatchMode):
-    """Notes whether a parameter is written to, also through `.data`, which no version counter shows."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self.found = False
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for argument, value in zip(function._schema.arguments, args):
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
-                self.found = self.found or value.untyped_storage().data_ptr() in self.storages
-        return function(*args, **(kwargs or {}))
-
-
-def _assigns(network: _Network, arguments: tuple[Any, ...]) -> bool:
-    """Whether a forward changes parameters."""
-    with _Assigned(network) as assigned:
-        network(*arguments)
-    return assigned.found
-
-
-def _trace(
-    network: _Network, assigns: bool, arguments: tuple[Any, ...], user: Iterable[Any]
-) -> tuple[fx.GraphModule, list[Any]]:
-    """The fx graph module of a model, and the values of its placeholders: `user`, parameters and buffers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if assigns:
-            # torch.export refuses a forward that changes weights; plain tracing takes it.
-            options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
-            return make_fx(network, **options)(*arguments), list(user)
-        try:
-            exported = torch.export.export(network, arguments, strict=False)
-        except Exception as error:
-            # A class of torch's own is a refusal, such as of a branch that depends on values. All else is a fault, of
-            # the model's code or of torch: drawing slowly would hide it.
-            if not type(error).__module__.startswith("torch."):
-                raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NotIncremental(f"sample: the model cannot be traced: {reason}") from error
-    given, user = [], iter(user)
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind.name == "USER_INPUT":
-            given.append(next(user))
-        else:
-            given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
-    return exported.graph_module, given
-
-
-def _outputs(graph: Graph, output: Value, settings: Settings) -> None:
+def _outputs(graph: Graph, draws: Sequence[np.ndarray]) -> None:
     """Set the outputs of a graph: one for each draw."""
-    for draw in _draws(output, settings):
+    for draw in draws:
         index, feature = graph.split(draw)
         if not (index == index[0]).all():
             # A product with the identity copies exactly.
-            copy = np.eye(len(draw), dtype=np.float32)
+            identity = np.eye(len(draw), dtype=np.float32)
             zeros = np.zeros(len(draw), np.float32)
-            draw = linear_step(output, [(draw, 0, 0, (0, 0), copy)], zeros, output.domain, "the output")
+            image = Value(graph, draw, (FEATURE,), {}, 1)
+            draw = linear_step(image, [(draw, 0, 0, (0, 0), identity)], zeros, graph.domain, "the output")
             index, feature = graph.split(draw)
         graph.outputs.append(Operand(graph.view(index[0]), feature))
     prune(graph)
-
-
-def _draws(output: Value, settings: Settings) -> list[np.ndarray]:
-    """The codes of the parameters of each draw, a list of int64 arrays. Completes the settings."""
-    spec = settings.spec
-    expected = f"[B, .., H, W] with H={spec.height}, W={spec.width}"
-    if {BATCH, ROW, COLUMN} - set(output.dims) or (output.size[ROW], output.size[COLUMN]) != (spec.height, spec.width):
-        raise NotIncremental(f"sample: the model must return {expected}; got {output.shape}")
-    space = [output.dims.index(name) for name in (ROW, COLUMN)]
-    features = [i for i, name in enumerate(output.dims) if name == FEATURE]
-    ordered = permuted(output, [output.dims.index(BATCH), *features, *space])
-    codes, index = ordered.codes.reshape(-1), np.arange(ordered.codes.size)
-    if settings.likelihood is None:
-        reading = read_output("compile_program", ordered.codes.shape, spec.channels, spec.levels, settings.head)
-        settings.likelihood, index = reading.likelihood, reading.index
-    settings.order = [output.dims.index(BATCH), *features, *space], index
-    ends = np.cumsum(settings.likelihood.counts)
-    return np.split(codes[index], ends[:-1])

@@ -68,7 +68,8 @@ def _share(graph: Graph) -> None:
             continue
         numbers = [None if a is None else (a.shape, a.tobytes()) for a in (step.weight, step.bias)]
         operands = [(o.view, o.features.tobytes()) for o in step.operands]
-        first = known.setdefault((step.kind, step.stride, step.domain, *numbers, *operands), step)
+        source = None if step.source is None else id(step.source)
+        first = known.setdefault((step.kind, step.stride, step.domain, source, *numbers, *operands), step)
         if first is not step:
             same[step] = first
     graph.steps = [step for step in graph.steps if step not in same]

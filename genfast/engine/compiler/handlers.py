@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from genfast.engine.compiler.values import (
+    BATCH,
     COLUMN,
     FEATURE,
+    LINE,
     ROW,
     Operation,
     Unsupported,
     Value,
+    Varies,
+    array,
+    broadcast,
     constant_like,
+    field,
     permuted,
     reshaped,
     sliced,
@@ -41,13 +47,6 @@ def handles(*names: str) -> Callable[[H], H]:
         return function
 
     return register
-
-
-def array(tensor: Any) -> np.ndarray:
-    """A constant as float32."""
-    if not isinstance(tensor, torch.Tensor):
-        return np.asarray(tensor, np.float32)
-    return tensor.detach().cpu().numpy().astype(np.float32)
 
 
 def depends(value: Any) -> bool:
@@ -75,9 +74,11 @@ def same(op: Operation, x: Value, *rest: Any) -> Value:
 
 @handles("aten::to", "aten::_to_copy", "aten::type_as", "aten::float")
 def same_number(op: Operation, x: Value, *rest: Any) -> Value:
-    other = [r for r in rest if isinstance(r, torch.dtype) and r != torch.float32]
-    if other:
-        raise Unsupported(f"a conversion to {other[0]}")
+    kinds = [r for r in rest if isinstance(r, torch.dtype)]
+    if kinds and not kinds[0].is_floating_point and kinds[0] != torch.bool:
+        return HANDLERS["aten::long"](op, x)
+    if any(kind != torch.float32 for kind in kinds):
+        raise Unsupported(f"a conversion to {kinds[0]}")
     return x
 
 
@@ -226,17 +227,32 @@ def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
         if any(len(kinds) > 1 for kinds in whole):
             raise Unsupported("a concatenation of maps of different sizes")
         return model.like(np.concatenate([v.codes for v in values], dim))
-    # Zeros concatenated to a map are padding.
-    if (
-        name not in (ROW, COLUMN)
-        or sum(map(depends, tensors)) > 1
-        or any(array(t).any() for t in tensors if not depends(t))
-    ):
-        raise Unsupported("a concatenation over batch, rows or columns of anything but one map and zeros")
+    return beside(op, tensors, dim, name)
+
+
+def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
+    """A map with constants before and after it in rows, columns or along the line: padding, by zeros or by others."""
+    if name not in (ROW, COLUMN, LINE) or sum(map(depends, tensors)) > 1:
+        raise Unsupported("a concatenation over batch, rows or columns of anything but one map and constants")
     place = next(i for i, t in enumerate(tensors) if depends(t))
+    model = tensors[place]
     before = sum(t.shape[dim] for t in tensors[:place])
     after = sum(t.shape[dim] for t in tensors[place + 1 :])
-    return windowed(model, name, -before, model.size[name] + after)
+    padded = windowed(model, name, -before, model.size[name] + after)
+    constants = [t for t in tensors if not depends(t)]
+    if not any(op.node(t) is not None or array(t).any() for t in constants):
+        return padded
+    inside = torch.zeros([1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu")
+    parts = [inside.to(t.dtype) if depends(t) else t for t in tensors]
+    if any(op.node(t) is not None for t in constants):
+        raise Unsupported("a concatenation over rows or columns of what depends on labels or a condition")
+    batch = model.dims.index(BATCH) if BATCH in model.dims else None
+    if batch is not None:
+        parts = [t if depends(t) or t.shape[batch] == 1 else t.narrow(batch, 0, 1) for t in parts]
+    around = field(op, padded, torch.cat([t.cpu().float() for t in parts], dim))
+    a, b = broadcast([padded, around])
+    codes = [a.codes.reshape(-1), b.codes.reshape(-1)]
+    return a.like(a.graph.elementwise("add", codes, a.stride, a.domain, op.where).reshape(a.codes.shape))
 
 
 @handles("aten::stack")
@@ -248,9 +264,12 @@ def stack(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
 
 def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
     """A constant map with the dimensions of `model`; its size may differ in dimension `dim`."""
-    values = array(tensor)
-    codes = np.zeros([n if i == dim or d == FEATURE else 1 for i, (n, d) in enumerate(zip(values.shape, model.dims))])
-    shaped, numbers = constant_like(model.like(codes.astype(np.int64)), values, op.by_label(tensor))
+    codes = np.zeros([n if i == dim or d == FEATURE else 1 for i, (n, d) in enumerate(zip(tensor.shape, model.dims))])
+    shape = model.like(codes.astype(np.int64))
+    try:
+        shaped, numbers = constant_like(op, shape, tensor)
+    except Varies:
+        return field(op, shape, tensor)
     y = model.graph.elementwise("constant", [], model.stride, model.domain, op.where, bias=numbers)
     return shaped.like(y.reshape(shaped.codes.shape))
 
@@ -273,9 +292,12 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
             parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
             x = cat(op, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
             continue
-        if name not in (ROW, COLUMN):
+        if name not in (ROW, COLUMN, LINE):
             raise Unsupported("padding of the batch")
-        if max(before, after) > 0 and (mode != "constant" or value):
-            raise Unsupported(f"padding of rows or columns by {mode if mode != 'constant' else value}, not by zeros")
-        x = windowed(x, name, -before, x.size[name] + after)
+        if max(before, after) > 0 and mode != "constant":
+            raise Unsupported(f"padding of rows or columns by {mode}, not by a constant")
+        kept = windowed(x, name, max(0, -before), x.size[name] + min(0, after))
+        sizes = ([n if i == dim else 1 for i in range(len(x.dims))] for n in (max(0, before), max(0, after)))
+        parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
+        x = beside(op, [parts[0], kept, parts[1]], dim, name)
     return x

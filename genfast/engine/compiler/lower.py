@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from genfast.engine.compiler.known import Source
 from genfast.engine.compiler.plan import (
     Graph,
     NotIncremental,
@@ -45,6 +46,9 @@ class Lowering:
         self.pixel: list[list[Instruction]] = [[] for _ in range(draws + 1)]
         self.buffer: dict[Step, int] = {}
         self.visible: dict[Step, int] = {}
+        # What is computed of each image before it is drawn, and how many numbers that is.
+        self.sources: list[tuple[Source, Callable[[np.ndarray], np.ndarray]]] = []
+        self.fields = 0
         # Of each step: the feature at each place of its buffer, and the place of each feature.
         self.order: dict[Step, np.ndarray] = {}
         self.position: dict[Step, np.ndarray] = {}
@@ -119,7 +123,11 @@ class Lowering:
     def _map(self, step: Step, first: int, end: int) -> list[Instruction]:
         """One instruction for every run in which the features of all operands are contiguous."""
         features = self.order[step][first:end]
+        if step.kind == "field":
+            return [self._field(step, first, features)]
         places = [self.position[o.view.step][o.features[features]] for o in step.operands]
+        if step.kind == "lookup":
+            return [self._lookup(step, first + a, features[a:b], places[0][a]) for a, b in _equal(places[0])]
         instructions = []
         for a, b in _runs(places, len(features)):
             operands = [self._read(step, o, p[a], b - a) for o, p in zip(step.operands, places)]
@@ -133,6 +141,29 @@ class Lowering:
                     one.weight = None
             instructions.append(one)
         return instructions
+
+    def _lookup(self, step: Step, first: int, features: np.ndarray, place: int) -> Instruction:
+        """A table for features that depend on the same value."""
+        read = self._read(step, step.operands[0], place, 1)
+        weight = np.ascontiguousarray(step.weight[features].T, np.float32)
+        return self._instruction(step, "lookup", first, len(features), reads=[read], weight=weight)
+
+    def _field(self, step: Step, first: int, features: np.ndarray) -> Instruction:
+        one = self._instruction(step, "field", first, len(features))
+        place, at = self.places[step], step.grid
+        r0, r1, c0, c1 = one.domain
+        # The part of the first domain that is still computed.
+        rows = slice(r0 - place.row - at[0], r1 - place.row - at[0]) if step.bias.shape[1] > 1 else slice(None)
+        columns = slice(c0 - place.column - at[2], c1 - place.column - at[2]) if step.bias.shape[2] > 1 else slice(None)
+        table = np.ascontiguousarray(step.bias[:, rows, columns][..., features], np.float32)
+        if step.source is None:
+            one.table = table
+            return one
+        kept = step.weight[features]
+        one.offset, one.grid = self.fields, (table.shape[1], table.shape[2])
+        self.fields += table[0].size
+        self.sources.append((step.source, lambda values: values[:, rows, columns][..., kept]))
+        return one
 
     def _linear(self, step: Step, phase: Phase, first: int, end: int) -> list[Instruction]:
         features = self.order[step][first:end]
@@ -248,6 +279,12 @@ class Lowering:
     def parameters(self) -> list[Read]:
         """The read of the parameters of each draw."""
         return [Read(self.buffer[o.view.step], 0, 0, 0, len(o.features)) for o in self.graph.outputs]
+
+
+def _equal(places: np.ndarray) -> list[tuple[int, int]]:
+    """(first, end) of the maximal runs of equal places."""
+    bounds = [0, *(np.flatnonzero(np.diff(places)) + 1), len(places)]
+    return [(int(a), int(b)) for a, b in zip(bounds, bounds[1:])]
 
 
 def _runs(places: list[np.ndarray], count: int) -> list[tuple[int, int]]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from genfast.engine.compiler.known import Source
 
 Rectangle = tuple[int, int, int, int]  # first row, end row, first column, end column
 Phase = tuple[int, int]
@@ -36,6 +39,10 @@ class Step:
         `recurrent`, a list of (row, column, weight [count, 4 * count]), adds what its own hidden states give. The cell
         state before comes from `cell` = (row, column). Outside the domain hidden and cell states are `outside`.
         `sweep`: +1 if a column needs the one at its left, -1 the one at its right, 0 neither.
+    kind "lookup": operands are one channel of the levels, for every feature; `weight` [count, levels]: the value of each.
+    kind "field": values that are known before drawing, `bias` [K, rows, columns, count]: K is 1, or one for each label;
+        rows and columns are 1 or those of the domain that the step had at first, `grid`. With a `source`, bias is an
+        example, and the values are computed for each image; `weight` [count] says which features of the source.
     Other kinds as in `program.MAPS`. `weight` and `bias` are of linear, scan, affine and constant; else None.
 
     upsample: 1, or 2 for a linear step whose taps read a grid of twice the stride. The tap of phase (p, q) serves
@@ -58,6 +65,8 @@ class Step:
     cell: tuple[int, int] = (0, 0)
     outside: tuple[np.ndarray, np.ndarray] | Any = None
     sweep: int = 0
+    source: Source | None = None
+    grid: Rectangle | Any = None
 
     @property
     def columns(self) -> int:
@@ -157,7 +166,8 @@ Entry = tuple[np.ndarray, int, int, Phase, np.ndarray]
 class Graph:
     """Steps in the order of computation, and `outputs`: the operand with the parameters of each draw.
 
-    A feature is named by its code, an integer: the index of a view, and the feature in it.
+    A feature is named by its code, an integer: the index of a view, and the feature in it. `logits`: of each entry of a
+    softmax the code of what goes into it.
     """
 
     SHIFT = 24  # bits of a code for the feature
@@ -166,6 +176,7 @@ class Graph:
         self.domain = domain
         self.steps: list[Step] = []
         self.outputs: list[Operand] = []
+        self.logits: dict[int, int] = {}
         self._views: list[View] = []
         self._index: dict[tuple[int, int, int, Rectangle], int] = {}
 

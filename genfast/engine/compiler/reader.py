@@ -7,78 +7,149 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
+from genfast.engine.compiler.entrance import looked_up
 from genfast.engine.compiler.handlers import depends
+from genfast.engine.compiler.known import Known
 from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value
+from genfast.engine.compiler.trace import Argument, Trace
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Unsupported, Value, Varies, reshaped
+from genfast.engine.protocols import ImageSpec
+
+
+# How positions are taken: the pixels of the image; all pixels in a row, one after the other, for models of sequences; or
+# a single position, whose channels are all values of the image, for models that mix them, such as MADE.
+GEOMETRIES = ("grid", "line", "point")
+# Operations that need whole numbers: the image then enters as levels.
+_OF_INTEGERS = ("embedding", "one_hot", "round", "floor", "ceil", "trunc", "long", "int", "bucketize")
 
 
 class Reader:
     """Interprets an fx graph: what depends on the image becomes steps of a `Graph`, everything else is computed.
 
     It is also the `Operation` that handlers are given: `name` and `where` are those of the present one.
+
+    Args:
+        trace: of the model.
+        spec: of its images.
+        geometry: of `GEOMETRIES`.
+        inputs: as of `Conventions`.
+        scale, shift: a level v enters the model as v * scale + shift.
+        order: the values in the order in which they are drawn, for "point"; None: raster order.
+
+    Attributes:
+        by_levels: whether the image of the graph holds levels, not inputs.
     """
 
-    def __init__(self, shape: tuple[int, int, int], arguments: Sequence[Any]) -> None:
-        channels, height, width = shape
-        self.graph = Graph((0, height, 0, width))
-        codes = self.graph.add(Step("image", channels, 1, self.graph.domain, "the image"))
-        size = {BATCH: len(arguments[0]), ROW: height, COLUMN: width}
-        image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
-        self.user = image, *arguments[1:]
-        self.labelled: set[int] = set()
-        self.kept: list[torch.Tensor] = []
-        self._label(arguments[1:])
-        self.where = self.name = ""
+    def __init__(
+        self,
+        trace: Trace,
+        spec: ImageSpec,
+        geometry: str,
+        inputs: str = "images",
+        scale: float = 1.0,
+        shift: float = 0.0,
+        order: np.ndarray | None = None,
+    ) -> None:
+        self.trace, self.spec = trace, spec
+        channels, height, width = spec.shape
+        self.by_levels = inputs in ("levels", "codes") or _needs_levels(trace.module)
+        rows, columns = {"grid": (height, width), "line": (1, height * width), "point": (1, 1)}[geometry]
+        self.graph = Graph((0, rows, 0, columns))
+        features = spec.values if geometry == "point" else channels
+        codes = self.graph.add(Step("image", features, 1, self.graph.domain, "the image"))
+        size = {BATCH: trace.batch, ROW: height, COLUMN: width}
+        if geometry == "line":
+            size[LINE] = height * width
+        if geometry == "point":
+            size = {BATCH: trace.batch, ROW: 1, COLUMN: 1}
+            place = np.empty(spec.values, np.int64)
+            place[np.arange(spec.values) if order is None else order] = np.arange(spec.values)
+            codes = codes[place].reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+            image = Value(self.graph, codes, (BATCH, FEATURE, FEATURE, FEATURE), size, 1)
+        else:
+            image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
+        self.where = self.name = "the image"
+        if self.by_levels and inputs in ("images", "flat"):
+            levels = np.arange(spec.levels, dtype=np.float32)
+            image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
+        if inputs == "codes":
+            image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
+        if inputs == "flat":
+            image = reshaped(image, (trace.batch, -1))
+        self.image = image
+        self.known = Known(trace.batch)
+        self._nodes: dict[int, fx.Node] = {}  # by the id of a tensor that depends on labels or conditions
+        self._kept: list[torch.Tensor] = []
 
-    def by_label(self, tensor: Any) -> bool:
-        """Whether a constant holds an entry for each label."""
-        return id(tensor) in self.labelled
+    def entries(self, tensor: Any) -> list[Any] | None:
+        """What a constant is for the labels, in groups along the batch; None if it depends on no label.
 
-    def run(self, traced: fx.GraphModule, given: Iterable[Any]) -> tuple[Graph, Value]:
-        """The graph of a traced module, and the value that it returns; `given`: the values of its placeholders."""
-        values, given = {}, iter(given)
-        for node in traced.graph.nodes:
+        Raises: `Varies` if it is another for each image.
+        """
+        node = self._nodes.get(id(tensor))
+        if node is None:
+            return None
+        if self.known.per_image:
+            raise Varies("a constant that is another for each image")
+        return self.known.for_labels(node, self.spec.classes)
+
+    def node(self, tensor: Any) -> fx.Node | None:
+        """The node of a constant that depends on labels or conditions; None for others."""
+        return self._nodes.get(id(tensor))
+
+    def run(self) -> tuple[Graph, Any]:
+        """The graph, and what the model returns: a `Value`, or a tuple, list or dict of them."""
+        values, given = {}, iter(self.trace.given)
+        for node in self.trace.module.graph.nodes:
             if node.op == "placeholder":
-                values[node] = next(given)
+                values[node] = self._placeholder(node, next(given))
             elif node.op == "get_attr":
-                values[node] = operator.attrgetter(node.target)(traced)
+                values[node] = operator.attrgetter(node.target)(self.trace.module)
+                self.known.constant(node, values[node])
             elif node.op == "output":
-                return self.graph, self._one(fx.node.map_arg(node.args[0], values.get))
+                return self.graph, fx.node.map_arg(node.args[0], values.get)
             else:
                 values[node] = self._call(node, values)
         raise AssertionError("a graph without an output")
 
-    def _label(self, value: Any) -> None:
-        for tensor in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(tensor, torch.Tensor):
-                self.labelled.add(id(tensor))
-                # An id is unique only as long as its tensor lives.
-                self.kept.append(tensor)
+    def _placeholder(self, node: fx.Node, value: Any) -> Any:
+        if not isinstance(value, Argument):
+            self.known.constant(node, value)
+            return value
+        if value.name == "x":
+            return self.image
+        self.known.argument(node, value)
+        self._note(node, value.value)
+        return value.value
 
-    def _one(self, output: Any) -> Value:
-        if isinstance(output, (list, tuple)) and len(output) == 1:
-            output = output[0]
-        if not isinstance(output, Value):
-            kind = "several values" if isinstance(output, (list, tuple)) else "what does not depend on the image"
-            raise NotIncremental(f"sample: the model must return one tensor that depends on the image; got {kind}")
-        return output
+    def _note(self, node: fx.Node, value: Any) -> None:
+        """Note the tensors of a node that depends on labels or conditions."""
+        if isinstance(value, torch.Tensor):
+            self._nodes[id(value)] = node
+            # An id is unique only as long as its tensor lives.
+            self._kept.append(value)
 
     def _call(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         args: Any = fx.node.map_arg(node.args, values.get)
         kwargs: Any = fx.node.map_arg(node.kwargs, values.get)
         target: Any = node.target
-        if target is operator.getitem:
+        everything = [*args, *kwargs.values()]
+        if target is operator.getitem and depends(args[0]):
             # An operation may also return what it saves for its gradient, which no handler computes.
             return args[0][args[1]] if args[1] < len(args[0]) else None
-        everything = [*args, *kwargs.values()]
         if not any(map(depends, everything)):
             result = target(*args, **kwargs)
-            if any(self.by_label(entry) for entry in _flat(everything)):
-                self._label(result)
+            if self.known.add(node):
+                # A view of its own: an operation may return its argument, which is another node.
+                result = result.view_as(result) if isinstance(result, torch.Tensor) else result
+                self._note(node, result)
+            else:
+                self.known.constant(node, result)
             return result
         schema = getattr(target, "_schema", None)
         self.name = schema.name.partition("::")[2] if schema else str(target)
@@ -123,6 +194,17 @@ class Reader:
         if views:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: it changes {views[0]} in place")
         values[target] = result
+
+
+def _needs_levels(module: fx.GraphModule) -> bool:
+    """Whether a forward turns numbers into integers somewhere; that of anything but the image does no harm."""
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        name = schema.name.partition("::")[2].strip("_") if schema else ""
+        kinds = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.dtype)]
+        if name in _OF_INTEGERS or any(not kind.is_floating_point for kind in kinds) and name in ("to", "to_copy"):
+            return True
+    return False
 
 
 def _views(node: fx.Node, values: dict[fx.Node, Any]) -> set[fx.Node]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, apply
+import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear_step, matrix

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import fx
 
-from genfast.engine.compiler.plan import Graph, Rectangle, View, cut
+from genfast.engine.compiler.known import Source
+from genfast.engine.compiler.plan import Graph, Rectangle, Step, View, cut
+from genfast.engine.protocols import ImageSpec
 
 BATCH, ROW, COLUMN, FEATURE = "b", "r", "c", "f"
+LINE = ROW + COLUMN  # all pixels in one dimension
 
 
 class Operation(Protocol):
@@ -25,13 +30,29 @@ class Operation(Protocol):
     name: str
     where: str
 
-    def by_label(self, tensor: Any) -> bool:
-        """Whether a constant has one entry for each label, in its batch dimension."""
+    def entries(self, tensor: Any) -> list[Any] | None:
+        """What a constant is for all labels, in groups along its batch; None if it depends on no label.
+
+        Raises: `Varies` if it is another for each image.
+        """
+        ...
+
+    def node(self, tensor: Any) -> fx.Node | None:
+        """The node of a constant that depends on labels or conditions; None for others."""
+        ...
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Of the images."""
         ...
 
 
 class Unsupported(Exception):
     """An operation cannot be run pixel by pixel. The message says why; the reader of the graph adds which operation."""
+
+
+class Varies(Unsupported):
+    """A constant changes over rows, columns or images: it is no weight, but can be a `field`."""
 
 
 @dataclass(eq=False)
@@ -42,7 +63,7 @@ class Value:
         codes: int64, the feature of each entry; of size 1 in the dimensions of batch, rows and columns.
         dims: of each dimension: "f" for features, or "b" (batch), "r" (rows), "c" (columns), or several of these where
             they were flattened together.
-        size: of "b", "r" and "c".
+        size: of "b", "r" and "c"; where the graph has all pixels in one line, also of "rc", which may be shifted.
         stride: pixels from one position to the next.
     """
 
@@ -56,11 +77,24 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         """The shape of the tensor."""
         sizes = zip(self.codes.shape, self.dims)
-        return tuple(n if dim == FEATURE else math.prod(self.size[d] for d in dim) for n, dim in sizes)
+        return tuple(n if dim == FEATURE else self.extent(dim) for n, dim in sizes)
+
+    def extent(self, dim: str) -> int:
+        """The size of a dimension that is none of features."""
+        return self.size[dim] if dim in self.size else math.prod(n for _, n in self.parts(dim))
+
+    def parts(self, dim: str) -> list[tuple[str, int]]:
+        """The dimensions that were flattened into one, with their sizes."""
+        if self.size.get(LINE) not in (None, self.size[ROW] * self.size[COLUMN]) and LINE in dim:
+            before, after = dim.split(LINE)
+            return [*((d, self.size[d]) for d in before), (LINE, self.size[LINE]), *((d, self.size[d]) for d in after)]
+        return [(d, self.size[d]) for d in dim]
 
     @property
     def domain(self) -> Rectangle:
         """(first row, end row, first column, end column)."""
+        if LINE in self.size:
+            return 0, 1, 0, self.size[LINE]
         return 0, self.size[ROW], 0, self.size[COLUMN]
 
     def like(
@@ -80,7 +114,7 @@ class Value:
 
     def is_image(self) -> bool:
         """Whether the dimensions are batch, features, rows and columns, in this order."""
-        return self.dims == (BATCH, FEATURE, ROW, COLUMN)
+        return self.dims == (BATCH, FEATURE, ROW, COLUMN) and LINE not in self.size
 
 
 def permuted(x: Value, order: Iterable[int]) -> Value:
@@ -98,7 +132,7 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
     problem = Unsupported(f"a reshape from {x.shape} to {tuple(shape)}, which mixes features, batch, rows or columns")
     parts: list[tuple[str, int]] = []
     for n, dim in zip(x.codes.shape, x.dims):
-        parts += [(FEATURE, n)] if dim == FEATURE else [(d, x.size[d]) for d in dim]
+        parts += [(FEATURE, n)] if dim == FEATURE else x.parts(dim)
     dims: list[str] = []
     sizes: list[int] = []
     for position, room in enumerate(shape):
@@ -138,8 +172,10 @@ def windowed(x: Value, name: str, start: int, stop: int) -> Value:
     """Rows (`name` "r") or columns ("c") from `start` to `stop` of x, with zeros outside of x."""
     if stop < start:
         raise Unsupported("more rows or columns cropped than there are")
+    if LINE in x.size and name != LINE:
+        raise Unsupported("rows or columns cropped or padded, where all pixels are taken as one line")
     begin, end = max(start, 0), min(stop, x.size[name])
-    row, column = (start, 0) if name == ROW else (0, start)
+    row, column = (start, 0) if name == ROW else (0, start)  # a line is a row
 
     def change(view: View) -> View:
         r0, r1, c0, c1 = view.window
@@ -163,7 +199,7 @@ def sliced(x: Value, dim: int, start: int | None, stop: int | None, step: int = 
         return x.like(x.codes[tuple(index)])
     if (start, stop, step) == (0, x.shape[dim], 1):
         return x
-    if name not in (ROW, COLUMN) or step != 1:
+    if name not in ((ROW, COLUMN) if LINE not in x.size else (LINE,)) or step != 1:
         raise Unsupported("a part of the batch, or every other row or column")
     return windowed(x, name, start, stop)
 
@@ -191,12 +227,34 @@ def _led(x: Value, rank: int) -> Value:
     return x.like(x.codes.reshape((1,) * more + x.codes.shape), (FEATURE,) * more + x.dims)
 
 
-def constant_like(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value, np.ndarray]:
+def array(tensor: Any) -> np.ndarray:
+    """A constant as float32."""
+    if not isinstance(tensor, torch.Tensor):
+        return np.asarray(tensor, np.float32)
+    return tensor.detach().cpu().numpy().astype(np.float32)
+
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def constant_like(op: Operation, x: Value, constant: Any, change: Change | None = None) -> tuple[Value, np.ndarray]:
     """x and a constant, for an operation position by position.
 
-    Args: constant, an array that broadcasts with x; by_label, whether its batch dimension has one entry for each label.
-    Returns: x, broadcast; the constant, broadcast to its flattened codes: [features] or [classes, features].
+    Args: constant, a number or a tensor that broadcasts with x; change, a function that is applied to it.
+    Returns: x, broadcast; the constant, broadcast to its flattened codes: [features] or, by label, [classes, features].
+    Raises: `Varies` for a constant that changes over rows or columns, or from image to image.
     """
+    groups = op.entries(constant)
+    arrays = [array(part) for part in ([constant] if groups is None else groups)]
+    parts = [_by_feature(x, part if change is None else change(part), groups is not None) for part in arrays]
+    if parts[0][1].ndim == 2:
+        return parts[0][0], np.concatenate([table for _, table in parts])[: op.spec.classes]
+    if any((part != parts[0][1]).any() for _, part in parts):
+        raise Unsupported("a constant that mixes the labels of a batch")
+    return parts[0]
+
+
+def _by_feature(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value, np.ndarray]:
     rank = max(len(x.dims), constant.ndim)
     x = _led(x, rank)
     constant = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
@@ -211,7 +269,7 @@ def constant_like(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value
             continue
         first = constant.take([0], at)
         if not (constant == first).all():
-            raise Unsupported("a constant that changes over rows or columns")
+            raise Varies("a constant that changes over rows, columns or images")
         constant = first
     x = x.like(np.broadcast_to(x.codes, shape))
     if batch is None:
@@ -219,3 +277,64 @@ def constant_like(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value
     entry = (*shape[:batch], *shape[batch + 1 :])
     table = np.moveaxis(constant, batch, 0)
     return x, np.broadcast_to(table, (len(table), *entry)).reshape(len(table), -1)
+
+
+MOST_TABLE = 1 << 24  # numbers that a program keeps of a field for all labels; larger ones are computed with each call
+
+
+def field(op: Operation, x: Value, constant: Any, change: Change | None = None) -> Value:
+    """A constant that broadcasts with x as a value: it may change over rows, columns, labels and images."""
+    shape = tuple(constant.shape) if isinstance(constant, torch.Tensor) else np.shape(constant)
+    x = _led(x, max(len(x.dims), len(shape)))
+    shape = (1,) * (len(x.dims) - len(shape)) + shape
+
+    def arranged(tensor: Any) -> np.ndarray:
+        values = array(tensor)
+        return _arranged(x, (values if change is None else change(values)).reshape(shape))
+
+    step = Step("field", 0, x.stride, x.domain, op.where, grid=x.domain)
+    node = op.node(constant)
+    try:
+        groups = op.entries(constant)
+    except Varies:
+        groups = [constant]
+        step.source = Source(node, arranged)
+    tables = [arranged(part) for part in ([constant] if groups is None else groups)]
+    table = tables[0] if groups is None or step.source else np.concatenate(tables)[: op.spec.classes]
+    if groups is None and not (table == table[:1]).all():
+        raise Unsupported("a constant that differs from image to image and does not depend on labels or a condition")
+    table = table if groups is not None and not step.source else table[:1]
+    if table.size > MOST_TABLE and node is not None:
+        step.source, table = Source(node, arranged), table[:1]
+    step.count, step.bias, step.weight = table.shape[3], table, np.arange(table.shape[3])
+    codes = [n if dim == FEATURE else 1 for n, dim in zip(shape, x.dims)]
+    return x.like(x.graph.add(step).reshape(codes))
+
+
+def _arranged(x: Value, values: np.ndarray) -> np.ndarray:
+    """Values that broadcast with x as [K, R, C, features], where batch, rows and columns of size 1 stay so."""
+    names: list[str] = []
+    sizes: list[int] = []
+    for n, dim in zip(values.shape, x.dims):
+        if dim == FEATURE:
+            names, sizes = [*names, FEATURE], [*sizes, n]
+            continue
+        if n not in (1, x.extent(dim)):
+            raise Unsupported("a constant that does not broadcast")
+        parts = x.parts(dim)
+        names += [name for name, _ in parts]
+        sizes += [1 if n == 1 else size for _, size in parts]
+    values = values.reshape(sizes)
+    features = [at for at, name in enumerate(names) if name == FEATURE]
+    spatial = [name for name in (BATCH, ROW, COLUMN, LINE) if name in names]
+    values = values.transpose([*(names.index(name) for name in spatial), *features])
+    shape = {name: values.shape[at] for at, name in enumerate(spatial)}
+    values = values.reshape([shape.get(name, 1) for name in (BATCH, ROW, COLUMN, LINE)] + [-1])
+    if LINE not in x.size:
+        return values[:, :, :, 0]
+    rows, columns = values.shape[1:3]
+    if max(rows, columns) > 1:
+        full = x.size[ROW], x.size[COLUMN]
+        values = np.broadcast_to(values, (len(values), *full, 1, values.shape[-1]))
+        return values.reshape(len(values), 1, -1, values.shape[-1])
+    return values[:, 0]

@@ -1,0 +1,107 @@
+"""What is known before anything is drawn: the part of a traced graph that depends on labels and conditions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from genfast.engine.compiler.trace import Argument
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where values come from: the result of a node, arranged as [K, R, C, features] with K entries of the batch."""
+
+    node: fx.Node
+    arranged: Callable[[Tensor], np.ndarray]
+
+
+@dataclass
+class Known:
+    """The nodes that depend on labels or conditions, in their order, to be computed again for others.
+
+    Attributes:
+        batch: of the trace; every computation is of as many images.
+        per_image: whether there is a condition; else all depends on the label alone.
+    """
+
+    batch: int
+    per_image: bool = False
+    _nodes: list[fx.Node] = field(default_factory=list)
+    _values: dict[fx.Node, Any] = field(default_factory=dict)  # of constants
+    _arguments: dict[fx.Node, str] = field(default_factory=dict)
+    _of_labels: list[dict[fx.Node, Any]] = field(default_factory=list)  # for each group of labels
+    _dependent: set[fx.Node] = field(default_factory=set)
+    _device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def argument(self, node: fx.Node, argument: Argument) -> None:
+        """Note a placeholder for labels or for an entry of the condition."""
+        self._arguments[node] = argument.name
+        self._device = argument.value.device
+        self.per_image = self.per_image or argument.name != "labels"
+
+    def constant(self, node: fx.Node, value: Any) -> None:
+        """Note a value that depends on nothing."""
+        self._values[node] = value
+
+    def add(self, node: fx.Node) -> bool:
+        """Note a node. Returns whether it depends on labels or conditions."""
+        depends = any(n in self._arguments or n in self._dependent for n in node.all_input_nodes)
+        if depends:
+            self._nodes.append(node)
+            self._dependent.add(node)
+        return depends
+
+    def is_known(self, node: Any) -> bool:
+        """Whether a node depends on labels or conditions."""
+        return node in self._arguments or node in self._dependent
+
+    def for_labels(self, node: fx.Node, classes: int) -> list[Any]:
+        """The values of a node for all labels, in groups of `batch`; the last is filled up with label 0."""
+        if not self._of_labels:
+            for first in range(0, classes, self.batch):
+                labels = torch.arange(first, first + self.batch, dtype=torch.int64, device=self._device)
+                self._of_labels.append(self._computed({"labels": torch.where(labels < classes, labels, 0)}))
+        return [values[node] for values in self._of_labels]
+
+    def fields(
+        self,
+        sources: Sequence[tuple[Source, Callable[[np.ndarray], np.ndarray]]],
+        n: int,
+        labels: Tensor | None,
+        condition: Mapping[str, Tensor],
+    ) -> np.ndarray:
+        """Float32 [n, T]: what the sources give for each image, one after the other, as their functions choose of it.
+
+        Every image is computed alone, so its bits do not depend on the others.
+        """
+        rows = []
+        same = all(len(value) == 1 or value.stride(0) == 0 for value in condition.values())
+        for b in range(n):
+            if b and same and (labels is None or labels[b] == labels[b - 1]):
+                rows.append(rows[-1])
+                continue
+            given = {name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in condition.items()}
+            if labels is not None:
+                given["labels"] = labels[b : b + 1].expand(self.batch)
+            values = self._computed(given)
+            parts = [choose(source.arranged(values[source.node])[:1]) for source, choose in sources]
+            rows.append(np.concatenate([part.reshape(-1) for part in parts]))
+        return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
+
+    def _computed(self, given: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
+        env = dict(self._values)
+        for node, name in self._arguments.items():
+            env[node] = given[name].clone()
+        with torch.no_grad():
+            for node in self._nodes:
+                args: Any = fx.node.map_arg(node.args, env.get)
+                kwargs: Any = fx.node.map_arg(node.kwargs, env.get)
+                target: Any = node.target
+                env[node] = target(*args, **kwargs)
+        return env

@@ -1,0 +1,148 @@
+"""Tracing: the fx graph of a forward, on a copy of the model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genfast._native import backends
+from genfast.engine.compiler.plan import NotIncremental
+from genfast.engine.conventions import Conventions
+from genfast.engine.full_forward import PROBES, at_work, copied, inputs_of
+from genfast.engine.protocols import ImageSpec, device_of
+
+MOST_LABELS = 16  # labels that one forward is traced with
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of forward that is not a constant: the image, the labels, or an entry of the condition."""
+
+    name: str
+    value: Tensor
+
+
+@dataclass
+class Trace:
+    """The graph of a forward.
+
+    Attributes:
+        module: the traced module.
+        given: the values of its placeholders: tensors, None, or an `Argument`.
+        batch: of the images that it was traced with.
+    """
+
+    module: fx.GraphModule
+    given: list[Any]
+    batch: int
+
+
+class _Network(nn.Module):
+    """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it."""
+
+    def __init__(self, model: nn.Module, forward: str, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = copied(model).eval()
+        self.call, self.names = getattr(self.model, forward), names
+
+    def forward(self, *arguments: Any) -> Any:
+        plain = len(arguments) - len(self.names)
+        return self.call(*arguments[:plain], **dict(zip(self.names, arguments[plain:])))
+
+
+def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
+    """The graph of a model's forward, or of `network` of an `Autoregressive` model (conventions None).
+
+    Raises: NotIncremental for a forward that cannot be traced.
+    """
+    classes, device = spec.classes, device_of(model)
+    batch = max(PROBES, min(classes, MOST_LABELS))
+    # A generator of its own: the user's would give other numbers after a sampling than before it.
+    generator = torch.Generator("cpu").manual_seed(0)
+    levels = torch.randint(spec.levels, (batch, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
+    labels = torch.arange(batch, device=device, dtype=torch.int64) % classes if classes else None
+    if conventions is None:
+        x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
+        arguments = [Argument("x", x), None if labels is None else Argument("labels", labels)]
+        names, forward = (), "network"
+    else:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        arguments = [Argument("x", inputs_of(conventions, levels.to(device), dtype))]
+        arguments += [] if labels is None else [Argument("labels", labels)]
+        for name, value in conventions.condition.items():
+            rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
+            arguments.append(Argument(name, value[rows].to(device)))
+        names, forward = tuple(conventions.condition), "__call__"
+    values = tuple(None if one is None else one.value for one in arguments)
+    with at_work(model), torch.no_grad():
+        # A real forward first: what the model caches is then real too, and no tensor of the trace.
+        network = _Network(model, forward, names)
+        assigns = _assigns(network, values)
+        with backends.tracing():
+            module, given = _traced(_Network(model, forward, names), assigns, values, arguments)
+    return Trace(module, given, batch)
+
+
+class _Assigned(TorchDispatchMode):
+    """Notes whether a parameter is written to, also through `.data`, which no version counter shows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.found = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for argument, value in zip(function._schema.arguments, args):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
+                self.found = self.found or value.untyped_storage().data_ptr() in self.storages
+        return function(*args, **(kwargs or {}))
+
+
+def _assigns(network: _Network, values: tuple[Any, ...]) -> bool:
+    """Whether a forward changes parameters, in place or by assigning others to `.data`."""
+    before = [parameter.data_ptr() for parameter in network.parameters()]
+    with _Assigned(network) as assigned:
+        network(*values)
+    return assigned.found or before != [parameter.data_ptr() for parameter in network.parameters()]
+
+
+def _traced(
+    network: _Network, assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
+) -> tuple[fx.GraphModule, list[Any]]:
+    """The fx graph module of a model, and the values of its placeholders."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if assigns:
+            # torch.export refuses a forward that changes weights; plain tracing takes it.
+            options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
+            try:
+                return make_fx(network, **options)(*values), list(arguments)
+            except Exception as error:
+                raise _untraceable(error) from error
+        try:
+            exported = torch.export.export(network, values, strict=False)
+        except Exception as error:
+            raise _untraceable(error) from error
+    given, user = [], iter(arguments)
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind.name == "USER_INPUT":
+            given.append(next(user))
+        else:
+            given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
+    return exported.graph_module, given
+
+
+def _untraceable(error: Exception) -> NotIncremental:
+    """What cannot be traced, in a line: a branch that depends on values, an `.item()`, an object of its own class.
+
+    The forward itself ran before, so an error now is one of tracing.
+    """
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return NotIncremental(f"sample: the model cannot be traced: {type(error).__name__}: {reason}")
