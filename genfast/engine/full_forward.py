@@ -17,6 +17,7 @@ from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, row_uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
+from genfast.random.levels import MOST_LEVELS
 
 # For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
 _EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
@@ -79,7 +80,9 @@ class FullForward:
     def parameters(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W]."""
         if self.reading is None:
-            x = images.to(self.dtype) * self.scale + self.shift
+            # A half type has no number for each of more levels.
+            wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
+            x = (images.to(wide) * self.scale + self.shift).to(self.dtype)
             return self.model.network(x, labels)
         x = images.float() * torch.tensor(self.scale, dtype=torch.float32, device="cpu") + self.shift
         output = self.model(x.to(self.dtype)).flatten(1, -3)
@@ -97,8 +100,8 @@ def check_foreign_spec(call: str, model: nn.Module, shape: Sequence[int] | None,
     if shape is None or len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
         kind = type(model).__name__
         raise ValueError(f"{call}: shape must be (channels, height, width) for a {kind}; got {shape}")
-    if type(levels) is not int or not 2 <= levels <= 256:
-        raise ValueError(f"{call}: levels must be an int, 2 to 256; got {levels!r}")
+    if type(levels) is not int or not 2 <= levels <= MOST_LEVELS:
+        raise ValueError(f"{call}: levels must be an int, 2 to {MOST_LEVELS}; got {levels!r}")
     channels, height, width = shape
     return ImageSpec(channels, height, width, levels)
 
@@ -144,7 +147,7 @@ def run(network: FullForward, request: SampleRequest) -> Drawn:
     shape = (request.n, *network.spec.shape)
     request = request.to(network.device)
     if request.given is None or request.known is None:
-        images = torch.zeros(shape, dtype=torch.uint8, device=network.device)
+        images = torch.zeros(shape, dtype=network.spec.dtype, device=network.device)
     else:
         images = torch.where(request.known, request.given, 0)
     with evaluating(network.model):

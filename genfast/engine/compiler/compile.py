@@ -46,7 +46,7 @@ def compile_program(
         model: an `Autoregressive` model, which states all the rest itself; or any module whose forward takes images,
             float [B, C, H, W], and returns the parameters of their conditionals.
         shape: (C, H, W) of the images.
-        levels: values of a channel, 2 to 256.
+        levels: values of a channel, 2 to 65536.
         input_range: (low, high): level 0 enters as low, the last level as high; (0, 1) if None.
         head: how the output is read; None: as its shape implies.
             "bernoulli": [B, C, H, W], for two levels, the logit of level 1.

@@ -34,7 +34,7 @@ def prove(program: Program, model: nn.Module, order: Order) -> None:
 
 def _prove(program: Program, model: nn.Module, order: Order) -> None:
     spec, generator = program.spec, torch.Generator("cpu").manual_seed(0)
-    images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=torch.uint8, device="cpu")
+    images = torch.randint(0, spec.levels, (IMAGES, *spec.shape), generator=generator, dtype=spec.dtype, device="cpu")
     expected = _forward(program, model, order, images)
     again = _forward(program, model, order, images)
     if not expected.isfinite().all():
@@ -56,7 +56,7 @@ def _prove(program: Program, model: nn.Module, order: Order) -> None:
 def check_outputs(network: FullForward) -> None:
     """ValueError for a `FullForward` whose outputs for a random image are not finite: its weights are too large."""
     spec, generator = network.spec, torch.Generator("cpu").manual_seed(0)
-    image = torch.randint(0, spec.levels, (1, *spec.shape), generator=generator, dtype=torch.uint8, device="cpu")
+    image = torch.randint(0, spec.levels, (1, *spec.shape), generator=generator, dtype=spec.dtype, device="cpu")
     labels = torch.zeros(1, dtype=torch.int64, device=network.device) if spec.classes else None
     if not network.parameters(image.to(network.device), labels).isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for a random image")
@@ -79,14 +79,14 @@ def _perturb(
     """
     channels, width, pixels = spec.channels, spec.width, spec.height * spec.width
     values = torch.randperm(pixels * channels, generator=generator, dtype=torch.int64, device="cpu")[:PLACES].tolist()
-    image = torch.randint(0, spec.levels, spec.shape, generator=generator, dtype=torch.uint8, device="cpu")
+    image = torch.randint(0, spec.levels, spec.shape, generator=generator, dtype=spec.dtype, device="cpu")
     unchanged = image.repeat(len(values), 1, 1, 1)
     changed = unchanged.clone()
     for one, value in zip(changed, values):
         flat = one.flatten(1).T.flatten()
         sizes = flat[value:].shape
         by = torch.randint(1, spec.levels, sizes, generator=generator, dtype=torch.int64, device="cpu")
-        flat[value:] = ((by + flat[value:]) % spec.levels).to(torch.uint8)
+        flat[value:] = ((by + flat[value:]) % spec.levels).to(spec.dtype)
         one.copy_(flat.view(pixels, channels).T.view_as(one))
     before, after = forward(unchanged), forward(changed)
     moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
