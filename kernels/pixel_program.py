@@ -58,11 +58,12 @@ def pixel_program(program: Program, request: SampleRequest, device: torch.device
     tables = program.prepared.get(name) or program.prepared.setdefault(name, Launch(program, device))
     r, n, want = request, request.n, request.want
     program.check_fields(r.fields, n)
-    inputs = {"labels": (r.labels, torch.int64), "given": (r.given, torch.uint8), "known": (r.known, torch.uint8)}
+    levels = program.spec.dtype
+    inputs = {"labels": (r.labels, torch.int64), "given": (r.given, levels), "known": (r.known, torch.uint8)}
     inputs |= {"evidence": (r.evidence, torch.float32), "fields": (r.fields, torch.float32)}
     inputs = {name: None if t is None else t.to(device, dtype).contiguous() for name, (t, dtype) in inputs.items()}
     size = (program.spec.height, program.spec.width)
-    images = torch.empty((n, *program.spec.shape), dtype=torch.uint8, device=device)
+    images = torch.empty((n, *program.spec.shape), dtype=levels, device=device)
     parameters = torch.empty((n, tables.parameters if want else 0, *size), dtype=torch.float32, device=device)
     if n:
         maps = tables.maps.repeat(n, 1)
@@ -367,7 +368,7 @@ def categorical_level(
     """The level [BLOCK] that the number `u` stands for, as `inverse_cdf` has it, in blocks of levels."""
     largest = tl.full((BLOCK,), float("-inf"), tl.float64)
     total, below = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
-    level = tl.full((BLOCK,), 256, tl.int32)
+    level = tl.zeros((BLOCK,), tl.int32) + LEVELS
     for start in range(0, LEVELS, BLOCK_L):
         l = start + tl.arange(0, BLOCK_L)[None, :]
         values = load_logits(logits, evidence, l, inside, temperature, LEVELS, HAS_EVIDENCE)
@@ -383,7 +384,7 @@ def categorical_level(
         weights = exp_or_zero(values - largest[:, None])
         # A sum by halves may rise at a weight of 0 by rounding: such a level is never the answer.
         passed = (below[:, None] + tl.cumsum(weights, 1) > (u * total)[:, None]) & (weights > 0)
-        first = tl.min(tl.where(passed, l, 256), 1)
+        first = tl.min(tl.where(passed, l, LEVELS), 1)
         level = tl.where(first < level, first, level)
         below += tl.sum(weights, 1)
     return tl.where(level < LEVELS, level, 0)
@@ -407,7 +408,7 @@ def write_level(level, k, target, outputs, at, pixels, inside, HAS_KNOWN: tl.con
     if HAS_KNOWN:
         fixed = tl.load(known + at, mask=inside, other=0) != 0
         level = tl.where(fixed, tl.load(given + at, mask=inside, other=0).to(tl.int32), level)
-    tl.store(images + at, level.to(tl.uint8), mask=inside)
+    tl.store(images + at, level.to(images.dtype.element_ty), mask=inside)
     tl.store(target + k, tl.load(values + level), mask=inside)
 
 

@@ -7,8 +7,8 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
-constexpr int64_t kMostLevels = 256;
-constexpr int64_t kDrawTile = 16;  // pixels that are drawn together: columns [L][kDrawTile]
+constexpr int64_t kMostLevels = 256;  // that are bytes
+constexpr int64_t kDrawTile = 16;     // pixels that are drawn together: columns [L][kDrawTile]
 
 // log(1 + e) for e in [0, 1]: what rounding took from 1 + e is added to its logarithm.
 template <class T>

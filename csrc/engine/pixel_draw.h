@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/philox.h"
+#include "engine/categorical_row.h"
 #include "engine/conditionals.h"
 #include "engine/mixture_tile.h"
 #include "engine/pixel_program.h"
@@ -10,17 +11,19 @@ namespace genfast {
 namespace GENFAST_ISA {
 namespace {
 
-constexpr int64_t kGroup = 64;  // levels whose weights are added up together
-
 class Draws {
  public:
-  Draws(const PixelProgram& program, Scratch& memory) : p_(program), memory_(memory) {
-    columns_ = memory.take<double>(2 * kMostLevels * kDrawTile);
-    weights_ = memory.take<float>(kMostLevels);
-  }
+  Draws(const PixelProgram& program, Scratch& memory)
+      : p_(program),
+        memory_(memory),
+        columns_(memory.take<double>(2 * column_levels(p_) * kDrawTile)),
+        weights_(memory.take<float>(round_up(p_.levels, kGroup))),
+        sums_(memory.take<double>(pieces_of(p_.levels, kGroup))),
+        row_(row_levels(p_), memory) {}
   static int64_t scratch(const PixelProgram& p) {
-    return Scratch::bytes<double>(2 * kMostLevels * kDrawTile) + Scratch::bytes<float>(kMostLevels) +
-           2 * mixture_scratch(p);
+    return Scratch::bytes<double>(2 * column_levels(p) * kDrawTile) +
+           Scratch::bytes<float>(round_up(p.levels, kGroup)) + Scratch::bytes<double>(pieces_of(p.levels, kGroup)) +
+           CategoricalRow::scratch(row_levels(p)) + 2 * mixture_scratch(p);
   }
 
   // Whether one draw gives all channels of a pixel.
@@ -39,15 +42,31 @@ class Draws {
       else if (p_.head == program::kBernoulli && !p_.evidence)
         bernoulli(at, first + n, images, place, k);
       else
-        categorical(at, first + n, images, place, k);
+        is_wide() ? wide(at, first + n, images, place, k) : categorical(at, first + n, images, place, k);
     }
+  }
+
+  // The level of a value that is drawn or known.
+  int64_t level(int64_t image, int64_t channel, int64_t place) const {
+    return level_at(p_.images, value(image, channel, place));
   }
 
  private:
   const PixelProgram& p_;
   Scratch& memory_;
-  double* columns_;  // twice [L][kDrawTile]
+  double* columns_;  // twice [L][kDrawTile], of levels that are bytes
   float* weights_;
+  double* sums_;        // of groups of weights
+  CategoricalRow row_;  // of more levels
+
+  // Levels are bytes, or int32 where there are more of them than a byte has.
+  static bool is_wide(const PixelProgram& p) { return p.levels > kMostLevels; }
+  static int64_t column_levels(const PixelProgram& p) { return is_wide(p) ? 0 : p.levels; }
+  static int64_t row_levels(const PixelProgram& p) { return is_wide(p) ? p.levels : 0; }
+  bool is_wide() const { return is_wide(p_); }
+  int64_t level_at(const void* levels, int64_t at) const {
+    return is_wide() ? static_cast<const int32_t*>(levels)[at] : static_cast<const uint8_t*>(levels)[at];
+  }
 
   static int64_t mixture_scratch(const PixelProgram& p) {
     return p.head != program::kMixture ? 0 : Mixture<double, 3>(p.components, p.levels).scratch() + 4096;
@@ -87,11 +106,13 @@ class Draws {
 
   // Writes the levels: drawn ones, but for those that are known. Gives them back as they are now.
   void write(int64_t first, int64_t images, int64_t channel, int64_t place, double* levels) {
-    uint8_t* to = static_cast<uint8_t*>(p_.images);
     for (int64_t b = 0; b < images; ++b) {
       const int64_t at = value(first + b, channel, place);
-      if (is_known(first + b, channel, place)) levels[b] = static_cast<const uint8_t*>(p_.given)[at];
-      to[at] = static_cast<uint8_t>(levels[b]);
+      if (is_known(first + b, channel, place)) levels[b] = static_cast<double>(level_at(p_.given, at));
+      if (is_wide())
+        static_cast<int32_t*>(p_.images)[at] = static_cast<int32_t>(levels[b]);
+      else
+        static_cast<uint8_t*>(p_.images)[at] = static_cast<uint8_t>(levels[b]);
     }
   }
 
@@ -130,7 +151,7 @@ class Draws {
         for (int64_t b = 0; b < images; b += kLanes<double>)
           store(levels + b, categorical_level(weighed() + b, p_.levels, 1., load(u + b)));
     } else if (!known) {
-      for (int64_t b = 0; b < images; ++b) levels[b] = level_of(at + b * p_.image_size, u[b]);
+      for (int64_t b = 0; b < images; ++b) levels[b] = level_of(at + b * p_.image_size, 1, u[b]);
     }
     write(first, images, k, place, levels);
     if (!p_.log_probs) return;
@@ -139,7 +160,43 @@ class Draws {
       *log_prob(p_.log_probs, first + b, k, place) = columns_[static_cast<int64_t>(levels[b]) * kDrawTile + b] - u[b];
   }
 
-  double* weighed() const { return columns_ + kMostLevels * kDrawTile; }
+  // Categorical conditionals of more levels than a byte has, one image after the other.
+  void wide(const float* at, int64_t first, int64_t images, int64_t place, int64_t k) {
+    double u[kDrawTile] = {}, levels[kDrawTile] = {}, log_sums[kDrawTile];
+    if (!all_known(first, images, k, place)) uniforms_of(first, images, place * p_.channels + k, p_.draw, u);
+    for (int64_t b = 0; b < images; ++b) {
+      const float* logits = at + b * p_.image_size;
+      if (p_.log_probs) {
+        row_.take(logits, 1, nullptr);
+        log_sums[b] = row_.log_sum();
+      }
+      const bool known = is_known(first + b, k, place);
+      if (p_.evidence && (!known || p_.log_evidence))
+        levels[b] = wide_level(logits, first + b, place, k, u[b]);
+      else if (!known)
+        levels[b] = level_of(logits, p_.temperature, u[b]);
+    }
+    write(first, images, k, place, levels);
+    if (!p_.log_probs) return;
+    for (int64_t b = 0; b < images; ++b)
+      *log_prob(p_.log_probs, first + b, k, place) =
+          static_cast<double>(at[b * p_.image_size + static_cast<int64_t>(levels[b])]) - log_sums[b];
+  }
+
+  // A level drawn with the evidence; writes what the expectation of that is.
+  double wide_level(const float* logits, int64_t image, int64_t place, int64_t k, double u) {
+    const float* evidence = static_cast<const float*>(p_.evidence) + value(image, k, place) * p_.levels;
+    double before = 0;
+    if (p_.log_evidence) {
+      row_.take(logits, p_.temperature, nullptr);
+      before = row_.log_sum();
+    }
+    row_.take(logits, p_.temperature, evidence);
+    if (p_.log_evidence) *log_prob(p_.log_evidence, image, k, place) = row_.log_sum() - before;
+    return static_cast<double>(row_.level(u));
+  }
+
+  double* weighed() const { return columns_ + p_.levels * kDrawTile; }
 
   // The tempered logits with the evidence, and what its expectation is.
   void weigh(int64_t first, int64_t images, int64_t place, int64_t k) {
@@ -175,11 +232,20 @@ class Draws {
     return static_cast<double>((parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]));
   }
 
-  // The level that categorical_level draws, mostly from float sums: where u is too close to a boundary for them, which
-  // happens a few times in a million draws, the double ones decide.
-  double level_of(const float* logits, double u) {
+  // The level that the double weights give, mostly from float ones: where u is too close to a boundary for them, the
+  // double ones decide. Of L levels of equal weight that happens to a share of 2 kDoubt L of the draws.
+  //
+  // With e = 2^-24, one float rounding: a float weight is off by 4 e for the exponential, and by 3 e d for the logit,
+  // its division by the temperature, and that as a float, where d is the distance of the tempered logit from the
+  // largest. Over all levels the mean of d under their distribution is at most log L: the entropy is d's mean plus the
+  // logarithm of the whole, which is at least 1. A sum of a group, in vectors of four floats or more, is off by 17 e;
+  // groups are added in double precision. So is the sum below a level, relative to the whole, off by
+  // (4 + 17 + 3 log L) e, and u times the whole by as much: 6.5e-6 for both at 2^16 levels, 4.5e-6 at 2^8.
+  double level_of(const float* logits, double temperature, double u) {
     constexpr int64_t lanes = kLanes<float>;
-    constexpr double kDoubt = 8e-6;  // over the error of 256 exponentials and their sums, relative to the whole
+    constexpr double kDoubt = 8e-6;
+    // Beyond, the float quotients would not be normal numbers.
+    if (temperature != 1 && !(temperature > 1e-6 && temperature < 1e6)) return exact_level(logits, temperature, u);
     const int64_t groups = pieces_of(p_.levels, kGroup);
     const float* from = logits;
     if (p_.levels % kGroup) {
@@ -187,30 +253,26 @@ class Draws {
       for (int64_t l = p_.levels; l < groups * kGroup; ++l) weights_[l] = -kInfinity<float>;
       from = weights_;
     }
-    Vector<float> tops[kGroup / lanes];
-    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = largest_of(from + v * lanes, groups, kGroup);
-    for (int64_t half = kGroup / lanes / 2; half; half /= 2)
-      for (int64_t v = 0; v < half; ++v) tops[v] = larger<float>(tops[v + half], tops[v]);
-    float top[lanes];
-    store(top, tops[0]);
-    for (int64_t half = lanes / 2; half; half /= 2)
-      for (int64_t i = 0; i < half; ++i) top[i] = top[i + half] > top[i] ? top[i + half] : top[i];
-    const Vector<float> largest = broadcast(top[0]), least = broadcast(-Exponential<float>::kLimit);
-    double sums[kMostLevels / kGroup], whole = 0;
+    const Vector<float> largest = broadcast(largest_logit(from, groups));
+    const Vector<float> least = broadcast(-Exponential<float>::kLimit);
+    const Vector<float> divisor = broadcast(static_cast<float>(temperature));
+    double whole = 0;
     for (int64_t group = 0; group < groups; ++group) {
       Vector<float> sum = broadcast(0.f);
       for (int64_t l = group * kGroup; l < (group + 1) * kGroup; l += lanes) {
-        const Vector<float> x = load(from + l) - largest, e = exponential<float>(x > least ? x : least);
+        Vector<float> x = load(from + l) - largest;
+        if (temperature != 1) x /= divisor;
+        const Vector<float> e = exponential<float>(x > least ? x : least);
         store(weights_ + l, e);
         sum += e;
       }
-      whole += sums[group] = total(sum);
+      whole += sums_[group] = total(sum);
     }
     // The group, the block in it, the level in that.
     const double target = u * whole, doubt = kDoubt * whole;
     double below = 0;
     int64_t group = 0;
-    while (group + 1 < groups && below + sums[group] <= target) below += sums[group++];
+    while (group + 1 < groups && below + sums_[group] <= target) below += sums_[group++];
     int64_t l = group * kGroup;
     for (; l < (group + 1) * kGroup - lanes; l += lanes) {
       const double above = below + total(load(weights_ + l));
@@ -225,9 +287,31 @@ class Draws {
       }
       below = above;
     }
-    for (l = 0; l < p_.levels; ++l)
+    return exact_level(logits, temperature, u);
+  }
+
+  // Of logits padded to whole groups.
+  static float largest_logit(const float* logits, int64_t groups) {
+    constexpr int64_t lanes = kLanes<float>;
+    Vector<float> tops[kGroup / lanes];
+    for (int64_t v = 0; v < kGroup / lanes; ++v) tops[v] = largest_of(logits + v * lanes, groups, kGroup);
+    for (int64_t half = kGroup / lanes / 2; half; half /= 2)
+      for (int64_t v = 0; v < half; ++v) tops[v] = larger<float>(tops[v + half], tops[v]);
+    float top[lanes];
+    store(top, tops[0]);
+    for (int64_t half = lanes / 2; half; half /= 2)
+      for (int64_t i = 0; i < half; ++i) top[i] = top[i + half] > top[i] ? top[i + half] : top[i];
+    return top[0];
+  }
+
+  double exact_level(const float* logits, double temperature, double u) {
+    if (is_wide()) {
+      row_.take(logits, temperature, nullptr);
+      return static_cast<double>(row_.level(u));
+    }
+    for (int64_t l = 0; l < p_.levels; ++l)
       for (int64_t b = 0; b < kLanes<double>; ++b) columns_[l * kDrawTile + b] = static_cast<double>(logits[l]);
-    return categorical_level(columns_, p_.levels, 1., broadcast(u))[0];
+    return categorical_level(columns_, p_.levels, temperature, broadcast(u))[0];
   }
 
   template <int C>

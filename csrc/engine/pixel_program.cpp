@@ -481,11 +481,10 @@ class Tile {
     const bool coupled = Draws::couples_channels(p_);
     const int64_t channel = coupled ? 0 : k, channels = coupled ? p_.channels : 1;
     draws_.draw(parameters, first_, count_, i * p_.width + j, k);
-    const uint8_t* drawn = static_cast<const uint8_t*>(p_.images) + i * p_.width + j;
     for (int64_t b = 0; b < count_; ++b)
       for (int64_t c = channel; c < channel + channels; ++c) {
-        const uint8_t level = drawn[((first_ + b) * p_.channels + c) * p_.height * p_.width];
-        const float scaled = static_cast<float>(level) * static_cast<float>(p_.scale);
+        const float level = static_cast<float>(draws_.level(first_ + b, c, i * p_.width + j));
+        const float scaled = level * static_cast<float>(p_.scale);
         image[b * p_.image_size + c] = scaled + static_cast<float>(p_.shift);
       }
   }

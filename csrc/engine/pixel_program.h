@@ -1,7 +1,8 @@
 // Runs a pixel program (genfast/engine/program.py): whole images, pixel by pixel, in one call.
 //
-// The tables are int64 and row by row; what they hold is said at the structs below. Addresses that may be null: labels,
-// given with known, evidence, fields, log_probs, log_evidence, parameters.
+// The tables are int64 and row by row; what they hold is said at the structs below. Levels are uint8, or int32 where
+// there are more than 256 of them, which only a categorical head has. Addresses that may be null: labels, given with
+// known, evidence, fields, log_probs, log_evidence, parameters.
 #pragma once
 
 #include "core/arguments.h"
@@ -12,10 +13,10 @@ GENFAST_ARGUMENTS(PixelProgram,
   const void *instructions, *reads, *buffers, *constants;  // Instruction, Read, Buffer; float
   const void* bounds;              // int64 [draws + 3]: instructions of `row`, then of `pixel[0]` .. `pixel[draws]`
   const void* labels;              // int64 [B]
-  const void *given, *known;       // uint8 [B, C, H, W]
+  const void *given, *known;       // levels and uint8 [B, C, H, W]
   const void* evidence;            // float [B, C, H, W, L]
   const void* fields;              // float [B, field_count]
-  void* images;                    // uint8 [B, C, H, W], out
+  void* images;                    // levels [B, C, H, W], out
   void *log_probs, *log_evidence;  // double [B, draws, H, W], out
   void* parameters;                // float [B, P, H, W], out
   int64_t read_count, buffer_count;

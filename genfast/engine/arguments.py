@@ -13,10 +13,13 @@ from torch import Tensor
 from genfast._native.checks import check_range
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood
+from genfast.random.levels import level_dtype
 
 # Every float32 divided or multiplied by such a temperature is a finite float64.
 COLDEST, HOTTEST = 1e-250, 1e250
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+# torch stores these, and computes next to nothing with them.
+UNSIGNED = tuple(getattr(torch, name) for name in ("uint16", "uint32", "uint64") if hasattr(torch, name))
 
 
 def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: float = 1.0) -> tuple[int, int, int]:
@@ -69,18 +72,34 @@ def check_batch_size(call: str, batch_size: Any, default: int) -> int:
 def check_images(
     call: str, name: str, images: Any, spec: ImageSpec, n: int | None = None, levels: bool = True
 ) -> Tensor:
-    """`images` are levels, uint8 [n, C, H, W], or one image for all, [1, C, H, W]. Returns: expanded to n.
+    """`images` are levels, integers [n, C, H, W], or one image for all, [1, C, H, W].
 
-    `levels` False: the values are not checked.
+    Returns: expanded to n, and of `spec.dtype`. `levels` False: the values are neither checked nor of that dtype.
     """
+    images = check_integers(call, name, images)
+    n = len(_expanded(call, name, images, n, spec.shape))
+    images = as_levels(call, name, images, spec.levels) if levels else images
+    return images.expand(n, -1, -1, -1)
+
+
+def check_integers(call: str, name: str, images: Any) -> Tensor:
+    """`images` is a tensor of integers of any dtype, but no bool. Returns: in a dtype that torch computes with."""
     if not isinstance(images, Tensor):
         raise TypeError(f"{call}: {name} must be a torch.Tensor; got {type(images).__name__}")
-    if images.dtype != torch.uint8:
-        raise TypeError(f"{call}: {name} must hold levels as torch.uint8; got {images.dtype}")
-    images = _expanded(call, name, images, n, spec.shape)
-    if levels and spec.levels < 256 and images.numel() and (top := int(images.max())) >= spec.levels:
-        raise ValueError(f"{call}: {name} must lie in 0..{spec.levels - 1}; got {top}")
-    return images
+    if images.dtype not in (*INTEGERS, *UNSIGNED):
+        raise TypeError(f"{call}: {name} must hold levels as integers; got {images.dtype}")
+    return images.to(torch.int64) if images.dtype in UNSIGNED else images
+
+
+def as_levels(call: str, name: str, images: Tensor, levels: int) -> Tensor:
+    """The images of `check_integers`, which must lie in 0 .. levels - 1 (ValueError), in `level_dtype(levels)`."""
+    bytes_ = images.dtype == torch.uint8
+    if images.numel() and not (bytes_ and levels >= 256):
+        least, greatest = (0, int(images.max())) if bytes_ else (int(value) for value in images.aminmax())
+        if least < 0 or greatest >= levels:
+            got = least if least < 0 else greatest
+            raise ValueError(f"{call}: {name} must lie in 0..{levels - 1}; got {got}")
+    return images.to(level_dtype(levels))
 
 
 def check_batch(
@@ -147,12 +166,12 @@ def check_partly_known(
 ) -> tuple[Tensor, Tensor]:
     """Images whose values under the mask are known. Returns: (images, mask), both expanded to n.
 
-    Unknown values may be any byte, and are returned as 0.
+    Unknown values may be any integers, and are returned as 0.
     """
     expanded = check_images(call, name, images, spec, n, levels=False)
     known, n = check_mask(call, mask, spec, likelihood, len(expanded)), len(expanded)
     one_for_all = len(images) == len(mask) == 1  # then only one is computed, and expanded
-    images = images if one_for_all else expanded
+    images = expanded[:1] if one_for_all else expanded
     part = mask if one_for_all else known
     images = torch.where(part.to(images.device), images, 0)
     return check_images(call, name, images, spec, n), known

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import heads
 from genfast.likelihoods.layout import Layout, parse_layout
+from genfast.random.levels import MOST_LEVELS
 
 # What forward takes: floats [B, C, H, W] or, flat, [B, C * H * W]; levels as integers [B, C, H, W], codes [B, H, W].
 INPUTS = ("images", "flat", "levels", "codes")
-MOST_LEVELS = 65_536
 
 
 class Keywords(TypedDict, total=False):

@@ -36,7 +36,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
     program.check_fields(request.fields, n)
     size = (spec.height, spec.width)
-    images = torch.empty(n, *spec.shape, dtype=torch.uint8, device="cpu")
+    images = torch.empty(n, *spec.shape, dtype=spec.dtype, device="cpu")
     maps = {
         "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),
         "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),

@@ -41,7 +41,7 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     n, want, spec = request.n, request.want, program.spec
     program.check_fields(request.fields, n)
     places = (n, program.draws, spec.height, spec.width)
-    drawn = Drawn(torch.empty((n, *spec.shape), dtype=torch.uint8, device=device))
+    drawn = Drawn(torch.empty((n, *spec.shape), dtype=spec.dtype, device=device))
     if "log_probs" in want:
         drawn.log_probs = torch.empty(places, dtype=torch.float64, device=device)
     if "log_evidence" in want:
@@ -93,7 +93,7 @@ class Stepper:
         values = levels * np.float32(program.scale) + np.float32(program.shift)
         self.values = torch.from_numpy(values).to(device)
         places = (n, spec.width, spec.channels)
-        self.levels = torch.zeros(places, dtype=torch.uint8, device=device)
+        self.levels = torch.zeros(places, dtype=spec.dtype, device=device)
         self.uniforms = torch.zeros((likelihood.numbers, *places), dtype=torch.float64, device=device)
         self.given: Tensor | Any = torch.zeros_like(self.levels) if given else None
         self.known: Tensor | Any = torch.zeros_like(self.levels, dtype=torch.bool) if given else None

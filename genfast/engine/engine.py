@@ -38,7 +38,7 @@ class Engine:
         backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "full_forward" (a full forward for
             each draw), or "auto": the first that serves the model.
         shape: (C, H, W) of the images; this and the next three are for a model that is none of `genfast.models`.
-        levels: values of a channel, 2 to 256.
+        levels: values of a channel, 2 to 65536; images are uint8 up to 256 of them, else int32.
         input_range: the inputs for the lowest and the highest level; (0, 1) if not given.
         head: how the output is read, "bernoulli", "categorical", "categorical-levels-first" or "mixture", see
             `genfast.engine.compiler.compile_program`; None: as its shape implies.
@@ -143,7 +143,7 @@ class Engine:
                 element = (row * W + column) * C + channel; a mixture uses the numbers 2 draw and 2 draw + 1.
             temperature: divides the logits; a mixture's scales are multiplied by it.
             labels: integers [n], or one int, of a conditional model.
-            given, known: uint8 and bool [n or 1, C, H, W]: where known, the level is taken from `given`, not drawn.
+            given, known: integers and bool [n or 1, C, H, W]: where known, the level is taken from `given`, not drawn.
             evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level; not for a mixture.
                 Level l is drawn with weight p(l) exp(evidence[l]).
             want: names among "log_probs", "log_evidence" (needs evidence) and "parameters".
@@ -170,7 +170,7 @@ class Engine:
         return self._execute(now, network, request)
 
     def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
-        """Log-probability of each image in nats: uint8 [n, C, H, W] -> float64 [n].
+        """Log-probability of each image in nats: levels, of any integer dtype, [n, C, H, W] -> float64 [n].
 
         It is computed from the same parameters as the samples of this backend. Raises: as `run`.
         """

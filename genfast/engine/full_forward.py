@@ -132,7 +132,9 @@ class FullForward:
         first: the index of the first image, whose condition is that of this index.
         """
         if self.reading is None:
-            x = images.to(self.dtype) * self.scale + self.shift
+            # A half type has no number for each of more levels.
+            wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
+            x = (images.to(wide) * self.scale + self.shift).to(self.dtype)
             return self.model.network(x, labels)
         return self.reading.parameters(self._output(images, labels, first), images.shape[2])
 
@@ -306,7 +308,7 @@ def run(network: FullForward, request: SampleRequest) -> Drawn:
     shape = (request.n, *network.spec.shape)
     request = request.to(network.device)
     if request.given is None or request.known is None:
-        images = torch.zeros(shape, dtype=torch.uint8, device=network.device)
+        images = torch.zeros(shape, dtype=network.spec.dtype, device=network.device)
     else:
         images = torch.where(request.known, request.given, 0)
     with at_work(network.model):

@@ -230,7 +230,7 @@ class Drawn:
     """What an engine returns for n images; None for what the request does not want.
 
     Attributes:
-        images: uint8 [n, C, H, W].
+        images: levels [n, C, H, W], of the dtype of the program's `ImageSpec`.
         log_probs: float64 [n, draws, H, W], log p(value | past) in nats, at temperature 1, of what was drawn or given.
         log_evidence: float64 [n, draws, H, W], log of the sum over the levels of probability times evidence.
         parameters: float32 [n, P, H, W], the parameters of all draws, one after the other.

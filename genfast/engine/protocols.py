@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from genfast.random.levels import level_dtype
+
 if TYPE_CHECKING:
     from genfast.likelihoods import Likelihood
 
@@ -22,7 +24,7 @@ class ImageSpec:
 
     Attributes:
         channels, height, width: C, H and W, in pixels.
-        levels: values of a channel, L, 2 to 256.
+        levels: values of a channel, L, 2 to 65536.
         classes: number of labels of a conditional model; 0: unconditional.
     """
 
@@ -36,6 +38,11 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.height, self.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of images: uint8 up to 256 levels, else int32."""
+        return level_dtype(self.levels)
 
     @property
     def values(self) -> int:

@@ -28,7 +28,8 @@ class SampleRequest:
         temperature: divides the logits; a mixture's scales are multiplied by it; 1e-250 to
             1e250.
         labels: int64 [n], of a conditional model.
-        given, known: uint8 and bool [n, C, H, W]: where known, the level is taken from `given`, not drawn.
+        given, known: levels, of `ImageSpec.dtype`, and bool [n, C, H, W]: where known, the level is taken from `given`,
+            not drawn.
         evidence: float32 [n, C, H, W, L], log-likelihood of an observation given each level: level l is drawn with
             weight p(l) exp(evidence[l]). None for a likelihood that takes none.
         fields: float32 [n, T], what a `Program` of T fields reads of each image before it is drawn.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast import _registry
+from genfast.random.levels import level_dtype
 
 # name -> class; filled by `register_likelihood`.
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
@@ -25,7 +26,7 @@ def register_likelihood(cls: type[Likelihood]) -> type[Likelihood]:
 
 @dataclass(frozen=True)
 class Likelihood(ABC):
-    """`p(x | parameters)` of images x, uint8 [B, C, H, W] with levels 0 .. L-1, given parameters [B, P, H, W].
+    """`p(x | parameters)` of images x, levels 0 .. L-1 [B, C, H, W], given parameters [B, P, H, W].
 
     A pixel takes `draws` draws, one after the other. Each has `P / draws` of the parameters, in order. An
     autoregressive model computes the parameters of a draw from the draws before it.
@@ -125,11 +126,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def draw(self, parameters: Tensor, seed: int, first: int = 0, temperature: float = 1.0) -> Tensor:
-        """Images uint8 [B, C, H, W], drawn from the parameters; image i depends on (seed, first + i) alone."""
+        """Images [B, C, H, W], levels, drawn from the parameters; image i depends on (seed, first + i) alone."""
 
     @abstractmethod
     def draw_levels(self, parameters: Tensor, u: Tensor, temperature: float, evidence: Tensor | None = None) -> Tensor:
-        """Levels of one draw of a pixel, computed in float64: uint8 [n, channels of the draw].
+        """Levels of one draw of a pixel, computed in float64: [n, channels of the draw].
 
         Args:
             parameters: [n, P / draws].
@@ -138,7 +139,7 @@ class Likelihood(ABC):
         """
 
     def log_prob(self, parameters: Tensor, values: Tensor) -> Tensor:
-        """log p, float64 [n, W], of values uint8 [n, W, channels of a draw], given its parameters [n, W, P / draws]."""
+        """log p, float64 [n, W], of levels [n, W, channels of a draw], given its parameters [n, W, P / draws]."""
         return self.log_probabilities(parameters).gather(-1, values.long())[..., 0]
 
     def log_probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
@@ -158,7 +159,7 @@ class Likelihood(ABC):
         pixels = parameters.permute(0, 2, 3, 1).reshape(n * height * width, -1, 1, 1)
         of_each = []
         for channel in range(self.channels):
-            x = torch.zeros(pixels.shape[0], self.channels, 1, 1, dtype=torch.uint8, device=pixels.device)
+            x = torch.zeros(pixels.shape[0], self.channels, 1, 1, dtype=level_dtype(self.levels), device=pixels.device)
             weight = None
             if self.channels > 1:
                 weight = torch.zeros_like(x, dtype=torch.bool)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genfast import ops
 from genfast.likelihoods.base import Likelihood, register_likelihood, wide
+from genfast.random.levels import level_dtype
 from genfast.random.philox import normal
 
 
@@ -41,7 +42,7 @@ class Gaussian(Likelihood):
         image = first + torch.arange(mean.shape[0], device=mean.device, dtype=torch.int64).view(-1, 1, 1, 1)
         place = torch.arange(mean[0].numel(), device=mean.device, dtype=torch.int64).view(mean.shape[1:])
         x = mean + temperature * (log_variance / 2).exp() * normal(seed, image, place)[..., 0]
-        return ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1).to(torch.uint8)
+        return ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1).to(level_dtype(self.levels))
 
     def draw_levels(self, parameters: Tensor, u: Tensor, temperature: float, evidence: Tensor | None = None) -> Tensor:
         raise NotImplementedError(_OF_DECODERS)

@@ -12,6 +12,7 @@ from genfast import ops
 from genfast.likelihoods.base import Likelihood, register_likelihood, wide
 from genfast.reference.logistic_mixture import inverse_mixture, logistic_mixture_nll_ref, split_params
 
+MOST_LEVELS = 256
 # Parameters of a component, by the channels.
 PER_COMPONENT = {1: 3, 3: 10}
 
@@ -38,9 +39,11 @@ class LogisticMixture(Likelihood):
     }
 
     def __post_init__(self) -> None:
-        if not self._fits(self.channels, self.levels) or self.mixtures < 1:
+        if self.channels not in PER_COMPONENT or self.mixtures < 1:
             got = f"{self.channels} and {self.mixtures}"
             raise ValueError(f"likelihood mixture must have 1 or 3 channels and at least 1 mixture; got {got}")
+        if self.levels > MOST_LEVELS:
+            raise ValueError(f"likelihood mixture must have at most {MOST_LEVELS} levels; got {self.levels}")
 
     @classmethod
     def of(cls, channels: int, levels: int, mixtures: int) -> LogisticMixture:
@@ -53,11 +56,11 @@ class LogisticMixture(Likelihood):
 
     @classmethod
     def _fits(cls, channels: int, levels: int) -> bool:
-        return channels in PER_COMPONENT
+        return channels in PER_COMPONENT and levels <= MOST_LEVELS
 
     @classmethod
     def expected_outputs(cls, channels: int, levels: int) -> str:
-        return "3K or 10K"
+        return "3K or 10K" if levels <= MOST_LEVELS else f"at most {MOST_LEVELS} levels and 3K or 10K"
 
     @property
     def parameters(self) -> int:

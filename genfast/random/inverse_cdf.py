@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genfast.random.levels import level_dtype
+
 # The exponential of less is subnormal: such a level counts as one of probability 0.
 _LEAST = -708.0
 
@@ -18,7 +20,7 @@ def inverse_cdf(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
         logits: [..., L], unnormalised log-probabilities, or [..., 1], the logit of level 1 of two.
         u: float64 [...] in [0, 1 - 2**-24].
         temperature: divides the logits; positive and finite.
-    Returns: uint8 [...], computed in float64.
+    Returns: levels [...], uint8, or int32 where L is above 256; computed in float64.
     Example: `inverse_cdf(torch.zeros(5, 1), torch.rand(5, dtype=torch.float64))`
     """
     logits = logits.double()
@@ -32,7 +34,7 @@ def inverse_cdf(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
     sums = weights.cumsum(-1)
     # The second condition matters on GPUs: rounding in a parallel prefix sum could make it rise at a weight of 0.
     passed = (sums > u[..., None] * sums[..., -1:]) & (weights > 0)
-    return passed.to(torch.uint8).argmax(-1).to(torch.uint8)
+    return passed.to(torch.uint8).argmax(-1).to(level_dtype(logits.shape[-1]))
 
 
 def _exp(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from genfast.reference._spec import Inputs, Sizes, Spec, normal
 
 
 def categorical_nll_ref(x: Tensor, logits: Tensor) -> Tensor:
-    """`x` uint8 [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B], float32 for half precision."""
+    """`x`, levels [B, N, ...], `logits` [B, N, L, ...] -> nats per image [B], float32 for half precision."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     log_probs = wide.log_softmax(2).gather(2, x[:, :, None].long())
     return -log_probs.flatten(1).sum(1)
@@ -24,7 +24,7 @@ def categorical_nll_ref(x: Tensor, logits: Tensor) -> Tensor:
 def categorical_sample_ref(
     logits: Tensor, seed: int, first_index: int, temperature: float, first_element: int
 ) -> Tensor:
-    """`logits` [B, N, L, ...] -> uint8 [B, N, ...]: the level at which the distribution function passes u."""
+    """`logits` [B, N, L, ...] -> levels [B, N, ...]: the one at which the distribution function passes u."""
     logits = logits.movedim(2, -1)
     return inverse_cdf(logits, place_uniform(logits[..., 0], seed, first_index, first_element), temperature)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from genfast.engine.arguments import check_int
+from genfast.engine.arguments import as_levels, check_int, check_integers
 from genfast.engine.protocols import CodeModel, device_of
 from genfast.engine.wrappers import unwraps
 
@@ -23,6 +23,7 @@ from genfast.engine.wrappers import unwraps
 # everything before follow.
 HEADER, CHECKSUM = struct.Struct(">4sBBIBHHB8s"), struct.Struct(">I")
 MAGIC, VERSION = b"GFVQ", 1
+MOST_LEVELS = 256
 # More than a batch of photographs.
 MOST_VALUES = MOST_BYTES = 2**31
 BATCH_VALUES = 2**18
@@ -40,22 +41,19 @@ def compress(model: nn.Module, images: Tensor) -> bytes:
 
     Args:
         model: a `genfast.engine.protocols.CodeModel`, as `genfast.models.VQVAE` is.
-        images: uint8 [N, C, H, W], levels, with the model's C and levels; H and W at least 1.
+        images: levels, integers [N, C, H, W], with the model's C and levels; H and W at least 1.
     Returns: bytes, which `decompress` reads.
     Raises: TypeError or ValueError for another model or images.
     """
     coder = _check_model("compress", model)
     c = coder.spec
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
-        got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"compress: images must be levels, torch.uint8; got {got}")
+    images = check_integers("compress", "images", images)
     if images.dim() != 4 or images.shape[1] != c.channels or not all(1 <= n < 2**16 for n in images.shape[2:]):
         expected = f"[N, C, H, W] with C={c.channels}, H and W from 1 to 65535"
         raise ValueError(f"compress: images must have shape {expected}; got {tuple(images.shape)}")
     if images.numel() > MOST_VALUES:
         raise ValueError(f"compress: images must hold at most {MOST_VALUES} values; got {images.numel()}")
-    if images.numel() and (top := int(images.max())) >= c.levels:
-        raise ValueError(f"compress: images must lie in 0..{c.levels - 1}; got {top}")
+    images = as_levels("compress", "images", images, c.levels)
     packing, body = _packed(_encoded(coder, images), coder.code_count)
     count, channels, height, width = images.shape
     header = HEADER.pack(MAGIC, VERSION, packing, count, channels, height, width, c.levels - 1, coder.decoder_digest())
@@ -104,6 +102,9 @@ def decompress(model: nn.Module, data: bytes, *, max_bytes: int = MOST_BYTES) ->
 def _check_model(call: str, model: nn.Module) -> CodeModel:
     if not isinstance(model, nn.Module) or not isinstance(model, CodeModel):
         raise TypeError(f"{call}: model must have codes, as genfast.models.VQVAE has; got {type(model).__name__}")
+    if model.spec.levels > MOST_LEVELS:
+        expected = f"of images of at most {MOST_LEVELS} levels, which a file has a byte for"
+        raise ValueError(f"{call}: model must be {expected}; got {model.spec.levels}")
     return model
 
 

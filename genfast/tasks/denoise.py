@@ -62,8 +62,8 @@ def denoise(
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
         backend, conventions: as `genfast.sample`; not for a model with latents.
-        noisy: [n, C, H, W], of the kind of `noise_model`: uint8 levels (`BitFlipNoise`), or floats, where 1 is the
-            highest level (`GaussianNoise`).
+        noisy: [n, C, H, W], of the kind of `noise_model`: levels, integers (`BitFlipNoise`), or floats, where 1 is
+            the highest level (`GaussianNoise`).
         noise_model: `BitFlipNoise(p)`, `GaussianNoise(sigma)`, or another object with `log_likelihood(noisy, levels)`.
         method: "sample", "mean" or "map".
         samples: chains of each image, 1 to 64; None: 1 for "sample", else 4.
@@ -100,7 +100,7 @@ def denoise(
         part = slice(start, min(start + size, n))
         evidence = noise_model.log_likelihood(noisy[part], network.spec.levels)
         check_evidence("denoise", evidence, network.spec, len(noisy[part]))
-        given = torch.zeros(evidence.shape[:-1], dtype=torch.uint8, device="cpu")
+        given = torch.zeros(evidence.shape[:-1], dtype=network.spec.dtype, device="cpu")
         known = torch.zeros_like(given, dtype=torch.bool)
         of_part = None if labels is None else labels[part]
         request = SampleRequest(
@@ -110,7 +110,7 @@ def denoise(
         images.append(estimate)
         states.append(last)
     if not images:
-        empty = torch.zeros(0, *network.spec.shape, dtype=torch.uint8, device=network.device)
+        empty = torch.zeros(0, *network.spec.shape, dtype=network.spec.dtype, device=network.device)
         return Denoised(empty, empty.expand(samples, *empty.shape), {})
     return Denoised(torch.cat(images), torch.cat(states, 1), acceptance_rates(KINDS, *counts))
 
@@ -127,7 +127,8 @@ def _posterior(
     """The estimate and the last states of a batch; adds to the counts of accepted and proposed blocks."""
     last: list[Tensor] = []
     assert request.evidence is not None
-    total = torch.zeros_like(request.evidence if method == "map" else request.evidence[..., 0])
+    # The sum of many states of many levels is no float32.
+    total = torch.zeros_like(request.evidence if method == "map" else request.evidence[..., 0].double())
     for chain in range(samples):
         chains = Chains(engine, request, chain)
         for number in range(steps + 1):
@@ -147,4 +148,4 @@ def _posterior(
         estimate = last[0]
     else:
         estimate = total.argmax(-1) if method == "map" else (total / states).round()
-    return estimate.to(torch.uint8), torch.stack(last)
+    return estimate.to(chains.images.dtype), torch.stack(last)

@@ -38,7 +38,7 @@ def embed(
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        images: uint8 [n, C, H, W], levels.
+        images: levels, integers [n, C, H, W].
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
         log_variance: whether to return the log-variances of the posteriors as well.
@@ -48,7 +48,7 @@ def embed(
     Example: `genfast.embed(model, images)`
     """
     model = check_latent_model("embed", model)
-    check_images("embed", "images", images, model.spec)
+    images = check_images("embed", "images", images, model.spec)
     call = check_call("embed", model, len(images), labels=labels, batch_size=batch_size)
     means, log_variances = (part.float().cpu() for part in posteriors(model, images, call, progress))
     return (means, log_variances) if log_variance else means

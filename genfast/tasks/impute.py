@@ -48,7 +48,7 @@ def impute(
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        images: uint8 [n, C, H, W], levels; unknown values may be any byte.
+        images: levels, integers [n, C, H, W]; unknown values may be any.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         method: "metropolis" or "pseudo-gibbs".
         steps: of the chain; a quarter of them, up to 20, are pseudo-Gibbs whatever the method.

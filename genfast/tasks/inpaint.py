@@ -69,7 +69,7 @@ def inpaint(
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
         backend, conventions: as `genfast.sample`; not for a model with latents.
-        images: uint8 [n, C, H, W], levels; unknown values may be any byte.
+        images: levels, integers [n, C, H, W]; unknown values may be any.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         order: "raster" or "exact"; for a model with latents "exact" or "pseudo-gibbs".
         steps: of the chain, each one pass of the engine.

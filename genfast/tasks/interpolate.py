@@ -76,7 +76,7 @@ def interpolate(
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        a, b: the ends: latents, float [n, Z], or images, uint8 [n, C, H, W], for their posterior means.
+        a, b: the ends: latents, float [n, Z], or images, integers [n, C, H, W], for their posterior means.
         steps: points, including both ends, at least 2.
         kind: "spherical" (along an arc) or "linear"; see `spherical`.
         labels: for a conditional model: one int for all, or integers [n].
@@ -107,7 +107,7 @@ def _latents_of(side: str, model: LatentModel, end: Tensor, settings: dict[str, 
             expected = f"[n, Z] with Z={model.latent_size}"
             raise ValueError(f"{name}: {side} must have shape {expected}; got {tuple(end.shape)}")
         return end.to(device_of(model))
-    check_images(name, side, end, model.spec)
+    end = check_images(name, side, end, model.spec)
     return posteriors(model, end, check_call(name, model, len(end), **settings))[0]
 
 

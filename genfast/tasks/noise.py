@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from genfast.engine.arguments import check_count
+from genfast.engine.arguments import as_levels, check_count, check_integers
 from genfast.random import uniform
 from genfast.random.streams import NOISE, SECOND_NOISE
 
@@ -41,15 +41,18 @@ class BitFlipNoise:
             raise ValueError(f"BitFlipNoise: p must lie between 0 and 1; got {self.p!r}")
 
     def corrupt(self, images: Tensor, levels: int, *, seed: int = 0, first: int = 0) -> Tensor:
-        """Noisy images, uint8 [n, C, H, W], of levels uint8 [n, C, H, W]; number b depends on (seed, first + b)."""
-        _check_levels("BitFlipNoise", images, levels)
+        """Noisy levels [n, C, H, W], uint8 up to 256 of them, else int32, of integers [n, C, H, W].
+
+        Number b depends on (seed, first + b).
+        """
+        images = _levels("BitFlipNoise", images, levels)
         hit, which = _uniforms(images, seed, first)
         shift = 1 + (which * (levels - 1)).to(torch.int64)
-        return torch.where(hit < self.p, (images + shift) % levels, images.to(torch.int64)).to(torch.uint8)
+        return torch.where(hit < self.p, (images + shift) % levels, images.to(torch.int64)).to(images.dtype)
 
     def log_likelihood(self, noisy: Tensor, levels: int) -> Tensor:
-        """log p(noisy value | level), for every level: uint8 [n, C, H, W] -> float32 [n, C, H, W, L]."""
-        _check_levels("BitFlipNoise", noisy, levels)
+        """log p(noisy value | level), for every level: integers [n, C, H, W] -> float32 [n, C, H, W, L]."""
+        noisy = _levels("BitFlipNoise", noisy, levels)
         same = noisy[..., None] == torch.arange(levels, device=noisy.device, dtype=torch.int64)
         others = torch.full(same.shape, math.log(self.p / (levels - 1)), dtype=torch.float32, device=noisy.device)
         return others.masked_fill_(same, math.log1p(-self.p))
@@ -75,8 +78,8 @@ class GaussianNoise:
             raise ValueError(f"GaussianNoise: sigma must be positive and finite; got {self.sigma!r}")
 
     def corrupt(self, images: Tensor, levels: int, *, seed: int = 0, first: int = 0) -> Tensor:
-        """Noisy images, float32 [n, C, H, W], of levels uint8 [n, C, H, W]: level / (L - 1) plus noise, not clipped."""
-        _check_levels("GaussianNoise", images, levels)
+        """Noisy images, float32 [n, C, H, W], of integers [n, C, H, W]: level / (L - 1) plus noise, not clipped."""
+        images = _levels("GaussianNoise", images, levels)
         radius, angle = _uniforms(images, seed, first)
         normal = (-2 * (radius + 2**-25).log()).sqrt() * (2 * math.pi * angle).cos()
         return (images.double() / (levels - 1) + self.sigma * normal).float()
@@ -107,9 +110,8 @@ def _uniforms(images: Tensor, seed: int, first: int) -> Iterator[Tensor]:
     return (uniform(seed, image, place.permute(2, 0, 1), draw) for draw in (NOISE, SECOND_NOISE))
 
 
-def _check_levels(call: str, images: Any, levels: int) -> None:
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 4:
-        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"{call}: images must be levels, torch.uint8 [n, C, H, W]; got {got}")
-    if images.numel() and (top := int(images.max())) >= levels:
-        raise ValueError(f"{call}: images must lie in 0..{levels - 1}; got {top}")
+def _levels(call: str, images: Any, levels: int) -> Tensor:
+    images = check_integers(call, "images", images)
+    if images.dim() != 4:
+        raise TypeError(f"{call}: images must have shape [n, C, H, W]; got {tuple(images.shape)}")
+    return as_levels(call, "images", images, levels)

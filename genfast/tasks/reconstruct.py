@@ -21,7 +21,7 @@ def reconstruct(
 
     Args:
         model: a `genfast.engine.protocols.Reconstructor`, as `genfast.models.VAE` and `VQVAE` are.
-        images: uint8 [n, C, H, W], levels.
+        images: levels, integers [n, C, H, W].
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
     Returns: uint8 [n, C, H, W], on the device of the model.
@@ -31,7 +31,7 @@ def reconstruct(
     if not isinstance(model, nn.Module) or not isinstance(model, Reconstructor):
         raise TypeError(f"reconstruct: model must have latents or codes; got {type(model).__name__}")
     device = device_of(model)
-    check_images("reconstruct", "images", images, model.spec)
+    images = check_images("reconstruct", "images", images, model.spec)
     call = check_call("reconstruct", model, len(images), labels=labels, batch_size=batch_size)
     parts = [torch.zeros(0, *model.spec.shape, dtype=torch.uint8, device=device)]
     with evaluating(model):

@@ -12,7 +12,7 @@ class Inpainting:
     """What `inpaint` returns.
 
     Attributes:
-        images: uint8 [n, C, H, W].
+        images: levels [n, C, H, W].
         acceptance: share of the proposals that were accepted, by kind: blocks of values ("all" unknown ones, a
             "window", a "pixel"), or latents (from the "posterior", by a "walk"); empty without proposals.
         mean: for a model with latents the mean of each value given the known ones, float32 [n, C, H, W] in levels; else
@@ -29,8 +29,8 @@ class Denoised:
     """What `denoise` returns.
 
     Attributes:
-        images: uint8 [n, C, H, W], the estimate of `method`.
-        samples: uint8 [samples, n, C, H, W], from the posterior: the last states of the chains.
+        images: levels [n, C, H, W], the estimate of `method`.
+        samples: levels [samples, n, C, H, W], from the posterior: the last states of the chains.
         acceptance: share of the proposals that were accepted, by kind: blocks of values ("all", a "window", a
             "pixel"), or latents (from the "posterior", by a "walk").
     """

@@ -51,13 +51,13 @@ def sample(
         batch_size: images in one call of the engine; chosen by the backend if not given.
         temperature: divides the logits, or multiplies the prior's standard deviation; below 1, likelier samples.
         labels: for a conditional model: one int for all, or integers [n].
-        given, mask: uint8 [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True, the value is taken
-            from `given`. Elsewhere `given` may be any byte, and the value is drawn in raster order, given the values
+        given, mask: integers [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True, the value is
+            taken from `given`. Elsewhere `given` may be any integer, and the value is drawn in raster order, given the values
             before it. `genfast.inpaint` also conditions on the values after it, and takes a VAE.
         backend: "auto", "cpp", "triton", "torch" or "full_forward"; `genfast.explain(genfast.sample, model)` says which
             "auto" selects. A VAE uses "torch".
         conventions: shape, levels, input_range and head of a model that is none of `genfast.models`; see `Engine`.
-    Returns: uint8 [n, C, H, W], levels, on the device of the model.
+    Returns: levels [n, C, H, W], uint8 up to 256 of them, else int32, on the device of the model.
     Raises: TypeError or ValueError for an argument that does not fit, before any work; RuntimeError for a backend
         that cannot serve the model.
     Example: `genfast.sample(genfast.models.PixelRNN.pretrained("mnist"), 16)`
@@ -66,7 +66,7 @@ def sample(
     settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
     batches = _batches("sample", engine, n, batch_size, given=given, mask=mask, **settings)
     spec, device = engine.network.spec, engine.network.device
-    images = torch.empty(operator.index(n), *spec.shape, dtype=torch.uint8, device=device)
+    images = torch.empty(operator.index(n), *spec.shape, dtype=spec.dtype, device=device)
     done = 0
     for batch in batches:
         images[done : done + len(batch)] = batch
@@ -89,7 +89,7 @@ def stream(
     backend: str = "auto",
     **conventions: Unpack[Conventions],
 ) -> Iterator[Tensor]:
-    """The images of `sample` as an iterator of batches, uint8 [up to batch_size, C, H, W], in constant memory.
+    """The images of `sample` as an iterator of batches, [up to batch_size, C, H, W], in constant memory.
 
     Args: as `sample`. n None: an endless stream; then labels must be one int, and given and mask one image.
     Raises: as `sample`, at once.
@@ -109,11 +109,11 @@ def log_prob(
     backend: str = "auto",
     **conventions: Unpack[Conventions],
 ) -> Tensor:
-    """Log-probability of each image in nats, by the engine that samples: uint8 [n, C, H, W] -> float64 [n].
+    """Log-probability of each image in nats, by the engine that samples: [n, C, H, W] -> float64 [n].
 
     That of a `VAE` is an estimate by 5000 importance samples.
 
-    Args: as `sample`; labels one int or integers [n].
+    Args: as `sample`; images, levels of any integer dtype; labels one int or integers [n].
     Raises: as `sample`.
     """
     return engine_of(model, backend=backend, **conventions).log_prob(images, labels)

@@ -51,9 +51,9 @@ def sample_shards(
 ) -> int:
     """Write the images of `genfast.sample` as `folder`/samples-00000.npz, samples-00001.npz, ...
 
-    Each file has `shard` images, the last one the rest: `images` uint8 [k, C, H, W], `levels`, and `labels` for a
-    conditional model. It ends with a checksum of its bytes, its place and the settings, as the comment of the archive.
-    Existing files of a run with the same settings are kept; a damaged one is drawn again.
+    Each file has `shard` images, the last one the rest: `images` [k, C, H, W], of the dtype of `genfast.sample`,
+    `levels`, and `labels` for a conditional model. It ends with a checksum of its bytes, its place and the settings, as
+    the comment of the archive. Existing files of a run with the same settings are kept; a damaged one is drawn again.
 
     Args:
         model, n, seed, first, temperature, labels, batch_size, backend: as `genfast.sample`.

@@ -16,7 +16,7 @@ from genfast.data.grid import brightness, png
 from genfast.data.image_file import common_bits, quiet_about_size
 from genfast.data.reading import Reading, checked_options
 from genfast.data.splits import ALL
-from genfast.engine.arguments import check_count
+from genfast.engine.arguments import as_levels, check_count, check_integers
 from genfast.engine.decoder import BLOCK
 from genfast.engine.engine import check_finite
 from genfast.engine.protocols import Translator, device_of
@@ -37,7 +37,7 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
 
     Args:
         model: a `genfast.engine.protocols.Translator`, such as `genfast.models.Pix2Pix`; used in evaluation mode.
-        images: uint8 [n, S, h, w], levels, on the device of the model; h and w at least `model.stride`.
+        images: levels, integers [n, S, h, w], on the device of the model; h and w at least `model.stride`.
         seed: int in [0, 2**64).
         first: number of the first image; first + n is at most 2**63.
         noise: False: without dropout; the seed then has no effect.
@@ -47,18 +47,14 @@ def translate(model: Translator, images: Tensor, *, seed: int = 0, first: int = 
     Example: `genfast.translate(genfast.models.load("RUN/model"), sources, seed=1)`
     """
     check_translator(model)
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
-        got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"translate: images must hold levels as torch.uint8; got {got}")
+    images = check_integers("translate", "images", images)
     channels, stride = model.source.channels, model.stride
     if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < stride:
         expected = f"[n, C, h, w] with C={channels}, h and w at least {stride}, the stride of the model"
         raise ValueError(f"translate: images must have shape {expected}; got {tuple(images.shape)}")
     if images.device != (device := device_of(model)):
         raise ValueError(f"translate: images must be on the model's device {device}; got {images.device}")
-    levels = model.source.levels
-    if levels < 256 and images.numel() and (top := int(images.max())) >= levels:
-        raise ValueError(f"translate: images must lie in 0..{levels - 1}; got {top}")
+    images = as_levels("translate", "images", images, model.source.levels)
     _, first, seed = check_count("translate", len(images), first, seed)
     check_finite(model, "translate")
     return model.translated(images, seed, first, noise)

@@ -35,11 +35,11 @@ def traverse(
 
     Args:
         model: a `genfast.engine.protocols.LatentModel`.
-        x: images, uint8 [n, C, H, W].
+        x: images, integers [n, C, H, W].
         steps: values of a latent, equally spaced from -span to span, at least 2.
         span: in standard deviations of the prior.
         count: how many latents, the most active ones; None: all.
-        reference: images for the KL divergence, uint8 [m, C, H, W]; only for an unconditional model; None: x.
+        reference: images for the KL divergence, integers [m, C, H, W]; only for an unconditional model; None: x.
         labels: for a conditional model: one int for all, or integers [n].
         batch_size: images at a time.
     Returns: `Traversal`.
@@ -54,12 +54,12 @@ def traverse(
         raise ValueError(f"{name}: span must be positive and finite; got {span!r}")
     if reference is not None and model.spec.classes:
         raise ValueError(f"{name}: reference must be None for a conditional model; got a value")
-    check_images(name, "x", x, model.spec)
+    x = check_images(name, "x", x, model.spec)
     call = check_call(name, model, len(x), labels=labels, batch_size=batch_size)
     mean, log_variance = posteriors(model, x, call)
     about = mean, log_variance
     if reference is not None:
-        check_images(name, "reference", reference, model.spec)
+        reference = check_images(name, "reference", reference, model.spec)
         about = posteriors(model, reference, check_call(name, model, len(reference), batch_size=batch_size))
     kl = kl_per_latent(*about)
     order = kl.argsort(descending=True, stable=True)[:count]

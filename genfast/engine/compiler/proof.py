@@ -10,7 +10,7 @@ from genfast.engine import eager
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 from genfast.engine.full_forward import FullForward, at_work
-from genfast.engine.protocols import ImageSpec, level_dtype
+from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
 TOLERANCE = 1e-4  # of the largest output
@@ -51,8 +51,7 @@ def _prove(compiled: Compiled, network: FullForward) -> None:
 
 
 def _images(spec: ImageSpec, n: int, generator: torch.Generator) -> Tensor:
-    kind = level_dtype(spec.levels)
-    return torch.randint(spec.levels, (n, *spec.shape), generator=generator, dtype=kind, device="cpu")
+    return torch.randint(spec.levels, (n, *spec.shape), generator=generator, dtype=spec.dtype, device="cpu")
 
 
 def _labels(spec: ImageSpec, n: int) -> Tensor | None:

@@ -30,6 +30,7 @@ from torch import Tensor
 from genfast import ops
 from genfast.engine.protocols import LatentModel
 from genfast.random import philox4x32, uniform
+from genfast.random.levels import level_dtype
 from genfast.random.streams import NOISE, SEED_IMAGE_HALF
 
 KINDS = ("posterior", "walk")
@@ -44,7 +45,7 @@ AHEAD = 64
 
 
 class Known:
-    """The evidence of exactly known values: `images` uint8 where `known`, both [n, C, H, W]."""
+    """The evidence of exactly known values: `images`, levels, where `known`, both [n, C, H, W]."""
 
     def __init__(self, model: LatentModel, images: Tensor, known: Tensor) -> None:
         self.likelihood, self.images, self.known = model.likelihood, images, known
@@ -77,7 +78,7 @@ class Noisy:
 
     def start(self, seed: int, first: int) -> Tensor | None:
         """The initial images: the likeliest level of each value."""
-        return self.log_g.argmax(-1).to(torch.uint8)
+        return self.log_g.argmax(-1).to(level_dtype(self.likelihood.levels))
 
     def log_evidence(self, parameters: Tensor, x: Tensor) -> Tensor:
         """log G of each image, [n]; log p(x | z) for coupled channels."""
@@ -98,7 +99,7 @@ class Noisy:
             return torch.where((u + 2**-25).log() < ratio, proposed, x)
         u = uniform(seed, image, place)
         beyond = self.levels(parameters).double().cumsum(-1) <= u[..., None]
-        return beyond.sum(-1).clamp(max=self.likelihood.levels - 1).to(torch.uint8)
+        return beyond.sum(-1).clamp(max=self.likelihood.levels - 1).to(level_dtype(self.likelihood.levels))
 
     def levels(self, parameters: Tensor) -> Tensor:
         """The probability of each level given z and the observation, [n, C, H, W, L]."""
@@ -121,7 +122,7 @@ class LatentChains:
         exact: whether to accept or reject proposals; else every one is accepted: pseudo-Gibbs.
         warm_up: steps of pseudo-Gibbs at the start.
 
-    Attributes: z [n, Z], x uint8 [n, C, H, W] and parameters [n, P, H, W], the present state; accepted and proposed,
+    Attributes: z [n, Z], x, levels [n, C, H, W], and parameters [n, P, H, W], the present state; accepted and proposed,
         int64 [2], the decisions of each of `KINDS`.
     """
 

@@ -43,7 +43,7 @@ class Chains:
             (seed, first + b).
         chain: number of the chain, of several for an image.
 
-    Attributes: images, uint8 [n, C, H, W], the present state; accepted and proposed, blocks of each of `KINDS`.
+    Attributes: images, levels [n, C, H, W], the present state; accepted and proposed, blocks of each of `KINDS`.
     """
 
     def __init__(self, engine: Engine, request: SampleRequest, chain: int = 0) -> None:
@@ -61,7 +61,7 @@ class Chains:
         if self.by_prior:
             assert self.evidence is not None
             # A draw from the prior would be a start far from the observation.
-            given = torch.where(known, given, self.evidence.argmax(-1).to(torch.uint8))
+            given = torch.where(known, given, self.evidence.argmax(-1).to(given.dtype))
             known = torch.ones_like(known)
         self.images, self.log_probs, self.weights = self._propose(given, known, 0)
         self.moving = self._before_known() if self.evidence is None else self.unknown.flatten(1).any(1)
