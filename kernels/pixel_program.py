@@ -40,6 +40,10 @@ LINEAR, LSTM, LOOKUP, FIELD, COPY, NEG, RELU, ELU, TANH, SIGMOID, ADD, MUL, GATE
     tl.constexpr(KINDS.index(kind))
     for kind in "linear lstm lookup field copy neg relu elu tanh sigmoid add mul gate affine constant".split()
 )
+EXP, LOG, LOG1P, SQRT, RECIPROCAL, ABS, ERF, SOFTPLUS, MAX, MIN, GREATER, WHERE = (
+    tl.constexpr(KINDS.index(kind))
+    for kind in "exp log log1p sqrt reciprocal abs erf softplus max min greater where".split()
+)
 OF_RELU, OF_ELU, OF_TANH, OF_SIGMOID = (tl.constexpr(ACTIVATIONS.index(a)) for a in ("relu", "elu", "tanh", "sigmoid"))
 BERNOULLI, MIXTURE = (tl.constexpr(likelihood.case) for likelihood in (Bernoulli, LogisticMixture))
 
@@ -218,16 +222,54 @@ def linear(it, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr, BLOCK_K
 
 
 @triton.jit
+def log1p(x):
+    """What rounding took from 1 + x is added to its logarithm."""
+    u = 1 + x
+    finite = (u > 0) & (u < float("inf"))
+    return tl.log(u) + tl.where(finite, (x - (u - 1)) / tl.where(finite, u, 1.0), 0.0)
+
+
+@triton.jit
+def function(kind, a, b):
+    y = a
+    if kind == EXP:
+        y = tl.exp(a)
+    elif kind == LOG:
+        y = tl.log(a)
+    elif kind == LOG1P:
+        y = log1p(a)
+    elif kind == SQRT:
+        y = tl.sqrt_rn(a)
+    elif kind == RECIPROCAL:
+        y = 1 / a
+    elif kind == ABS:
+        y = tl.abs(a)
+    elif kind == ERF:
+        y = tl.erf(a)
+    elif kind == SOFTPLUS:
+        y = tl.where(a > 0, a, tl.where(a != a, a, 0.0)) + log1p(tl.exp(-tl.abs(a)))
+    elif kind == MAX:
+        y = tl.where((a > b) | (a != a), a, b)
+    elif kind == MIN:
+        y = tl.where((a < b) | (a != a), a, b)
+    elif kind == GREATER:
+        y = tl.where(a > b, 1.0, 0.0)
+    return y
+
+
+@triton.jit
 def elementwise(it, kind, tables, maps, label, inside, i, j, BLOCK_N: tl.constexpr):
     count, operands, first_read = load_count(it + COUNT), tl.load(it + READS), tl.load(it + FIRST_READ)
     out = (maps + place(tables, tl.load(it + OUTPUT), i, j))[:, None]
     # Where there is no such operand, its place is that of another read and nothing is loaded.
     first = (maps + place(tables, tl.where(operands > 0, first_read, 0), i, j))[:, None]
     second = (maps + place(tables, tl.where(operands > 1, first_read + 1, 0), i, j))[:, None]
+    third = (maps + place(tables, tl.where(operands > 2, first_read + 2, 0), i, j))[:, None]
     for start in range(0, count, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)[None, :]
         mask = inside[:, None] & (n < count)
-        a = tl.load(first + n, mask=mask & (operands > 0), other=0.0)
+        # Beyond the mask 1, of which every function is finite.
+        a = tl.load(first + n, mask=mask & (operands > 0), other=1.0)
         b = tl.load(second + n, mask=mask & (operands > 1), other=0.0)
         y = a
         if kind == NEG:
@@ -246,6 +288,10 @@ def elementwise(it, kind, tables, maps, label, inside, i, j, BLOCK_N: tl.constex
             y = a * b
         elif kind == GATE:
             y = tanh(a, False) * tl.sigmoid(b)
+        elif kind > CONSTANT:
+            y = function(kind, a, b)
+            if kind == WHERE:
+                y = tl.where(a != 0, b, tl.load(third + n, mask=mask & (operands > 2), other=0.0))
         elif kind >= AFFINE:
             y = load_bias(it, tables[1], label, n, mask)
             if kind == AFFINE:

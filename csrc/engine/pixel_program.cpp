@@ -1,5 +1,6 @@
 #include "engine/pixel_program.h"
 
+#include "core/functions.h"
 #include "core/parallel.h"
 #include "engine/pixel_draw.h"
 
@@ -393,6 +394,24 @@ class Tile {
         });
       case program::kAffine: return affine(it, j);
       case program::kConstant: return affine(it, j);
+      default: return function(it, j);
+    }
+  }
+
+  void function(const Instruction& it, int64_t j) {
+    switch (it.kind) {
+      case program::kExp: return map(it, j, [](auto a, auto) { return full_exponential(a); });
+      case program::kLog: return map(it, j, [](auto a, auto) { return full_logarithm(a); });
+      case program::kLog1p: return map(it, j, [](auto a, auto) { return log1p(a); });
+      case program::kSqrt: return map(it, j, [](auto a, auto) { return square_root(a); });
+      case program::kReciprocal: return map(it, j, [](auto a, auto) { return broadcast(1.f) / a; });
+      case program::kAbs: return map(it, j, [](auto a, auto) { return magnitude<float>(a); });
+      case program::kErf: return map(it, j, [](auto a, auto) { return error_function(a); });
+      case program::kSoftplus: return map(it, j, [](auto a, auto) { return softplus(a); });
+      case program::kMax: return map(it, j, [](auto a, auto b) { return (a > b) | (a != a) ? a : b; });
+      case program::kMin: return map(it, j, [](auto a, auto b) { return (a < b) | (a != a) ? a : b; });
+      case program::kGreater: return map(it, j, [](auto a, auto b) { return a > b ? broadcast(1.f) : broadcast(0.f); });
+      case program::kWhere: return where(it, j);
     }
   }
 
@@ -441,6 +460,16 @@ class Tile {
 
   void write(const Instruction& it, int64_t j, int64_t b, const float* from) {
     memcpy(at(it.output, j) + b * p_.image_size, from, static_cast<size_t>(it.count) * sizeof *from);
+  }
+
+  void where(const Instruction& it, int64_t j) {
+    const float *a = at(it.first_read, j), *b = at(it.first_read + 1, j), *c = at(it.first_read + 2, j);
+    float* y = at(it.output, j);
+    for (int64_t image = 0; image < count_ * p_.image_size; image += p_.image_size)
+      for (int64_t f = 0; f < it.count; f += kLanes<float>) {
+        const int64_t at = image + f, n = it.count - f;
+        store(y + at, load(a + at, n) != broadcast(0.f) ? load(b + at, n) : load(c + at, n), n);
+      }
   }
 
   // weight * x + bias, or the bias alone.

@@ -58,7 +58,19 @@ enum Kind : int64_t {
   kMul,
   kGate,
   kAffine,
-  kConstant
+  kConstant,
+  kExp,
+  kLog,
+  kLog1p,
+  kSqrt,
+  kReciprocal,
+  kAbs,
+  kErf,
+  kSoftplus,
+  kMax,
+  kMin,
+  kGreater,
+  kWhere
 };
 enum Activation : int64_t { kNone, kOfRelu, kOfElu, kOfTanh, kOfSigmoid };
 enum Head : int64_t { kBernoulli, kCategorical, kMixture };

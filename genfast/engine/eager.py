@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 # The public function takes twice as long for the few values of a pixel.
-from torch._C._nn import elu, elu_
+from torch._C._nn import elu, elu_, softplus
 
 from genfast._native import backends
 from genfast.engine.program import Buffer, Drawn, Instruction, Program, Read
@@ -28,6 +28,7 @@ from genfast.engine.request import SampleRequest, row_uniforms
 Settings = tuple[int, torch.device, float, bool, bool]
 Call = Callable[[], object]
 _IN_PLACE = {"relu": torch.relu_, "elu": elu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
+_NAMES = {"max": "maximum", "min": "minimum", "greater": "gt"}
 
 
 @backends.float_mode()
@@ -311,9 +312,14 @@ class Stepper:
             if kind == "constant":
                 return [partial(out.copy_, bias)]
             return [partial(torch.addcmul, bias, operands[0], self._constant(instruction, "weight")[0], out=out)]
+        if kind == "where":
+            a, b, c = operands
+            return [lambda: out.copy_(torch.where(a != 0, b, c))]
+        if kind == "softplus":
+            return [partial(softplus, operands[0], out=out)]  # type: ignore[call-arg]
         if kind == "relu":
             return [partial(torch.clamp, operands[0], min=0, out=out)]
-        return [partial(getattr(torch, kind), *operands, out=out)]
+        return [partial(getattr(torch, _NAMES.get(kind, kind)), *operands, out=out)]
 
     def _lstm(self, instruction: Instruction, columns: range) -> list[Call]:
         (gates, before), _, _ = self._operands(instruction, columns)

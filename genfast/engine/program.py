@@ -23,7 +23,10 @@ from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood
 
 # The elementwise instructions; `Instruction` says what each computes of its operands a, b, ...
-MAPS = ("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant")
+MAPS = (
+    *("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant"),
+    *("exp", "log", "log1p", "sqrt", "reciprocal", "abs", "erf", "softplus", "max", "min", "greater", "where"),
+)
 KINDS = ("linear", "lstm", "lookup", "field", *MAPS)
 ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
 PANEL = 16  # outputs in a panel of weights
@@ -72,7 +75,10 @@ class Instruction:
         [sum of counts of reads, count], bias float32 [count] or [classes, count], one for each label.
     kind of `MAPS`: element by element; `reads` are its operands, of `count` values each: copy(a), neg(a), relu(a),
         elu(a), tanh(a), sigmoid(a), add(a, b), mul(a, b), gate(a, b) = tanh(a) * sigmoid(b),
-        affine(a) = weight[0] * a + bias (weight [1, count]), constant() = bias.
+        affine(a) = weight[0] * a + bias (weight [1, count]), constant() = bias, exp(a), log(a), log1p(a) = log(1 + a),
+        sqrt(a), reciprocal(a) = 1 / a, abs(a), erf(a), softplus(a) = log(1 + exp(a)), max(a, b), min(a, b),
+        greater(a, b) = 1 where a > b else 0, where(a, b, c) = b where a is not 0 else c. Infinities and NaN are as in
+        torch; the functions are within 1e-6 of it, relative to their value.
     kind "lstm": operands gates (4 * count values: i, f, g, o), cell before (count). Writes the cell state to `cell`
         (buffer, feature), the hidden state to `buffer` and a second copy of it to `visible` (buffer, feature) if that
         is given. Outside its domain it writes the fill of each of them.

@@ -400,7 +400,57 @@ def known_before():
     return Case("known before", program, forward)
 
 
-CASES = [masked(), colors(), scans(), strided(), known_before(), mixed_colors()]
+def functions():
+    """The elementwise functions, of the left pixel and of the row above; one of each in `row`."""
+    height, width, levels, f = 4, 5, 6, 3
+    whole = (0, height, 0, width)
+    w, b, head_w, head_b = random(2 * f, 1), random(2 * f, seed=1), random(levels, 12 * f, seed=2), random(levels)
+    kinds = "exp log1p log sqrt reciprocal abs erf softplus max min greater where".split()
+    buffers = [Buffer(1, width, rows=2, left=1), Buffer(2 * f, width), Buffer(12 * f, width), Buffer(2 * f, width)]
+    buffers.append(Buffer(levels, width))
+    a, other = Read(1, 0, 0, 0, f), Read(1, 0, 0, f, f)
+    # The logarithm, the root and the reciprocal are those of exponentials.
+    first = {"log1p": Read(2, 0, 0, 0, f), "log": Read(2, 0, 0, 0, f), "sqrt": Read(2, 0, 0, 0, f)}
+    first |= {"reciprocal": Read(2, 0, 0, 0, f), "where": Read(2, 0, 0, 10 * f, f)}
+
+    def instruction(k, kind):
+        rest = {"max": [other], "min": [other], "greater": [other], "where": [a, other]}.get(kind, [])
+        return elementwise(kind, 2, f, whole, first.get(kind, a), *rest, feature=k * f)
+
+    above = [
+        linear(3, 2 * f, whole, [Read(0, -1, 0, 0, 1)], w, b),
+        elementwise("erf", 3, f, whole, Read(3, 0, 0, 0, f)),
+    ]
+    pixel = [linear(1, 2 * f, whole, [Read(0, 0, -1, 0, 1)], w, b, adds=[Read(3, 0, 0, 0, 2 * f)])]
+    pixel += [instruction(k, kind) for k, kind in enumerate(kinds)]
+    pixel.append(linear(4, levels, whole, [Read(2, 0, 0, 0, 12 * f)], head_w, head_b))
+    program = Program(
+        ImageSpec(1, height, width, levels),
+        Categorical(1, levels),
+        width,
+        0.4,
+        -1.0,
+        0,
+        buffers,
+        above,
+        [pixel, []],
+        [Read(4, 0, 0, 0, levels)],
+    )
+
+    def forward(x, labels):
+        one, side = (t.double() for t in (w, b))
+        up, left = pad(x, (0, 0, 1, 0))[:, 0, :-1, :, None], pad(x, (1, 0))[:, 0, :, :-1, None]
+        above = up @ one.T + side
+        a, b2 = (left @ one.T + side + torch.cat((above[..., :f].erf(), above[..., f:]), 3)).chunk(2, 3)
+        e = a.exp()
+        parts = [e, e.log1p(), e.log(), e.sqrt(), 1 / e, a.abs(), a.erf(), (1 + e).log(), a.maximum(b2), a.minimum(b2)]
+        parts += [(a > b2).double(), torch.where(a > b2, a, b2)]
+        return (torch.cat(parts, 3) @ head_w.double().T + head_b.double()).permute(0, 3, 1, 2)
+
+    return Case("functions", program, forward)
+
+
+CASES = [masked(), colors(), scans(), strided(), known_before(), functions(), mixed_colors()]
 
 
 def run(engine, program, n, **settings):

@@ -100,7 +100,7 @@ def launch_of_program(case, full):
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{}".format)
 @pytest.mark.parametrize("full, count", [(False, 16), (True, 64)], ids=["alone", "full"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[4], CASES[5]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[5], CASES[6]], ids=str)
 def test_pixel_program(case, full, count, capability):
     kernel, arguments, options = launch_of_program(case, full)
     width = pixel_program.width_of(count)
