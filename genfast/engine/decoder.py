@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine.arguments import check_images, check_labels
-from genfast.engine.engine import Engine, check_finite
-from genfast.engine.full_forward import evaluating, refuse_conventions
+from genfast.engine.engine import Engine, check_finite, refuse_beside_engine
+from genfast.engine.conventions import refuse_conventions
+from genfast.engine.full_forward import evaluating
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Density, Generator, ImageSpec, Translator, device_of
 from genfast.engine.request import SampleRequest
@@ -20,7 +21,7 @@ from genfast.engine.wrappers import unwrapped, unwraps
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from genfast.engine.conventions import Conventions
+    from genfast.engine.conventions import Keywords
 
 # Images are decoded in blocks of this size, aligned by image number. Matrix products of another size round differently:
 # a level within rounding of its boundary would depend on how the images are split.
@@ -29,15 +30,18 @@ BLOCK = 64
 
 @unwraps
 def engine_of(
-    model: nn.Module, *, backend: str = "auto", **conventions: Unpack[Conventions]
+    model: nn.Module | Engine | DecodingEngine, *, backend: str = "auto", **keywords: Unpack[Keywords]
 ) -> Engine | DecodingEngine:
-    """The engine of a model: `DecodingEngine` for a `Generator`, else `Engine`. Raises: as these."""
+    """The engine of a model: `DecodingEngine` for a `Generator`, else `Engine`; an engine as it is. Raises: as these."""
+    if isinstance(model, (Engine, DecodingEngine)):
+        refuse_beside_engine(backend, keywords)
+        return model
     if isinstance(model, Translator):
         expected = "able to draw images without a source (genfast.translate takes one)"
         raise TypeError(f"sample: model must be {expected}; got {type(model).__name__}")
     if isinstance(model, nn.Module) and isinstance(model, Generator):
-        return DecodingEngine(model, backend=backend, **conventions)
-    return Engine(model, backend=backend, **conventions)
+        return DecodingEngine(model, backend=backend, **keywords)
+    return Engine(model, backend=backend, **keywords)
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,17 @@ class Drawer:
 class DecodingEngine:
     """Draws images by `sample_images` of a `Generator`, in evaluation mode.
 
-    Args: model (a `torch.nn.Module` that is a `Generator`); backend ("auto" or "torch"); conventions (those of
+    Args: model (a `torch.nn.Module` that is a `Generator`); backend ("auto" or "torch"); keywords (those of
         `Engine`, each None: the model states them).
     Raises: RuntimeError for another backend; ValueError for a convention, or a weight that is not finite.
     """
 
     backend = "torch"
 
-    def __init__(self, model: Any, *, backend: str = "auto", **conventions: Unpack[Conventions]) -> None:
+    def __init__(self, model: Any, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> None:
         model = unwrapped(model)
         kind = type(model).__name__
-        refuse_conventions(kind, conventions=conventions)
+        refuse_conventions(kind, keywords=keywords)
         if backend not in ("auto", "torch"):
             why = f"{kind} draws whole images by torch"
             raise RuntimeError(

@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
-from genfast.engine.compiler import NotCausal, NotIncremental, compile_program
+from genfast.engine.compiled import Compiled
+from genfast.engine.compiler import NotCausal, NotIncremental, compile_traced, inferred, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs
-from genfast.engine.conventions import Conventions
+from genfast.engine.compiler.trace import Trace
+from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.program import Drawn, Program
+from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
 from genfast.engine.wrappers import unwrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from genfast.engine.conventions import Keywords
 
 BACKENDS = ("cpp", "triton", "torch", "full_forward")
 # For each model and its options: the weights, the program compiled from them, or the reason why there is none.
@@ -33,17 +41,28 @@ class Engine:
     """Samples images from an autoregressive model, computing every pixel once.
 
     Args:
-        model: a model of `genfast.models`, or another `torch.nn.Module` that maps images [B, C, H, W] to the
-            parameters of all conditionals, [B, P, H, W] or [B, C, L, H, W].
+        model: a model of `genfast.models`, or another autoregressive `torch.nn.Module`, described by the keywords.
         backend: "cpp" (CPU), "triton" (CUDA), "torch" (step by step, any device), "full_forward" (a full forward for
             each draw), or "auto": the first that serves the model.
-        shape: (C, H, W) of the images; this and the next three are for a model that is none of `genfast.models`.
-        levels: values of a channel, 2 to 65536; images are uint8 up to 256 of them, else int32.
-        input_range: the inputs for the lowest and the highest level; (0, 1) if not given.
-        head: how the output is read, "bernoulli", "categorical", "categorical-levels-first" or "mixture", see
-            `genfast.engine.compiler.compile_program`; None: as its shape implies.
-    Raises: RuntimeError for a backend that cannot serve this model, with the reason; ValueError for an option that
-        does not fit the model, or a weight that is not finite.
+        shape: (C, H, W) of the images. This and all below are for a model that is none of `genfast.models`.
+        levels: values of a channel, 2 to 65536.
+        inputs: what forward takes: "images", floats [B, C, H, W] (the default); "flat", the same as [B, C * H * W];
+            "levels", integers [B, C, H, W]; "codes", integers [B, H, W] of images of one channel.
+        input_range: the inputs for the lowest and the highest level, such as (-1, 1). It must be given, unless forward
+            shows it by what it does with floats first, such as `x / 255` or `2 * x - 1`.
+        head: what the outputs are: "bernoulli" (the logit of level 1), "categorical" or "categorical-levels-first"
+            (logits of all levels), "probabilities", "log-probabilities", or the parameters of a mixture of logistics,
+            "mixture" (the order of `genfast.ops.logistic_mixture_nll`), "mixture-per-channel" (that of PixelCNN++) or
+            "mixture-interleaved"; None: logits, as the shape implies.
+        output: how the outputs are laid out, such as "B H W L" or "0: B L (H W)", see `genfast.likelihoods.layout`;
+            None: in the only way that fits the shape.
+        classes: number of labels, for a `forward(x, labels)` with labels int64 [B].
+        condition: further keyword arguments of forward that are known before drawing: name -> tensor [n, ...], row i
+            for the image of index i, or [1, ...] for all.
+        pixel_order: the H * W pixels, or all C * H * W values, in the order in which they are drawn, as integers in
+            raster order with channels last; None: raster order.
+    Raises: RuntimeError for a backend that cannot serve this model, with the reason; TypeError or ValueError for an
+        option that does not fit the model, or a weight that is not finite.
 
     The model may be trained further. A new engine, and so every `genfast.sample`, compares all weights with those that
     the program was compiled from. An engine that is kept notices only changes that torch records, assignments and
@@ -51,34 +70,29 @@ class Engine:
     anything but weights, such as a Python number that forward reads.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        backend: str = "auto",
-        shape: Sequence[int] | None = None,
-        levels: int | None = None,
-        input_range: Sequence[float] | None = None,
-        head: str | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> None:
         model = unwrapped(model)
         if not isinstance(model, nn.Module):
             raise TypeError(f"sample: model must be a torch.nn.Module; got {type(model).__name__}")
         if backend not in ("auto", *BACKENDS):
             raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
-        if shape is not None and not isinstance(shape, (tuple, list)):
-            raise TypeError(f"sample: shape must be (channels, height, width); got {shape!r}")
-        if input_range is not None:
-            numbers = isinstance(input_range, (tuple, list)) and [v for v in input_range if isinstance(v, (int, float))]
-            if not numbers or len(numbers) != 2 or len(input_range) != 2:
-                raise TypeError(f"sample: input_range must be two different numbers; got {input_range!r}")
-        shape = shape if shape is None else tuple(shape)
-        input_range = input_range if input_range is None else tuple(float(value) for value in input_range)
         self.model, self.asked = model, backend
-        self._options: Conventions = {"shape": shape, "levels": levels, "input_range": input_range, "head": head}
-        self._key = tuple(self._options.values())
+        self.conventions: Conventions | None = None
+        if isinstance(model, Autoregressive):
+            refuse_conventions(type(model).__name__, keywords=keywords)
+        else:
+            self.conventions = conventions_of("sample", model, keywords)
+        self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
+
+    @classmethod
+    def of(cls, model: nn.Module | Engine, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> Engine:
+        """The engine of a model; an engine as it is, with ValueError for a backend or keyword beside it."""
+        if not isinstance(model, Engine):
+            return cls(model, backend=backend, **keywords)
+        refuse_beside_engine(backend, keywords)
+        return model
 
     @property
     def network(self) -> full_forward.FullForward:
@@ -107,10 +121,10 @@ class Engine:
 
         Raises: NotIncremental where it has none.
         """
-        program = self._compiled(*self._current())
-        if isinstance(program, str):
-            raise NotIncremental(program)
-        return program
+        compiled = self._compiled(*self._current())
+        if isinstance(compiled, str):
+            raise NotIncremental(compiled)
+        return compiled.program
 
     @property
     def batch_size(self) -> int:
@@ -198,22 +212,21 @@ class Engine:
         backend, device = self._choose(now, network), network.device
         if backend == "full_forward":
             return full_forward.run(network, request)
-        program = self._compiled(now, network)
-        assert isinstance(program, Program)  # or `_choose` had refused the backend
+        compiled = self._compiled(now, network)
+        assert isinstance(compiled, Compiled)  # or `_choose` had refused the backend
         run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
-        drawn: Drawn = run(program, request.to(device), device)
-        return drawn
+        return compiled.run(run, request.to(device), device, network.condition(request.first, request.n))
 
     def _choose(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
         """The name of the backend for the state `now` of the model."""
         selected: dict[str, str] = now["backends"]
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
-            if name == "full_forward" and network.reading:
-                with torch.no_grad(), full_forward.evaluating(self.model):
+            network.refuse_probabilities()
+            with torch.no_grad(), full_forward.at_work(network.model):
+                if name == "full_forward" and network.reading:
                     check_causal(network)
-            if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
-                with torch.no_grad(), full_forward.evaluating(self.model):
+                if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
             selected[self.asked] = name
         return selected[self.asked]
@@ -228,7 +241,9 @@ class Engine:
                 f"can serve: {', '.join(able)}"
             )
         if self.asked == "auto" and able[0] == "full_forward":
-            _warn(f"sample: every value runs the whole network: {reasons['torch']}")
+            seconds = network.seconds * network.spec.values / network.likelihood.draws
+            each = f"; expect {seconds:.1g} s or more for a batch" if seconds > 1 else ""
+            _warn(f"sample: every value runs the whole network: {reasons['torch']}{each}")
         return able[0] if self.asked == "auto" else self.asked
 
     def _refusal(self, name: str, now: dict[str, Any], network: full_forward.FullForward) -> str | None:
@@ -248,39 +263,70 @@ class Engine:
             return f"needs a model on a CUDA device, not one on {device}"
         if network.likelihood.case is None:
             return f"{type(self.model).__name__} draws in its own way"
-        program = self._compiled(now, network)
-        return program if isinstance(program, str) else None
+        compiled = self._compiled(now, network)
+        return compiled if isinstance(compiled, str) else None
 
     def _current(self, thorough: bool = False) -> tuple[dict[str, Any], full_forward.FullForward]:
         """The cache for the present weights of the model, which are checked to be finite; and its `FullForward`."""
         weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
         now = kept.get(self._key)
-        if now is None or now["weights"] != weights or thorough and not _equal(now["values"], self.model):
+        if now is None or (now["weights"] != weights or thorough) and not _equal(now["values"], self.model):
             with _LOCK:
                 kept.pop(self._key, None)
                 check_finite(self.model)
                 values = [value.detach().clone() for value in _tensors(self.model)]
                 now = kept[self._key] = {"weights": weights, "values": values, "backends": {}}
+        now["weights"] = weights  # others with the same values: forward may assign them anew
         if self._seen[0] is not now:
             with _LOCK:
-                self._seen = now, full_forward.FullForward(self.model, **self._options)
+                self._seen = now, self._network(now)
         return self._seen
 
-    def _compiled(self, now: dict[str, Any], network: full_forward.FullForward) -> Program | str:
+    def _network(self, now: dict[str, Any]) -> full_forward.FullForward:
+        if self.conventions is None:
+            return full_forward.FullForward(self.model)
+        conventions = self.conventions
+        if conventions.input_range is None and conventions.inputs in ("images", "flat"):
+            traced = self._traced(now, conventions.spec)
+            conventions = inferred("sample", None if isinstance(traced, str) else traced, conventions)
+        network = full_forward.FullForward(self.model, conventions)
+        network.reading = now.get("reading", network.reading)
+        return network
+
+    def _traced(self, now: dict[str, Any], spec: ImageSpec) -> Trace | str:
+        """The graph of the model, or the reason why there is none."""
+        if "trace" not in now:
+            try:
+                with torch.no_grad():
+                    now["trace"] = trace_model(self.model, spec, self.conventions)
+            except NotIncremental as error:
+                now["trace"] = str(error)
+        return now["trace"]
+
+    def _compiled(self, now: dict[str, Any], network: full_forward.FullForward) -> Compiled | str:
         """The program, or the reason why there is none."""
         with _LOCK:
             if "program" not in now:
-                options = self._options.copy()
-                if network.reading:
-                    options["head"] = network.reading.head
-                try:
-                    with torch.no_grad(), full_forward.evaluating(self.model):
-                        now["program"] = compile_program(self.model, **options)
-                except NotCausal:
-                    raise  # no backend can draw from it
-                except NotIncremental as error:
-                    now["program"] = str(error)
+                now["program"] = traced = self._traced(now, network.spec)
+                if not isinstance(traced, str):
+                    try:
+                        with torch.no_grad():
+                            now["program"] = compile_traced(traced, network)
+                    except NotCausal:
+                        del now["program"]
+                        raise  # no backend can draw from it
+                    except NotIncremental as error:
+                        now["program"] = str(error)
+                now["reading"] = network.reading
             return now["program"]
+
+
+def refuse_beside_engine(backend: str, keywords: Keywords) -> None:
+    """ValueError for a backend or keyword beside an engine, which has its own."""
+    named = [name for name, value in keywords.items() if value is not None]
+    if named or backend != "auto":
+        what = named[0] if named else "backend"
+        raise ValueError(f"sample: {what} must be given to the Engine where one takes the place of the model; got a value")
 
 
 def work(program: Program) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,7 @@ class FullForward:
         weight = next(model.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
         self.device, self.dtype = weight.device, weight.dtype
         self.conventions, self.reading = conventions, None
+        self.seconds, self.asked_head = 0.0, None
         if conventions is None:
             assert isinstance(model, Autoregressive)  # or conventions had been asked for
             self.model: Any = model
@@ -97,7 +99,10 @@ class FullForward:
         """What a foreign model returns for `PROBES` random images, labels and the first rows of the condition."""
         with torch.no_grad(), at_work(self.model):
             images, labels = probe_images(self.spec)
-            return self._call(images.to(self.device), labels, self._rows(0, PROBES, wrap=True), explain=True)
+            start = time.perf_counter()
+            output = self._call(images.to(self.device), labels, self.probe_condition(PROBES), explain=True)
+            self.seconds = time.perf_counter() - start
+            return output
 
     @property
     def order(self) -> np.ndarray:
@@ -107,7 +112,16 @@ class FullForward:
 
     def condition(self, first: int, n: int) -> dict[str, Tensor]:
         """The condition of the images first .. first + n - 1, on the device of the model."""
-        return self._rows(first, n) if self.conventions is not None else {}
+        if self.conventions is None:
+            return {}
+        rows = rows_of("sample", self.conventions.condition, first, n)
+        return {name: value.to(self.device) for name, value in rows.items()}
+
+    def probe_condition(self, n: int) -> dict[str, Tensor]:
+        """The condition of n images of a probe: its rows, again and again."""
+        condition = {} if self.conventions is None else self.conventions.condition
+        rows = torch.arange(n, dtype=torch.int64, device="cpu")
+        return {name: value[(rows % len(value)).to(value.device)].to(self.device) for name, value in condition.items()}
 
     def comparable(self, parameters: Tensor) -> Tensor:
         """Parameters as they are, or, of a model that gives probabilities, these: their logits are free by a number."""
@@ -126,37 +140,30 @@ class FullForward:
             self._crops = self._proves_crops()
         return row + 1 if self._crops else self.spec.height
 
-    def parameters(self, images: Tensor, labels: Tensor | None, first: int = 0) -> Tensor:
-        """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W].
-
-        first: the index of the first image, whose condition is that of this index.
-        """
+    def parameters(
+        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W]."""
         if self.reading is None:
             # A half type has no number for each of more levels.
             wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
             x = (images.to(wide) * self.scale + self.shift).to(self.dtype)
             return self.model.network(x, labels)
-        return self.reading.parameters(self._output(images, labels, first), images.shape[2])
+        return self.reading.parameters(self._output(images, labels, condition or {}), images.shape[2])
 
-    def parameters_at(self, images: Tensor, labels: Tensor | None, first: int, place: tuple[int, int]) -> Tensor:
+    def parameters_at(
+        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], place: tuple[int, int]
+    ) -> Tensor:
         """The parameters of one pixel, [B, P]."""
         if self.reading is None:
             return self.parameters(images, labels)[:, :, place[0], place[1]]
-        return self.reading.parameters(self._output(images, labels, first), images.shape[2], place)
+        return self.reading.parameters(self._output(images, labels, condition), images.shape[2], place)
 
-    def _output(self, images: Tensor, labels: Tensor | None, first: int) -> Any:
-        condition = self._rows(first, len(images))
+    def _output(self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
         if len(images) > 1 or self._takes_one():
             return self._call(images, labels, condition)
         twice = [None if value is None else torch.cat((value, value)) for value in (images, labels)]
         return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
-
-    def _rows(self, first: int, n: int, wrap: bool = False) -> dict[str, Tensor]:
-        assert self.conventions is not None
-        condition = self.conventions.condition
-        if wrap:
-            condition = {name: torch.cat((value, value))[:n] for name, value in condition.items()}
-        return {name: value.to(self.device) for name, value in rows_of("sample", condition, first, n).items()}
 
     def _call(
         self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False
@@ -169,9 +176,8 @@ class FullForward:
         except Exception as error:
             if not explain:
                 raise
-            call = described(self.conventions, arguments, condition)
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"sample: genfast calls {call}; got {type(error).__name__}: {first}") from error
+            named = dict(zip(("x", "labels"), arguments)) | dict(condition)
+            raise call_error(self.conventions, named, error) from error
 
     def _takes_one(self) -> bool:
         """Whether the model gives a single image what it gives it among others."""
@@ -195,7 +201,7 @@ class FullForward:
         test = copy.copy(self)
         test.model = copied(self.model).eval()
         images, labels = probe_images(self.spec)
-        condition = test._rows(0, PROBES, wrap=True)
+        condition = test.probe_condition(PROBES)
         with torch.no_grad(), at_work(test.model):
             whole = self.reading.parameters(test._call(images.to(self.device), labels, condition))
             some, some_labels, entries = part(test)
@@ -245,15 +251,17 @@ def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> T
     return x.flatten(1) if conventions.inputs == "flat" else x
 
 
-def described(conventions: Conventions, arguments: tuple[Tensor, ...], condition: Mapping[str, Tensor]) -> str:
-    """The call of a foreign model in words, such as "model(x) with float32 [2, 3, 32, 32] in input_range (-1, 1)"."""
-    names = ["x", "labels"][: len(arguments)]
-    call = ", ".join([*names, *(f"{name}={name}" for name in condition)])
-    values = dict(zip(names, arguments)) | dict(condition)
-    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in values.values()]
+def call_error(conventions: Conventions, arguments: Mapping[str, Tensor], error: Exception) -> ValueError:
+    """What genfast calls, and what the model raised, such as "model(x) with float32 [2, 3, 32, 32] in input_range
+    (-1, 1)"."""
+    call = ", ".join(name if name in ("x", "labels") else f"{name}={name}" for name in arguments)
+    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in arguments.values()]
     if conventions.input_range:
         kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
-    return f"model({call}) with {', '.join(kinds)}"
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(
+        f"sample: genfast calls model({call}) with {', '.join(kinds)}, which must work; got {type(error).__name__}: {message}"
+    )
 
 
 def copied(model: nn.Module) -> Any:
@@ -335,6 +343,7 @@ def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
     in_order = network.conventions is None or network.conventions.pixel_order is None
     # What all images of the batch know is not drawn.
     settled = None if known is None else known.all(0).tolist()
+    condition = network.condition(request.first, request.n)
     block, start, u = spec.width * spec.channels, -1, images
     for number, i, j, k in _order(network):
         channels = likelihood.drawn_channels(k)
@@ -344,7 +353,7 @@ def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
             start = number - number % block
             u = uniforms(likelihood, request, start, block, images.device)
         rows = network.rows(i) if in_order else spec.height
-        parameters = network.parameters_at(images[:, :, :rows], request.labels, request.first, (i, j))
+        parameters = network.parameters_at(images[:, :, :rows], request.labels, condition, (i, j))
         part = parameters[:, ends[k] - likelihood.counts[k] : ends[k]]
         numbers = u[:, :, number - start : number - start + channels.stop - channels.start]
         evidence = None if request.evidence is None else request.evidence[:, k, i, j]
@@ -362,7 +371,7 @@ def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Dr
     shape = (len(images), likelihood.draws, *places)
     maps = torch.zeros(len(images), likelihood.parameters, *places, device=images.device, dtype=torch.float32)
     if len(images):
-        maps = network.parameters(images, request.labels, request.first)
+        maps = network.parameters(images, request.labels, network.condition(request.first, request.n))
     if "parameters" in want:
         drawn.parameters = maps.float()
     if "log_probs" in want:

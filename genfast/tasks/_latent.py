@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import check_batch_size, check_count, check_labels
-from genfast.engine.conventions import Conventions
-from genfast.engine.full_forward import refuse_conventions
+from genfast.engine.conventions import Keywords, refuse_conventions
 from genfast.engine.protocols import Generator, ImageSpec, LatentModel, Translator, device_of
 from genfast.engine.wrappers import unwraps
 
@@ -82,7 +81,7 @@ def refuse_codes(call: str, model: Any) -> None:
         raise TypeError(f"{call}: model must be {expected}; got {type(model).__name__}")
 
 
-def refuse_engine_options(call: str, model: nn.Module, backend: str, conventions: Conventions) -> None:
+def refuse_engine_options(call: str, model: nn.Module, backend: str, keywords: Keywords) -> None:
     """RuntimeError or ValueError for an option that only autoregressive models have."""
     kind = type(model).__name__
     if backend not in ("auto", "torch"):
@@ -90,7 +89,7 @@ def refuse_engine_options(call: str, model: nn.Module, backend: str, conventions
         raise RuntimeError(
             f"{call}: backend must be able to serve this model; got {backend!r} ({why}); can serve: torch"
         )
-    refuse_conventions(kind, call, conventions=conventions)
+    refuse_conventions(kind, call, keywords=keywords)
 
 
 def no_images(model: Any) -> Tensor:

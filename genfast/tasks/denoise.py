@@ -23,14 +23,14 @@ from genfast.tasks.results import Denoised
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from genfast.engine.conventions import Conventions
+    from genfast.engine.conventions import Keywords
 
 __all__ = ["METHODS", "denoise"]
 
 
 @unwraps
 def denoise(
-    model: nn.Module,
+    model: nn.Module | Engine,
     noisy: Tensor,
     noise_model: Noise,
     *,
@@ -43,7 +43,7 @@ def denoise(
     batch_size: int | None = None,
     backend: str = "auto",
     progress: Callable[[int], None] | None = None,
-    **conventions: Unpack[Conventions],
+    **keywords: Unpack[Keywords],
 ) -> Denoised:
     """Clean images from the posterior p(x | noisy), which is proportional to p(x) p(noisy | x).
 
@@ -61,7 +61,7 @@ def denoise(
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
-        backend, conventions: as `genfast.sample`; not for a model with latents.
+        backend, keywords: as `genfast.sample`; not for a model with latents.
         noisy: [n, C, H, W], of the kind of `noise_model`: levels, integers (`BitFlipNoise`), or floats, where 1 is
             the highest level (`GaussianNoise`).
         noise_model: `BitFlipNoise(p)`, `GaussianNoise(sigma)`, or another object with `log_likelihood(noisy, levels)`.
@@ -73,9 +73,10 @@ def denoise(
     Raises: as `genfast.sample`, and those of the noise model.
     Example: `noise = genfast.BitFlipNoise(0.1); genfast.denoise(model, noise.corrupt(images, 2), noise, method="map")`
     """
+    of, model = model, model.model if isinstance(model, Engine) else model
     refuse_codes("denoise", model)
     if is_latent(model):
-        refuse_engine_options("denoise", model, backend, conventions)
+        refuse_engine_options("denoise", model, backend, keywords)
         settings: Any = {"steps": steps, "seed": seed, "first": first, "labels": labels, "batch_size": batch_size}
         return clean(
             check_latent_model("denoise", model),
@@ -86,7 +87,7 @@ def denoise(
             progress=progress,
             **settings,
         )
-    engine = Engine(model, backend=backend, **conventions)
+    engine = Engine.of(of, backend=backend, **keywords)
     network = engine.network
     if network.likelihood.case is None:
         raise ValueError(f"denoise: the model must have a known head; got {type(model).__name__}, with its own draws")

@@ -22,7 +22,7 @@ from genfast.tasks.results import Inpainting
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from genfast.engine.conventions import Conventions
+    from genfast.engine.conventions import Keywords
 
 ORDERS = ("raster", "exact")
 # The orders of a model with latents, whose values have none: order -> method of `impute`.
@@ -39,7 +39,7 @@ def check_order(model: Any, order: str) -> None:
 
 @unwraps
 def inpaint(
-    model: nn.Module,
+    model: nn.Module | Engine,
     images: Tensor,
     mask: Tensor,
     *,
@@ -51,7 +51,7 @@ def inpaint(
     batch_size: int | None = None,
     backend: str = "auto",
     progress: Callable[[int], None] | None = None,
-    **conventions: Unpack[Conventions],
+    **keywords: Unpack[Keywords],
 ) -> Inpainting:
     """Draw the unknown values of images, given the known ones.
 
@@ -68,7 +68,7 @@ def inpaint(
 
     Args:
         model, seed, first, labels, batch_size: as `genfast.sample`, or a model with latents.
-        backend, conventions: as `genfast.sample`; not for a model with latents.
+        backend, keywords: as `genfast.sample`; not for a model with latents.
         images: levels, integers [n, C, H, W]; unknown values may be any.
         mask: bool [n or 1, C or 1, H, W], True where a value is known.
         order: "raster" or "exact"; for a model with latents "exact" or "pseudo-gibbs".
@@ -79,10 +79,11 @@ def inpaint(
     Raises: as `genfast.sample`.
     Example: `genfast.inpaint(model, images, torch.arange(28).view(1, 1, 28, 1) >= torch.full((1, 1, 1, 28), 14))`
     """
+    of, model = model, model.model if isinstance(model, Engine) else model
     check_order(model, order)
     settings: Any = {"steps": steps, "seed": seed, "first": first, "labels": labels}
     if is_latent(model):
-        refuse_engine_options("inpaint", model, backend, conventions)
+        refuse_engine_options("inpaint", model, backend, keywords)
         method = LATENT_ORDERS[order]
         return impute(
             check_latent_model("inpaint", model),
@@ -93,7 +94,7 @@ def inpaint(
             progress=progress,
             **settings,
         )
-    engine = Engine(model, backend=backend, **conventions)
+    engine = Engine.of(of, backend=backend, **keywords)
     spec, likelihood, device = engine.network.spec, engine.network.likelihood, engine.network.device
     images, known = check_partly_known("inpaint", "images", images, mask, spec, likelihood)
     n, first, seed = check_count("inpaint", len(images), first, seed)

@@ -19,12 +19,12 @@ from genfast.engine.wrappers import unwraps
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from genfast.engine.conventions import Conventions
+    from genfast.engine.conventions import Keywords
 
 
 @unwraps
 def sample(
-    model: nn.Module,
+    model: nn.Module | Engine | DecodingEngine,
     n: int,
     *,
     seed: int = 0,
@@ -35,7 +35,7 @@ def sample(
     given: Tensor | None = None,
     mask: Tensor | None = None,
     backend: str = "auto",
-    **conventions: Unpack[Conventions],
+    **keywords: Unpack[Keywords],
 ) -> Tensor:
     """Draw images from a model: pixel by pixel if it is autoregressive, by decoding latents from the prior for a `VAE`.
 
@@ -44,7 +44,7 @@ def sample(
     boundary between two levels.
 
     Args:
-        model: of `genfast.models`, or another autoregressive `torch.nn.Module`.
+        model: of `genfast.models`, or another autoregressive `torch.nn.Module`, or an `Engine` made of one.
         n: number of images, at least 0.
         seed: int in [0, 2**64).
         first: index of the first image; first + n is at most 2**63.
@@ -56,13 +56,13 @@ def sample(
             before it. `genfast.inpaint` also conditions on the values after it, and takes a VAE.
         backend: "auto", "cpp", "triton", "torch" or "full_forward"; `genfast.explain(genfast.sample, model)` says which
             "auto" selects. A VAE uses "torch".
-        conventions: shape, levels, input_range and head of a model that is none of `genfast.models`; see `Engine`.
+        keywords: what a model that is none of `genfast.models` takes and returns, see `Engine`.
     Returns: levels [n, C, H, W], uint8 up to 256 of them, else int32, on the device of the model.
     Raises: TypeError or ValueError for an argument that does not fit, before any work; RuntimeError for a backend
         that cannot serve the model.
     Example: `genfast.sample(genfast.models.PixelRNN.pretrained("mnist"), 16)`
     """
-    engine = engine_of(model, backend=backend, **conventions)
+    engine = engine_of(model, backend=backend, **keywords)
     settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
     batches = _batches("sample", engine, n, batch_size, given=given, mask=mask, **settings)
     spec, device = engine.network.spec, engine.network.device
@@ -76,7 +76,7 @@ def sample(
 
 @unwraps
 def stream(
-    model: nn.Module,
+    model: nn.Module | Engine | DecodingEngine,
     n: int | None = None,
     *,
     batch_size: int | None = None,
@@ -87,7 +87,7 @@ def stream(
     given: Tensor | None = None,
     mask: Tensor | None = None,
     backend: str = "auto",
-    **conventions: Unpack[Conventions],
+    **keywords: Unpack[Keywords],
 ) -> Iterator[Tensor]:
     """The images of `sample` as an iterator of batches, [up to batch_size, C, H, W], in constant memory.
 
@@ -95,19 +95,19 @@ def stream(
     Raises: as `sample`, at once.
     Example: `for images in genfast.stream(model, 100_000): ...`
     """
-    engine = engine_of(model, backend=backend, **conventions)
+    engine = engine_of(model, backend=backend, **keywords)
     settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
     return _batches("stream", engine, n, batch_size, given=given, mask=mask, **settings)
 
 
 @unwraps
 def log_prob(
-    model: nn.Module,
+    model: nn.Module | Engine | DecodingEngine,
     images: Tensor,
     labels: int | Tensor | None = None,
     *,
     backend: str = "auto",
-    **conventions: Unpack[Conventions],
+    **keywords: Unpack[Keywords],
 ) -> Tensor:
     """Log-probability of each image in nats, by the engine that samples: [n, C, H, W] -> float64 [n].
 
@@ -116,7 +116,7 @@ def log_prob(
     Args: as `sample`; images, levels of any integer dtype; labels one int or integers [n].
     Raises: as `sample`.
     """
-    return engine_of(model, backend=backend, **conventions).log_prob(images, labels)
+    return engine_of(model, backend=backend, **keywords).log_prob(images, labels)
 
 
 def _batches(

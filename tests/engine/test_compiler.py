@@ -67,7 +67,7 @@ def assert_close(got, expected, tolerance=1e-5):
 
 def assert_compiled(model, shape=(1, 5, 6), levels=4, **options):
     """The program of a model equals its forward; returns the program."""
-    program = compile_program(model, shape=shape, levels=levels, **options)
+    program = compile_program(model, shape=shape, levels=levels, **({"input_range": (0, 1)} | options))
     images = some_images(program)
     low, high = options.get("input_range", (0, 1))
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_everyday_models(kind, sizes, shape, levels):
 def test_one_instruction_for_a_convolution():
     torch.manual_seed(0)
     model = everyday.PlainPixelCNN(8, 7)
-    kinds = [(it.kind, it.activation) for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256))]
+    kinds = [(it.kind, it.activation) for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256, input_range=(0, 1)))]
     assert kinds == [("linear", "relu")] * 7 + [("linear", "none")]
 
 
@@ -163,7 +163,7 @@ def test_neighbouring_columns_are_one_read():
 
 def test_vertical_stack_runs_by_rows():
     torch.manual_seed(0)
-    program = compile_program(everyday.GatedPixelCNN(8, 2), shape=(1, 6, 7), levels=256)
+    program = compile_program(everyday.GatedPixelCNN(8, 2), shape=(1, 6, 7), levels=256, input_range=(0, 1))
     assert [it.kind for it in program.row] == ["linear", "gate"] * 2 + ["linear"]
     assert program.columns == 7
 
@@ -237,15 +237,15 @@ NOT_CAUSAL = {
 def test_what_is_not_causal(name):
     model, message = NOT_CAUSAL[name]
     with pytest.raises(NotCausal, match=message):
-        compile_program(model, shape=(1, 5, 5), levels=4)
+        compile_program(model, shape=(1, 5, 5), levels=4, input_range=(0, 1))
 
 
 def test_what_is_not_causal_behind_others():
     with pytest.raises(NotCausal, match="drawn later"):
-        compile_program(causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4)
+        compile_program(causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4, input_range=(0, 1))
     colors = nn.Sequential(MaskedConv2d(3, 6, 3, "A", 3), nn.Conv2d(6, 9, 1), nn.Unflatten(1, (3, 3)))
     with pytest.raises(NotCausal, match="own pixel"):
-        compile_program(colors, shape=(3, 4, 4), levels=3, head="categorical")
+        compile_program(colors, shape=(3, 4, 4), levels=3, input_range=(0, 1), head="categorical")
 
 
 class Pooled(nn.Module):
@@ -288,7 +288,7 @@ REFUSED = {
 def test_what_is_refused_by_name(message):
     function = REFUSED[message]
     with pytest.raises(NotIncremental, match=message) as caught:
-        compile_program(causal(Function(function)), shape=(1, 5, 5), levels=4)
+        compile_program(causal(Function(function)), shape=(1, 5, 5), levels=4, input_range=(0, 1))
     assert str(caught.value).startswith("sample: aten.")
     assert "at 1 (test_compiler.py:" in str(caught.value) or "at 1 (" in str(caught.value)
 
@@ -298,7 +298,7 @@ def test_a_refusal_names_operation_module_and_line():
         r"sample: aten.max_pool2d at pool \(test_compiler.py:\d+: x = self.pool\(x\)\) cannot be run pixel by pixel"
     )
     with pytest.raises(NotIncremental, match=expected):
-        compile_program(Pooled(), shape=(1, 5, 5), levels=4)
+        compile_program(Pooled(), shape=(1, 5, 5), levels=4, input_range=(0, 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -328,7 +328,7 @@ def test_a_forward_that_changes_is_found():
             return self.body(x) * self.calls
 
     with pytest.raises(NotIncremental, match="must equal the model's forward to 1e-04"):
-        compile_program(Counting(), shape=(1, 5, 5), levels=4)
+        compile_program(Counting(), shape=(1, 5, 5), levels=4, input_range=(0, 1))
 
 
 def test_hidden_looks_ahead_are_found():
@@ -346,7 +346,7 @@ def test_hidden_looks_ahead_are_found():
             return y
 
     with pytest.raises(NotCausal, match="moves with what comes after it"):
-        compile_program(Peeking(), shape=(1, 5, 5), levels=4)
+        compile_program(Peeking(), shape=(1, 5, 5), levels=4, input_range=(0, 1))
 
 
 OUTPUTS = {
@@ -363,7 +363,7 @@ def test_the_order_of_an_output_is_inferred(head):
     body = MaskedConv2d(channels, channels * logits, 3, "A", channels)
     model = nn.Sequential(body, Function(arrange)).eval()
     levels = max(2, logits)
-    program = compile_program(model, shape=(channels, 4, 5), levels=levels)
+    program = compile_program(model, shape=(channels, 4, 5), levels=levels, input_range=(0, 1))
     assert program.likelihood.name == head.partition("-")[0] and program.draws == channels
     images = some_images(program)
     with torch.no_grad():
@@ -372,7 +372,7 @@ def test_the_order_of_an_output_is_inferred(head):
 
 def test_channels_last_outputs_and_two_logits():
     model = nn.Sequential(MaskedConv2d(1, 2, 3, "A"), Function(lambda y: y.permute(0, 2, 3, 1))).eval()
-    program = compile_program(model, shape=(1, 4, 5), levels=2)
+    program = compile_program(model, shape=(1, 4, 5), levels=2, input_range=(0, 1))
     assert program.likelihood.name == "categorical" and program.parameters[0].count == 2
     images = some_images(program)
     with torch.no_grad():
@@ -392,7 +392,7 @@ def test_channels_last_outputs_and_two_logits():
 def test_settings_that_do_not_fit(outputs, shape, levels, message):
     model = MaskedConv2d(shape[0], outputs, 3, "A")
     with pytest.raises(ValueError, match=message):
-        compile_program(model, shape=shape, levels=levels)
+        compile_program(model, shape=shape, levels=levels, input_range=(0, 1))
 
 
 def test_settings_of_an_own_model_are_its_own():
@@ -401,7 +401,7 @@ def test_settings_of_an_own_model_are_its_own():
     with pytest.raises(ValueError, match="input_range must be two different numbers"):
         compile_program(causal(), shape=(1, 4, 4), levels=4, input_range=(1, 1))
     with pytest.raises(ValueError, match="head must be one of"):
-        compile_program(causal(), shape=(1, 4, 4), levels=4, head="softmax")
+        compile_program(causal(), shape=(1, 4, 4), levels=4, input_range=(0, 1), head="softmax")
 
 
 def test_operations_are_traced_where_no_backend_can_run_them(monkeypatch):
@@ -427,4 +427,4 @@ def test_in_place_operations():
     torch.manual_seed(0)
     assert_compiled(Model(False).eval())
     with pytest.raises(NotIncremental, match="in place"):
-        compile_program(Model(True), shape=(1, 4, 4), levels=4)
+        compile_program(Model(True), shape=(1, 4, 4), levels=4, input_range=(0, 1))

@@ -1,11 +1,13 @@
 """The compiler from a model to its pixel program: `compile_program(model)`.
 
-`compile` traces the model. `reader` reads the graph, operation by operation, with the handlers in `handlers`,
-`arithmetic`, `sums` and `scans` on symbolic `values`, into the steps of `plan`. `fuse` simplifies the steps, `schedule`
-orders them, `lower` turns them into buffers and instructions. `proof` verifies the program of a foreign model.
+`trace` makes a graph of a model's forward. `reader` reads it, operation by operation, with the handlers in `handlers`,
+`arithmetic`, `sums`, `scans` and `entrance` on symbolic `values`, into the steps of `plan`; `known` keeps what depends on
+labels and conditions alone, `exit` takes off what turns logits into probabilities. `fuse` simplifies the steps,
+`schedule` orders them, `lower` turns them into buffers and instructions. `proof` verifies the program of a foreign model.
 """
 
-from genfast.engine.compiler.compile import compile_program
+from genfast.engine.compiler.compile import compile_program, compile_traced, trace_model
+from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 
-__all__ = ["NotCausal", "NotIncremental", "compile_program"]
+__all__ = ["NotCausal", "NotIncremental", "compile_program", "compile_traced", "inferred", "trace_model"]

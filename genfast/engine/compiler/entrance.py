@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from genfast.engine.compiler.handlers import handles
 from genfast.engine.compiler.plan import Graph, View, inside, reached
+from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
+from genfast.engine.conventions import Conventions
 
 MOST_ONE_HOT = 4096
 
@@ -101,3 +105,82 @@ def one_hot(op: Operation, x: Value, classes: int = -1) -> Value:
     if not 0 < classes <= MOST_ONE_HOT:
         raise Unsupported(f"one_hot without a number of classes, or of more than {MOST_ONE_HOT}")
     return embedding(op, torch.eye(classes, dtype=torch.float32, device="cpu"), x)
+
+
+# Ranges in which images enter a model, and which are left after what a model does with them first.
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5))
+_SAME = ("clone", "contiguous", "detach", "alias", "view", "reshape", "flatten", "unsqueeze", "squeeze", "permute")
+_NUMBERS = ("add", "sub", "mul", "div", "rsub", "true_divide")
+
+
+def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conventions:
+    """The conventions with the range of the inputs, inferred from what forward does with them first if it is not given.
+
+    Raises: ValueError where it does not show: a model that takes its inputs as they are takes any range.
+    """
+    if conventions.input_range is not None or conventions.inputs in ("levels", "codes"):
+        return conventions
+    steps = None if trace is None else _first_steps(trace)
+    found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
+    if len(found) != 1:
+        raise ValueError(
+            f"{call}: input_range must be given, the inputs of the lowest and the highest level, such as (0, 1) or "
+            "(-1, 1): forward does not show it; got None"
+        )
+    return replace(conventions, input_range=found[0])
+
+
+def _fitting(scale: np.ndarray, shift: np.ndarray, top: float) -> list[tuple[float, float]]:
+    """The ranges that `scale * x + shift` brings to a usual one."""
+    ranges = list(dict.fromkeys((*_RANGES, (0.0, top))))
+    found = []
+    for low, high in ranges:
+        ends = scale * low + shift, scale * high + shift
+        close = [all(bool(np.allclose(end, at, atol=5e-3 * max(1, at))) for end, at in zip(ends, to)) for to in ranges]
+        if any(close):
+            found.append((low, high))
+    zero = -shift / scale
+    if not found and ((scale >= 1) & (scale < 20) & (zero > 0) & (zero < 1)).all():
+        return [(0.0, 1.0)]  # a mean is taken off, and a deviation divided by, as of numbers in 0..1
+    return found
+
+
+def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
+    """(scale, shift) of what forward does with its input before anything else; None if it does nothing."""
+    nodes, given = list(trace.module.graph.nodes), iter(trace.given)
+    constants = {node: next(given) for node in nodes if node.op == "placeholder"}
+    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.name == "x")
+    scale, shift, changed = np.ones(1), np.zeros(1), False
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        schema = getattr(user.target, "_schema", None)
+        name = schema.name.partition("::")[2].strip("_") if schema else ""
+        if name in _NUMBERS:
+            step = _number(user, node, constants, trace)
+            if step is None:
+                break
+            scale, shift, changed = scale * step[0], shift * step[0] + step[1], True
+        elif name not in (*_SAME, "to", "to_copy", "_assert_tensor_metadata"):
+            break
+        node = user
+    return (scale, shift) if changed else None
+
+
+def _number(user: fx.Node, node: fx.Node, constants: dict[fx.Node, Any], trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
+    """(scale, shift) of one operation with a constant; None for another."""
+    name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
+    other = next((a for a in user.args[:2] if a is not node), None)
+    if isinstance(other, fx.Node):
+        other = operator.attrgetter(other.target)(trace.module) if other.op == "get_attr" else constants.get(other)
+    if not isinstance(other, (int, float, Tensor)) or user.kwargs.get("alpha", 1) != 1:
+        return None
+    value = np.asarray(other if not isinstance(other, Tensor) else other.detach().cpu(), np.float64).reshape(-1)
+    one, zero = np.ones(1), np.zeros(1)
+    first = user.args[0] is node
+    if name == "add":
+        return one, value
+    if name in ("sub", "rsub"):
+        return (one, -value) if first == (name == "sub") else (-one, value)
+    if name == "mul":
+        return value, zero
+    return (1 / value, zero) if first else None

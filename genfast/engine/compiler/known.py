@@ -66,8 +66,10 @@ class Known:
         if not self._of_labels:
             for first in range(0, classes, self.batch):
                 labels = torch.arange(first, first + self.batch, dtype=torch.int64, device=self._device)
-                self._of_labels.append(self._computed({"labels": torch.where(labels < classes, labels, 0)}))
-        return [values[node] for values in self._of_labels]
+                self._of_labels.append(self._given({"labels": torch.where(labels < classes, labels, 0)}))
+        for env in self._of_labels:
+            self._compute(env)
+        return [env[node] for env in self._of_labels]
 
     def fields(
         self,
@@ -89,19 +91,24 @@ class Known:
             given = {name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in condition.items()}
             if labels is not None:
                 given["labels"] = labels[b : b + 1].expand(self.batch)
-            values = self._computed(given)
-            parts = [choose(source.arranged(values[source.node])[:1]) for source, choose in sources]
+            env = self._given(given)
+            self._compute(env)
+            parts = [choose(source.arranged(env[source.node])[:1]) for source, choose in sources]
             rows.append(np.concatenate([part.reshape(-1) for part in parts]))
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
 
-    def _computed(self, given: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
-        env = dict(self._values)
-        for node, name in self._arguments.items():
-            env[node] = given[name].clone()
+    def _given(self, arguments: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
+        return {node: arguments[name].clone() for node, name in self._arguments.items()}
+
+    def _compute(self, env: dict[fx.Node, Any]) -> None:
+        """Compute the nodes that are not yet in `env`, which has the arguments."""
+
+        def value(node: fx.Node) -> Any:
+            return env[node] if node in env else self._values[node]
+
         with torch.no_grad():
-            for node in self._nodes:
-                args: Any = fx.node.map_arg(node.args, env.get)
-                kwargs: Any = fx.node.map_arg(node.kwargs, env.get)
+            for node in self._nodes[len(env) - len(self._arguments) :]:
+                args: Any = fx.node.map_arg(node.args, value)
+                kwargs: Any = fx.node.map_arg(node.kwargs, value)
                 target: Any = node.target
                 env[node] = target(*args, **kwargs)
-        return env

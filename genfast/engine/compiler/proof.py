@@ -37,7 +37,7 @@ def _prove(compiled: Compiled, network: FullForward) -> None:
         raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
     known = torch.ones(images.shape, dtype=torch.bool, device="cpu")
     request = SampleRequest(IMAGES, labels=labels, given=images, known=known, want=("parameters",))
-    condition = network.condition(0, IMAGES)
+    condition = network.probe_condition(IMAGES)
     device = torch.device("cpu")
     got = network.comparable(compiled.run(eager.run, request, device, condition).parameters)
     scale = float(expected.abs().max()) or 1.0
@@ -60,14 +60,15 @@ def _labels(spec: ImageSpec, n: int) -> Tensor | None:
 
 def _parameters(network: FullForward, images: Tensor, labels: Tensor | None) -> Tensor:
     """The parameters of a foreign model for levels, on the CPU; probabilities as they are."""
-    return network.comparable(network.parameters(images.to(network.device), labels).float().cpu())
+    condition = network.probe_condition(len(images))
+    return network.comparable(network.parameters(images.to(network.device), labels, condition).float().cpu())
 
 
 def check_outputs(network: FullForward) -> None:
     """ValueError for a `FullForward` whose outputs for a random image are not finite: its weights are too large."""
     image = _images(network.spec, 1, torch.Generator("cpu").manual_seed(0)).to(network.device)
     labels = torch.zeros(1, dtype=torch.int64, device=network.device) if network.spec.classes else None
-    if not network.parameters(image, labels).isfinite().all():
+    if not network.parameters(image, labels, network.probe_condition(1)).isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for a random image")
 
 

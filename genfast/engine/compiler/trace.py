@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genfast._native import backends
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.conventions import Conventions
-from genfast.engine.full_forward import PROBES, at_work, copied, inputs_of
+from genfast.engine.full_forward import PROBES, at_work, call_error, copied, inputs_of
 from genfast.engine.protocols import ImageSpec, device_of
 
 MOST_LABELS = 16  # labels that one forward is traced with
@@ -74,7 +74,9 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
         names, forward = (), "network"
     else:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        arguments = [Argument("x", inputs_of(conventions, levels.to(device), dtype))]
+        # Where the range is to be inferred, it does not matter yet.
+        known = conventions if conventions.input_range else replace(conventions, input_range=(0.0, 1.0))
+        arguments = [Argument("x", inputs_of(known, levels.to(device), dtype))]
         arguments += [] if labels is None else [Argument("labels", labels)]
         for name, value in conventions.condition.items():
             rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
@@ -84,7 +86,12 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
     with at_work(model), torch.no_grad():
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
         network = _Network(model, forward, names)
-        assigns = _assigns(network, values)
+        try:
+            assigns = _assigns(network, values)
+        except Exception as error:
+            if conventions is None:
+                raise
+            raise call_error(conventions, {one.name: one.value for one in arguments if one}, error) from error
         with backends.tracing():
             module, given = _traced(_Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch)
