@@ -16,7 +16,7 @@ from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.compiled import Compiled
-from genfast.engine.compiler import NotCausal, NotIncremental, compile_traced, inferred, trace_model
+from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs
 from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
@@ -24,6 +24,7 @@ from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
 from genfast.engine.wrappers import unwrapped
+from genfast.likelihoods import Reading
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -289,7 +290,12 @@ class Engine:
         if conventions.input_range is None and conventions.inputs in ("images", "flat"):
             traced = self._traced(now, conventions.spec)
             conventions = inferred("sample", None if isinstance(traced, str) else traced, conventions)
-        network = full_forward.FullForward(self.model, conventions)
+
+        def choose(network: full_forward.FullForward, readings: list[Reading]) -> list[Reading]:
+            traced = self._traced(now, network.spec)
+            return readings if isinstance(traced, str) else chosen(traced, network, readings)
+
+        network = full_forward.FullForward(self.model, conventions, choose)
         network.reading = now.get("reading", network.reading)
         return network
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from genfast.engine.request import SampleRequest, uniforms
 from genfast.likelihoods import Likelihood, Reading, read_output
 from genfast.likelihoods.reading import PROBABILITIES
 
+Choose = Callable[["FullForward", list[Reading]], list[Reading]]
 PROBES = 2  # images of a probe: with a single one, what squeezes loses its batch
 CLOSE = 1e-5  # of the largest output: more is no rounding
 # For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
@@ -34,6 +36,7 @@ class FullForward:
     Args:
         model: an `Autoregressive` model; or a foreign one, which is copied: forward may cache, count or change weights.
         conventions: of a foreign model, its input range known; else None.
+        choose: picks the possible readings of its output, where the shape leaves several.
 
     Attributes:
         spec, likelihood: of the images and their values.
@@ -42,7 +45,7 @@ class FullForward:
         device, dtype: of the model.
     """
 
-    def __init__(self, model: nn.Module, conventions: Conventions | None = None) -> None:
+    def __init__(self, model: nn.Module, conventions: Conventions | None = None, choose: Choose | None = None) -> None:
         weight = next(model.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
         self.device, self.dtype = weight.device, weight.dtype
         self.conventions, self.reading = conventions, None
@@ -69,6 +72,7 @@ class FullForward:
             levels=spec.levels,
             head=conventions.head,
             layout=conventions.output,
+            choose=None if choose is None else partial(choose, self),
         )
         self.likelihood = reading.likelihood
         self.asked_head = conventions.head

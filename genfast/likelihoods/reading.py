@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,12 +77,14 @@ def read_output(
     levels: int,
     head: str | None = None,
     layout: Layout | None = None,
+    choose: Callable[[list[Reading]], list[Reading]] | None = None,
 ) -> Reading:
     """How the output of a model is read: as `head` and `layout` say, or, for None, as its shape does.
 
     Args:
         output: a tensor, or a tuple, list or dict of them, for a batch of two or more images [channels, height, width].
         head: a name of `heads()`.
+        choose: picks those that are possible, where the shape leaves several.
     Raises: ValueError for another head, or an output that does not fit or has more than one reading.
     """
     if head not in (None, *heads()):
@@ -90,6 +92,8 @@ def read_output(
     sizes = {"C": channels, "H": height, "W": width, "L": levels}
     entries = _entries(call, output, layout)
     found = [one for entry, tensor in entries for one in _readings(tensor, entry, sizes, head, layout)]
+    if len(found) > 1 and choose is not None:
+        found = choose(found)
     if len(found) == 1:
         return found[0]
     where = ", ".join(f"{letter}={size}" for letter, size in sizes.items())

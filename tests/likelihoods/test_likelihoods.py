@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genfast.likelihoods import LIKELIHOODS, decoder_likelihoods, heads, likelihood, read_output, softmax
+from genfast.likelihoods.layout import parse_layout
 
 SIZES = {"bernoulli": (3, 2), "categorical": (2, 5), "gaussian": (2, 7), "mixture": (3, 4)}
 every = pytest.mark.parametrize("name", LIKELIHOODS)
@@ -98,40 +99,101 @@ def test_the_registry_and_its_names():
         likelihood("mixture", 2, 3)
 
 
-@pytest.mark.parametrize(
-    "features, channels, levels, head, expected",
-    [
-        ((1,), 1, 2, None, "bernoulli"),
-        ((3,), 3, 2, None, "bernoulli"),
-        ((256,), 1, 256, None, "categorical"),
-        ((3, 256), 3, 256, None, "categorical"),
-        ((256, 3), 3, 256, None, "categorical-levels-first"),
-        ((30,), 3, 256, "mixture", "mixture"),
-        ((6,), 2, 3, "categorical", "categorical"),
-    ],
-)
-def test_how_an_output_is_read(features, channels, levels, head, expected):
-    reading = read_output("call", features, channels, levels, head)
-    count = math.prod(features)
-    assert reading.head == expected and sorted(reading.index) == list(range(count))
-    assert reading.likelihood.parameters == count and reading.likelihood.channels == channels
-    if expected == "categorical-levels-first":
-        marked = np.arange(count).reshape(levels, channels)
-        assert (marked.reshape(-1)[reading.index].reshape(channels, levels) == marked.T).all()
-    else:
-        assert reading.is_ordered
+def read(shape, channels, height, width, levels, head=None, output=None):
+    layout = None if output is None else parse_layout("call", output)
+    sizes = {"channels": channels, "height": height, "width": width, "levels": levels}
+    return read_output("call", torch.zeros(shape), **sizes, head=head, layout=layout)
 
 
 @pytest.mark.parametrize(
-    "features, channels, levels, head, message",
+    "shape, sizes, head, output, expected, layout",
     [
-        ((768,), 3, 256, None, "head must say how the output is ordered, .*; got None"),
-        ((3, 3), 3, 3, None, "head must say how the output is ordered"),
-        ((5,), 1, 4, None, r"the model must return 4 values for each pixel \(C=1, L=4\); got 5"),
-        ((4,), 1, 4, "mixture", r"the model must return 3K or 10K values .*head mixture, C=1, L=4\); got 4"),
-        ((4,), 1, 4, "softmax", "head must be one of bernoulli, .*; got 'softmax'"),
+        ((2, 1, 5, 7), (1, 5, 7, 2), None, None, "bernoulli", "B C H W"),
+        ((2, 3, 5, 7), (3, 5, 7, 2), None, None, "bernoulli", "B C H W"),
+        ((2, 5, 7), (1, 5, 7, 2), None, None, "bernoulli", "B H W"),
+        ((2, 35), (1, 5, 7, 2), None, None, "bernoulli", "B (H W)"),
+        ((2, 256, 5, 7), (1, 5, 7, 256), None, None, "categorical", "B L H W"),
+        ((2, 5, 7, 256), (1, 5, 7, 256), None, None, "categorical", "B H W L"),
+        ((2, 35, 256), (1, 5, 7, 256), None, None, "categorical", "B (H W) L"),
+        ((70, 256), (1, 5, 7, 256), None, None, "categorical", "(B H W) L"),
+        ((2, 3, 256, 5, 7), (3, 5, 7, 256), None, None, "categorical", "B C L H W"),
+        ((2, 256, 3, 5, 7), (3, 5, 7, 256), None, None, "categorical", "B L C H W"),
+        ((2, 256, 3, 5, 7), (3, 5, 7, 256), "categorical", None, "categorical", "B L C H W"),
+        ((2, 3, 5, 7, 256), (3, 5, 7, 256), None, None, "categorical", "B C H W L"),
+        ((2, 5, 7, 3, 256), (3, 5, 7, 256), None, None, "categorical", "B H W C L"),
+        ((2, 768, 5, 7), (3, 5, 7, 256), "categorical", None, "categorical", "B (C L) H W"),
+        ((2, 768, 5, 7), (3, 5, 7, 256), "categorical-levels-first", None, "categorical-levels-first", "B (L C) H W"),
+        ((2, 768, 5, 7), (3, 5, 7, 256), None, "B (L C) H W", "categorical", "B (L C) H W"),
+        ((2, 6, 5, 7), (2, 5, 7, 3), "categorical", None, "categorical", "B (C L) H W"),
+        ((2, 30, 5, 7), (3, 5, 7, 256), "mixture", None, "mixture", "B P H W"),
+        ((2, 5, 7, 30), (3, 5, 7, 256), "mixture-per-channel", None, "mixture-per-channel", "B H W P"),
+        ((2, 4, 5, 7), (1, 5, 7, 4), "probabilities", None, "probabilities", "B L H W"),
     ],
 )
-def test_an_output_that_cannot_be_read(features, channels, levels, head, message):
+def test_how_an_output_is_read(shape, sizes, head, output, expected, layout):
+    reading = read(shape, *sizes, head, output)
+    assert (reading.head, str(reading.layout)) == (expected, layout)
+    channels, height, width, levels = sizes
+    count = reading.likelihood.parameters
+    assert sorted(reading.index) == list(range(count)) and reading.likelihood.channels == channels
+    # Every value of the output is marked with its place: the reading must find (b, c, level, row, column).
+    marked = torch.arange(math.prod(shape), dtype=torch.float32).view(shape)
+    got = reading.outputs(marked)
+    assert got.shape == (2, count, height, width)
+    one = reading.outputs(marked, place=(3, 4))
+    assert torch.equal(one, got[:, :, 3, 4])
+    if "P" not in layout:
+        letters = layout.replace("(", "").replace(")", "").split()
+        named = dict(zip("CHWL", sizes)) | {"B": 2}
+        split = marked.view([named[letter] for letter in letters])
+        assert torch.equal(got.unflatten(1, (channels, -1))[1, 0, -1, 3, 4], split[tuple(
+            {"B": 1, "C": 0, "L": -1, "H": 3, "W": 4}[letter] for letter in letters
+        )])
+
+
+def test_the_orders_of_a_mixture():
+    """Each order, applied to numbered outputs, gives the parameters in ours: logits, means, log-scales, coefficients."""
+    size = 2
+    for channels, kinds in ((3, 10), (1, 3)):
+        named = [("logit", None, k) for k in range(size)]
+        for kind in ("mean", "scale", *(("coefficient",) if channels == 3 else ())):
+            named += [(kind, c, k) for c in range(channels) for k in range(size)]
+        per_channel = [("logit", None, k) for k in range(size)]
+        for c in range(channels):
+            for kind in ("mean", "scale", *(("coefficient",) if channels == 3 else ())):
+                per_channel += [(kind, c, k) for k in range(size)]
+        interleaved = sorted(named, key=lambda p: (p[2], ["logit", "mean", "scale", "coefficient"].index(p[0]), p[1] or 0))
+        for head, order in (("mixture-per-channel", per_channel), ("mixture-interleaved", interleaved)):
+            reading = read((2, kinds * size, 4, 5), channels, 4, 5, 8, head)
+            assert [order[i] for i in reading.index] == named, head
+
+
+@pytest.mark.parametrize(
+    "shape, sizes, head, output, message",
+    [
+        ((2, 768, 5, 7), (3, 5, 7, 256), None, None, r"output must say how the output is laid out, 'B \(C L\) H W' or"),
+        ((2, 3, 3, 5, 7), (3, 5, 7, 3), None, None, "output must say how the output is laid out"),
+        ((2, 4, 4, 4), (1, 4, 4, 4), None, None, "output must say .* 'B L H W' or 'B H W L'"),
+        ((2, 5, 5, 7), (1, 5, 7, 4), None, None, r"the model must return 4 values for each pixel \(C=1, .*L=4\); got"),
+        ((2, 4, 5, 7), (1, 5, 7, 4), "mixture", None, "the model must return 3K or 10K values .*head mixture"),
+        ((2, 50, 5, 7), (3, 5, 7, 256), None, None, "the model must return 768 .*head='mixture-per-channel'"),
+        ((2, 4, 5, 7), (1, 5, 7, 4), "softmax", None, "head must be one of bernoulli, .*; got 'softmax'"),
+        ((2, 4, 5, 7), (1, 5, 7, 4), None, "B H W L", "the model must return an output of the layout 'B H W L'"),
+    ],
+)
+def test_an_output_that_cannot_be_read(shape, sizes, head, output, message):
     with pytest.raises(ValueError, match=f"^call: {message}"):
-        read_output("call", features, channels, levels, head)
+        read(shape, *sizes, head, output)
+
+
+def test_entries_of_tuples_and_dicts():
+    logits, other = torch.zeros(2, 4, 5, 7), torch.zeros(2, 9)
+    sizes = {"channels": 1, "height": 5, "width": 7, "levels": 4}
+    assert read_output("call", (other, logits), **sizes).layout.entry == 1
+    assert read_output("call", {"z": other, "logits": logits}, **sizes).layout.entry == "logits"
+    named = read_output("call", [logits, logits], **sizes, layout=parse_layout("call", "0: B L H W"))
+    assert named.layout.entry == 0
+    with pytest.raises(ValueError, match="output must say .* '0: B L H W' or '1: B L H W'"):
+        read_output("call", [logits, logits], **sizes)
+    with pytest.raises(ValueError, match="output must name an entry .* got 'x'"):
+        read_output("call", {"y": logits}, **sizes, layout=parse_layout("call", "x: B L H W"))

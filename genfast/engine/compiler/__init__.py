@@ -6,8 +6,8 @@ labels and conditions alone, `exit` takes off what turns logits into probabiliti
 `schedule` orders them, `lower` turns them into buffers and instructions. `proof` verifies the program of a foreign model.
 """
 
-from genfast.engine.compiler.compile import compile_program, compile_traced, trace_model
+from genfast.engine.compiler.compile import chosen, compile_program, compile_traced, trace_model
 from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 
-__all__ = ["NotCausal", "NotIncremental", "compile_program", "compile_traced", "inferred", "trace_model"]
+__all__ = ["NotCausal", "NotIncremental", "chosen", "compile_program", "compile_traced", "inferred", "trace_model"]

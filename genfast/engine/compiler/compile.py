@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from genfast.engine.compiler.reader import GEOMETRIES, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.trace import Trace, trace
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Value, permuted, reshaped
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value, permuted, reshaped
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.full_forward import FullForward
 from genfast.engine.program import Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.wrappers import unwraps
-from genfast.likelihoods import Likelihood
+from genfast.likelihoods import Likelihood, Reading
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,7 +60,7 @@ def compile_program(model: nn.Module, **keywords: Unpack[Keywords]) -> Program:
     conventions = conventions_of("compile_program", model, keywords)
     traced = trace_model(model, conventions.spec, conventions)
     conventions = inferred("compile_program", traced, conventions)
-    return compile_traced(traced, FullForward(model, conventions)).program
+    return compile_traced(traced, FullForward(model, conventions, partial(chosen, traced))).program
 
 
 def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
@@ -145,22 +146,49 @@ def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
         codes = permuted(value, [value.dims.index(BATCH), *features, *space]).codes.reshape(-1)
         return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
     reading = network.reading
-    value = bare(_entry(output, reading.layout.entry), network)
-    letters, sizes = reading.layout.letters, reading.sizes | {"B": value.size[BATCH]}
-    if value.shape != tuple(int(np.prod([sizes[letter] for letter in dim])) for dim in reading.layout.dims):
-        raise NotIncremental(f"sample: the model must return an output of the layout '{reading.layout}'; got {value.shape}")
-    value = permuted(reshaped(value, [sizes[letter] for letter in letters]), reading.layout.order())
+    value = _laid_out(bare(_entry(output, reading.layout.entry), network), reading, geometry)
     if geometry == "point":
         return _point(network, value)
-    names = {"B": BATCH, "H": ROW, "W": COLUMN}
-    found = tuple(names.get(letter, FEATURE) for letter in "BCLPHW" if letter in letters)
-    single = {name for name in (ROW, COLUMN) if value.size[name] == 1}  # may be taken for a feature
-    if any(a != b and not {a, b} - {FEATURE} <= single for a, b in zip(value.dims, found)):
-        raise NotIncremental(f"sample: the model must return an output of the layout '{reading.layout}'; got another")
     codes = value.codes.reshape(-1)[reading.index]
     if geometry == "line":  # the pixels of a line are its columns
         spec = replace(spec, height=1, width=spec.height * spec.width)
     return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
+
+
+def _laid_out(value: Value, reading: Reading, geometry: str = "grid") -> Value:
+    """An output with the dimensions B, C, L or P, H, W that its layout has. NotIncremental where it has others."""
+    layout, sizes = reading.layout, reading.sizes | {"B": value.size[BATCH]}
+    shape = tuple(int(np.prod([sizes[letter] for letter in dim])) for dim in layout.dims)
+    if value.shape != shape:
+        raise NotIncremental(f"sample: the model must return an output of the layout '{layout}'; got {value.shape}")
+    try:
+        value = permuted(reshaped(value, [sizes[letter] for letter in layout.letters]), layout.order())
+    except Unsupported as problem:
+        raise NotIncremental(f"sample: the output cannot be read as '{layout}': {problem}") from None
+    names = {"B": BATCH} if geometry == "point" else {"B": BATCH, "H": ROW, "W": COLUMN}
+    wanted = [names.get(letter, FEATURE) for letter in "BCLPHW" if letter in layout.letters]
+    for is_, should_be in zip(value.dims, wanted):
+        # A single row may have been taken for a feature.
+        if is_ != should_be and not (value.size.get(should_be) == 1 and is_ == FEATURE):
+            raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
+    return value
+
+
+def chosen(traced: Trace, network: FullForward, readings: list[Reading]) -> list[Reading]:
+    """The readings that agree with the graph, which shows where rows and columns are; all, where it does not."""
+    inputs = network.conventions.inputs if network.conventions else "images"
+    try:
+        _, output = Reader(traced, network.spec, "grid", inputs, network.scale, network.shift).run()
+    except NotIncremental:
+        return readings
+    fitting = []
+    for reading in readings:
+        try:
+            _laid_out(_entry(output, reading.layout.entry), reading)
+            fitting.append(reading)
+        except NotIncremental:
+            pass
+    return fitting or readings
 
 
 def _point(network: FullForward, value: Value) -> _Shape:
