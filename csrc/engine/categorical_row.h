@@ -25,30 +25,17 @@ class CategoricalRow {
   // The weight of a level is exp(logit / temperature + evidence - the largest of these); `evidence` may be null.
   void take(const float* logits, double temperature, const float* evidence) {
     constexpr int64_t lanes = kLanes<double>;
-    for (int64_t l = 0; l < levels_; ++l) weights_[l] = static_cast<double>(logits[l]);
-    if (temperature != 1)
-      for (int64_t l = 0; l < levels_; ++l) weights_[l] /= temperature;
-    if (evidence)
-      for (int64_t l = 0; l < levels_; ++l) weights_[l] += static_cast<double>(evidence[l]);
-    for (int64_t l = levels_; l < groups_ * kGroup; ++l) weights_[l] = -kInfinity<double>;
-    double tops[lanes];
-    store(tops, largest_of(weights_, groups_ * kGroup / lanes, lanes));
-    largest_ = tops[0], whole_ = 0;
-    for (int64_t i = 1; i < lanes; ++i) largest_ = tops[i] > largest_ ? tops[i] : largest_;
-    const Vector<double> top = broadcast(largest_);
-    for (int64_t group = 0; group < groups_; ++group) {
-      LaneSum<double> sum;
-      for (int64_t l = group * kGroup; l < (group + 1) * kGroup; l += kSumLanes) {
-#pragma GCC unroll 8
-        for (int64_t part = 0; part < LaneSum<double>::kParts; ++part) {
-          double* at = weights_ + l + part * lanes;
-          const Vector<double> e = exp_neg<double>(load(at) - top);
-          store(at, e);
-          sum.add(part, e);
-        }
-      }
-      whole_ += sums_[group] = sum.total();
+    Vector<double> tops = broadcast(-kInfinity<double>);
+    for (int64_t first = 0; first < levels_; first += kGroup) {
+      const int64_t count = min(levels_ - first, kGroup);
+      temper(logits + first, temperature, evidence ? evidence + first : nullptr, count, weights_ + first);
+      for (int64_t l = 0; l < kGroup; l += lanes) tops = larger<double>(load(weights_ + first + l), tops);
     }
+    double top[lanes];
+    store(top, tops);
+    largest_ = top[0], whole_ = 0;
+    for (int64_t i = 1; i < lanes; ++i) largest_ = top[i] > largest_ ? top[i] : largest_;
+    for (int64_t group = 0; group < groups_; ++group) whole_ += sums_[group] = exponentiate(weights_ + group * kGroup);
   }
 
   // log of the sum of exp(logit / temperature + evidence).
@@ -73,6 +60,32 @@ class CategoricalRow {
   int64_t levels_, groups_;
   double *weights_, *sums_;  // sums of groups
   double largest_ = 0, whole_ = 0;
+
+  static void temper(const float* logits, double temperature, const float* evidence, int64_t count, double* to) {
+    for (int64_t l = 0; l < count; ++l) to[l] = static_cast<double>(logits[l]);
+    if (temperature != 1)
+      for (int64_t l = 0; l < count; ++l) to[l] /= temperature;
+    if (evidence)
+      for (int64_t l = 0; l < count; ++l) to[l] += static_cast<double>(evidence[l]);
+    for (int64_t l = count; l < kGroup; ++l) to[l] = -kInfinity<double>;
+  }
+
+  // Of a group. Gives the sum.
+  double exponentiate(double* group) const {
+    constexpr int64_t lanes = kLanes<double>;
+    const Vector<double> top = broadcast(largest_);
+    LaneSum<double> sum;
+    for (int64_t l = 0; l < kGroup; l += kSumLanes) {
+#pragma GCC unroll 8
+      for (int64_t part = 0; part < LaneSum<double>::kParts; ++part) {
+        double* at = group + l + part * lanes;
+        const Vector<double> e = exp_neg<double>(load(at) - top);
+        store(at, e);
+        sum.add(part, e);
+      }
+    }
+    return sum.total();
+  }
 };
 
 }  // namespace

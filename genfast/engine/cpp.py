@@ -13,6 +13,7 @@ from genfast.engine.request import SampleRequest
 CACHE_BYTES = 2 << 20  # of feature maps: twice an L2 cache of 1 MiB, as a pixel touches only a part of them
 FAR_BYTES = 16 << 20  # of weights, which then do not stay in a cache
 LEAST_TILE, MOST_TILE = 12, 96
+MOST_CHAIN_BYTES = 128 << 20  # of a thread: beyond, rows are not computed apart from pixels
 FEW = 2  # images in a tile; with so few, reading the weights once for each pixel costs too much
 # The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
 _ADDRESSES = (
@@ -110,6 +111,8 @@ class Tables:
         self.sizes = (len(reads), len(buffers), self.image_size)
         self.parameters = sum(read.count for read in program.parameters)
         self.weight_bytes = 4 * self._end
+        apart = [it.count for part in program.pixel for it in part if any(read.row < 0 for read in it.reads)]
+        self.chain_bytes = sum(16 * (-(-count // PANEL) * PANEL) for count in apart) * program.columns  # of an image
 
     def tile(self, n: int) -> tuple[int, int]:
         """(images that a thread takes at a time, whether it computes rows apart from pixels).
@@ -120,7 +123,8 @@ class Tables:
         fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
         rounds = -(-n // (threads * fitting))
         tile = -(-n // (threads * rounds))
-        return tile, int(tile <= FEW or self.weight_bytes > FAR_BYTES)
+        apart = tile <= FEW or self.weight_bytes > FAR_BYTES
+        return tile, int(apart and tile * self.chain_bytes < MOST_CHAIN_BYTES)
 
     def _constant(self, values: np.ndarray) -> int:
         """Append values, padded to whole panels, to the constants; returns their offset."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from genfast.engine.conventions import Keywords
 
+# Of a batch, in a row of images; of a full forward in all rows.
+MOST_PARAMETERS = 2**28
 BACKENDS = ("cpp", "triton", "torch", "full_forward")
 # For each model and its options: the weights, the program compiled from them, or the reason why there is none.
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[Any, dict[str, Any]]] = WeakKeyDictionary()
@@ -130,12 +132,15 @@ class Engine:
     @property
     def batch_size(self) -> int:
         """Images to draw in one call: few enough for little memory and for calls of one or two seconds."""
-        backend = self.backend
+        backend, network = self.backend, self.network
+        row = network.spec.width * network.likelihood.parameters
         if backend == "full_forward":
-            return 64
-        if backend == "triton" or self.network.device.type == "cuda":
-            return 1024
-        return max(32, min(4096, 20_000_000_000 // work(self.program) // 32 * 32)) if backend == "cpp" else 256
+            return max(1, min(64, MOST_PARAMETERS // (row * network.spec.height)))
+        if backend == "triton" or network.device.type == "cuda":
+            return max(1, min(1024, MOST_PARAMETERS // row))
+        if backend == "torch":
+            return max(1, min(256, MOST_PARAMETERS // row))
+        return max(32, min(4096, 20_000_000_000 // work(self.program) // 32 * 32))
 
     def run(
         self,

@@ -385,8 +385,8 @@ def test_channels_last_outputs_and_two_logits():
         (9, (3, 4, 4), 3, "head must say how the output is ordered"),
         (5, (1, 4, 4), 4, r"must return 4 values for each pixel \(C=1, L=4\); got 5"),
         (4, (1, 4), 4, "shape must be"),
-        (4, (1, 4, 4), 1, "levels must be an int, 2 to 256"),
-        (4, (1, 4, 4), 257, "levels must be an int, 2 to 256"),
+        (4, (1, 4, 4), 1, "levels must be an int, 2 to 65536"),
+        (4, (1, 4, 4), 65537, "levels must be an int, 2 to 65536"),
     ],
 )
 def test_settings_that_do_not_fit(outputs, shape, levels, message):

@@ -89,7 +89,9 @@ def test_evidence_weighs_the_levels(name):
 
 def test_the_registry_and_its_names():
     assert set(decoder_likelihoods()) == {"bernoulli", "gaussian", "mixture"}
-    assert list(heads()) == ["bernoulli", "categorical", "categorical-levels-first", "mixture"]
+    mixtures = ["mixture", "mixture-per-channel", "mixture-interleaved"]
+    named = ["bernoulli", "categorical", "categorical-levels-first", *mixtures, "probabilities", "log-probabilities"]
+    assert list(heads()) == named
     assert softmax(3, 2).name == "bernoulli" and softmax(3, 4).name == "categorical"
     with pytest.raises(ValueError, match="^likelihood must be one of .*; got 'poisson'"):
         likelihood("poisson", 1, 2)
@@ -111,7 +113,7 @@ def read(shape, channels, height, width, levels, head=None, output=None):
         ((2, 1, 5, 7), (1, 5, 7, 2), None, None, "bernoulli", "B C H W"),
         ((2, 3, 5, 7), (3, 5, 7, 2), None, None, "bernoulli", "B C H W"),
         ((2, 5, 7), (1, 5, 7, 2), None, None, "bernoulli", "B H W"),
-        ((2, 35), (1, 5, 7, 2), None, None, "bernoulli", "B (H W)"),
+        ((2, 35), (1, 5, 7, 2), None, None, "bernoulli", "B (C H W)"),
         ((2, 256, 5, 7), (1, 5, 7, 256), None, None, "categorical", "B L H W"),
         ((2, 5, 7, 256), (1, 5, 7, 256), None, None, "categorical", "B H W L"),
         ((2, 35, 256), (1, 5, 7, 256), None, None, "categorical", "B (H W) L"),

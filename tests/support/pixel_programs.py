@@ -470,7 +470,7 @@ def labels_of(program, n):
 
 def images_of(program, n, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(program.spec.levels, (n, *program.spec.shape), generator=generator, dtype=torch.uint8)
+    return torch.randint(program.spec.levels, (n, *program.spec.shape), generator=generator, dtype=program.spec.dtype)
 
 
 def known_of(program, n):

@@ -166,7 +166,7 @@ def test_files_of_another_model_or_version():
     ("call", "error", "text"),
     [
         (lambda: compress(torch.nn.Linear(1, 1), images(MODEL, 1)), TypeError, "model must have codes, .*; got Linear"),
-        (lambda: compress(MODEL, images(MODEL, 1).float()), TypeError, "images must be levels, torch.uint8"),
+        (lambda: compress(MODEL, images(MODEL, 1).float()), TypeError, "images must hold levels as integers"),
         (lambda: compress(MODEL, images(MODEL, 1)[0]), ValueError, r"images must have shape \[N, C, H, W\] with C=1"),
         (lambda: compress(MODEL, images(MODEL, 1).expand(-1, 3, -1, -1)), ValueError, "with C=1"),
         (lambda: compress(MODEL, images(MODEL, 1)[:, :, :0]), ValueError, "H and W from 1"),

@@ -230,7 +230,7 @@ MASK = torch.ones(1, 1, 2, 2, dtype=torch.bool)
         ({"steps": 1.5}, TypeError, "steps must be an int; got float"),
         ({"mask": MASK.float()}, TypeError, "mask must be torch.bool"),
         ({"mask": MASK[..., :1]}, ValueError, "mask must have shape"),
-        ({"images": IMAGES.float()}, TypeError, "images must hold levels as torch.uint8; got torch.float32"),
+        ({"images": IMAGES.float()}, TypeError, "images must hold levels as integers; got torch.float32"),
         ({"images": IMAGES + 2}, ValueError, r"images must lie in 0\.\.1; got 2"),
         ({"labels": 1}, ValueError, "labels must be None for an unconditional model; got int"),
         ({"seed": -1}, ValueError, r"seed must lie in \[0, 2\*\*64\); got -1"),

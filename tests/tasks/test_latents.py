@@ -249,7 +249,7 @@ IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
         (lambda m: tasks.traverse(m, IMAGES, span=0), ValueError, "traverse: span must be positive and finite; got 0"),
         (lambda m: tasks.traverse(m, IMAGES, count=2), ValueError, r"traverse: count must lie in 1 \.\. 1; got 2"),
         (lambda m: tasks.traverse(m, IMAGES[0]), ValueError, r"traverse: x must have shape .* got \(1, 2, 2\)"),
-        (lambda m: tasks.embed(m, IMAGES.float()), TypeError, "embed: images must hold levels as torch.uint8; got"),
+        (lambda m: tasks.embed(m, IMAGES.float()), TypeError, "embed: images must hold levels as integers; got"),
         (lambda m: tasks.embed(m, IMAGES + 2), ValueError, r"embed: images must lie in 0\.\.1; got 2"),
         (lambda m: tasks.embed(m, IMAGES, 0), ValueError, "embed: labels must be None for an unconditional model"),
         (lambda m: tasks.embed(m, IMAGES, batch_size=0), ValueError, "embed: batch_size must lie in 1"),

@@ -83,8 +83,8 @@ def test_levels_are_those_of_the_generator():
 @pytest.mark.parametrize(
     ("change", "kind", "fragment"),
     [
-        ({"images": sources(2).float()}, TypeError, "images must hold levels as torch.uint8; got torch.float32"),
-        ({"images": None}, TypeError, "images must hold levels as torch.uint8; got NoneType"),
+        ({"images": sources(2).float()}, TypeError, "images must hold levels as integers; got torch.float32"),
+        ({"images": None}, TypeError, "images must be a torch.Tensor; got NoneType"),
         ({"images": sources(2, channels=3)}, ValueError, r"with C=1, h and w at least 16.*; got \(2, 3, 16, 16\)"),
         ({"images": sources(2, 15, 40)}, ValueError, r"at least 16, the stride of the model; got \(2, 1, 15, 40\)"),
         ({"images": sources(2)[0]}, ValueError, r"shape \[n, C, h, w\].*; got \(1, 16, 16\)"),

@@ -243,12 +243,12 @@ def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
     if not any(op.node(t) is not None or array(t).any() for t in constants):
         return padded
     inside = torch.zeros([1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu")
-    parts = [inside.to(t.dtype) if depends(t) else t for t in tensors]
+    parts = [inside if depends(t) else t for t in tensors]
     if any(op.node(t) is not None for t in constants):
         raise Unsupported("a concatenation over rows or columns of what depends on labels or a condition")
     batch = model.dims.index(BATCH) if BATCH in model.dims else None
     if batch is not None:
-        parts = [t if depends(t) or t.shape[batch] == 1 else t.narrow(batch, 0, 1) for t in parts]
+        parts = [t.narrow(batch, 0, 1) for t in parts]
     around = field(op, padded, torch.cat([t.cpu().float() for t in parts], dim))
     a, b = broadcast([padded, around])
     codes = [a.codes.reshape(-1), b.codes.reshape(-1)]
