@@ -177,12 +177,12 @@ def unbind(op: Operation, x: Value, dim: int = 0) -> list[Value]:
     return [select(op, x, dim, i) for i in range(x.shape[dim])]
 
 
-@handles("aten::chunk")
+@handles("aten::chunk", "aten::unsafe_chunk")
 def chunk(op: Operation, x: Value, chunks: int, dim: int = 0) -> list[Value]:
     return split(op, x, -(-x.shape[dim] // chunks), dim)
 
 
-@handles("aten::split", "aten::split_with_sizes")
+@handles("aten::split", "aten::split_with_sizes", "aten::unsafe_split", "aten::unsafe_split_with_sizes")
 def split(op: Operation, x: Value, sizes: int | Sequence[int], dim: int = 0) -> list[Value]:
     whole = x.shape[dim]
     if isinstance(sizes, int):
@@ -199,14 +199,6 @@ def tensor_split(op: Operation, x: Value, sections: int | Sequence[int], dim: in
         return split(op, x, sizes, dim)
     bounds = [0, *sections, whole]
     return [sliced(x, dim, a, b) for a, b in zip(bounds, bounds[1:])]
-
-
-@handles("aten::index_select")
-def index_select(op: Operation, x: Value, dim: int, index: Any) -> Value:
-    dim, name = x.axis(dim)
-    if name != FEATURE or depends(index):
-        raise Unsupported("an index other than a constant one over features")
-    return x.like(np.take(x.codes, index.numpy(), dim))
 
 
 @handles("aten::flip")
@@ -255,6 +247,12 @@ def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
     return shaped.like(y.reshape(shaped.codes.shape))
 
 
+def line(x: Value, dim: int) -> str:
+    """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
+    name = x.axis(dim)[1]
+    return name if len(name) == 1 else "".join(d for d in name if x.size[d] > 1) or name[-1]
+
+
 @handles("aten::pad", "aten::constant_pad_nd")
 def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant", value: float | None = None) -> Value:
     if not isinstance(mode, str):
@@ -262,7 +260,7 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
     pairs = list(zip(padding[::2], padding[1::2]))
     for back, (before, after) in enumerate(pairs):
         dim = len(x.dims) - 1 - back
-        name = x.dims[dim]
+        name = line(x, dim)
         if before == after == 0:
             continue
         if name == FEATURE:
