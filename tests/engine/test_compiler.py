@@ -233,7 +233,7 @@ REFUSED = {
     "mixes features": lambda x: x.reshape(x.shape[0], -1).view_as(x) if x.shape[2] == 0 else x.flatten(1).view_as(x),
     "changes over rows": lambda x: x + torch.arange(5.0).view(5, 1),
     "to torch.float64": lambda x: x.double().float(),
-    "weights that depend on the image": lambda x: F.conv2d(x, x[:, :, :1, :1]),
+    "weights that depend on the image": lambda x: F.conv2d(x, x[:, :, :1, :1]).repeat(1, 3, 1, 1),
 }
 
 

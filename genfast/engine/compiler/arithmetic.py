@@ -11,7 +11,6 @@ from genfast.engine.compiler.handlers import array, depends, handles
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import Operation, Unsupported, Value, broadcast, constant_like
 
-
 # Most runs of features, one instruction each, that an elementwise operation may take beside one for every 8 features.
 RUNS = 4
 

@@ -44,7 +44,7 @@ def contracted(op: Operation, x: Value, names: str, weight: np.ndarray, labels: 
 
 def _table(weight: np.ndarray, labels: str, inputs: list[str], outputs: list[str], sizes: dict[str, int]) -> np.ndarray:
     """The weights [inputs, outputs] of a product, where the dimensions `inputs` become `outputs`."""
-    fresh = {label: letter for label, letter in zip(outputs, (c for c in LETTERS if c not in [*inputs, *labels]))}
+    fresh = dict(zip(outputs, (c for c in LETTERS if c not in [*inputs, *labels])))
     operands, names = [weight], ["".join(label if label in inputs else fresh.get(label, label) for label in labels)]
     for label in outputs:
         if label in inputs:
