@@ -111,7 +111,7 @@ CHOICES = {
     "where by a constant": lambda x: torch.where(MASK.view(6, 1, 1), x, -x) + torch.where(MASK.view(6, 1, 1), x, 0.5),
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.2) + x.masked_fill(MASK.view(6, 1, 1), -1.0),
     "comparisons": lambda x: x * (x > 0) + (x <= 0.1).float() + (x == x.relu()).float() - (x != x.relu()).float(),
-    "logic": lambda x: x * ((x > 0) & (x < 0.3) | ~(x > -0.2)) + torch.logical_not(x > 0).float(),
+    "logic": lambda x: x * ((x > 0) & (x < 0.3) | ~(x > -0.2)) + torch.logical_not(x > 0).float() + (x > 0).bool() * x,
 }
 STATISTICS = {
     "layer norm": last(lambda x: F.layer_norm(x, (6,))),
@@ -147,6 +147,9 @@ STATISTICS = {
     ),
     "softmax of a masked input": lambda x: x.masked_fill(MASK.view(6, 1, 1), -math.inf).softmax(1),
     "logsumexp": lambda x: x - x.logsumexp(1, keepdim=True) + x.logsumexp(1)[:, None],
+    "variance and mean": lambda x: x - torch.var_mean(x, 1, keepdim=True)[1] * torch.std_mean(x, 1, keepdim=True)[0],
+    "linalg norm": lambda x: x / torch.linalg.norm(x, dim=1, keepdim=True),
+    "prod": lambda x: x * x[:, :3].prod(1, keepdim=True),
     "cumsum": lambda x: x.cumsum(1),
     "cosine": lambda x: x * F.cosine_similarity(x, x.flip(1) + 1, 1)[:, None],
 }
@@ -173,6 +176,7 @@ PRODUCTS = {
     "bmm": pixels(lambda x: torch.bmm(W.expand(x.shape[0], 6, 6), x)),
     "baddbmm": pixels(lambda x: torch.baddbmm(x, W.expand(x.shape[0], 6, 6), x, beta=0.5, alpha=2)),
     "mm": rows(lambda x: torch.mm(x, W)),
+    "addmm": rows(lambda x: torch.addmm(V, x, W, beta=0.5, alpha=2)),
     "tensordot": last(lambda x: torch.tensordot(x, W, dims=([3], [1]))),
     "linear": last(lambda x: F.linear(x, W, V)),
     "_convolution": lambda x: torch.ops.aten._convolution(
@@ -185,6 +189,8 @@ REARRANGED = {
     "index of two dimensions": lambda x: x[:, ORDER.view(2, 3)].flatten(1, 2),
     "index_select": lambda x: x.index_select(1, ORDER),
     "gather": lambda x: x.gather(1, ORDER.view(1, 6, 1, 1).expand(x.shape)),
+    "take_along_dim": lambda x: x.take_along_dim(ORDER.view(1, 6, 1, 1), 1),
+    "axes": lambda x: torch.concatenate((x.swapdims(1, 2).swapdims(1, 2), x.moveaxis(1, 3).moveaxis(3, 1)), 1)[:, 3:9],
     "flip": lambda x: x.flip(1) + x.roll(2, 1),
     "repeat": lambda x: x[:, :3].repeat(1, 2, 1, 1) + x[:, :2].tile((3, 1, 1)),
     "repeat_interleave": lambda x: x[:, :3].repeat_interleave(2, 1),

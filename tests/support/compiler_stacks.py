@@ -238,13 +238,13 @@ class ColorStack(nn.Module):
         self.convs = nn.ModuleList(MaskedConv2d(features, features, 1 + 2 * (n % 2), "B", 3) for _, n in layers)
         self.norms = nn.ModuleList(nn.BatchNorm2d(features) for _ in layers)
         self.output = MaskedConv2d(features, 9, 1, "B", 3)
-        self.kinds = [kind for kind, _ in layers]
+        self.layers = layers
 
     def forward(self, x):
         x = first = self.input(x)
-        for kind, conv, norm in zip(self.kinds, self.convs, self.norms):
+        for (kind, number), conv, norm in zip(self.layers, self.convs, self.norms):
             if kind == 0:
-                x = torch.relu(conv(x))
+                x = (torch.relu, F.gelu, F.mish)[number % 3](conv(x))
             elif kind == 1:
                 x = x + conv(torch.relu(x))
             elif kind == 2:

@@ -122,7 +122,7 @@ def _chosen(op: Operation, condition: Any, a: Any, b: Any) -> Value:
 @handles("aten::max", "aten::min")
 def extreme(op: Operation, x: Value, other: Any = None, keepdim: bool = False) -> Any:
     if isinstance(other, int) and not isinstance(other, bool):
-        return [extreme_over(op, op.name, x, [other], keepdim)]
+        return [folded(op, op.name, x, [other], keepdim)]
     if other is None:
         raise Unsupported("an extreme of a whole batch")
     return apply(op, op.name, as_values(op, x, other))
@@ -131,14 +131,19 @@ def extreme(op: Operation, x: Value, other: Any = None, keepdim: bool = False) -
 @handles("aten::amax", "aten::amin")
 def extremes(op: Operation, x: Value, dims: Any = (), keepdim: bool = False) -> Value:
     dims = [dims] if isinstance(dims, int) else list(dims)
-    return extreme_over(op, op.name.removeprefix("a"), x, dims or list(range(len(x.dims))), keepdim)
+    return folded(op, op.name.removeprefix("a"), x, dims or list(range(len(x.dims))), keepdim)
 
 
-def extreme_over(op: Operation, kind: str, x: Value, dims: list[int], keepdim: bool) -> Value:
-    """The maximum or minimum over dimensions of features: halves are compared until one is left."""
+@handles("aten::prod")
+def product(op: Operation, x: Value, dim: int | None = None, keepdim: bool = False, *rest: Any) -> Value:
+    return folded(op, "mul", x, list(range(len(x.dims))) if dim is None else [dim], keepdim)
+
+
+def folded(op: Operation, kind: str, x: Value, dims: list[int], keepdim: bool) -> Value:
+    """The maximum, minimum or product over dimensions of features: halves are combined until one is left."""
     dims = [d % len(x.dims) for d in dims]
     if any(x.dims[d] != FEATURE for d in dims):
-        raise Unsupported("an extreme over batch, rows or columns, which includes later pixels")
+        raise Unsupported("an extreme or a product over batch, rows or columns, which includes later pixels")
     codes = np.moveaxis(x.codes, dims, range(len(dims)))
     codes = codes.reshape(-1, *codes.shape[len(dims) :])
     kept = [d for d in range(len(x.dims)) if d not in dims]

@@ -76,6 +76,9 @@ def same(op: Operation, x: Value, *rest: Any) -> Value:
 @handles("aten::to", "aten::_to_copy", "aten::type_as", "aten::float")
 def same_number(op: Operation, x: Value, *rest: Any) -> Value:
     other = [r for r in rest if isinstance(r, torch.dtype) and r != torch.float32]
+    if other == [torch.bool]:
+        # A comparison; that is in a module that imports this one.
+        return HANDLERS["aten::ne"](op, x, 0.0)
     if other:
         raise Unsupported(f"a conversion to {other[0]}")
     return x
@@ -86,7 +89,7 @@ def permute(op: Operation, x: Value, order: Sequence[int]) -> Value:
     return permuted(x, order)
 
 
-@handles("aten::movedim")
+@handles("aten::movedim", "aten::moveaxis")
 def movedim(op: Operation, x: Value, source: Any, target: Any) -> Value:
     order = list(range(len(x.dims)))
     for s, t in sorted(zip(np.atleast_1d(source) % len(order), np.atleast_1d(target) % len(order)), key=lambda p: p[1]):
@@ -95,7 +98,7 @@ def movedim(op: Operation, x: Value, source: Any, target: Any) -> Value:
     return permuted(x, order)
 
 
-@handles("aten::transpose", "aten::swapaxes")
+@handles("aten::transpose", "aten::swapaxes", "aten::swapdims")
 def transpose(op: Operation, x: Value, a: int, b: int) -> Value:
     order = list(range(len(x.dims)))
     order[a], order[b] = order[b], order[a]
@@ -208,7 +211,7 @@ def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
     return x.like(np.flip(x.codes, tuple(dims)))
 
 
-@handles("aten::cat", "aten::concat")
+@handles("aten::cat", "aten::concat", "aten::concatenate")
 def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     model = next(t for t in tensors if depends(t))
     dim, name = model.axis(dim)

@@ -55,6 +55,14 @@ def index(op: Operation, x: Value, indices: Sequence[Any]) -> Value:
     return x.like(np.take(x.codes, numbers, dim), dims)
 
 
+@handles("aten::take_along_dim")
+def take_along_dim(op: Operation, x: Value, places: Any, dim: int | None = None) -> Value:
+    if dim is None:
+        raise Unsupported("an index of a whole batch")
+    sizes = [n if name == FEATURE else m for n, m, name in zip(places.shape, x.shape, x.dims)]
+    return gather(op, x, dim, places.expand(sizes))
+
+
 @handles("aten::gather")
 def gather(op: Operation, x: Value, dim: int, places: Any, *rest: Any) -> Value:
     dim, numbers = _feature(x, dim, "an index"), _numbers(places)

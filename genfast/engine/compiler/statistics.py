@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, affine, apply, div, mul, reciprocal, square, sub
-from genfast.engine.compiler.choices import clamp, extreme_over
+from genfast.engine.compiler.choices import clamp, folded
 from genfast.engine.compiler.handlers import array, depends, handles
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import BATCH, FEATURE, Operation, Unsupported, Value
@@ -73,15 +73,25 @@ def deviation(op: Operation, x: Value, dims: Any = None, correction: float | Non
     return apply(op, "sqrt", [variance(op, x, dims, correction, keepdim)])
 
 
-@handles("aten::linalg_vector_norm", "aten::norm")
+@handles("aten::var_mean", "aten::std_mean")
+def spread_and_mean(
+    op: Operation, x: Value, dims: Any = None, correction: float | None = 1, keepdim: bool = False
+) -> list[Value]:
+    spread = variance if op.name == "var_mean" else deviation
+    return [spread(op, x, dims, correction, keepdim), mean(op, x, dims, keepdim)]
+
+
+@handles("aten::linalg_vector_norm", "aten::linalg_norm", "aten::norm")
 def norm(op: Operation, x: Value, order: Any = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    if isinstance(dims, list) and len(dims) > 1 and op.name == "linalg_norm":
+        raise Unsupported("the norm of a matrix")
     order = 2 if order is None else float(order)
     if order == 2:
         return apply(op, "sqrt", [total(op, square(op, x), dims, keepdim)])
     if order == 1:
         return total(op, apply(op, "abs", [x]), dims, keepdim)
     if order == math.inf:
-        return extreme_over(op, "max", apply(op, "abs", [x]), _dims(x, dims, "a norm"), keepdim)
+        return folded(op, "max", apply(op, "abs", [x]), _dims(x, dims, "a norm"), keepdim)
     raise Unsupported(f"a norm of order {order}")
 
 
@@ -97,7 +107,7 @@ def cumsum(op: Operation, x: Value, dim: int, dtype: Any = None) -> Value:
 
 def _exponentials(op: Operation, x: Value, dim: Any) -> tuple[Value, Value, Value, Value]:
     """The maximum; x less it, the exponentials of that, and their sum."""
-    largest = extreme_over(op, "max", x, _dims(x, dim, "a softmax"), True)
+    largest = folded(op, "max", x, _dims(x, dim, "a softmax"), True)
     centred = sub(op, x, largest)
     powers = apply(op, "exp", [centred])
     return largest, centred, powers, total(op, powers, dim, True)

@@ -54,9 +54,9 @@ def linear(op: Operation, x: Value, weight: Tensor, bias: Tensor | None = None) 
 @handles("aten::addmm")
 def addmm(op: Operation, bias: Tensor, x: Value, weight: Tensor, beta: float = 1, alpha: float = 1) -> Value:
     check_constant(bias, weight)
-    if beta != 1 or alpha != 1 or bias.ndim != 1:
-        raise Unsupported("addmm other than bias + x @ weight")
-    return matrix(op, x, array(weight), array(bias))
+    if bias.ndim != 1:
+        raise Unsupported("addmm other than a bias of features + x @ weight")
+    return matrix(op, x, array(weight) * np.float32(alpha), np.broadcast_to(array(bias) * beta, weight.shape[1:]))
 
 
 def check_constant(*tensors: Any) -> None:
