@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
@@ -27,7 +28,7 @@ from genfast.engine.compiler.values import (
 )
 
 # This module imports all others with handlers: after it every handler is registered.
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "functions", "products", "rearrange"]
 
 
 @handles("genfast::gated_activation_forward")
