@@ -7,13 +7,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import everyday
+from support.compiled import Function, assert_close, assert_compiled, causal, some_images, taught
 from support.compiler_stacks import KINDS, ColorStack, Stack
-from support.pixel_programs import run
 from torch import nn
 from torch.nn import functional as F
 
 from genfast._native import backends
-from genfast.engine import eager
 from genfast.engine.compiler import compile_program
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 from genfast.models import build
@@ -46,43 +45,8 @@ MODELS = [
 ]
 
 
-def taught(program, images, labels=None):
-    """The parameters of a program that meets the given images: [B, P, H, W]."""
-    known = torch.ones_like(images, dtype=torch.bool)
-    drawn = run(eager, program, len(images), labels=labels, given=images, known=known, want=("parameters",))
-    assert torch.equal(drawn.images, images)
-    return drawn.parameters
-
-
-def some_images(program, n=3):
-    shape = (n, program.spec.channels, program.spec.height, program.spec.width)
-    return torch.randint(0, program.spec.levels, shape, dtype=torch.uint8)
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    assert got.shape == expected.shape
-    error = (got - expected).abs().max() / expected.abs().max()
-    assert error <= tolerance, f"{error:.1e} of the largest"
-
-
-def assert_compiled(model, shape=(1, 5, 6), levels=4, **options):
-    """The program of a model equals its forward; returns the program."""
-    program = compile_program(model, shape=shape, levels=levels, **({"input_range": (0, 1)} | options))
-    images = some_images(program)
-    low, high = options.get("input_range", (0, 1))
-    with torch.no_grad():
-        expected = model.eval()(images.float() * ((high - low) / (levels - 1)) + low)
-    assert_close(taught(program, images), expected.flatten(1, -3))
-    return program
-
-
 def instructions(program):
     return [*program.row, *(it for part in program.pixel for it in part)]
-
-
-def causal(*layers, inputs=1):
-    """Logits of 4 levels from a mask A convolution of 6 features and further layers."""
-    return nn.Sequential(MaskedConv2d(inputs, 6, 3, "A"), *layers, nn.Conv2d(6, 4, 1)).eval()
 
 
 @pytest.mark.parametrize("name, config", MODELS, ids=lambda value: value if isinstance(value, str) else "")
@@ -259,19 +223,9 @@ class Pooled(nn.Module):
         return self.body(x)
 
 
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 REFUSED = {
-    "aten.mean": lambda x: x - x.mean(1, keepdim=True),
-    "aten.softmax": lambda x: x.softmax(1),
-    "aten.exp": torch.exp,
+    "aten.sin": torch.sin,
+    "aten.sort": lambda x: x.sort(1)[0],
     "every other row": lambda x: x[:, :, ::2],
     "one image, row or column": lambda x: x + x[:, :, :1, 0][..., None],
     "by replicate": lambda x: F.pad(x[:, :, 1:], (0, 0, 1, 0), mode="replicate"),
@@ -279,8 +233,7 @@ REFUSED = {
     "mixes features": lambda x: x.reshape(x.shape[0], -1).view_as(x) if x.shape[2] == 0 else x.flatten(1).view_as(x),
     "changes over rows": lambda x: x + torch.arange(5.0).view(5, 1),
     "to torch.float64": lambda x: x.double().float(),
-    "ELU with alpha": lambda x: F.elu(x, 0.5),
-    "depends on the image": lambda x: x / (x + 2),
+    "weights that depend on the image": lambda x: F.conv2d(x, x[:, :, :1, :1]).repeat(1, 3, 1, 1),
 }
 
 

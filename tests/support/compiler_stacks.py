@@ -84,6 +84,57 @@ class Layer(nn.Module):
             return x + a * torch.sigmoid(b)
         return torch.sigmoid(b) * torch.tanh(a) if self.a % 3 else a.tanh() * b.sigmoid()
 
+    def smooth(self, x, earlier):
+        kinds = (F.gelu, F.softplus, F.mish, F.selu, F.hardswish, lambda x: F.gelu(x, approximate="tanh"))
+        return kinds[self.a](x)
+
+    def bounded(self, x, earlier):
+        other = earlier[self.b % len(earlier)]
+        kinds = (
+            lambda x: x.clamp(-0.5, 0.7),
+            lambda x: torch.maximum(x, other),
+            lambda x: torch.where(other > 0.1, x, 0.5 * other),
+            lambda x: x.masked_fill(x < -0.2, 0.1),
+            lambda x: x / (1 + other.abs()),
+            lambda x: (1 + x.square()).log() * (x.abs() + 0.1).rsqrt(),
+        )
+        return kinds[self.a](x)
+
+    def make_glu(self):
+        self.conv = nn.Conv2d(FEATURES, 2 * FEATURES, 1)
+
+    def glu(self, x, earlier):
+        return F.glu(self.conv(x), 1)
+
+    def statistics(self, x, earlier):
+        y = x.permute(0, 2, 3, 1)
+        kinds = (
+            lambda y: F.layer_norm(y, (FEATURES,)),
+            lambda y: F.rms_norm(y, (FEATURES,), eps=1e-2),
+            lambda y: F.group_norm(y.reshape(-1, FEATURES), 1 + self.b % 3).view(y.shape),
+            lambda y: y.softmax(-1),
+            lambda y: y - y.mean(-1, keepdim=True),
+            lambda y: y - y.amax(-1, keepdim=True) + y.var(-1, keepdim=True),
+        )
+        return kinds[self.a](y).permute(0, 3, 1, 2)
+
+    def make_named(self):
+        self.weight = nn.Parameter(torch.randn(FEATURES, FEATURES) * 0.4)
+        self.batch = nn.BatchNorm1d(FEATURES)
+
+    def named(self, x, earlier):
+        if self.a % 3 == 0:
+            return torch.einsum("oc,bchw->bohw", self.weight, x)
+        if self.a % 3 == 1:
+            return self.batch(x.flatten(2)).view_as(x)
+        return (self.weight @ x.flatten(2)).view_as(x)
+
+    def scattered(self, x, earlier):
+        order = torch.tensor([3, 1, 0, 5, 2, 4])
+        y = x[:, order] if self.a % 2 else x[:, :2].repeat_interleave(3, 1)
+        other = earlier[self.b % len(earlier)]
+        return (y.tanh(), y * other, y.exp().clamp(max=2))[self.a % 3]
+
     def join(self, x, earlier):
         other = earlier[self.b % len(earlier)]
         return (x + other, x - other, other + 0.5 * x, x * other, other - x, x + x)[self.a]
@@ -187,13 +238,13 @@ class ColorStack(nn.Module):
         self.convs = nn.ModuleList(MaskedConv2d(features, features, 1 + 2 * (n % 2), "B", 3) for _, n in layers)
         self.norms = nn.ModuleList(nn.BatchNorm2d(features) for _ in layers)
         self.output = MaskedConv2d(features, 9, 1, "B", 3)
-        self.kinds = [kind for kind, _ in layers]
+        self.layers = layers
 
     def forward(self, x):
         x = first = self.input(x)
-        for kind, conv, norm in zip(self.kinds, self.convs, self.norms):
+        for (kind, number), conv, norm in zip(self.layers, self.convs, self.norms):
             if kind == 0:
-                x = torch.relu(conv(x))
+                x = (torch.relu, F.gelu, F.mish)[number % 3](conv(x))
             elif kind == 1:
                 x = x + conv(torch.relu(x))
             elif kind == 2:

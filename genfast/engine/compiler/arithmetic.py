@@ -1,4 +1,4 @@
-"""ATen operations that compute element by element."""
+"""Arithmetic, element by element: sums and products of what depends on the image, and of constants."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import (
     Change,
     Operation,
@@ -21,30 +21,11 @@ from genfast.engine.compiler.values import (
     field,
 )
 
-
-@handles("aten::relu", "aten::tanh", "aten::sigmoid")
-def unary(op: Operation, x: Value) -> Value:
-    return apply(op, op.name, [x])
+# Most runs of features, one instruction each, that an elementwise operation may take beside one for every 8 features.
+RUNS = 4
 
 
-@handles("aten::elu")
-def elu(op: Operation, x: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
-    if (alpha, scale, input_scale) != (1, 1, 1):
-        raise Unsupported(f"an ELU with alpha={alpha}, scale={scale}")
-    return apply(op, "elu", [x])
-
-
-@handles("aten::silu")
-def silu(op: Operation, x: Value) -> Value:
-    return apply(op, "mul", [x, apply(op, "sigmoid", [x])])
-
-
-@handles("aten::leaky_relu")
-def leaky_relu(op: Operation, x: Value, slope: float = 0.01) -> Value:
-    return add(op, scaled(op, apply(op, "relu", [x]), 1 - slope), scaled(op, x, slope))
-
-
-@handles("aten::neg")
+@handles("aten::neg", "aten::negative")
 def neg(op: Operation, x: Value) -> Value:
     return scaled(op, x, -1.0)
 
@@ -58,7 +39,7 @@ def add(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
     return shifted(op, a, b, lambda value: value * np.float32(alpha))
 
 
-@handles("aten::sub")
+@handles("aten::sub", "aten::subtract")
 def sub(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
     return add(op, a, b, -alpha)
 
@@ -68,26 +49,107 @@ def rsub(op: Operation, a: Any, b: Any, alpha: float = 1) -> Value:
     return add(op, b, a, -alpha)
 
 
-@handles("aten::mul")
+@handles("aten::mul", "aten::multiply")
 def mul(op: Operation, a: Any, b: Any) -> Value:
     if depends(a) and depends(b):
         return apply(op, "mul", broadcast([a, b]))
     return scaled(op, a, b) if depends(a) else scaled(op, b, a)
 
 
-@handles("aten::div", "aten::true_divide")
+@handles("aten::div", "aten::divide", "aten::true_divide")
 def div(op: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
-    if depends(b) or rounding_mode:
-        raise Unsupported("a division by what depends on the image")
+    if rounding_mode:
+        raise Unsupported(f"a division that rounds by {rounding_mode!r}")
+    if depends(b):
+        return mul(op, a, apply(op, "reciprocal", [b]))
     return scaled(op, a, b, lambda value: 1 / value)
+
+
+@handles("aten::reciprocal")
+def reciprocal(op: Operation, x: Value) -> Value:
+    return apply(op, "reciprocal", [x])
+
+
+@handles("aten::square")
+def square(op: Operation, x: Value) -> Value:
+    return apply(op, "mul", [x, x])
+
+
+@handles("aten::addcmul")
+def addcmul(op: Operation, x: Any, a: Any, b: Any, value: float = 1) -> Value:
+    return add(op, x, mul(op, a, b) if depends([a, b]) else a * b, value)
+
+
+@handles("aten::addcdiv")
+def addcdiv(op: Operation, x: Any, a: Any, b: Any, value: float = 1) -> Value:
+    return add(op, x, div(op, a, b) if depends([a, b]) else a / b, value)
+
+
+@handles("aten::lerp")
+def lerp(op: Operation, start: Any, end: Any, weight: Any) -> Value:
+    way = sub(op, end, start) if depends([start, end]) else end - start
+    return add(op, start, mul(op, way, weight))
 
 
 def apply(op: Operation, kind: str, values: Sequence[Value]) -> Value:
     """The operation `kind`, element by element, of values of one shape."""
     x = values[0]
-    codes = [v.codes.reshape(-1) for v in values]
+    codes, places = _in_runs(op, x, [v.codes.reshape(-1) for v in values])
     y = x.graph.elementwise(kind, codes, x.stride, x.domain, op.where)
-    return x.like(y.reshape(x.codes.shape))
+    return x.like(y[places].reshape(x.codes.shape))
+
+
+def _in_runs(op: Operation, x: Value, codes: list[np.ndarray]) -> tuple[list[np.ndarray], Any]:
+    """The codes of operands, so that few runs of features hold them all; and the place in these of each result.
+
+    Operands that are a permutation of features, or a few of them repeated, are computed in the order in which they lie;
+    what then still does not lie in runs is copied.
+    """
+    if not _scattered(codes):
+        return codes, slice(None)
+    once, places = np.unique(np.stack(codes), axis=1, return_inverse=True)
+    ordered = [gathered(op, x, c) if _scattered([c]) else c for c in once]
+    return ordered, places.reshape(-1)
+
+
+def _scattered(codes: Sequence[np.ndarray]) -> bool:
+    runs = 1 + np.count_nonzero(np.any([np.diff(c) != 1 for c in codes], axis=0))
+    return bool(runs > max(RUNS, len(codes[0]) // 8))
+
+
+def gathered(
+    op: Operation, x: Value, codes: np.ndarray, weight: np.ndarray | float = 1.0, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """New codes [n] of weight * codes + bias; a product with a matrix of which every column has one weight is exact."""
+    once, places = np.unique(codes, return_inverse=True)
+    matrix = np.zeros((len(once), len(codes)), np.float32)
+    matrix[places.reshape(-1), np.arange(len(codes))] = weight
+    bias = np.zeros(len(codes), np.float32) if bias is None else bias
+    return linear_step(x, [(once, 0, 0, (0, 0), matrix)], bias, x.domain, op.where)
+
+
+def as_values(op: Operation, *operands: Any) -> list[Value]:
+    """Operands of an elementwise operation, broadcast to one shape; constants become maps."""
+    whole = iter(broadcast([operand for operand in operands if depends(operand)]))
+    values = [next(whole) if depends(operand) else operand for operand in operands]
+    model = next(v for v in values if depends(v))
+    return broadcast([v if depends(v) else constant_map(op, model, v) for v in values])
+
+
+def constant_map(op: Operation, model: Value, tensor: Any) -> Value:
+    """A constant as a map that broadcasts with `model`."""
+    # Finite: a product with a weight of 0 must stay 0.
+    largest = np.finfo(np.float32).max
+
+    def finite(values: np.ndarray) -> np.ndarray:
+        return np.clip(values, -largest, largest)
+
+    try:
+        shaped, numbers = constant_like(op, model, tensor, finite)
+    except Varies:
+        return field(op, model, tensor, finite)
+    y = model.graph.elementwise("constant", [], model.stride, model.domain, op.where, bias=numbers)
+    return shaped.like(y.reshape(shaped.codes.shape))
 
 
 def affine(op: Operation, x: Value, weight: np.ndarray | None, bias: np.ndarray | None) -> Value:
@@ -95,6 +157,8 @@ def affine(op: Operation, x: Value, weight: np.ndarray | None, bias: np.ndarray 
     codes = x.codes.reshape(-1)
     ones, zeros = np.ones(len(codes), np.float32), np.zeros(len(codes), np.float32)
     weight, bias = ones if weight is None else weight, zeros if bias is None else bias
+    if _scattered([codes]):
+        return x.like(gathered(op, x, codes, weight, bias).reshape(x.codes.shape))
     y = x.graph.elementwise("affine", [codes], x.stride, x.domain, op.where, weight, bias)
     return x.like(y.reshape(x.codes.shape))
 
@@ -119,25 +183,3 @@ def shifted(op: Operation, x: Value, constant: Any, change: Change | None = None
     except Varies:
         return apply(op, "add", broadcast([x, field(op, x, constant, change)]))
     return affine(op, wide, None, bias)
-
-
-@handles("aten::batch_norm", "aten::cudnn_batch_norm", "aten::_native_batch_norm_legit_no_training")
-def batch_norm(
-    op: Operation,
-    x: Value,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    *rest: Any,
-) -> Value | list[Value]:
-    if rest[0] is True:
-        raise Unsupported("batch norm in training mode")
-    if mean is None or variance is None or not x.is_image():
-        raise Unsupported("batch norm without running statistics, or not over images")
-    epsilon = rest[-1] if op.name.startswith("_native") else rest[2]
-    mean, variance = (tensor.double() for tensor in (mean, variance))
-    scale = (1 if weight is None else weight.double()) / (variance + epsilon).sqrt()
-    shift = (0 if bias is None else bias.double()) - mean * scale
-    y = affine(op, x, array(scale), array(shift))
-    return [y] if op.name.startswith("_native") else y

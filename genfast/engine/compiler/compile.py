@@ -79,22 +79,24 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
 def compile_traced(traced: Trace, network: FullForward) -> Compiled:
     """The program of a traced model, in the first geometry in which it has one; a foreign one is verified."""
     order = None if network.conventions is None else network.conventions.pixel_order
-    reasons: list[NotIncremental] = []
+    reasons: list[tuple[int, NotIncremental]] = []
     for geometry in ("grid",) if network.conventions is None else GEOMETRIES:
         if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
             continue
+        inputs = "images" if network.conventions is None else network.conventions.inputs
+        reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
         try:
-            compiled = _compiled(traced, network, geometry)
+            compiled = _compiled(reader, network, geometry)
             if network.conventions is not None:
                 prove(compiled, network)
             return compiled
         except NotCausal:
             raise
         except NotIncremental as error:
-            reasons.append(error)
+            reasons.append((reader.progress, error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
-    raise reasons[0]
+    raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
 
 
 @dataclass
@@ -106,11 +108,8 @@ class _Shape:
     draws: list[np.ndarray]
 
 
-def _compiled(traced: Trace, network: FullForward, geometry: str) -> Compiled:
-    conventions, spec = network.conventions, network.spec
-    order = None if conventions is None else conventions.pixel_order
-    inputs = "images" if conventions is None else conventions.inputs
-    reader = Reader(traced, spec, geometry, inputs, network.scale, network.shift, order)
+def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
+    order = None if network.conventions is None else network.conventions.pixel_order
     graph, output = reader.run()
     shape = _shape(network, geometry, output)
     _outputs(graph, shape.draws)
@@ -133,7 +132,7 @@ def _compiled(traced: Trace, network: FullForward, geometry: str) -> Compiled:
     )
     program.check()
     known = reader.known if lowered.sources else None
-    return Compiled(program, spec, geometry, order, known, lowered.sources)
+    return Compiled(program, network.spec, geometry, order, known, lowered.sources)
 
 
 def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:

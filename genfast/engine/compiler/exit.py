@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from genfast.engine.compiler.plan import Operand, Step
+from genfast.engine.compiler.plan import NotIncremental, Operand, Step
 from genfast.engine.compiler.values import Value
 from genfast.engine.full_forward import FullForward
+from genfast.likelihoods.reading import PROBABILITIES
 
 
 def bare(value: Value, network: FullForward) -> Value:
@@ -16,28 +18,43 @@ def bare(value: Value, network: FullForward) -> Value:
 
     Where the graph shows that the model gives probabilities, the reading of `network` says so from now on.
     """
-    reading, graph = network.reading, value.graph
+    reading = network.reading
     assert reading is not None
-    codes = value.codes.reshape(-1)
-    of_levels = "L" in reading.layout.letters
-    logits = _softmax(value) if of_levels else _sigmoid(value)
-    found = logits is not None or (_are_probabilities(value) if not of_levels else network.sums_to_one)
-    if reading.head != "probabilities" and not found:
-        return value
-    if network.asked_head in (None, "probabilities") or logits is not None:
-        network.reading = replace(reading, head="probabilities")
+    if "L" in reading.layout.letters:
+        head, logits = _softmax(value, network.spec.levels)
+        found = network.sums_to_one
     else:
+        head, logits = "probabilities", _sigmoid(value)
+        found = _are_probabilities(value)
+    if logits is not None:
+        network.reading = replace(reading, head=head)
+    elif found and network.asked_head is None:
+        network.reading = replace(reading, head="probabilities")
+    if network.reading.head not in PROBABILITIES:
         return value
+    if logits is None and network.reading.head == "log-probabilities":
+        if "L" in reading.layout.letters:
+            return value
+        raise NotIncremental("sample: the logarithm of one probability cannot be run pixel by pixel")
     if logits is None:
-        logits = _mapped(value, "log", codes)
-        if not of_levels:
-            # log p - log(1 - p)
-            ones, minus = np.ones(len(codes), np.float32), -np.ones(len(codes), np.float32)
-            others = graph.elementwise("affine", [codes], value.stride, value.domain, "the output", minus, ones)
-            negative = _mapped(value, "log", others)
-            negative = graph.elementwise("affine", [negative], value.stride, value.domain, "the output", minus, 0 * ones)
-            logits = graph.elementwise("add", [logits, negative], value.stride, value.domain, "the output")
+        logits = _of_probabilities(value, "L" in reading.layout.letters)
     return value.like(logits.reshape(value.codes.shape))
+
+
+def _of_probabilities(value: Value, of_levels: bool) -> np.ndarray:
+    """log p, or log p - log(1 - p) where there is one probability for each value."""
+    codes = value.codes.reshape(-1)
+    logits = _mapped(value, "log", codes)
+    if of_levels:
+        return logits
+    ones = np.ones(len(codes), np.float32)
+    others = _mapped(value, "log", _affine(value, codes, -ones, ones))
+    both = [logits, _affine(value, others, -ones, 0 * ones)]
+    return value.graph.elementwise("add", both, value.stride, value.domain, "the output")
+
+
+def _affine(value: Value, codes: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return value.graph.elementwise("affine", [codes], value.stride, value.domain, "the output", weight, bias)
 
 
 def _mapped(value: Value, kind: str, codes: np.ndarray) -> np.ndarray:
@@ -60,10 +77,19 @@ def _inner(value: Value, code: int) -> int | None:
     return graph.code(operand.view) + int(operand.features[feature[0]])
 
 
-def _softmax(value: Value) -> np.ndarray | None:
-    """The codes of what goes into a last softmax; None where the last operation is another."""
-    logits = [value.graph.logits.get(int(code)) for code in value.codes.reshape(-1)]
-    return None if None in logits else np.array(logits, np.int64)
+def _softmax(value: Value, levels: int) -> tuple[str, np.ndarray | None]:
+    """How the last softmax gives its result, and the codes of what goes into it; None where the last operation is another.
+
+    It must be one over all levels.
+    """
+    found = [value.graph.logits.get(int(code)) for code in value.codes.reshape(-1)]
+    entries = [entry for entry in found if entry is not None]
+    if len(entries) < len(found) or any(entry.levels != levels for entry in entries):
+        return "", None
+    groups = Counter(entry.group for entry in entries)
+    if set(groups.values()) != {levels} or len({entry.head for entry in entries}) > 1:
+        return "", None
+    return entries[0].head, np.array([entry.code for entry in entries], np.int64)
 
 
 def _are_probabilities(value: Value) -> bool:

@@ -77,6 +77,9 @@ def same_number(op: Operation, x: Value, *rest: Any) -> Value:
     kinds = [r for r in rest if isinstance(r, torch.dtype)]
     if kinds and not kinds[0].is_floating_point and kinds[0] != torch.bool:
         return HANDLERS["aten::long"](op, x)
+    if kinds == [torch.bool]:
+        # A comparison; that is in a module that imports this one.
+        return HANDLERS["aten::ne"](op, x, 0.0)
     if any(kind != torch.float32 for kind in kinds):
         raise Unsupported(f"a conversion to {kinds[0]}")
     return x
@@ -87,7 +90,7 @@ def permute(op: Operation, x: Value, order: Sequence[int]) -> Value:
     return permuted(x, order)
 
 
-@handles("aten::movedim")
+@handles("aten::movedim", "aten::moveaxis")
 def movedim(op: Operation, x: Value, source: Any, target: Any) -> Value:
     order = list(range(len(x.dims)))
     for s, t in sorted(zip(np.atleast_1d(source) % len(order), np.atleast_1d(target) % len(order)), key=lambda p: p[1]):
@@ -96,7 +99,7 @@ def movedim(op: Operation, x: Value, source: Any, target: Any) -> Value:
     return permuted(x, order)
 
 
-@handles("aten::transpose", "aten::swapaxes")
+@handles("aten::transpose", "aten::swapaxes", "aten::swapdims")
 def transpose(op: Operation, x: Value, a: int, b: int) -> Value:
     order = list(range(len(x.dims)))
     order[a], order[b] = order[b], order[a]
@@ -168,7 +171,7 @@ def narrow(op: Operation, x: Value, dim: int, start: int, length: int) -> Value:
 @handles("aten::select")
 def select(op: Operation, x: Value, dim: int, index: int) -> Value:
     dim, name = x.axis(dim)
-    if name != FEATURE:
+    if name != FEATURE and not (name in (ROW, COLUMN) and x.shape[dim] == 1):
         raise Unsupported("one image, row or column alone")
     return x.like(np.take(x.codes, index, dim), (*x.dims[:dim], *x.dims[dim + 1 :]))
 
@@ -178,12 +181,12 @@ def unbind(op: Operation, x: Value, dim: int = 0) -> list[Value]:
     return [select(op, x, dim, i) for i in range(x.shape[dim])]
 
 
-@handles("aten::chunk")
+@handles("aten::chunk", "aten::unsafe_chunk")
 def chunk(op: Operation, x: Value, chunks: int, dim: int = 0) -> list[Value]:
     return split(op, x, -(-x.shape[dim] // chunks), dim)
 
 
-@handles("aten::split", "aten::split_with_sizes")
+@handles("aten::split", "aten::split_with_sizes", "aten::unsafe_split", "aten::unsafe_split_with_sizes")
 def split(op: Operation, x: Value, sizes: int | Sequence[int], dim: int = 0) -> list[Value]:
     whole = x.shape[dim]
     if isinstance(sizes, int):
@@ -202,14 +205,6 @@ def tensor_split(op: Operation, x: Value, sections: int | Sequence[int], dim: in
     return [sliced(x, dim, a, b) for a, b in zip(bounds, bounds[1:])]
 
 
-@handles("aten::index_select")
-def index_select(op: Operation, x: Value, dim: int, index: Any) -> Value:
-    dim, name = x.axis(dim)
-    if name != FEATURE or depends(index):
-        raise Unsupported("an index other than a constant one over features")
-    return x.like(np.take(x.codes, index.numpy(), dim))
-
-
 @handles("aten::flip")
 def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
     if any(x.axis(d)[1] != FEATURE for d in dims):
@@ -217,7 +212,7 @@ def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
     return x.like(np.flip(x.codes, tuple(dims)))
 
 
-@handles("aten::cat", "aten::concat")
+@handles("aten::cat", "aten::concat", "aten::concatenate")
 def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     model = next(t for t in tensors if depends(t))
     dim, name = model.axis(dim)
@@ -274,6 +269,12 @@ def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
     return shaped.like(y.reshape(shaped.codes.shape))
 
 
+def line(x: Value, dim: int) -> str:
+    """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
+    name = x.axis(dim)[1]
+    return name if len(name) == 1 else "".join(d for d in name if x.size[d] > 1) or name[-1]
+
+
 @handles("aten::pad", "aten::constant_pad_nd")
 def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant", value: float | None = None) -> Value:
     if not isinstance(mode, str):
@@ -281,7 +282,7 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
     pairs = list(zip(padding[::2], padding[1::2]))
     for back, (before, after) in enumerate(pairs):
         dim = len(x.dims) - 1 - back
-        name = x.dims[dim]
+        name = line(x, dim)
         if before == after == 0:
             continue
         if name == FEATURE:

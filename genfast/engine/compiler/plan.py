@@ -163,11 +163,27 @@ def offset(step: Step, view: View, phase: Phase | None) -> tuple[int, int]:
 Entry = tuple[np.ndarray, int, int, Phase, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Logit:
+    """What goes into an entry of a softmax.
+
+    Attributes:
+        head: "probabilities" or, of its logarithm, "log-probabilities".
+        code: of the logit.
+        group, levels: the first entry of the same softmax, and how many it has.
+    """
+
+    head: str
+    code: int
+    group: int
+    levels: int
+
+
 class Graph:
     """Steps in the order of computation, and `outputs`: the operand with the parameters of each draw.
 
     A feature is named by its code, an integer: the index of a view, and the feature in it. `logits`: of each entry of a
-    softmax the code of what goes into it.
+    softmax what goes into it.
     """
 
     SHIFT = 24  # bits of a code for the feature
@@ -176,7 +192,7 @@ class Graph:
         self.domain = domain
         self.steps: list[Step] = []
         self.outputs: list[Operand] = []
-        self.logits: dict[int, int] = {}
+        self.logits: dict[int, Logit] = {}
         self._views: list[View] = []
         self._index: dict[tuple[int, int, int, Rectangle], int] = {}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from genfast.engine import eager
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
-from genfast.engine.full_forward import FullForward, at_work
+from genfast.engine.full_forward import PROBES, FullForward, at_work
 from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
@@ -82,60 +82,30 @@ def check_causal(network: FullForward) -> None:
     firsts = torch.randperm(values, generator=generator, dtype=torch.int64, device="cpu")[:PLACES].tolist()
     unchanged = _images(spec, 1, generator).repeat(len(firsts), 1, 1, 1)
     changed = unchanged.clone()
-<<<<<<< HEAD
     for one, first in zip(changed, firsts):
         flat = one.flatten(1).T.reshape(-1)
         later = torch.from_numpy(order[first:])
         by = torch.randint(1, spec.levels, later.shape, generator=generator, dtype=torch.int64, device="cpu")
         flat[later] = ((by + flat[later]) % spec.levels).to(flat.dtype)
         one.copy_(flat.view(-1, spec.channels).T.view_as(one))
-    labels = _labels(spec, 1)
-    labels = None if labels is None else labels.expand(len(firsts))
-    before, after = (_parameters(network, images, labels) for images in (unchanged, changed))
-    moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
-    draw = np.repeat(np.arange(len(counts)), counts)
-    each = spec.channels // len(counts)
-    for one, first in zip(moved.numpy(), firsts):
-        for value in order[: first + 1]:
-            pixel, channel = divmod(int(value), spec.channels)
-            outputs = np.flatnonzero(one[:, pixel] & (draw == channel // each))
-            if len(outputs) and not (each > 1 and channel % each):
-                later, inner = divmod(int(order[first]), spec.channels)
-                raise NotCausal(
-                    f"sample: the model must be causal; got output {outputs[0]} of the pixel "
-                    f"{divmod(pixel, spec.width)}, which moves with what comes after it, from channel {inner} of the "
-                    f"pixel {divmod(later, spec.width)} on"
-                )
-=======
-    for one, value in zip(changed, values):
-        flat = one.flatten(1).T.flatten()
-        sizes = flat[value:].shape
-        by = torch.randint(1, spec.levels, sizes, generator=generator, dtype=torch.int64, device="cpu")
-        flat[value:] = ((by + flat[value:]) % spec.levels).to(spec.dtype)
-        one.copy_(flat.view(pixels, channels).T.view_as(one))
-    draw = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-    size = max(1, MOST_OUTPUTS // (sum(counts) * pixels))
-    for start in range(0, len(values), size):
+    # Of each output of each pixel: how many values are drawn before it.
+    number = np.empty(values, np.int64)
+    number[order] = np.arange(values)
+    first_channel = np.repeat(np.arange(len(counts)) * (spec.channels // len(counts)), counts)
+    numbers = torch.from_numpy(number.reshape(-1, spec.channels)[:, first_channel].T.copy())
+    size = max(PROBES, MOST_OUTPUTS // (sum(counts) * spec.height * spec.width))
+    for start in range(0, len(firsts), size):
         part = slice(start, start + size)
-        before, after = forward(unchanged[part]), forward(changed[part])
+        labels = _labels(spec, len(firsts[part]))
+        before, after = (_parameters(network, images[part], labels) for images in (unchanged, changed))
         moved = ((after - before).abs() > 1e-5 * (float(before.abs().max()) or 1.0)).flatten(2)
-        for one, value in zip(moved, values[part]):
-            pixel, channel = divmod(value, channels)
-            if one[:, :pixel].any() or one[draw <= min(channel, len(counts) - 1), pixel].any():
-                place = divmod(pixel, width)
+        for one, first in zip(moved, firsts[part]):
+            wrong = (one & (numbers <= first)).nonzero()
+            if len(wrong):
+                output, pixel = wrong[0].tolist()
+                later, channel = divmod(int(order[first]), spec.channels)
                 raise NotCausal(
-                    f"sample: the model must be causal; got an output that moves with what comes after it, from "
-                    f"channel {channel} of the pixel {place} on"
+                    f"sample: the model must be causal; got output {output} of the pixel {divmod(pixel, spec.width)}, "
+                    f"which moves with what comes after it, from channel {channel} of the pixel "
+                    f"{divmod(later, spec.width)} on"
                 )
-
-
-def _forward(program: Program, model: nn.Module, order: Order, images: Tensor) -> Tensor:
-    """The outputs of a model as parameters [B, P, H, W], on the CPU."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    dims, features = order
-    output = model(images.to(device, torch.float32) * program.scale + program.shift)
-    if isinstance(output, (list, tuple)):
-        output = output[0]
-    output = output.permute(dims).float().cpu()
-    return output.flatten(1, -3)[:, torch.from_numpy(features)] if output.dim() > 3 else output[:, None]
->>>>>>> levels

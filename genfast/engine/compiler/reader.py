@@ -43,6 +43,7 @@ class Reader:
 
     Attributes:
         by_levels: whether the image of the graph holds levels, not inputs.
+        progress: how many nodes were read.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Reader:
         else:
             image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
         self.where = self.name = "the image"
+        self.progress = 0
         if self.by_levels and inputs in ("images", "flat"):
             levels = np.arange(spec.levels, dtype=np.float32)
             image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
@@ -105,7 +107,7 @@ class Reader:
     def run(self) -> tuple[Graph, Any]:
         """The graph, and what the model returns: a `Value`, or a tuple, list or dict of them."""
         values, given = {}, iter(self.trace.given)
-        for node in self.trace.module.graph.nodes:
+        for self.progress, node in enumerate(self.trace.module.graph.nodes):
             if node.op == "placeholder":
                 values[node] = self._placeholder(node, next(given))
             elif node.op == "get_attr":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
@@ -16,6 +18,7 @@ from genfast.engine.compiler.values import (
     BATCH,
     COLUMN,
     FEATURE,
+    LINE,
     ROW,
     Operation,
     Unsupported,
@@ -25,7 +28,7 @@ from genfast.engine.compiler.values import (
 )
 
 # This module imports all others with handlers: after it every handler is registered.
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "functions", "products", "rearrange"]
 
 
 @handles("genfast::gated_activation_forward")
@@ -38,6 +41,7 @@ def gated_activation(op: Operation, x: Value, *rest: Any) -> Value:
 def diagonal_lstm(op: Operation, gates: Value, weight: Any, h0: Any, c0: Any, *rest: Any) -> list[Value]:
     check_constant(weight, h0, c0)
     weight, h0, c0 = map(array, (weight, h0, c0))
+    check_grid(gates)
     hidden = [
         scan(
             op,
@@ -57,6 +61,7 @@ def diagonal_lstm(op: Operation, gates: Value, weight: Any, h0: Any, c0: Any, *r
 def row_lstm(op: Operation, gates: Value, weight: Any, h0: Any, c0: Any, *rest: Any) -> list[Value]:
     check_constant(weight, h0, c0)
     weight, h0, c0 = map(array, (weight, h0, c0))
+    check_grid(gates)
     return [scan(op, gates, [(-1, side, w) for side, w in zip((-1, 0, 1), weight)], (-1, 0), h0, c0, 0)]
 
 
@@ -85,6 +90,42 @@ def diagonal_block(
     return [add(op, x.like(y.reshape(x.codes.shape)), x)]
 
 
+def check_grid(gates: Value) -> None:
+    if gates.dims[:3] != (BATCH, ROW, COLUMN) or LINE in gates.size:
+        raise Unsupported("an LSTM over anything but [B, H, W, features]")
+
+
+@handles("aten::lstm")
+def lstm(
+    op: Operation,
+    x: Value,
+    state: Sequence[Any],
+    weights: Sequence[Any],
+    has_biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> list[Any]:
+    """`torch.nn.LSTM` along the columns of each row, or along the line of all pixels."""
+    check_constant(*state, *weights)
+    along = x.dims[1 if batch_first else 0] if len(x.dims) == 3 else ""
+    if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
+        raise Unsupported("an LSTM over anything but the columns of rows or all pixels in a line, or in both directions")
+    each = 4 if has_biases else 2
+    if len(weights) != layers * each or (dropout and train):
+        raise Unsupported("an LSTM with projections, or with dropout in training mode")
+    h0, c0 = (array(part) for part in state)
+    if (h0 != h0[:, :1]).any() or (c0 != c0[:, :1]).any():
+        raise Unsupported("an LSTM whose first state differs from image to image")
+    for layer in range(layers):
+        own = [array(weight) for weight in weights[layer * each : (layer + 1) * each]]
+        gates = matrix(op, x, own[0].T, own[2] + own[3] if has_biases else None)
+        x = scan(op, gates, [(0, -1, np.ascontiguousarray(own[1].T))], (0, -1), h0[layer, 0], c0[layer, 0], 1)
+    return [x, None, None]
+
+
 def scan(
     op: Operation,
     gates: Value,
@@ -95,8 +136,6 @@ def scan(
     sweep: int,
 ) -> Value:
     """An LSTM step from gates [B, H, W, 4C]: hidden [B, H, W, C]."""
-    if gates.dims != (BATCH, ROW, COLUMN, FEATURE):
-        raise Unsupported("an LSTM over anything but [B, H, W, features]")
     graph, codes, size = gates.graph, gates.codes.reshape(-1), len(h0)
     step = Step("scan", size, gates.stride, gates.domain, op.where, recurrent=recurrent, cell=cell, sweep=sweep)
     step.outside, step.bias = (h0, c0), np.zeros(4 * size, np.float32)
@@ -105,4 +144,4 @@ def scan(
         step.operands = [Operand(graph.view(index[0]), feature)]
     else:
         step.taps = graph.taps([(codes, 0, 0, (0, 0), np.eye(4 * size, dtype=np.float32))], 4 * size)
-    return gates.like(graph.add(step).reshape(1, 1, 1, -1))
+    return gates.like(graph.add(step).reshape(*gates.codes.shape[:-1], -1))

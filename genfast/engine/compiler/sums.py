@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from genfast.engine.compiler.handlers import array, depends, handles
+from genfast.engine.compiler.handlers import array, depends, handles, line
 from genfast.engine.compiler.plan import Entry, Rectangle, Step
-from genfast.engine.compiler.values import COLUMN, FEATURE, ROW, Operation, Unsupported, Value
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Operation, Unsupported, Value
 
 
 def matrix(op: Operation, x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -40,8 +40,8 @@ def linear_step(
     upsample: int = 1,
 ) -> np.ndarray:
     """Add a linear step that reads x: the codes of its outputs. `entries` as `Graph.taps`."""
-    step = Step("linear", len(bias), stride or x.stride, domain, where, upsample)
-    step.taps, step.bias = x.graph.taps(entries, len(bias)), bias
+    step = Step("linear", bias.shape[-1], stride or x.stride, domain, where, upsample)
+    step.taps, step.bias = x.graph.taps(entries, bias.shape[-1]), bias
     return x.graph.add(step)
 
 
@@ -51,19 +51,12 @@ def linear(op: Operation, x: Value, weight: Tensor, bias: Tensor | None = None) 
     return matrix(op, x, array(weight).T, None if bias is None else array(bias))
 
 
-@handles("aten::matmul", "aten::mm")
-def matmul(op: Operation, x: Any, weight: Any) -> Value:
-    if not depends(x) or depends(weight) or weight.ndim != 2:
-        raise Unsupported("a matrix product that is not features times a constant matrix")
-    return matrix(op, x, array(weight), None)
-
-
 @handles("aten::addmm")
 def addmm(op: Operation, bias: Tensor, x: Value, weight: Tensor, beta: float = 1, alpha: float = 1) -> Value:
     check_constant(bias, weight)
-    if beta != 1 or alpha != 1 or bias.ndim != 1:
-        raise Unsupported("addmm other than bias + x @ weight")
-    return matrix(op, x, array(weight), array(bias))
+    if bias.ndim != 1:
+        raise Unsupported("addmm other than a bias of features + x @ weight")
+    return matrix(op, x, array(weight) * np.float32(alpha), np.broadcast_to(array(bias) * beta, weight.shape[1:]))
 
 
 def check_constant(*tensors: Any) -> None:
@@ -77,7 +70,43 @@ def _pair(value: Any) -> list[int]:
     return (value * 2)[:2] if len(value) == 1 else value
 
 
-@handles("aten::conv2d", "aten::convolution")
+@handles("aten::conv1d")
+def conv1d(
+    op: Operation,
+    x: Value,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *rest: Any,
+) -> Value:
+    """Over columns or rows, where there is one row or column; with a kernel of one over what is flattened too."""
+    check_constant(weight, bias)
+    if len(x.dims) != 3 or x.dims[:2] != (BATCH, FEATURE):
+        raise Unsupported("a convolution of anything but [B, F, length]")
+    name, pairs = line(x, 2), [np.atleast_1d(v).tolist() if not isinstance(v, str) else v for v in (stride, padding)]
+    if weight.shape[-1] == 1 and pairs in ([[1], [0]], [[1], "valid"], [[1], "same"]):
+        # A kernel of one needs no neighbours.
+        image = x.like(x.codes[..., None], (BATCH, FEATURE, ROW, COLUMN))
+        y = conv2d(op, image, weight[..., None], bias, 1, 0, 1, *rest)
+        return x.like(y.codes[..., 0])
+    other = {COLUMN: ROW, ROW: COLUMN}.get(name)
+    if other is None or x.size[other] != 1:
+        raise Unsupported("a convolution over pixels in a sequence, with a kernel of more than one")
+    at = 2 if other == ROW else 3
+    sizes = [pair if isinstance(pair, str) else _beside(pair, at, n) for pair, n in zip(pairs, (1, 0))]
+    image = x.like(np.expand_dims(x.codes, at), (BATCH, FEATURE, ROW, COLUMN))
+    y = conv2d(op, image, weight.unsqueeze(at), bias, *sizes, _beside(np.atleast_1d(dilation).tolist(), at, 1), *rest)
+    return y.like(y.codes.squeeze(at), x.dims)
+
+
+def _beside(sizes: list[int], at: int, other: int) -> list[int]:
+    """(of rows, of columns) of the size of one of them."""
+    return [other, sizes[0]] if at == 2 else [sizes[0], other]
+
+
+@handles("aten::conv2d", "aten::convolution", "aten::_convolution")
 def conv2d(
     op: Operation,
     x: Value,
@@ -89,10 +118,14 @@ def conv2d(
     *rest: Any,
 ) -> Value:
     if len(rest) > 1:
+        if rest[0] and len(weight.shape) == 3:
+            raise Unsupported("a transposed convolution of a sequence")
         if rest[0]:
             return conv_transpose2d(op, x, weight, bias, stride, padding, rest[1], rest[2], dilation)
         rest = rest[2:]
     groups = rest[0] if rest else 1
+    if len(weight.shape) == 3:
+        return conv1d(op, x, weight, bias, stride, padding, dilation, groups)
     check_constant(weight, bias)
     if not x.is_image():
         raise Unsupported("a convolution of anything but [B, F, H, W]")

@@ -1,0 +1,158 @@
+"""Comparisons, extremes and choices, element by element. A comparison is 1 or 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from genfast.engine.compiler.arithmetic import apply, as_values, constant_map, scaled, shifted
+from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, broadcast, constant_like
+
+
+@handles("aten::gt", "aten::greater")
+def greater(op: Operation, a: Any, b: Any) -> Value:
+    return apply(op, "greater", as_values(op, a, b))
+
+
+@handles("aten::lt", "aten::less")
+def less(op: Operation, a: Any, b: Any) -> Value:
+    return greater(op, b, a)
+
+
+@handles("aten::ge", "aten::greater_equal")
+def greater_equal(op: Operation, a: Any, b: Any) -> Value:
+    return negated(op, greater(op, b, a))
+
+
+@handles("aten::le", "aten::less_equal")
+def less_equal(op: Operation, a: Any, b: Any) -> Value:
+    return negated(op, greater(op, a, b))
+
+
+@handles("aten::eq")
+def equal(op: Operation, a: Any, b: Any) -> Value:
+    return negated(op, not_equal(op, a, b))
+
+
+@handles("aten::ne", "aten::not_equal")
+def not_equal(op: Operation, a: Any, b: Any) -> Value:
+    a, b = as_values(op, a, b)
+    return apply(op, "max", [greater(op, a, b), greater(op, b, a)])
+
+
+@handles("aten::bitwise_not")
+def negated(op: Operation, x: Value) -> Value:
+    return shifted(op, scaled(op, x, -1.0), 1.0)
+
+
+@handles("aten::logical_not")
+def is_zero(op: Operation, x: Value) -> Value:
+    return where(op, x, 0.0, 1.0)
+
+
+@handles("aten::logical_and", "aten::bitwise_and", "aten::__and__")
+def both(op: Operation, a: Any, b: Any) -> Value:
+    return apply(op, "min", as_values(op, a, b))
+
+
+@handles("aten::logical_or", "aten::bitwise_or", "aten::__or__")
+def either(op: Operation, a: Any, b: Any) -> Value:
+    return apply(op, "max", as_values(op, a, b))
+
+
+@handles("aten::maximum", "aten::fmax")
+def maximum(op: Operation, a: Any, b: Any) -> Value:
+    return apply(op, "max", as_values(op, a, b))
+
+
+@handles("aten::minimum", "aten::fmin")
+def minimum(op: Operation, a: Any, b: Any) -> Value:
+    return apply(op, "min", as_values(op, a, b))
+
+
+@handles("aten::clamp", "aten::clip", "aten::hardtanh")
+def clamp(op: Operation, x: Any, least: Any = None, most: Any = None) -> Value:
+    if op.name == "hardtanh":
+        least, most = -1.0 if least is None else least, 1.0 if most is None else most
+    if isinstance(least, float | int) and least == 0:
+        x, least = apply(op, "relu", [x]), None
+    x = x if least is None else maximum(op, x, least)
+    return x if most is None else minimum(op, x, most)
+
+
+@handles("aten::clamp_min")
+def clamp_min(op: Operation, x: Any, least: Any) -> Value:
+    return clamp(op, x, least)
+
+
+@handles("aten::clamp_max")
+def clamp_max(op: Operation, x: Any, most: Any) -> Value:
+    return clamp(op, x, None, most)
+
+
+@handles("aten::where")
+def where(op: Operation, condition: Any, *choices: Any) -> Value:
+    if len(choices) != 2:
+        raise Unsupported("the places where something holds")
+    if depends(condition):
+        return apply(op, "where", as_values(op, condition, *choices))
+    return _chosen(op, condition, *choices)
+
+
+@handles("aten::masked_fill")
+def masked_fill(op: Operation, x: Any, mask: Any, value: Any) -> Value:
+    return where(op, mask, value, x)
+
+
+def _chosen(op: Operation, condition: Any, a: Any, b: Any) -> Value:
+    """Of two values, by a constant condition: nothing is computed."""
+    values = [v for v in (a, b) if depends(v)]
+    try:
+        model, picked = constant_like(op, broadcast(values)[0], condition)
+    except Varies:
+        return apply(op, "where", as_values(op, condition, a, b))
+    if picked.ndim > 1:  # by the label
+        return apply(op, "where", as_values(op, condition, a, b))
+    a, b = broadcast([v if depends(v) else constant_map(op, model, v) for v in (a, b)])
+    a, b, model = broadcast([a, b, model])
+    return a.like(np.where(picked.reshape(model.codes.shape) != 0, a.codes, b.codes))
+
+
+@handles("aten::max", "aten::min")
+def extreme(op: Operation, x: Value, other: Any = None, keepdim: bool = False) -> Any:
+    if isinstance(other, int) and not isinstance(other, bool):
+        return [folded(op, op.name, x, [other], keepdim)]
+    if other is None:
+        raise Unsupported("an extreme of a whole batch")
+    return apply(op, op.name, as_values(op, x, other))
+
+
+@handles("aten::amax", "aten::amin")
+def extremes(op: Operation, x: Value, dims: Any = (), keepdim: bool = False) -> Value:
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    return folded(op, op.name.removeprefix("a"), x, dims or list(range(len(x.dims))), keepdim)
+
+
+@handles("aten::prod")
+def product(op: Operation, x: Value, dim: int | None = None, keepdim: bool = False, *rest: Any) -> Value:
+    return folded(op, "mul", x, list(range(len(x.dims))) if dim is None else [dim], keepdim)
+
+
+def folded(op: Operation, kind: str, x: Value, dims: list[int], keepdim: bool) -> Value:
+    """The maximum, minimum or product over dimensions of features: halves are combined until one is left."""
+    dims = [d % len(x.dims) for d in dims]
+    if any(x.dims[d] != FEATURE for d in dims):
+        raise Unsupported("an extreme or a product over batch, rows or columns, which includes later pixels")
+    codes = np.moveaxis(x.codes, dims, range(len(dims)))
+    codes = codes.reshape(-1, *codes.shape[len(dims) :])
+    kept = [d for d in range(len(x.dims)) if d not in dims]
+    names = tuple(x.dims[d] for d in kept)
+    while len(codes) > 1:
+        half = len(codes) // 2
+        parts = [x.like(part, (FEATURE, *names)) for part in (codes[:half], codes[half : 2 * half])]
+        codes = np.concatenate([apply(op, kind, parts).codes, codes[2 * half :]])
+    codes = codes[0]
+    return x.like(np.expand_dims(codes, tuple(dims))) if keepdim else x.like(codes, names)
