@@ -126,7 +126,7 @@ class Engine:
         """
         compiled = self._compiled(*self._current())
         if isinstance(compiled, str):
-            raise NotIncremental(compiled)
+            raise NotIncremental(f"sample: {compiled}")
         return compiled.program
 
     @property
@@ -311,7 +311,7 @@ class Engine:
                 with torch.no_grad():
                     now["trace"] = trace_model(self.model, spec, self.conventions)
             except NotIncremental as error:
-                now["trace"] = str(error)
+                now["trace"] = _reason(error)
         return now["trace"]
 
     def _compiled(self, now: dict[str, Any], network: full_forward.FullForward) -> Compiled | str:
@@ -327,9 +327,14 @@ class Engine:
                         del now["program"]
                         raise  # no backend can draw from it
                     except NotIncremental as error:
-                        now["program"] = str(error)
+                        now["program"] = _reason(error)
                 now["reading"] = network.reading
             return now["program"]
+
+
+def _reason(error: NotIncremental) -> str:
+    """What a refusal says, to be part of another message."""
+    return str(error).removeprefix("sample: ")
 
 
 def refuse_beside_engine(backend: str, keywords: Keywords) -> None:

@@ -298,7 +298,8 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
         if max(before, after) > 0 and mode != "constant":
             raise Unsupported(f"padding of rows or columns by {mode}, not by a constant")
         kept = windowed(x, name, max(0, -before), x.size[name] + min(0, after))
-        sizes = ([n if i == dim else 1 for i in range(len(x.dims))] for n in (max(0, before), max(0, after)))
+        shape = [1 if d == BATCH else size for size, d in zip(x.shape, x.dims)]
+        sizes = ([*shape[:dim], n, *shape[dim + 1 :]] for n in (max(0, before), max(0, after)))
         parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
         x = beside(op, [parts[0], kept, parts[1]], dim, name)
     return x

@@ -257,7 +257,7 @@ def _where(node: fx.Node, schema: Any) -> str:
     path = path.replace("model.", "", 1) if path.startswith("model.") else "" if path == "model" else path
     text += f" at {path}" if path else ""
     frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
-    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/engine/compiler/compile.py")]
+    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/engine/compiler/trace.py")]
     if frames:
         file, line, source = frames[-1]
         text += f" ({file.rpartition('/')[2]}:{line}: {source.strip()})"
