@@ -146,6 +146,8 @@ def blocks(output, count):
 
 
 SIZES = {"shape": (3, 8, 8), "levels": 5, "tiny": ((3, 1, 2), 3)}
+# As many levels as channels would leave two readings of [B, L, C, H, W].
+ONE_READING = SIZES | {"tiny": ((3, 1, 2), 2)}
 
 MODELS = [
     Stranger(
@@ -173,7 +175,7 @@ MODELS = [
         lambda output, levels, count: cross_entropy(output, levels),
         lambda output, at: output[:, :, at.c, at.i, at.j].softmax(1),
         wrong=({"head": "probabilities"}, r"head"),
-        **SIZES,
+        **ONE_READING,
     ),
     Stranger(
         FinalSoftmax,
@@ -195,6 +197,6 @@ MODELS = [
         lambda output, levels, count: cross_entropy(output.transpose(1, 2), levels),
         lambda output, at: output[:, at.c, :, at.i, at.j].softmax(1),
         wrong=({"input_range": (0, 1)}, r"input_range"),
-        **SIZES,
+        **ONE_READING,
     ),
 ]

@@ -172,7 +172,7 @@ MODELS = [
     ),
     Stranger(
         OneRow,
-        lambda shape, levels: {"input_range": (0, 1), "output": "B L W"},
+        lambda shape, levels: {"input_range": (0, 1), "output": "B L (H W)"},
         unit,
         lambda output, levels, count: cross_entropy(output, levels[:, 0, 0]),
         lambda output, at: output[:, :, at.j].softmax(1),

@@ -208,6 +208,7 @@ MODELS = [
         reference_mixture,
         None,
         draw=draw_reference_mixture,
+        gain=1.0,
         wrong=({"head": "mixture"}, r"mixture-per-channel"),
         shape=(3, 8, 8),
         levels=32,

@@ -146,7 +146,7 @@ def enliven(model: nn.Module, gain: float) -> None:
         for name, weight in model.named_parameters():
             last = name.rpartition(".")[2]
             if last in ("weight_g", "original0"):
-                weight.uniform_(0.8, 1.6)
+                weight.uniform_(0.44 * gain, 0.88 * gain)
             elif weight.dim() > 1:
                 weight.normal_(0, gain / math.sqrt(weight[0].numel()))
             elif last.endswith("weight"):
