@@ -199,6 +199,12 @@ class Reader:
             result = handler(self, *_bound(schema, args, kwargs))
         except Unsupported as problem:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: {problem}") from None
+        except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, NotIncremental):
+                raise
+            # The model works: what a handler stumbles over must not keep anyone from sampling, but it is said.
+            fault = f"{type(error).__name__}: {error}"
+            raise NotIncremental(f"sample: {self.where} cannot be read, which is a fault of genfast ({fault})") from error
         if in_place:
             self._overwrite(node, values, result)
         return result
