@@ -57,7 +57,7 @@ class FullForward:
             self.likelihood: Likelihood = model.likelihood
             self.scale, self.shift = 2 / (self.spec.levels - 1), -1.0
             return
-        self.model = copied(model).eval()
+        self.original, self.model = model, copied(model).eval()
         self.spec = conventions.spec
         self.scale, self.shift = scale_of(conventions)
         self._singles = self._crops = None
@@ -179,7 +179,9 @@ class FullForward:
             return self.model(*arguments, **condition)
         except Exception as error:
             if not explain:
-                raise
+                # It may keep something of the size of its first batch: a new copy has none.
+                self.model = copied(self.original).eval()
+                return self.model(*arguments, **condition)
             named = dict(zip(("x", "labels"), arguments)) | dict(condition)
             raise call_error(self.conventions, named, error) from error
 

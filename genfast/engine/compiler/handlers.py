@@ -136,8 +136,8 @@ def unsqueeze(op: Operation, x: Value, dim: int) -> Value:
 def squeeze(op: Operation, x: Value, dims: Any = None) -> Value:
     candidates = range(len(x.dims)) if dims is None else [d % len(x.dims) for d in np.atleast_1d(dims)]
     squeezed = [d for d in candidates if x.shape[d] == 1]
-    if any(x.dims[d] != FEATURE for d in squeezed):
-        raise Unsupported("a squeeze of batch, rows or columns")
+    if any(x.dims[d] not in (FEATURE, ROW, COLUMN) for d in squeezed):
+        raise Unsupported("a squeeze of the batch")
     return x.like(np.squeeze(x.codes, tuple(squeezed)), tuple(d for i, d in enumerate(x.dims) if i not in squeezed))
 
 
@@ -227,10 +227,10 @@ def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
 
 def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
     """A map with constants before and after it in rows, columns or along the line: padding, by zeros or by others."""
-    if name not in (ROW, COLUMN, LINE) or sum(map(depends, tensors)) > 1:
+    model = next(t for t in tensors if depends(t))
+    if name not in ((LINE,) if LINE in model.size else (ROW, COLUMN)) or sum(map(depends, tensors)) > 1:
         raise Unsupported("a concatenation over batch, rows or columns of anything but one map and constants")
     place = next(i for i, t in enumerate(tensors) if depends(t))
-    model = tensors[place]
     before = sum(t.shape[dim] for t in tensors[:place])
     after = sum(t.shape[dim] for t in tensors[place + 1 :])
     padded = windowed(model, name, -before, model.size[name] + after)
@@ -293,8 +293,8 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
             parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
             x = cat(op, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
             continue
-        if name not in (ROW, COLUMN, LINE):
-            raise Unsupported("padding of the batch")
+        if name not in ((LINE,) if LINE in x.size else (ROW, COLUMN)):
+            raise Unsupported("padding of the batch, or of rows or columns of a line")
         if max(before, after) > 0 and mode != "constant":
             raise Unsupported(f"padding of rows or columns by {mode}, not by a constant")
         kept = windowed(x, name, max(0, -before), x.size[name] + min(0, after))
