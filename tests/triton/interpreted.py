@@ -9,9 +9,8 @@ import math
 
 import pytest
 import torch
-from support.many_levels import of_logits
 from support.op_matrix import innermost
-from support.pixel_programs import CASES, Case, images_of, known_of, labels_of
+from support.pixel_programs import CASES, images_of, known_of, labels_of
 from triton.runtime.errors import InterpreterError
 
 import genfast
@@ -478,21 +477,6 @@ def test_evidence(case):
     got, expected = both(case, 2, evidence=evidence, want=("log_evidence",))
     assert torch.equal(got.images, expected.images) and got.images.all()
     testing.assert_matches(got.log_evidence, expected.log_evidence, atol=1e-4)
-
-
-@pytest.mark.parametrize("levels", [257, 1000])
-def test_more_levels_than_a_byte(levels):
-    logits = 2 * torch.randn(2, levels)
-    logits[:, -1] = logits.logsumexp(1)
-    case = Case("", of_logits(logits), None)
-    got, expected = both(case, 20, want=("log_probs", "parameters"))
-    assert got.images.dtype == torch.int32 and got.images.max() > 255
-    assert_same(got, expected)
-    given = {"given": images_of(case.program, 9), "known": known_of(case.program, 9)}
-    evidence = torch.randn(9, *case.program.spec.shape, levels)
-    evidence[..., :200] = -torch.inf
-    got, expected = both(case, 9, **given, evidence=evidence, temperature=0.7, want=("log_probs", "parameters"))
-    assert_same(got, expected)
 
 
 def test_more_images_than_a_program_owns():
