@@ -104,7 +104,8 @@ class FullForward:
         with torch.no_grad(), at_work(self.model):
             images, labels = probe_images(self.spec)
             start = time.perf_counter()
-            output = self._call(images.to(self.device), labels, self.probe_condition(PROBES), explain=True)
+            x = inputs_of(self.conventions, images.to(self.device), self.dtype)
+            output = self._call(x, labels, self.probe_condition(PROBES), explain=True)
             self.seconds = time.perf_counter() - start
             return output
 
@@ -153,27 +154,28 @@ class FullForward:
             wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
             x = (images.to(wide) * self.scale + self.shift).to(self.dtype)
             return self.model.network(x, labels)
-        return self.reading.parameters(self._output(images, labels, condition or {}), images.shape[2])
+        x = inputs_of(self.conventions, images, self.dtype)
+        return self.reading.parameters(self._output(x, labels, condition or {}), images.shape[2])
 
     def parameters_at(
-        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], place: tuple[int, int]
+        self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], place: tuple[int, int], rows: int
     ) -> Tensor:
-        """The parameters of one pixel, [B, P]."""
+        """The parameters of one pixel, [B, P], of inputs x of images of so many rows."""
         if self.reading is None:
-            return self.parameters(images, labels)[:, :, place[0], place[1]]
-        return self.reading.parameters(self._output(images, labels, condition), images.shape[2], place)
+            network = self.model.network(x, labels)
+            return network[:, :, place[0], place[1]]
+        return self.reading.parameters(self._output(x, labels, condition), rows, place)
 
-    def _output(self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
-        if len(images) > 1 or self._takes_one():
-            return self._call(images, labels, condition)
-        twice = [None if value is None else torch.cat((value, value)) for value in (images, labels)]
+    def _output(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
+        if len(x) > 1 or self._takes_one():
+            return self._call(x, labels, condition)
+        twice = [None if value is None else torch.cat((value, value)) for value in (x, labels)]
         return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
 
     def _call(
-        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False
+        self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False
     ) -> Any:
         assert self.conventions is not None
-        x = inputs_of(self.conventions, images, self.dtype)
         arguments = (x,) if labels is None else (x, labels.to(self.device))
         try:
             return self.model(*arguments, **condition)

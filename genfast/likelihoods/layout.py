@@ -77,9 +77,8 @@ class Layout:
         split = output.reshape([sizes.get(letter, -1) for letter in self.letters])
         moved = split.permute(self.order())
         if place is not None:
-            moved = moved[..., place[0] : place[0] + 1, place[1] : place[1] + 1]
-        moved = moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
-        return moved if place is None else moved[:, :, 0, 0]
+            return moved[..., place[0], place[1]].reshape(len(moved), -1)
+        return moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
 
     def __str__(self) -> str:
         text = " ".join(dim if len(dim) == 1 else f"({' '.join(dim)})" for dim in self.dims)

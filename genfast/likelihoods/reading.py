@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Reading:
     layout: Layout
     sizes: Sizes
 
-    @property
+    @functools.cached_property
     def is_ordered(self) -> bool:
         """Whether the outputs are in the order of the parameters."""
         return bool((self.index == np.arange(len(self.index))).all())
