@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs
@@ -229,7 +230,7 @@ class Engine:
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
             network.refuse_probabilities()
-            with torch.no_grad(), full_forward.at_work(network.model):
+            with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
@@ -342,7 +343,9 @@ def refuse_beside_engine(backend: str, keywords: Keywords) -> None:
     named = [name for name, value in keywords.items() if value is not None]
     if named or backend != "auto":
         what = named[0] if named else "backend"
-        raise ValueError(f"sample: {what} must be given to the Engine where one takes the place of the model; got a value")
+        raise ValueError(
+            f"sample: {what} must be given to the Engine where one takes the place of the model; got a value"
+        )
 
 
 def work(program: Program) -> int:

@@ -80,7 +80,9 @@ class LogisticMixture(Likelihood):
             return np.concatenate([component * kinds + kind for kind in range(kinds)])
         of_channel = (kinds - 1) // channels * size
         blocks = [
-            size + channel * of_channel + kind * size for kind in range(of_channel // size) for channel in range(channels)
+            size + channel * of_channel + kind * size
+            for kind in range(of_channel // size)
+            for channel in range(channels)
         ]
         return np.concatenate([component, *(block + component for block in blocks)])
 

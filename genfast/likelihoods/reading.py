@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast.likelihoods.base import LIKELIHOODS, Likelihood
-from genfast.likelihoods.layout import Layout, Sizes, layouts_of, parse_layout
+from genfast.likelihoods.layout import Layout, Sizes, layouts_of
 
 # Heads that say how probabilities are given; which likelihood they are of follows from the shape.
 PROBABILITIES = ("probabilities", "log-probabilities")

@@ -444,7 +444,10 @@ FITTING = {"shape": (1, 3, 4), "levels": 4, "input_range": (0, 1)}
         ({"shape": (1, 3, 4)}, "levels must be an int, 2 to 65536; got None"),
         (FITTING | {"levels": 7}, r"must return 7 values for each pixel \(C=1, H=3, W=4, L=7\); got \(2, 4, 3, 4\)$"),
         (FITTING | {"head": "softmax"}, "head must be one of bernoulli, .*; got 'softmax'"),
-        (FITTING | {"head": "mixture"}, r"must return 3K or 10K values .* for the head mixture .*; got \(2, 4, 3, 4\)$"),
+        (
+            FITTING | {"head": "mixture"},
+            r"must return 3K or 10K values .* for the head mixture .*; got \(2, 4, 3, 4\)$",
+        ),
         (FITTING | {"input_range": (1, 1)}, r"input_range must be two different numbers; got \(1, 1\)"),
         (FITTING | {"input_range": None}, r"input_range must be given, .* such as \(0, 1\) or \(-1, 1\): .*; got None"),
         (FITTING | {"inputs": "codes"}, "input_range must be None for inputs='codes', which are integers"),
