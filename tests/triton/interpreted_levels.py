@@ -1,4 +1,4 @@
-"""Pixel programs of more levels than a byte has, in Triton's interpreter: run by test_triton.py as interpreted.py is."""
+"""Pixel programs of more levels than a byte has, in Triton's interpreter: run by test_triton.py, as interpreted.py."""
 
 import pytest
 import torch
