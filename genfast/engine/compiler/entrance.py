@@ -152,7 +152,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, shift) of what forward does with its input before anything else; None if it does nothing."""
     nodes, given = list(trace.module.graph.nodes), iter(trace.given)
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
-    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.name == "x")
+    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
     while len(node.users) == 1:
         user = next(iter(node.users))
