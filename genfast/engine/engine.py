@@ -376,8 +376,13 @@ def _weights(model: nn.Module) -> list[tuple[Any, ...]]:
 
 
 def _equal(values: list[Tensor], model: nn.Module) -> bool:
+    """Whether the parameters and buffers of a model are these; equal numbers of another dtype are others."""
     tensors = list(_tensors(model))
-    return len(tensors) == len(values) and all(map(torch.equal, values, tensors))
+    return len(tensors) == len(values) and all(map(_same, values, tensors))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _warn(message: str, category: type[Warning] = RuntimeWarning) -> None:

@@ -14,7 +14,7 @@ from genfast.engine.full_forward import evaluating
 from genfast.models import build
 from genfast.nn import MaskedConv2d
 
-OPTIONS = {"shape": (1, 4, 4), "levels": 3}
+OPTIONS = {"shape": (1, 4, 4), "levels": 3, "input_range": (0, 1)}
 SMALL = {"height": 4, "width": 4, "hidden": 2, "layers": 1, "head": 2}
 
 
@@ -68,7 +68,7 @@ def test_an_engine_that_is_kept_follows_the_model():
 
 def test_another_head_is_read_anew():
     model = foreign(outputs=1)
-    options = {"shape": (1, 4, 4), "levels": 2}
+    options = OPTIONS | {"levels": 2}
     genfast.sample(model, 4, **options)
     model[2] = MaskedConv2d(6, 2, 1, "B")
     drawn = [genfast.sample(model, 40, backend=backend, **options) for backend in ("auto", "torch", "full_forward")]
@@ -111,16 +111,33 @@ def test_what_torch_refuses_to_trace_is_drawn_slowly_and_says_so():
 
 
 @pytest.mark.parametrize("model, options", [(foreign, OPTIONS), (lambda: build("pixelcnn", **SMALL), {})])
-def test_a_failure_of_the_capture_that_is_no_refusal_is_an_error(model, options, monkeypatch):
-    """Drawing slowly, without a word, would hide it."""
+def test_a_failure_of_the_capture_is_a_refusal_that_says_why(model, options, monkeypatch):
+    """Forward itself has run by then, so the model can be drawn from."""
+    torch.manual_seed(0)
+    model = model()
+    expected = genfast.sample(copy.deepcopy(model), 2, **options)
 
     def fail(*arguments, **settings):
         raise KeyError("of an unknown reason")
 
     monkeypatch.setattr(torch.export, "export", fail)
-    with pytest.raises(KeyError, match="of an unknown reason"):
-        genfast.sample(model(), 2, **options)
-    assert genfast.sample(model(), 2, backend="full_forward", **options).shape[0] == 2
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: .*KeyError: 'of an unknown reason'"):
+        assert torch.equal(genfast.sample(model, 2, **options), expected)
+
+
+class Failing(nn.Module):
+    """A forward that does not take what genfast gives it."""
+
+    def forward(self, x):
+        return {}["of an unknown reason"]
+
+
+@pytest.mark.parametrize("backend", ["auto", "full_forward"])
+def test_a_failure_of_forward_says_what_was_called(backend):
+    call = r"sample: genfast calls model\(x\) with float32 \[2, 1, 4, 4\] in input_range \(0, 1\), which must work; got "
+    with pytest.raises(ValueError, match=f"^{call}KeyError: 'of an unknown reason'$") as caught:
+        genfast.sample(Failing(), 2, backend=backend, **OPTIONS)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_a_model_of_our_own_that_is_drawn_slowly_says_so():

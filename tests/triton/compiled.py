@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 from support import triton_aot
 from support.op_matrix import innermost
 from support.pixel_programs import CASES, fields_of, images_of, known_of, labels_of
@@ -29,6 +30,10 @@ REGISTERS_OF_A_PROCESSOR = 64 * 1024
 STACK = {"diagonal_lstm": 128, "diagonal_block": 128, "row_lstm": 128, "pixel_program": 32}
 STACK |= dict.fromkeys(("gaussian_nll", "gaussian_latent", "bernoulli_nll", "importance_bound", "vector_quantize"), 16)
 STACK |= dict.fromkeys(("codebook_statistics", "nearest_neighbors", "kernel_sum", "aggregate_posterior"), 16)
+# Of these, bytes of the launches that a speed target is set for. From Triton 3.9 on, which needs more registers, the
+# forward scan of rows at C = 128 keeps 8 numbers, of addresses, that it writes once and reads once in each row.
+TARGETED = dict.fromkeys(("diagonal_lstm", "diagonal_block", "row_lstm"), 0)
+TARGETED["row_lstm"] = 32 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 0
 # Bytes of shared memory in which programs exchange sums, where no tile passes through it.
 EXCHANGED = dict.fromkeys(("minibatch_discrimination", "minibatch_stddev", "bias_act", "upfirdn2d"), 16 * 1024)
 EXCHANGED |= {"spectral_norm": 16 * 1024, "power_iteration": 16 * 1024}
@@ -75,8 +80,8 @@ def assert_within_budget(op, needs, capability, stack):
 def test_compiles_within_budget(op, dtype, capability):
     """Of no kernel is a sum in the order of chance."""
     for kernel, needs, ptx, targeted in compiled_launches(op, dtype, capability):
-        spared = targeted and capability == 90 and STACK.get(op) == 128
-        assert_within_budget(op, needs, capability, 0 if spared else STACK.get(op, 0))
+        budgets = STACK | TARGETED if targeted and capability == 90 else STACK
+        assert_within_budget(op, needs, capability, budgets.get(op, 0))
         assert not re.search(r"\b(atom|red)\.", ptx), kernel
         if op == "gaussian_latent":
             # The noise is within 4 ulp: no instruction of the GPU's that is coarser.

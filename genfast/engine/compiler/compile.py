@@ -18,7 +18,7 @@ from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
 from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
 from genfast.engine.compiler.proof import prove
-from genfast.engine.compiler.reader import GEOMETRIES, Reader
+from genfast.engine.compiler.reader import GEOMETRIES, Failed, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.trace import Trace, trace
@@ -93,7 +93,7 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
         except NotCausal:
             raise
         except NotIncremental as error:
-            reasons.append((reader.progress, error))
+            reasons.append((reader.failed or reader.progress, error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
@@ -214,6 +214,8 @@ def _entry(output: Any, entry: str | int | None) -> Value:
 def _only(output: Any) -> Value:
     if isinstance(output, (list, tuple)) and len(output) == 1:
         output = output[0]
+    if isinstance(output, Failed):
+        raise output.error
     if not isinstance(output, Value):
         kind = "several values" if isinstance(output, (list, tuple, dict)) else "what does not depend on the image"
         raise NotIncremental(f"sample: the model must return one tensor that depends on the image; got {kind}")

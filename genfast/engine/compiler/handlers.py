@@ -136,8 +136,8 @@ def unsqueeze(op: Operation, x: Value, dim: int) -> Value:
 def squeeze(op: Operation, x: Value, dims: Any = None) -> Value:
     candidates = range(len(x.dims)) if dims is None else [d % len(x.dims) for d in np.atleast_1d(dims)]
     squeezed = [d for d in candidates if x.shape[d] == 1]
-    if any(x.dims[d] != FEATURE for d in squeezed):
-        raise Unsupported("a squeeze of batch, rows or columns")
+    if any(x.dims[d] not in (FEATURE, ROW, COLUMN) for d in squeezed):
+        raise Unsupported("a squeeze of the batch")
     return x.like(np.squeeze(x.codes, tuple(squeezed)), tuple(d for i, d in enumerate(x.dims) if i not in squeezed))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from genfast.engine.compiler.entrance import looked_up
 from genfast.engine.compiler.handlers import depends
@@ -28,6 +30,13 @@ GEOMETRIES = ("grid", "line", "point")
 _OF_INTEGERS = ("embedding", "one_hot", "round", "floor", "ceil", "trunc", "long", "int", "bucketize")
 
 
+@dataclass(frozen=True)
+class Failed:
+    """What could not be read; an error only if the model's output depends on it."""
+
+    error: NotIncremental
+
+
 class Reader:
     """Interprets an fx graph: what depends on the image becomes steps of a `Graph`, everything else is computed.
 
@@ -44,6 +53,7 @@ class Reader:
     Attributes:
         by_levels: whether the image of the graph holds levels, not inputs.
         progress: how many nodes were read.
+        failed: the number of the first node that could not be read.
     """
 
     def __init__(
@@ -75,7 +85,7 @@ class Reader:
         else:
             image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
         self.where = self.name = "the image"
-        self.progress = 0
+        self.progress = self.failed = 0
         if self.by_levels and inputs in ("images", "flat"):
             levels = np.arange(spec.levels, dtype=np.float32)
             image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
@@ -114,9 +124,17 @@ class Reader:
                 values[node] = operator.attrgetter(node.target)(self.trace.module)
                 self.known.constant(node, values[node])
             elif node.op == "output":
-                return self.graph, fx.node.map_arg(node.args[0], values.get)
+                output = fx.node.map_arg(node.args[0], values.get)
+                spec = self.trace.structure
+                return self.graph, output if spec is None else pytree.tree_unflatten(list(output), spec)
             else:
-                values[node] = self._call(node, values)
+                try:
+                    values[node] = self._call(node, values)
+                except NotIncremental as error:
+                    if _writes(node):
+                        raise
+                    values[node] = Failed(error)
+                    self.failed = self.failed or self.progress
         raise AssertionError("a graph without an output")
 
     def _placeholder(self, node: fx.Node, value: Any) -> Any:
@@ -141,6 +159,8 @@ class Reader:
         kwargs: Any = fx.node.map_arg(node.kwargs, values.get)
         target: Any = node.target
         everything = [*args, *kwargs.values()]
+        if failed := next((entry for entry in _flat(everything) if isinstance(entry, Failed)), None):
+            return failed
         if target is operator.getitem and depends(args[0]):
             # An operation may also return what it saves for its gradient, which no handler computes.
             return args[0][args[1]] if args[1] < len(args[0]) else None
@@ -196,6 +216,12 @@ class Reader:
         if views:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: it changes {views[0]} in place")
         values[target] = result
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operation changes one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments))
 
 
 def _needs_levels(module: fx.GraphModule) -> bool:
@@ -257,7 +283,7 @@ def _where(node: fx.Node, schema: Any) -> str:
     path = path.replace("model.", "", 1) if path.startswith("model.") else "" if path == "model" else path
     text += f" at {path}" if path else ""
     frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
-    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/engine/compiler/compile.py")]
+    frames = [f for f in frames if "/torch/" not in f[0] and not f[0].endswith("genfast/engine/compiler/trace.py")]
     if frames:
         file, line, source = frames[-1]
         text += f" ({file.rpartition('/')[2]}:{line}: {source.strip()})"

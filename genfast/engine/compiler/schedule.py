@@ -146,7 +146,7 @@ def schedule(graph: Graph, draws: int) -> Places:
     """
     earliest = _earliest(graph, draws)
     for k, operand in enumerate(graph.outputs):
-        _check_causal(k, earliest[operand.view.step][operand.features])
+        _check_causal(k, operand, earliest)
     places = _places(graph, earliest)
     for step in graph.steps:
         places[step].stages = _stages(step, places, draws)
@@ -193,7 +193,8 @@ def _latest(source: np.ndarray, features: np.ndarray | None, weight: np.ndarray 
     return result
 
 
-def _check_causal(k: int, times: np.ndarray) -> None:
+def _check_causal(k: int, operand: Operand, earliest: dict[Step, np.ndarray]) -> None:
+    times = earliest[operand.view.step][operand.features]
     worst = int(times.argmax())
     time = int(times[worst])
     if time <= k:
@@ -202,10 +203,34 @@ def _check_causal(k: int, times: np.ndarray) -> None:
     where = f"the pixel {row:+d} rows and {column:+d} columns away"
     if (row, column) == (0, 0):
         where = f"channel {stage - 1} of its own pixel"
+    layer = _leak(operand.view.step, int(operand.features[worst]), k, earliest)
     raise NotCausal(
         f"sample: the model must be causal; got output {worst} of the conditional of draw {k}, "
-        f"which depends on {where}, drawn later"
+        f"which depends on {where}, drawn later; it enters at {layer}"
     )
+
+
+def _leak(step: Step, feature: int, k: int, earliest: dict[Step, np.ndarray]) -> str:
+    """The layer where what is drawn later enters: the one nearest to the image that depends on it."""
+    layer = step.where
+    while step.kind != "image":
+        layer = step.where or layer
+        best: tuple[int, Step, int] | None = None
+        for view, phase, features, weight in _uses(step):
+            rows, columns = offset(step, view, phase)
+            source = earliest[view.step] + rows * ROW + columns * COLUMN
+            used = [int(features[feature])] if features is not None else []
+            if weight is not None:
+                column = weight[:, feature:: step.count].any(1) if step.kind == "scan" else weight[:, feature] != 0
+                used = np.flatnonzero(column).tolist()
+            for at in used:
+                if best is None or source[at] > best[0]:
+                    best = int(source[at]), view.step, at
+        # A layer that looks ahead makes a time late that was not so before.
+        if best is None or earliest[best[1]][best[2]] <= k and best[1].kind != "image" or best[1].kind == "image":
+            return layer
+        step, feature = best[1], best[2]
+    return layer
 
 
 def parted(time: int) -> tuple[int, int, int]:

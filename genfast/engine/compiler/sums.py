@@ -127,6 +127,7 @@ def conv2d(
     if len(weight.shape) == 3:
         return conv1d(op, x, weight, bias, stride, padding, dilation, groups)
     check_constant(weight, bias)
+    x = x.as_image()
     if not x.is_image():
         raise Unsupported("a convolution of anything but [B, F, H, W]")
     weight = array(weight)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,11 +40,13 @@ class Trace:
         module: the traced module.
         given: the values of its placeholders: tensors, None, or an `Argument`.
         batch: of the images that it was traced with.
+        structure: of what forward returns, whose leaves the graph returns; None: the graph returns it as it is.
     """
 
     module: fx.GraphModule
     given: list[Any]
     batch: int
+    structure: Any = None
 
 
 class _Network(nn.Module):
@@ -93,8 +98,8 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
                 raise
             raise call_error(conventions, {one.name: one.value for one in arguments if one}, error) from error
         with backends.tracing():
-            module, given = _traced(_Network(model, forward, names), assigns, values, arguments)
-    return Trace(module, given, batch)
+            module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
+    return Trace(module, given, batch, structure)
 
 
 class _Assigned(TorchDispatchMode):
@@ -122,15 +127,14 @@ def _assigns(network: _Network, values: tuple[Any, ...]) -> bool:
 
 def _traced(
     network: _Network, assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
-) -> tuple[fx.GraphModule, list[Any]]:
-    """The fx graph module of a model, and the values of its placeholders."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+) -> tuple[fx.GraphModule, list[Any], Any]:
+    """The fx graph module of a model, the values of its placeholders, and the structure of its output."""
+    with _quiet():
         if assigns:
             # torch.export refuses a forward that changes weights; plain tracing takes it.
             options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
             try:
-                return make_fx(network, **options)(*values), list(arguments)
+                return make_fx(network, **options)(*values), list(arguments), None
             except Exception as error:
                 raise _untraceable(error) from error
         try:
@@ -143,7 +147,20 @@ def _traced(
             given.append(next(user))
         else:
             given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
-    return exported.graph_module, given
+    return exported.graph_module, given, exported.call_spec.out_spec
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A context in which torch says nothing: for a refusal it prints pages of graph, and logs them."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _untraceable(error: Exception) -> NotIncremental:

@@ -112,6 +112,16 @@ class Value:
         dim = dim + len(self.dims) if dim < 0 else dim
         return dim, self.dims[dim]
 
+    def as_image(self) -> Value:
+        """The same with a single row or column that was squeezed, and is back as a feature, in its place."""
+        if len(self.dims) != 4 or self.dims[:2] != (BATCH, FEATURE) or LINE in self.size:
+            return self
+        dims = list(self.dims)
+        for at, name in ((2, ROW), (3, COLUMN)):
+            if dims[at] == FEATURE and self.codes.shape[at] == 1 and self.size[name] == 1 and name not in dims:
+                dims[at] = name
+        return self.like(self.codes, tuple(dims))
+
     def is_image(self) -> bool:
         """Whether the dimensions are batch, features, rows and columns, in this order."""
         return self.dims == (BATCH, FEATURE, ROW, COLUMN) and LINE not in self.size
