@@ -96,6 +96,8 @@ class Alternatives:
         self.model, self.own, self.layout, self.labels = model, own, layout, labels
         self.images, self.loss = images.long(), loss
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        # Of the model, one for each number of images: a forward may keep what depends on it.
+        self.copies: dict[int, Any] = {}
         self.tried, self.closest, self.not_causal = 0, (float("inf"), ""), ""
 
     def find(self, refused: bool) -> str | None:
@@ -103,38 +105,37 @@ class Alternatives:
 
         refused: whether the engine has refused the conventions as they are.
         """
-        for changes in range(MOST_CHANGES + 1):
-            for alternative in self._agreeing(changes):
-                found = self._confirmed(alternative, refused)
-                if found is not None:
-                    return found
+        with at_work(self.model), torch.no_grad():
+            for changes in range(MOST_CHANGES + 1):
+                for alternative in self._agreeing(changes):
+                    found = self._confirmed(alternative, refused)
+                    if found is not None:
+                        return found
         return None
 
     def _agreeing(self, changes: int) -> Iterator[Alternative]:
         """The alternatives with so many changes that agree with the loss, by full forwards."""
         few = self.loss.first(SCREENED)
         n, loss = (SCREENED, few) if few else (len(self.images), self.loss)
-        forwards = product(_entrances(self.own), (None, *_arrangements(self.own.spec)))
-        with at_work(self.model), torch.no_grad():
-            model = copied(self.model).eval()  # in a context of its own mode: forwards may change it
-            for ((count, changed), conventions), arrangement in forwards:
-                left = changes - count - (arrangement is not None)
-                # Fewer changes were tried before: all that are left must be of the reading.
-                if left < 0:
+        # First those that keywords can say.
+        forwards = product((None, *_arrangements(self.own.spec)), _entrances(self.own))
+        for arrangement, ((count, changed), conventions) in forwards:
+            left = changes - count - (arrangement is not None)
+            if left < 0:
+                continue
+            output = self._output(conventions, arrangement, n)
+            for (more, named), reading in [] if output is None else self._readings(output):
+                if more != left:  # fewer changes were tried before
                     continue
-                output = self._output(model, conventions, arrangement, n)
-                for (more, named), reading in [] if output is None else self._readings(output):
-                    if more != left:
-                        continue
-                    alternative = Alternative(conventions, changed | named, arrangement, reading)
-                    difference = loss.difference(self._nats(output, alternative, n))
-                    self.tried += 1
-                    if difference < self.closest[0]:
-                        self.closest = difference, str(alternative)
-                    if difference <= BOUND and self.loss.difference(self._all(model, alternative)) <= BOUND:
-                        yield alternative
+                alternative = Alternative(conventions, changed | named, arrangement, reading)
+                difference = loss.difference(self._nats(output, alternative, n))
+                self.tried += 1
+                if difference < self.closest[0]:
+                    self.closest = difference, str(alternative)
+                if difference <= BOUND and self.loss.difference(self._all(alternative)) <= BOUND:
+                    yield alternative
 
-    def _output(self, model: Any, conventions: Conventions, arrangement: Arrangement | None, n: int) -> Any:
+    def _output(self, conventions: Conventions, arrangement: Arrangement | None, n: int) -> Any:
         """What the model returns for the first n images; None where it does not take such inputs."""
         levels = self.images[:n] if arrangement is None else arrangement.inputs(self.images[:n])
         if conventions.inputs in ("levels", "codes") and not _in_range(levels, self.own.spec):
@@ -143,8 +144,10 @@ class Alternatives:
         arguments += [] if self.labels is None else [self.labels[:n]]
         condition = {name: value[:n].to(levels.device) for name, value in conventions.condition.items()}
         condition = {name: value.expand(n, *value.shape[1:]) for name, value in condition.items()}
+        if n not in self.copies:
+            self.copies[n] = copied(self.model).eval()
         try:
-            return model(*arguments, **condition)
+            return self.copies[n](*arguments, **condition)
         except Exception:  # whatever it raises: the model does not take such inputs
             return None
 
@@ -189,9 +192,9 @@ class Alternatives:
         parameters = alternative.reading.parameters(output).double()
         return alternative.reading.likelihood.nll(targets.to(level_dtype(spec.levels)), parameters)
 
-    def _all(self, model: Any, alternative: Alternative) -> Tensor:
+    def _all(self, alternative: Alternative) -> Tensor:
         n = len(self.images)
-        output = self._output(model, alternative.conventions, alternative.arrangement, n)
+        output = self._output(alternative.conventions, alternative.arrangement, n)
         return self._nats(output, alternative, n)
 
     def _confirmed(self, alternative: Alternative, refused: bool) -> str | None:
@@ -200,8 +203,7 @@ class Alternatives:
         if not changed and arrangement is None and not refused:
             return "backend='full_forward' makes them agree: the program differs from the forward of the model (please report it)"
         if arrangement is not None and not arrangement.is_of_both:
-            with at_work(self.model), torch.no_grad():
-                difference = self.loss.difference(self._all(copied(self.model).eval(), alternative))
+            difference = self.loss.difference(self._all(alternative))
             return f"{_sentence(alternative, difference)}: {arrangement.why}"
         images = self.images if arrangement is None else arrangement.targets(self.images)
         keywords = keywords_of(alternative.conventions) | changed
@@ -230,7 +232,7 @@ class Alternatives:
         for text, order in _orders(self.own.spec):
             network = FullForward(self.model, replace(known, pixel_order=order.numpy()))
             try:
-                with at_work(network.model), torch.no_grad():
+                with at_work(network.model):
                     check_causal(network)
                 return text, order
             except NotCausal:

@@ -126,7 +126,8 @@ def _reason(loss: Loss, nats: Tensor | None) -> str:
     if nats is not None and len(loss.numbers) > 1:
         ratios = loss.numbers / loss.averages(nats)
         if bool(((ratios / ratios[0] - 1).abs() < 1e-5).all()):
-            return f"nll is {float(ratios[0]):.6g} times the nats of an image, which is no unit that genfast knows"
+            ratio, of_value = float(ratios[0]), float(ratios[0]) * loss.values
+            return f"nll is {ratio:.6g} times the nats of an image and {of_value:.6g} times those of a value"
     return (
         "the loss may leave out pixels, weight or clamp them, or be a bound; or it may evaluate another model, or this "
         "one on other inputs"
