@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -67,7 +67,7 @@ class Alternative:
 
     def __str__(self) -> str:
         words = [f"{name}={_text(value)}" for name, value in self.changed.items()]
-        return " and ".join(words + ([self.arrangement.phrase] if self.arrangement else [])) or "the same"
+        return " and ".join(words + ([self.arrangement.phrase] if self.arrangement else [])) or "no change"
 
 
 class Alternatives:
@@ -98,6 +98,7 @@ class Alternatives:
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         # Of the model, one for each number of images: a forward may keep what depends on it.
         self.copies: dict[int, Any] = {}
+        self.readings: dict[Any, list[tuple[Change, Reading]]] = {}
         self.tried, self.closest, self.not_causal = 0, (float("inf"), ""), ""
 
     def find(self, refused: bool) -> str | None:
@@ -124,7 +125,7 @@ class Alternatives:
             if left < 0:
                 continue
             output = self._output(conventions, arrangement, n)
-            for (more, named), reading in [] if output is None else self._readings(output):
+            for (more, named), reading in [] if output is None else self._known_readings(output):
                 if more != left:  # fewer changes were tried before
                     continue
                 alternative = Alternative(conventions, changed | named, arrangement, reading)
@@ -150,6 +151,13 @@ class Alternatives:
             return self.copies[n](*arguments, **condition)
         except Exception:  # whatever it raises: the model does not take such inputs
             return None
+
+    def _known_readings(self, output: Any) -> list[tuple[Change, Reading]]:
+        """`_readings`, which depend on the form of an output alone, and take longer than a small forward."""
+        form = _form(output)
+        if form not in self.readings:
+            self.readings[form] = list(self._readings(output))
+        return self.readings[form]
 
     def _readings(self, output: Any) -> Iterator[tuple[Change, Reading]]:
         """The readings that an output may have, each once, those nearest to the present one first."""
@@ -288,6 +296,15 @@ def _entrances(own: Conventions) -> Iterator[tuple[Change, Conventions]]:
             named = changed | ({"input_range": one} if differs else {})
             count = len(changed) + (differs and own.input_range is not None)
             yield (count, named), replace(own, inputs=inputs, input_range=one)
+
+
+def _form(output: Any) -> Any:
+    """The shapes and dtypes of an output, and their places in a tuple or dict."""
+    if isinstance(output, Tensor):
+        return output.shape, output.dtype
+    if isinstance(output, Mapping):
+        return tuple((name, _form(value)) for name, value in output.items())
+    return tuple(map(_form, output)) if isinstance(output, (tuple, list)) else None
 
 
 def _same(images: Tensor) -> Tensor:

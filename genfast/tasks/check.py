@@ -114,7 +114,7 @@ def _compared(
     remedy = search.find(refused=bool(refusal))
     if remedy is None:
         closest, text = search.closest
-        near = f", the closest {text} with a difference of {closest:.1g}" if math.isfinite(closest) else ""
+        near = f" (the nearest: {text}, with a difference of {closest:.1g})" if math.isfinite(closest) else ""
         remedy = f"none of {search.tried} other conventions makes them agree{near}: {search.not_causal or _reason(loss, nats)}"
     return Check(False, difference, f"{remedy}; as described, {refusal}" if refusal else remedy)
 
