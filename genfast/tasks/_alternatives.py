@@ -16,7 +16,7 @@ from genfast.engine.conventions import INPUTS, Conventions, Keywords
 from genfast.engine.engine import Engine
 from genfast.engine.full_forward import FullForward, at_work, copied, inputs_of
 from genfast.engine.protocols import ImageSpec
-from genfast.likelihoods import Reading, heads, read_output
+from genfast.likelihoods import Likelihood, Reading, heads, read_output
 from genfast.likelihoods.layout import Layout
 from genfast.likelihoods.reading import PROBABILITIES
 from genfast.random.levels import level_dtype
@@ -24,6 +24,8 @@ from genfast.tasks._loss import Loss
 
 # Nats a value. Losses are sums of float32: rounding moves them by some 1e-7, a wrong convention by 1e-3 at least.
 BOUND = 1e-5
+# The same for losses that approximate, in float32: on which side of a threshold they are is a matter of rounding.
+APPROXIMATE = 1e-4
 MOST_CHANGES = 2  # conventions that are changed at a time
 SCREENED = 2  # images on which alternatives are compared first
 
@@ -101,15 +103,20 @@ class Alternatives:
         self.readings: dict[Any, list[tuple[Change, Reading]]] = {}
         self.tried, self.closest, self.not_causal = 0, (float("inf"), ""), ""
 
-    def find(self, refused: bool) -> str | None:
-        """What makes the model agree with the loss, a sentence; None if nothing does.
+    def agrees_as_it_is(self, nats: Tensor) -> bool | None:
+        """Whether the engine, which gives these nats per image, agrees with a forward that agrees with the loss without
+        any change; None if the forward does not."""
+        with at_work(self.model), torch.no_grad():
+            for alternative in self._agreeing(0):
+                return self._follows(alternative, nats)
+        return None
 
-        refused: whether the engine has refused the conventions as they are.
-        """
+    def find(self) -> str | None:
+        """What makes the model agree with the loss, a sentence; None if nothing does."""
         with at_work(self.model), torch.no_grad():
             for changes in range(MOST_CHANGES + 1):
                 for alternative in self._agreeing(changes):
-                    found = self._confirmed(alternative, refused)
+                    found = self._confirmed(alternative)
                     if found is not None:
                         return found
         return None
@@ -129,11 +136,11 @@ class Alternatives:
                 if more != left:  # fewer changes were tried before
                     continue
                 alternative = Alternative(conventions, changed | named, arrangement, reading)
-                difference = loss.difference(self._nats(output, alternative, n))
+                difference, agrees = self._difference(alternative, output, loss, n)
                 self.tried += 1
                 if difference < self.closest[0]:
                     self.closest = difference, str(alternative)
-                if difference <= BOUND and self.loss.difference(self._all(alternative)) <= BOUND:
+                if agrees and self._of_all(alternative)[1]:
                     yield alternative
 
     def _output(self, conventions: Conventions, arrangement: Arrangement | None, n: int) -> Any:
@@ -190,33 +197,54 @@ class Alternatives:
             return []
         return found or [one]
 
-    def _nats(self, output: Any, alternative: Alternative, n: int) -> Tensor:
+    def _nats(self, output: Any, alternative: Alternative, n: int, customary: bool = False) -> Tensor:
         """Nats per image of the first n images, float64 [n]; inf where the alternative does not fit."""
         arrangement, images = alternative.arrangement, self.images[:n]
         targets = images if arrangement is None else arrangement.targets(images)
         spec = self.own.spec
         if not _in_range(targets, spec):
             return torch.full((n,), float("inf"), dtype=torch.float64, device="cpu")
-        parameters = alternative.reading.parameters(output).double()
-        return alternative.reading.likelihood.nll(targets.to(level_dtype(spec.levels)), parameters)
+        parameters, likelihood = alternative.reading.parameters(output).double(), alternative.reading.likelihood
+        score = likelihood.customary_nll if customary else likelihood.nll
+        return score(targets.to(level_dtype(spec.levels)), parameters)
 
-    def _all(self, alternative: Alternative) -> Tensor:
-        n = len(self.images)
-        output = self._output(alternative.conventions, alternative.arrangement, n)
-        return self._nats(output, alternative, n)
+    def _difference(self, alternative: Alternative, output: Any, loss: Loss, n: int) -> tuple[float, bool]:
+        """The difference of an alternative from the loss of n images, and whether they agree."""
+        exact = loss.difference(self._nats(output, alternative, n))
+        approximates = type(alternative.reading.likelihood).customary_nll is not Likelihood.customary_nll
+        if exact <= BOUND or not approximates:
+            return exact, exact <= BOUND
+        customary = loss.difference(self._nats(output, alternative, n, customary=True))
+        return min(exact, customary), customary <= APPROXIMATE
 
-    def _confirmed(self, alternative: Alternative, refused: bool) -> str | None:
+    def _of_all(self, alternative: Alternative) -> tuple[float, bool]:
+        """`_difference` for all images."""
+        return self._difference(alternative, self._output_of_all(alternative), self.loss, len(self.images))
+
+    def _output_of_all(self, alternative: Alternative) -> Any:
+        return self._output(alternative.conventions, alternative.arrangement, len(self.images))
+
+    def _follows(self, alternative: Alternative, nats: Tensor) -> bool:
+        """Whether the engine, which gives these nats, agrees with the loss or with the forward of an alternative.
+
+        A loss of probabilities takes logarithms of numbers that were rounded near 1, where the engine has the logits:
+        these are not compared here, but were when the program was compiled.
+        """
+        if self.loss.difference(nats) <= BOUND or alternative.reading.head in PROBABILITIES:
+            return True
+        forward = self._nats(self._output_of_all(alternative), alternative, len(self.images))
+        return float((forward - nats).abs().max()) <= BOUND * self.own.spec.values
+
+    def _confirmed(self, alternative: Alternative) -> str | None:
         """The remedy of an alternative that agrees by full forwards: None if the engine does not agree with it."""
         arrangement, changed = alternative.arrangement, dict(alternative.changed)
-        if not changed and arrangement is None and not refused:
-            return "backend='full_forward' makes them agree: the program differs from the forward of the model (please report it)"
+        difference, _ = self._of_all(alternative)
         if arrangement is not None and not arrangement.is_of_both:
-            difference = self.loss.difference(self._all(alternative))
             return f"{_sentence(alternative, difference)}: {arrangement.why}"
         images = self.images if arrangement is None else arrangement.targets(self.images)
         keywords = keywords_of(alternative.conventions) | changed
         try:
-            difference = self._by_engine(keywords, images)
+            nats = self._by_engine(keywords, images)
         except NotCausal as error:
             order = self._order(alternative)
             if order is None:
@@ -224,15 +252,15 @@ class Alternatives:
                 return None
             changed["pixel_order"] = _Expression(order[0])
             alternative = replace(alternative, changed=changed)
-            difference = self._by_engine(keywords | {"pixel_order": order[1]}, images)
+            nats = self._by_engine(keywords | {"pixel_order": order[1]}, images)
         except ValueError:
             return None
-        if difference > BOUND:
+        if not self._follows(alternative, nats):
             return None
         return _sentence(alternative, difference) + (f": {arrangement.why}" if arrangement else "")
 
-    def _by_engine(self, keywords: Any, images: Tensor) -> float:
-        return self.loss.difference(-Engine(self.model, **keywords).log_prob(images, self.labels))
+    def _by_engine(self, keywords: Any, images: Tensor) -> Tensor:
+        return -Engine(self.model, **keywords).log_prob(images, self.labels)
 
     def _order(self, alternative: Alternative) -> tuple[str, Tensor] | None:
         """An order of the pixels in which the model is causal, with its text."""
@@ -282,7 +310,7 @@ def _sentence(alternative: Alternative, difference: float) -> str:
 def _entrances(own: Conventions) -> Iterator[tuple[Change, Conventions]]:
     """What may enter the model. A range that is not known costs nothing: it must be given anyway."""
     top = float(own.spec.levels - 1)
-    usual = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, top))
+    usual = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, top), (0.0, 255.0))
     ranges = [own.input_range] * (own.input_range is not None) + [*usual, *((high, low) for low, high in usual)]
     for inputs in dict.fromkeys((own.inputs, *INPUTS)):
         if inputs == "codes" and own.spec.channels > 1:
