@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs
@@ -130,7 +131,7 @@ class Engine:
         """
         compiled = self._compiled(*self._current())
         if isinstance(compiled, str):
-            raise NotIncremental(compiled)
+            raise NotIncremental(f"sample: {compiled}")
         return compiled.program
 
     @property
@@ -233,7 +234,7 @@ class Engine:
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
             network.refuse_probabilities()
-            with torch.no_grad(), full_forward.at_work(network.model):
+            with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
@@ -315,7 +316,7 @@ class Engine:
                 with torch.no_grad():
                     now["trace"] = trace_model(self.model, spec, self.conventions)
             except NotIncremental as error:
-                now["trace"] = str(error)
+                now["trace"] = _reason(error)
         return now["trace"]
 
     def _compiled(self, now: dict[str, Any], network: full_forward.FullForward) -> Compiled | str:
@@ -331,9 +332,14 @@ class Engine:
                         del now["program"]
                         raise  # no backend can draw from it
                     except NotIncremental as error:
-                        now["program"] = str(error)
+                        now["program"] = _reason(error)
                 now["reading"] = network.reading
             return now["program"]
+
+
+def _reason(error: NotIncremental) -> str:
+    """What a refusal says, to be part of another message."""
+    return str(error).removeprefix("sample: ")
 
 
 def refuse_beside_engine(backend: str, keywords: Keywords) -> None:
@@ -341,7 +347,9 @@ def refuse_beside_engine(backend: str, keywords: Keywords) -> None:
     named = [name for name, value in keywords.items() if value is not None]
     if named or backend != "auto":
         what = named[0] if named else "backend"
-        raise ValueError(f"sample: {what} must be given to the Engine where one takes the place of the model; got a value")
+        raise ValueError(
+            f"sample: {what} must be given to the Engine where one takes the place of the model; got a value"
+        )
 
 
 def work(program: Program) -> int:

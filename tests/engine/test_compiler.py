@@ -105,7 +105,10 @@ def test_everyday_models(kind, sizes, shape, levels):
 def test_one_instruction_for_a_convolution():
     torch.manual_seed(0)
     model = everyday.PlainPixelCNN(8, 7)
-    kinds = [(it.kind, it.activation) for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256, input_range=(0, 1)))]
+    kinds = [
+        (it.kind, it.activation)
+        for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256, input_range=(0, 1)))
+    ]
     assert kinds == [("linear", "relu")] * 7 + [("linear", "none")]
 
 
@@ -206,7 +209,9 @@ def test_what_is_not_causal(name):
 
 def test_what_is_not_causal_behind_others():
     with pytest.raises(NotCausal, match="drawn later"):
-        compile_program(causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4, input_range=(0, 1))
+        compile_program(
+            causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4, input_range=(0, 1)
+        )
     colors = nn.Sequential(MaskedConv2d(3, 6, 3, "A", 3), nn.Conv2d(6, 9, 1), nn.Unflatten(1, (3, 3)))
     with pytest.raises(NotCausal, match="own pixel"):
         compile_program(colors, shape=(3, 4, 4), levels=3, input_range=(0, 1), head="categorical")
@@ -226,12 +231,10 @@ class Pooled(nn.Module):
 REFUSED = {
     "aten.sin": torch.sin,
     "aten.sort": lambda x: x.sort(1)[0],
-    "every other row": lambda x: x[:, :, ::2],
+    "every other row": lambda x: x[:, :, ::2].repeat_interleave(2, 2)[:, :, :5],
     "one image, row or column": lambda x: x + x[:, :, :1, 0][..., None],
     "by replicate": lambda x: F.pad(x[:, :, 1:], (0, 0, 1, 0), mode="replicate"),
-    "by 1.0, not by zeros": lambda x: F.pad(x[:, :, :-1], (0, 0, 1, 0), value=1.0),
     "mixes features": lambda x: x.reshape(x.shape[0], -1).view_as(x) if x.shape[2] == 0 else x.flatten(1).view_as(x),
-    "changes over rows": lambda x: x + torch.arange(5.0).view(5, 1),
     "to torch.float64": lambda x: x.double().float(),
     "weights that depend on the image": lambda x: F.conv2d(x, x[:, :, :1, :1]).repeat(1, 3, 1, 1),
 }
@@ -244,6 +247,69 @@ def test_what_is_refused_by_name(message):
         compile_program(causal(Function(function)), shape=(1, 5, 5), levels=4, input_range=(0, 1))
     assert str(caught.value).startswith("sample: aten.")
     assert "at 1 (test_compiler.py:" in str(caught.value) or "at 1 (" in str(caught.value)
+
+
+def numbers(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+PLACES = {
+    "a row of ones": lambda x: F.pad(x[:, :, :-1], (0, 0, 1, 0), value=1.0),
+    "columns of a number, before and after": lambda x: F.pad(x[..., :-3], (2, 1), value=-0.7) * x,
+    "rows and columns of a number": lambda x: F.pad(x[:, :, :-1, :-2], (2, 0, 1, 0), value=2.5),
+    "a crop and a number": lambda x: F.pad(F.pad(x, (0, -1, 0, -2), value=9.0), (1, 0, 2, 0), value=0.5),
+    "a row of parameters": lambda x: torch.cat((numbers(1, 6, 1, 6).expand(len(x), -1, -1, -1), x[:, :, :-1]), 2),
+    "numbers of rows": lambda x: x + torch.arange(5.0).view(5, 1),
+    "numbers of columns, times features": lambda x: x * numbers(6, 1, 6),
+    "numbers of places": lambda x: numbers(5, 6) * (x - numbers(1, 6, 5, 6)),
+    "coordinates as features": lambda x: F.conv2d(
+        torch.cat((x, numbers(1, 2, 5, 6).expand(len(x), -1, -1, -1)), 1), numbers(6, 8, 1, 1)
+    ),
+    "numbers of places, moved": lambda x: F.pad((x + numbers(6, 5, 6))[:, :, :-1], (0, 0, 1, 0)) + numbers(5, 6),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_numbers_that_vary_over_rows_and_columns(name):
+    torch.manual_seed(0)
+    model = causal(Function(PLACES[name]))
+    model[0].weight.data *= 3
+    assert_compiled(model)
+
+
+class Labelled(nn.Module):
+    """A product, a sum, a gate and a map that depend on the label."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first, self.last, self.kind = MaskedConv2d(1, 6, 3, "A"), nn.Conv2d(6, 4, 1), kind
+        self.embedding, self.map = nn.Embedding(3, 6), nn.Embedding(3, 30)
+
+    def forward(self, x, labels):
+        x, y = self.first(x), self.embedding(labels)[:, :, None, None]
+        if self.kind == "product":
+            x = x * y
+        if self.kind == "scale and shift":
+            x = (1 + y.tanh()) * x + y.flip(1)
+        if self.kind == "gate":
+            x = x.tanh() * y.sigmoid()
+        if self.kind == "map":
+            x = x * self.map(labels).view(-1, 1, 5, 6) + y
+        return self.last(x.relu())
+
+
+@pytest.mark.parametrize("kind", ["product", "scale and shift", "gate", "map"])
+def test_what_depends_on_labels(kind):
+    torch.manual_seed(0)
+    model = Labelled(kind).eval()
+    model.first.weight.data *= 3
+    program = compile_program(model, shape=(1, 5, 6), levels=4, input_range=(-1, 1), classes=3)
+    images, labels = some_images(program, 4), torch.tensor([2, 0, 1, 2])
+    with torch.no_grad():
+        expected = model(images * (2 / 3) - 1, labels)
+        other = model(images * (2 / 3) - 1, labels.roll(1))
+    assert_close(taught(program, images, labels), expected)
+    assert (other - expected).abs().max() > 0.1
 
 
 def test_a_refusal_names_operation_module_and_line():
@@ -335,8 +401,8 @@ def test_channels_last_outputs_and_two_logits():
 @pytest.mark.parametrize(
     "outputs, shape, levels, message",
     [
-        (9, (3, 4, 4), 3, "head must say how the output is ordered"),
-        (5, (1, 4, 4), 4, r"must return 4 values for each pixel \(C=1, L=4\); got 5"),
+        (9, (3, 4, 4), 3, r"output must say how the output is laid out, 'B \(C L\) H W' or 'B \(L C\) H W'; got None"),
+        (5, (1, 4, 4), 4, r"must return 4 values for each pixel \(C=1, H=4, W=4, L=4\); got \(2, 5, 4, 4\)$"),
         (4, (1, 4), 4, "shape must be"),
         (4, (1, 4, 4), 1, "levels must be an int, 2 to 65536"),
         (4, (1, 4, 4), 65537, "levels must be an int, 2 to 65536"),
@@ -349,7 +415,7 @@ def test_settings_that_do_not_fit(outputs, shape, levels, message):
 
 
 def test_settings_of_an_own_model_are_its_own():
-    with pytest.raises(ValueError, match="expected only the model"):
+    with pytest.raises(ValueError, match="levels must be None for a PixelCNN, whose config has it"):
         compile_program(build("pixelcnn", layers=0), levels=2)
     with pytest.raises(ValueError, match="input_range must be two different numbers"):
         compile_program(causal(), shape=(1, 4, 4), levels=4, input_range=(1, 1))
@@ -380,4 +446,4 @@ def test_in_place_operations():
     torch.manual_seed(0)
     assert_compiled(Model(False).eval())
     with pytest.raises(NotIncremental, match="in place"):
-        compile_program(Model(True), shape=(1, 4, 4), levels=4, input_range=(0, 1))
+        compile_program(Model(True), shape=(1, 5, 6), levels=4, input_range=(0, 1))

@@ -5,12 +5,13 @@ import threading
 
 import pytest
 import torch
+from support.compiled import Function
 from torch import nn
 
 import genfast
 from genfast import testing
+from genfast.engine.calling import evaluating
 from genfast.engine.compiler import NotCausal
-from genfast.engine.full_forward import evaluating
 from genfast.models import build
 from genfast.nn import MaskedConv2d
 
@@ -86,8 +87,8 @@ def test_no_backend_draws_from_a_model_that_is_not_causal(layer, backend):
 
 
 def test_a_model_without_a_program_is_drawn_slowly_and_says_so():
-    model = foreign(nn.Softmax(1))
-    with pytest.warns(RuntimeWarning, match="every value runs the whole network: .*softmax") as warned:
+    model = foreign(Function(torch.sin))
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: .*aten.sin") as warned:
         images = genfast.sample(model, 3, **OPTIONS)
     assert {warning.filename for warning in warned} == {__file__}
     assert images.shape == (3, 1, 4, 4)
@@ -105,7 +106,7 @@ class Branching(nn.Module):
 
 
 def test_what_torch_refuses_to_trace_is_drawn_slowly_and_says_so():
-    with pytest.warns(RuntimeWarning, match="every value runs the whole network: sample: the model cannot be traced"):
+    with pytest.warns(RuntimeWarning, match="every value runs the whole network: the model cannot be traced"):
         images = genfast.sample(Branching(), 2, **OPTIONS)
     assert images.shape == (2, 1, 4, 4)
 
@@ -134,7 +135,9 @@ class Failing(nn.Module):
 
 @pytest.mark.parametrize("backend", ["auto", "full_forward"])
 def test_a_failure_of_forward_says_what_was_called(backend):
-    call = r"sample: genfast calls model\(x\) with float32 \[2, 1, 4, 4\] in input_range \(0, 1\), which must work; got "
+    call = (
+        r"sample: genfast calls model\(x\) with float32 \[2, 1, 4, 4\] in input_range \(0, 1\), which must work; got "
+    )
     with pytest.raises(ValueError, match=f"^{call}KeyError: 'of an unknown reason'$") as caught:
         genfast.sample(Failing(), 2, backend=backend, **OPTIONS)
     assert isinstance(caught.value.__cause__, KeyError)

@@ -45,6 +45,14 @@ def test_not_native_with_a_warning(name):
     assert judgement.backend == "full_forward" and judgement.warned, STRANGERS[name].reason
 
 
+def test_a_refusal_prints_nothing(capfd):
+    """torch writes pages of graph where a branch on values stops its tracing."""
+    stranger = STRANGERS["BranchOnValues"]
+    with pytest.warns(RuntimeWarning, match="conv|branch|data-dependent|traced"):
+        assert genfast.Engine(stranger.build(), **stranger.options()).backend == "full_forward"
+    assert capfd.readouterr() == ("", "")
+
+
 @every_stranger
 def test_log_prob_is_the_authors_loss(name):
     assert judged(name).difference < 1e-6

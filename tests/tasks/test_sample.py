@@ -209,18 +209,21 @@ def test_the_model_may_be_trained_on():
     assert torch.equal(genfast.sample(model, 50), before)
 
 
-def test_a_model_is_compiled_once(monkeypatch):
+@pytest.mark.parametrize("of", ["our own", "somebody else"])
+def test_a_model_is_traced_and_compiled_once(of, monkeypatch):
     calls = []
-    compiled = engines.compile_program
-    monkeypatch.setattr(
-        engines, "compile_program", lambda *args, **options: calls.append(1) or compiled(*args, **options)
-    )
-    model = simple()
+    for name in ("trace_model", "compile_traced"):
+        function = getattr(engines, name)
+        counting = lambda *arguments, name=name, function=function: calls.append(name) or function(*arguments)
+        monkeypatch.setattr(engines, name, counting)
+    model, options = simple(), {}
+    if of == "somebody else":
+        model, options = Foreign(1, 4, None), {"shape": (1, 4, 5), "levels": 4, "input_range": (-1, 1)}
     for _ in range(3):
-        genfast.sample(model, 2)
-    engine = Engine(model)
+        genfast.sample(model, 2, **options)
+    engine = Engine(model, **options)
     engine.log_prob(engine.run(3, seed=1).images)
-    assert len(calls) == 1
+    assert calls == ["trace_model", "compile_traced"]
 
 
 def test_an_engine_does_not_keep_a_model():
@@ -343,11 +346,11 @@ def test_a_model_of_somebody_else(channels, features, order, options, head):
     torch.manual_seed(1)
     model = Foreign(channels, features, order)
     nn.init.normal_(model.layer.weight)
-    options = {"shape": (channels, 3, 4)} | options
+    options = {"shape": (channels, 3, 4), "input_range": (0, 1)} | options
     drawn = [genfast.sample(model, 40, seed=2, backend=backend, **options) for backend in BACKENDS]
     assert all(torch.equal(images, drawn[0]) for images in drawn)
     assert drawn[0].shape == (40, channels, 3, 4) and drawn[0].max() == options["levels"] - 1
-    low, high = options.get("input_range", (0, 1))
+    low, high = options["input_range"]
     with torch.no_grad():
         y = model(low + drawn[0].float() * ((high - low) / (options["levels"] - 1)))
     if head == "mixture":
@@ -393,7 +396,8 @@ WRONG = [
 @pytest.mark.parametrize("arguments, error, message", WRONG, ids=[str(list(a)) for a, _, _ in WRONG])
 def test_bad_arguments_get_one_error_before_any_work(arguments, error, message, monkeypatch):
     model = simple()
-    monkeypatch.setattr(engines, "compile_program", None)
+    monkeypatch.setattr(engines, "trace_model", None)
+    monkeypatch.setattr(engines, "compile_traced", None)
     model.network = lambda x, labels: pytest.fail("the network was run")
     calls = [genfast.sample, genfast.stream]
     for call in calls:
@@ -429,21 +433,52 @@ def test_bad_arguments_of_some_models():
         genfast.log_prob(simple(), ZEROS + 3)
 
 
+FITTING = {"shape": (1, 3, 4), "levels": 4, "input_range": (0, 1)}
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({}, r"shape must be \(channels, height, width\) for a Foreign; got None"),
         ({"shape": (1, 3)}, r"got \(1, 3\)"),
         ({"shape": (1, 3, 4)}, "levels must be an int, 2 to 65536; got None"),
-        ({"shape": (1, 3, 4), "levels": 7}, r"must return 7 values for each pixel \(C=1, L=7\); got 4"),
-        ({"shape": (1, 3, 4), "levels": 4, "head": "softmax"}, "head must be one of bernoulli, .*; got 'softmax'"),
-        ({"shape": (1, 3, 4), "levels": 4, "head": "mixture"}, r"must return 3K or 10K values .* got 4"),
-        ({"shape": (1, 3, 4), "levels": 4, "input_range": (1, 1)}, r"input_range must be two different numbers"),
+        (FITTING | {"levels": 7}, r"must return 7 values for each pixel \(C=1, H=3, W=4, L=7\); got \(2, 4, 3, 4\)$"),
+        (FITTING | {"head": "softmax"}, "head must be one of bernoulli, .*; got 'softmax'"),
+        (
+            FITTING | {"head": "mixture"},
+            r"must return 3K or 10K values .* for the head mixture .*; got \(2, 4, 3, 4\)$",
+        ),
+        (FITTING | {"input_range": (1, 1)}, r"input_range must be two different numbers; got \(1, 1\)"),
+        (FITTING | {"input_range": None}, r"input_range must be given, .* such as \(0, 1\) or \(-1, 1\): .*; got None"),
+        (FITTING | {"inputs": "codes"}, "input_range must be None for inputs='codes', which are integers"),
+        (FITTING | {"inputs": "floats"}, "inputs must be one of images, flat, levels, codes; got 'floats'"),
+        (FITTING | {"output": "B L"}, "output must be a pattern of the letters B, C, H, W and L .*; got 'B L'"),
+        (FITTING | {"output": "B H W L"}, r"must return an output of the layout 'B H W L' .*; got \(2, 4, 3, 4\)$"),
+        (FITTING | {"classes": -1}, "classes must be an int, at least 0; got -1"),
+        (FITTING | {"pixel_order": [0, 0]}, "pixel_order must be a permutation of the 12 pixels"),
+        (FITTING | {"condition": {"h": torch.zeros(())}}, r"condition h must be \[n, ...\] or \[1, ...\]; got \(\)"),
     ],
 )
 def test_bad_descriptions_of_a_model(options, message):
     with pytest.raises(ValueError, match=f"^sample: .*{message}"):
         genfast.sample(Foreign(1, 4, None), 1, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"shape": 12}, "shape must be .*; got 12"),
+        ({"input_range": (0, "1")}, "input_range must be two different numbers; got"),
+        ({"output": 3}, "output must be a pattern such as 'B H W L'; got int"),
+        ({"condition": [torch.zeros(1)]}, "condition must be a dict of tensors by the names of arguments; got"),
+        ({"condition": {"h": 1.0}}, "condition h must be a torch.Tensor; got float"),
+        ({"pixel_order": [0.0] * 12}, "pixel_order must be integers, one for each value; got float64"),
+        ({"range": (0, 1)}, "range"),
+    ],
+)
+def test_descriptions_of_a_wrong_kind(options, message):
+    with pytest.raises(TypeError, match=message):
+        genfast.sample(Foreign(1, 4, None), 1, **FITTING | options)
 
 
 @every_backend

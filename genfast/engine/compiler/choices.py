@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import apply, as_values, constant_map, scaled, shifted
 from genfast.engine.compiler.handlers import depends, handles
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, broadcast, constant_like
+from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, Varies, broadcast, constant_like
 
 
 @handles("aten::gt", "aten::greater")

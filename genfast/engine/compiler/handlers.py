@@ -227,17 +227,19 @@ def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
 
 def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
     """A map with constants before and after it in rows, columns or along the line: padding, by zeros or by others."""
-    if name not in (ROW, COLUMN, LINE) or sum(map(depends, tensors)) > 1:
+    model = next(t for t in tensors if depends(t))
+    if name not in ((LINE,) if LINE in model.size else (ROW, COLUMN)) or sum(map(depends, tensors)) > 1:
         raise Unsupported("a concatenation over batch, rows or columns of anything but one map and constants")
     place = next(i for i, t in enumerate(tensors) if depends(t))
-    model = tensors[place]
     before = sum(t.shape[dim] for t in tensors[:place])
     after = sum(t.shape[dim] for t in tensors[place + 1 :])
     padded = windowed(model, name, -before, model.size[name] + after)
     constants = [t for t in tensors if not depends(t)]
     if not any(op.node(t) is not None or array(t).any() for t in constants):
         return padded
-    inside = torch.zeros([1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu")
+    inside = torch.zeros(
+        [1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu"
+    )
     parts = [inside if depends(t) else t for t in tensors]
     if any(op.node(t) is not None for t in constants):
         raise Unsupported("a concatenation over rows or columns of what depends on labels or a condition")
@@ -293,12 +295,13 @@ def pad(op: Operation, x: Value, padding: Sequence[int], mode: Any = "constant",
             parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
             x = cat(op, [p for p in (parts[0], x, parts[1]) if depends(p) or p.shape[dim]], dim)
             continue
-        if name not in (ROW, COLUMN, LINE):
-            raise Unsupported("padding of the batch")
+        if name not in ((LINE,) if LINE in x.size else (ROW, COLUMN)):
+            raise Unsupported("padding of the batch, or of rows or columns of a line")
         if max(before, after) > 0 and mode != "constant":
             raise Unsupported(f"padding of rows or columns by {mode}, not by a constant")
         kept = windowed(x, name, max(0, -before), x.size[name] + min(0, after))
-        sizes = ([n if i == dim else 1 for i in range(len(x.dims))] for n in (max(0, before), max(0, after)))
+        shape = [1 if d == BATCH else size for size, d in zip(x.shape, x.dims)]
+        sizes = ([*shape[:dim], n, *shape[dim + 1 :]] for n in (max(0, before), max(0, after)))
         parts = [torch.full(size, value or 0.0, dtype=torch.float32, device="cpu") for size in sizes]
         x = beside(op, [parts[0], kept, parts[1]], dim, name)
     return x

@@ -221,7 +221,7 @@ def _leak(step: Step, feature: int, k: int, earliest: dict[Step, np.ndarray]) ->
             source = earliest[view.step] + rows * ROW + columns * COLUMN
             used = [int(features[feature])] if features is not None else []
             if weight is not None:
-                column = weight[:, feature:: step.count].any(1) if step.kind == "scan" else weight[:, feature] != 0
+                column = weight[:, feature :: step.count].any(1) if step.kind == "scan" else weight[:, feature] != 0
                 used = np.flatnonzero(column).tolist()
             for at in used:
                 if best is None or source[at] > best[0]:
@@ -247,8 +247,12 @@ def _places(graph: Graph, earliest: dict[Step, np.ndarray]) -> Places:
     bound = dict.fromkeys(graph.steps, ROW << 10)
     for operand in graph.outputs:
         bound[operand.view.step] = COLUMN - 1
+    outputs = {operand.view.step for operand in graph.outputs}
     for step in reversed(graph.steps):
-        place = places[step] = _place(step, int(earliest[step].max()), bound[step])
+        # A copy for a draw that depends on nothing is not needed early; what it copies might have to be, with it.
+        late = step in outputs and step.kind == "copy"
+        place = Place(False, 0, 0) if late else _place(step, int(earliest[step].max()), bound[step])
+        places[step] = place
         for view, phase in reads(step):
             rows, columns = offset(step, view, phase)
             row, column = place.row * step.stride - rows, place.column * step.stride - columns

@@ -336,6 +336,8 @@ def _arranged(x: Value, values: np.ndarray) -> np.ndarray:
         sizes += [1 if n == 1 else size for _, size in parts]
     values = values.reshape(sizes)
     features = [at for at, name in enumerate(names) if name == FEATURE]
+    if len(set(names) - {FEATURE}) + len(features) < len(names):
+        raise Unsupported("a map over pairs of rows or columns")
     spatial = [name for name in (BATCH, ROW, COLUMN, LINE) if name in names]
     values = values.transpose([*(names.index(name) for name in spatial), *features])
     shape = {name: values.shape[at] for at, name in enumerate(spatial)}

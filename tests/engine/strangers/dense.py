@@ -115,6 +115,10 @@ def flat_bce(output, levels, count):
     return F.binary_cross_entropy(probabilities, levels.flatten(1).float(), reduction="none").double().sum(1)
 
 
+def bce_with_logits(output, levels, count):
+    return nn.BCEWithLogitsLoss(reduction="none")(output.double(), levels.double()).flatten(1).sum(1)
+
+
 def flat_bernoulli(output, at):
     p = output[:, at.pixel] if output.dim() == 2 else output[:, at.c, at.i, at.j]
     return torch.stack([1 - p, p], 1)
@@ -131,9 +135,7 @@ MODELS = [
         Made,
         lambda shape, levels: {"input_range": (0, 1)},
         unit,
-        lambda output, levels, count: nn.BCEWithLogitsLoss(reduction="none")(output.double(), levels.double())
-        .flatten(1)
-        .sum(1),
+        bce_with_logits,
         made_bernoulli,
         wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         **SQUARE,

@@ -102,6 +102,5 @@ MODELS = [
         None,
         loop=one_step_a_pixel,
         wrong=({"input_range": (-1, 1)}, r"input_range"),
-        reason="nn.LSTM runs over pixels of several rows",
     ),
 ]
