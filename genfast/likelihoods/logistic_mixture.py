@@ -114,7 +114,7 @@ class LogisticMixture(Likelihood):
         return torch.where(weight == 0, 0, weight * nll).flatten(1).sum(1)
 
     def customary_nll(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """Where a level has a probability under 1e-5, its density times the width of a level takes its place: in float32
+        """Where a level has a probability under 1e-5, its density times the width of a level stands for it: in float32
         a difference of two sigmoids would be all rounding. The exact value differs by 1e-4 to 1e-2 nats a value."""
         log_weights, means, log_scales, coefficients = split_params(parameters.double(), self.channels)
         value = self.scaled(x, torch.float64)[:, :, None]

@@ -54,9 +54,9 @@ def check(
         keywords: the conventions to check, see `Engine`.
     Returns: `Check`. `ok` where they differ by 1e-5 nats a value at most: losses are sums of float32, and their
         rounding moves them by some 1e-7, a wrong convention by far more. Two losses in common use differ more from the
-        exact log-probability: that of probabilities, which were rounded near 1, and that of a mixture of logistics,
-        which approximates the tails. For these it is enough that they agree with the forward of the model in their own
-        way, and the engine with the forward.
+        exact log-probability: that of probabilities, which were rounded near 1 and whose logarithms are clamped, and
+        that of a mixture of logistics, which approximates the tails. For these it is enough that the forward of the
+        model, scored in their way, agrees with them, and the engine with the forward.
     Raises: TypeError or ValueError for an argument that does not fit, for weights that are not finite, and for a loss
         that fails, with what was called. A model that the engine refuses as described is no error: the remedy says why.
     The model is left as it was, bit for bit, and so is torch's random state.

@@ -182,10 +182,12 @@ def test_a_sigmoid_that_the_graph_shows():
     assert agrees(genfast.check(model, of_levels(levels=2), loss, **BITS, input_range=(0, 1)))
 
 
-def test_probabilities_near_one_are_rounded_before_the_loss_sees_them():
+@pytest.mark.parametrize("scale", [2.5, 8])
+def test_probabilities_near_one_are_rounded_before_the_loss_sees_them(scale):
+    """And those that are 1 have a logarithm that BCELoss clamps."""
     model = Net(1, 1, torch.sigmoid)
     with torch.no_grad():
-        model.second.weight *= 5
+        model.second.weight *= scale
     images, options = of_levels(levels=2, n=8), BITS | {"input_range": (0, 1)}
     loss = lambda x: F.binary_cross_entropy(model(x.float()), x.float())  # noqa: E731
     result = genfast.check(model, images, loss, **options)
