@@ -32,7 +32,10 @@ BLOCK = 64
 def engine_of(
     model: nn.Module | Engine | DecodingEngine, *, backend: str = "auto", **keywords: Unpack[Keywords]
 ) -> Engine | DecodingEngine:
-    """The engine of a model, `DecodingEngine` for a `Generator`, else `Engine`; an engine as it is. Raises: as these."""
+    """The engine of a model, `DecodingEngine` for a `Generator`, else `Engine`; an engine as it is.
+
+    Raises: as these.
+    """
     if isinstance(model, (Engine, DecodingEngine)):
         refuse_beside_engine(backend, keywords)
         return model

@@ -76,6 +76,14 @@ class Layout:
 
         Where C and L are named, the features of a channel lie together.
         """
+        if place is not None and all(len(dim) == 1 for dim in self.dims):
+            # Most outputs: one dimension for each letter.
+            at = {"H": place[0], "W": place[1]}
+            picked = output[tuple(at.get(letter, slice(None)) for letter in self.letters)]
+            left = self.letters.replace("H", "").replace("W", "")
+            if left not in ("B", "BC", "BL", "BP", "BCL"):
+                picked = picked.permute([left.index(letter) for letter in "BCLP" if letter in left])
+            return picked.reshape(len(picked), -1)
         split = output.reshape([sizes.get(letter, -1) for letter in self.letters])
         moved = split.permute(self.order())
         if place is not None:

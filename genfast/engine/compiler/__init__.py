@@ -1,6 +1,6 @@
 """The compiler from a model to its pixel program: `compile_program(model)`.
 
-`trace` makes a graph of a model's forward. `reader` reads it, operation by operation, with handlers on symbolic `values`,
+`trace` makes a graph of a forward. `reader` reads it, operation by operation, with handlers on symbolic `values`,
 into the steps of `plan`: those that rearrange features (`handlers`, `rearrange`), compute element by element
 (`arithmetic`, `functions`, `choices`), sum over features or neighbours (`sums`, `products`, `statistics`), scan
 (`scans`), or turn levels into numbers (`entrance`). `known` keeps what depends on labels and conditions alone, `exit`
