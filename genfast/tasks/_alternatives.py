@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genfast.engine.calling import at_work, copied, inputs_of
 from genfast.engine.compiler import NotCausal
 from genfast.engine.compiler.proof import check_causal
 from genfast.engine.conventions import INPUTS, Conventions, Keywords
 from genfast.engine.engine import Engine
-from genfast.engine.full_forward import FullForward, at_work, copied, inputs_of
+from genfast.engine.full_forward import FullForward
 from genfast.engine.protocols import ImageSpec
 from genfast.likelihoods import Likelihood, Reading, heads, read_output
 from genfast.likelihoods.layout import Layout

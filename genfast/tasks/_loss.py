@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genfast.engine.full_forward import at_work
+from genfast.engine.calling import at_work
 
 MOST_SINGLES = 4  # images whose loss is asked for alone, where it is a scalar
 
