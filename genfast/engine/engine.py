@@ -24,6 +24,7 @@ from genfast.engine.conventions import Conventions, conventions_of, refuse_conve
 from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
+from genfast.engine.unchecked import UncheckedModel, needs_pointing
 from genfast.engine.wrappers import unwrapped
 from genfast.likelihoods import Reading
 
@@ -89,6 +90,9 @@ class Engine:
         self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
+        if self.conventions is not None and needs_pointing(model, self._key):
+            check = f"genfast.check(model, images, nll, ...) compares these conventions of {type(model).__name__}"
+            _warn(f"sample: {check} with your own loss, which has not been done", UncheckedModel)
 
     @classmethod
     def of(cls, model: nn.Module | Engine, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> Engine:
@@ -389,9 +393,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-def _warn(message: str) -> None:
-    """A RuntimeWarning that names the line of the user's code, however deep in genfast it comes up."""
+def _warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning that names the line of the user's code, however deep in genfast it comes up."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
