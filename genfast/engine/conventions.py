@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from genfast.engine.protocols import ImageSpec
@@ -64,6 +66,14 @@ class Conventions:
         order = None if self.pixel_order is None else self.pixel_order.tobytes()
         known = (self.spec, self.inputs, self.input_range, self.head, self.output)
         return (*known, condition, order)
+
+
+    def digest(self) -> str:
+        """SHA-256 of all conventions, with the values of the condition."""
+        known = hashlib.sha256(repr(self.key).encode())
+        for name, value in self.condition.items():
+            known.update(name.encode() + value.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+        return known.hexdigest()
 
 
 def conventions_of(call: str, model: nn.Module, keywords: Keywords) -> Conventions:
