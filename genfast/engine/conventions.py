@@ -130,9 +130,12 @@ def _input_range(call: str, inputs: str, given: Any) -> tuple[float, float] | No
     numbers = isinstance(given, (tuple, list)) and [v for v in given if isinstance(v, (int, float))]
     if not numbers or len(numbers) != 2 or len(given) != 2:
         raise TypeError(f"{call}: input_range must be two different numbers; got {given!r}")
-    low, high = map(float, given)
+    try:
+        low, high = map(float, given)
+    except OverflowError:
+        low = high = math.inf
     if not math.isfinite(low) or not math.isfinite(high) or low == high:
-        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)}")
+        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)!s:.80}")
     return low, high
 
 

@@ -180,8 +180,7 @@ class FullForward:
                 # It may keep something of the size of its first batch: a new copy has none.
                 self.model = copied(self.original).eval()
                 return self.model(*arguments, **condition)
-            named = dict(zip(("x", "labels"), arguments)) | dict(condition)
-            raise call_error(self.conventions, named, error) from error
+            raise call_error(self.conventions, arguments, condition, error) from error
 
     def _takes_one(self) -> bool:
         """Whether the model gives a single image what it gives it among others."""

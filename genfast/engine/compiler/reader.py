@@ -141,7 +141,7 @@ class Reader:
         if not isinstance(value, Argument):
             self.known.constant(node, value)
             return value
-        if value.name == "x":
+        if value.kind == "image":
             return self.image
         self.known.argument(node, value)
         self._note(node, value.value)
