@@ -5,6 +5,7 @@ import gc
 import inspect
 import itertools
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -209,13 +210,16 @@ def test_the_model_may_be_trained_on():
     assert torch.equal(genfast.sample(model, 50), before)
 
 
+def counted(calls, name, function, *arguments):
+    calls.append(name)
+    return function(*arguments)
+
+
 @pytest.mark.parametrize("of", ["our own", "somebody else"])
 def test_a_model_is_traced_and_compiled_once(of, monkeypatch):
     calls = []
     for name in ("trace_model", "compile_traced"):
-        function = getattr(engines, name)
-        counting = lambda *arguments, name=name, function=function: calls.append(name) or function(*arguments)
-        monkeypatch.setattr(engines, name, counting)
+        monkeypatch.setattr(engines, name, partial(counted, calls, name, getattr(engines, name)))
     model, options = simple(), {}
     if of == "somebody else":
         model, options = Foreign(1, 4, None), {"shape": (1, 4, 5), "levels": 4, "input_range": (-1, 1)}
