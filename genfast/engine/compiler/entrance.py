@@ -195,7 +195,7 @@ def _number(
     name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
     other = next((a for a in user.args[:2] if a is not node), None)
     if isinstance(other, fx.Node):
-        other = operator.attrgetter(other.target)(trace.module) if other.op == "get_attr" else constants.get(other)
+        other = operator.attrgetter(str(other.target))(trace.module) if other.op == "get_attr" else constants.get(other)
     if not isinstance(other, (int, float, Tensor)) or user.kwargs.get("alpha", 1) != 1:
         return None
     if user.kwargs.get("rounding_mode") is not None:

@@ -82,16 +82,14 @@ class Known:
 
         Every image is computed alone, so its bits do not depend on the others.
         """
-        rows = []
+        rows: list[np.ndarray] = []
         same = all(len(value) == 1 or value.stride(0) == 0 for value in condition.values())
         for b in range(n):
             if b and same and (labels is None or labels[b] == labels[b - 1]):
                 rows.append(rows[-1])
                 continue
-            values = [(None, labels), *condition.items()]
-            given = {
-                name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in values if value is not None
-            }
+            values = [(name, value) for name, value in ((None, labels), *condition.items()) if value is not None]
+            given = {name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in values}
             env = self._given(given)
             self._compute(env)
             parts = [choose(source.arranged(env[source.node])[:1]) for source, choose in sources]

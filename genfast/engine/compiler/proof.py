@@ -112,9 +112,9 @@ def check_causal(network: FullForward, places: int = 16) -> None:
             wrong = (one & (numbers <= first)).nonzero()
             if len(wrong):
                 output, pixel = wrong[0].tolist()
-                later, channel = divmod(int(order[first]), spec.channels)
+                place, channel = divmod(int(order[first]), spec.channels)
                 raise NotCausal(
                     f"sample: the model must be causal; got output {output} of the pixel {divmod(pixel, spec.width)}, "
                     f"which moves with what comes after it, from channel {channel} of the pixel "
-                    f"{divmod(later, spec.width)} on"
+                    f"{divmod(place, spec.width)} on"
                 )

@@ -11,7 +11,7 @@ from torch import Tensor
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply
-from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, line, select, stack, unbind
+from genfast.engine.compiler.handlers import HANDLERS, chunk, handles, line, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear_step, matrix
 from genfast.engine.compiler.values import (
@@ -23,6 +23,7 @@ from genfast.engine.compiler.values import (
     Operation,
     Unsupported,
     Value,
+    array,
     reshaped,
     windowed,
 )

@@ -83,7 +83,8 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
         arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
-        names, forward = (), "network"
+        names: tuple[str, ...] = ()
+        forward = "network"
     else:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         # Where the range is to be inferred, it does not matter yet.
@@ -103,11 +104,16 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
         except Exception as error:
             if conventions is None:
                 raise
-            plain = len(values) - len(names)
-            raise call_error(conventions, values[:plain], dict(zip(names, values[plain:])), error) from error
+            plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
+            raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
             module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
+
+
+def condition_of(arguments: Sequence[Argument | None]) -> dict[str, Tensor]:
+    """The entries of the condition among the arguments, by name."""
+    return {one.name: one.value for one in arguments if one is not None and one.kind == "condition"}
 
 
 class _Assigned(TorchDispatchMode):

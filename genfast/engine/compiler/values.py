@@ -320,6 +320,7 @@ def field(op: Operation, x: Value, constant: Any, change: Change | None = None) 
         groups = op.entries(constant)
     except Varies:
         groups = [constant]
+        assert node is not None  # or nothing could vary from image to image
         step.source = Source(node, arranged)
     tables = [arranged(part) for part in ([constant] if groups is None else groups)]
     table = tables[0] if groups is None or step.source else np.concatenate(tables)[: op.spec.classes]
