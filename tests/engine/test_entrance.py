@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.foreign import Function, alive, assert_right, entered, log_softmax_of, plain, quietly, some
+from support.anyone import Function, alive, assert_right, entered, log_softmax_of, plain, quietly, some
 from torch import nn
 from torch.nn import functional as F
 

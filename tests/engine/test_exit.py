@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.foreign import Function, Masked, alive, assert_right, entered, every, plain, quietly, some
+from support.anyone import Function, Masked, alive, assert_right, entered, every, plain, quietly, some
 from support.sampled import chi_square
 from torch import nn
 from torch.nn import functional as F

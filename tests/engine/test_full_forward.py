@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from support.foreign import Function, Masked, alive, entered, every, log_softmax_of, plain, quietly, some
+from support.anyone import Function, Masked, alive, entered, every, log_softmax_of, plain, quietly, some
 from support.sampled import chi_square
 from torch import nn
 from torch.nn import functional as F
