@@ -12,7 +12,7 @@ import genfast
 from genfast.engine.compiler import NotCausal, compile_program
 
 GREY = {"shape": (1, 5, 5), "levels": 4, "input_range": (0, 1)}
-COLOUR = {"shape": (3, 4, 4), "levels": 3, "input_range": (0, 1)}
+COLOUR = {"shape": (3, 4, 4), "levels": 3, "input_range": (0, 1), "head": "categorical"}
 
 
 class Net(nn.Module):
@@ -68,14 +68,14 @@ LEAKS = {
         lambda: Net(third=nn.Conv2d(6, 6, 3, padding=1)),
         GREY,
         "of the conditional of draw 0",
-        r"the pixel \+1 rows and \+1 columns away",
+        r"the pixel \+1 rows and \+0 columns away",
         "third",
     ),
     "a row too many": (
         lambda: Net(second=nn.Sequential(nn.ZeroPad2d((0, 0, 0, 1)), nn.Conv2d(6, 6, (2, 1)))),
         GREY,
         "of the conditional of draw 0",
-        r"the pixel \+1 rows and -1 columns away|the pixel \+1 rows and \+\d columns away|the pixel \+1 rows and .* away",
+        r"the pixel \+1 rows and -1 columns away",
         r"second\.1",
     ),
     "a column too many at the end": (
@@ -156,13 +156,13 @@ def test_an_error_of_forward_says_what_was_called(error, message, backend, capfd
     text = str(caught.value)
     assert re.match(call.replace(r"5, 5\],", r"5, 5\] in input_range \(0, 1\),"), text), text
     assert f"which must work; got {message}" in text and "\n" not in text
-    assert text.count("sample:") == 1 and caught.value.__cause__ is error
+    assert text.count("sample:") == 1 and type(caught.value.__cause__) is type(error)
     assert capfd.readouterr() == ("", "")
 
 
 UNTRACEABLE = {
     "a branch": lambda x: x if x.sum() > -1 else -x,
-    "an item": lambda x: x * (1 + 0 * x.mean().item()),
+    "an item": lambda x: x if x.mean().item() > -5 else -x,
     "a distribution": lambda x: x + 0 * torch.distributions.Normal(x.mean(), x.std() + 1).sample(),
     "numpy": lambda x: torch.from_numpy(x.numpy().copy()),
 }
@@ -183,21 +183,3 @@ def test_a_refusal_by_name_prints_nothing_more(capfd):
     with pytest.warns(RuntimeWarning, match=r"aten\.sin at 1 "):
         genfast.sample(nn.Sequential(Masked(1, 4, 3, "A"), Function(torch.sin)), 1, **GREY)
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_warning_names_the_line_of_its_caller():
-    model = nn.Sequential(Masked(1, 4, 3, "A"), Function(torch.sin))
-    for call in (
-        lambda: genfast.sample(model, 1, **GREY),
-        lambda: genfast.log_prob(model, torch.zeros(1, 1, 5, 5, dtype=torch.uint8), **GREY),
-    ):
-        quietly(compile, "0", "", "eval")
-        with pytest.warns(RuntimeWarning, match="whole network") as warned:
-            call()
-        assert {one.filename for one in warned if "whole network" in str(one.message)} <= {__file__}
-        model = copy_of(model)
-
-
-def copy_of(model):
-    """Another model of the same kind, which has not been warned of."""
-    return nn.Sequential(Masked(1, 4, 3, "A"), Function(torch.sin))
