@@ -13,6 +13,7 @@ from support.anyone import (
     log_sigmoid_of,
     log_softmax_of,
     plain,
+    quietly,
     some,
 )
 from support.sampled import chi_square
@@ -110,17 +111,9 @@ def test_made_with_levels_before_values():
     shape, levels = (1, 3, 3), 4
     model, order = made(shape, levels, "random", levels_last=False)
     images = some(shape, levels)
-    y = returned(model, images, levels)
-    assert_right(
-        model,
-        log_softmax_of(y, images.flatten(1)),
-        images,
-        shape=shape,
-        levels=levels,
-        input_range=(0, 1),
-        output="B L (H W)",
-        pixel_order=order,
-    )
+    expected = log_softmax_of(returned(model, images, levels), images.flatten(1))
+    told = {"shape": shape, "levels": levels, "input_range": (0, 1), "output": "B L (H W)", "pixel_order": order}
+    assert_right(model, expected, images, **told)
 
 
 def test_samples_in_an_order_of_their_own_are_right():
@@ -132,9 +125,8 @@ def test_samples_in_an_order_of_their_own_are_right():
     assert abs(p.sum() - 1) < 1e-6
     keywords = {"shape": shape, "levels": levels, "input_range": (0, 1), "output": "B (H W) L", "pixel_order": order}
     assert chi_square(genfast.sample(model, 4000, **keywords), p, levels) > 1e-4
-    if order.tolist() != list(range(4)):
-        with pytest.raises(NotCausal):
-            genfast.sample(model, 1, **keywords | {"pixel_order": None})
+    with pytest.raises(NotCausal):
+        genfast.sample(model, 1, **keywords | {"pixel_order": None})
 
 
 @pytest.mark.parametrize("backend", ["torch", "full_forward"])
@@ -173,7 +165,6 @@ def test_images_of_one_pixel(levels, channels):
             return layer(x[:, :, 0, 0]).view(len(x), channels, levels, 1, 1)
 
     model = Pixel()
-    model.layer = layer
     y = returned(model, images, levels)
     assert_right(
         model,
@@ -199,7 +190,7 @@ class Lstm(nn.Module):
     def forward(self, x):
         n, _, height, width = x.shape
         if "rows" in self.way:
-            rows = F.pad(self.above(x), (0, 0, 0, 0)).permute(0, 2, 3, 1)  # what comes before each pixel
+            rows = self.above(x).permute(0, 2, 3, 1)  # what comes before each pixel
             hidden, _ = self.lstm(rows.reshape(n * height, width, 3))
             return self.out(hidden).view(n, height, width, -1).permute(0, 3, 1, 2)
         line = self.enter(x.flatten(2).transpose(1, 2))
@@ -239,7 +230,7 @@ def test_an_lstm_in_both_directions_is_refused_and_not_causal():
             self.lstm, self.out = nn.LSTM(3, 4, batch_first=True, bidirectional=True), nn.Linear(8, 4)
 
     with pytest.raises(ValueError, match="causal"):
-        genfast.sample(alive(Both()), 1, shape=(1, 3, 4), levels=4, input_range=(0, 1))
+        quietly(genfast.sample, alive(Both()), 1, shape=(1, 3, 4), levels=4, input_range=(0, 1))
 
 
 class Line(nn.Module):
