@@ -217,6 +217,8 @@ def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
 
 @handles("aten::cat", "aten::concat", "aten::concatenate")
 def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
+    if op.spec.height > 1 and op.spec.width > 1:
+        tensors = [t.as_image() if depends(t) else t for t in tensors]
     model = next(t for t in tensors if depends(t))
     dim, name = model.axis(dim)
     if name == FEATURE:

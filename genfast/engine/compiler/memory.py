@@ -52,6 +52,7 @@ def written(op: Operation, node: fx.Node, whole: Any, part: Any) -> Any:
     dim, dim_name = whole.axis(args[0] if args else 0)
     if name == "select":
         part, index = unsqueeze(op, part, dim), args[1] % whole.shape[dim]
+        part = part.like(part.codes, whole.dims)
         picked = slice(index, index + 1)
     elif name == "narrow":
         picked = slice(args[1], args[1] + args[2])
@@ -115,7 +116,7 @@ def _as_value(op: Operation, node: fx.Node, whole: Any, part: Any) -> Value:
         dims = part.dims
     elif name == "select":
         at = args[0] % whole.dim()
-        dims = (*part.dims[:at], FEATURE, *part.dims[at:])
+        dims = (*part.dims[:at], _alone(op, part), *part.dims[at:])
     else:
         raise Unsupported(f"it changes {name} of a constant in place")
     size = part.size | {name: n for name, n in zip(dims, whole.shape) if name in part.size}
@@ -123,3 +124,12 @@ def _as_value(op: Operation, node: fx.Node, whole: Any, part: Any) -> Value:
         raise Unsupported("it changes a part of a constant along all pixels in place")
     # NaN marks what will be overwritten; were it read, the program would not equal the model.
     return constant(op, whole.nan_to_num(nan=0.0), part.like(part.codes, dims, size), -1)
+
+
+def _alone(op: Operation, part: Value) -> str:
+    """The dimension that was picked of an image: rows or columns where one alone is left, else features."""
+    sizes = ((ROW, op.spec.height), (COLUMN, op.spec.width))
+    picked = [name for name, full in sizes if name not in part.dims and part.size[name] == 1 < full]
+    if len(picked) > 1:
+        raise Unsupported("it changes one pixel alone in place")
+    return picked[0] if picked else FEATURE
