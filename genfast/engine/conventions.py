@@ -67,7 +67,6 @@ class Conventions:
         known = (self.spec, self.inputs, self.input_range, self.head, self.output)
         return (*known, condition, order)
 
-
     def digest(self) -> str:
         """SHA-256 of all conventions, with the values of the condition."""
         known = hashlib.sha256(repr(self.key).encode())
@@ -78,7 +77,7 @@ class Conventions:
 
 def conventions_of(call: str, model: nn.Module, keywords: Keywords) -> Conventions:
     """The conventions of a foreign model, checked. Raises: TypeError or ValueError for a keyword that does not fit."""
-    given = {name: value for name, value in keywords.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
     if unknown := sorted(set(given) - set(Keywords.__annotations__)):
         raise TypeError(f"{call}: keywords must be of {', '.join(Keywords.__annotations__)}; got {unknown[0]!r}")
     spec = _spec(call, model, given)
@@ -130,9 +129,12 @@ def _input_range(call: str, inputs: str, given: Any) -> tuple[float, float] | No
     numbers = isinstance(given, (tuple, list)) and [v for v in given if isinstance(v, (int, float))]
     if not numbers or len(numbers) != 2 or len(given) != 2:
         raise TypeError(f"{call}: input_range must be two different numbers; got {given!r}")
-    low, high = map(float, given)
+    try:
+        low, high = map(float, given)
+    except OverflowError:
+        low = high = math.inf
     if not math.isfinite(low) or not math.isfinite(high) or low == high:
-        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)}")
+        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)!s:.80}")
     return low, high
 
 
