@@ -280,6 +280,8 @@ def _place(step: Step, earliest: int, bound: int) -> Place:
     low = -(-column // s)
     if row % s or last < row or low > high:
         raise NotIncremental(f"sample: {step.where} cannot be run pixel by pixel: what it reads comes too late")
+    if 0 < low <= high < COLUMN:
+        return Place(False, row // s, high)  # earlier, what it reads might be needed before the first column
     return Place(False, row // s, min(max(0, low), high))
 
 
