@@ -13,7 +13,7 @@ from torch import nn
 from genfast._native import backends
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
-from genfast.engine.compiler.exit import bare
+from genfast.engine.compiler.exit import are_unbounded, bare
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
 from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
@@ -111,6 +111,8 @@ class _Shape:
 def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
     order = None if network.conventions is None else network.conventions.pixel_order
     graph, output = reader.run()
+    entry = None if network.reading is None else network.reading.layout.entry
+    are_logits = network.reading is not None and are_unbounded(_entry(output, entry))
     shape = _shape(network, geometry, output)
     _outputs(graph, shape.draws)
     simplify(graph)
@@ -132,7 +134,7 @@ def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
     )
     program.check()
     known = reader.known if lowered.sources else None
-    return Compiled(program, network.spec, geometry, order, known, lowered.sources)
+    return Compiled(program, network.spec, geometry, order, known, lowered.sources, are_logits)
 
 
 def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
@@ -166,9 +168,9 @@ def _laid_out(value: Value, reading: Reading, geometry: str = "grid") -> Value:
         raise NotIncremental(f"sample: the output cannot be read as '{layout}': {problem}") from None
     names = {"B": BATCH} if geometry == "point" else {"B": BATCH, "H": ROW, "W": COLUMN}
     wanted = [names.get(letter, FEATURE) for letter in "BCLPHW" if letter in layout.letters]
-    for is_, should_be in zip(value.dims, wanted):
-        # A single row may have been taken for a feature.
-        if is_ != should_be and not (value.size.get(should_be) == 1 and is_ == FEATURE):
+    for is_, should_be, size in zip(value.dims, wanted, value.shape):
+        # A single row may have been taken for a feature, or the other way.
+        if is_ != should_be and size != 1:
             raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
     return value
 

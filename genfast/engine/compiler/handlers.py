@@ -27,6 +27,7 @@ from genfast.engine.compiler.values import (
     broadcast,
     constant_like,
     field,
+    line,
     permuted,
     reshaped,
     sliced,
@@ -215,7 +216,7 @@ def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
 @handles("aten::cat", "aten::concat", "aten::concatenate")
 def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     model = next(t for t in tensors if depends(t))
-    dim, name = model.axis(dim)
+    dim, name = model.axis(dim)[0], line(model, dim)
     if name == FEATURE:
         values = [t if depends(t) else constant(op, t, model, dim) for t in tensors]
         whole = {v.dims for v in values}, {tuple(v.size.items()) for v in values}, {v.stride for v in values}
@@ -269,12 +270,6 @@ def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
         return field(op, shape, tensor)
     y = model.graph.elementwise("constant", [], model.stride, model.domain, op.where, bias=numbers)
     return shaped.like(y.reshape(shaped.codes.shape))
-
-
-def line(x: Value, dim: int) -> str:
-    """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
-    name = x.axis(dim)[1]
-    return name if len(name) == 1 else "".join(d for d in name if x.size[d] > 1) or name[-1]
 
 
 @handles("aten::pad", "aten::constant_pad_nd")

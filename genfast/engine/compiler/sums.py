@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genfast.engine.compiler.handlers import array, depends, handles, line
 from genfast.engine.compiler.plan import Entry, Rectangle, Step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Operation, Unsupported, Value
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value
 
 
 def matrix(op: Operation, x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -86,6 +86,8 @@ def conv1d(
     if len(x.dims) != 3 or x.dims[:2] != (BATCH, FEATURE):
         raise Unsupported("a convolution of anything but [B, F, length]")
     name, pairs = line(x, 2), [np.atleast_1d(v).tolist() if not isinstance(v, str) else v for v in (stride, padding)]
+    if name == LINE and LINE in x.size:
+        return _along_line(op, x, weight, bias, pairs, int(np.atleast_1d(dilation)[0]), *rest)
     if weight.shape[-1] == 1 and pairs in ([[1], [0]], [[1], "valid"], [[1], "same"]):
         # A kernel of one needs no neighbours.
         image = x.like(x.codes[..., None], (BATCH, FEATURE, ROW, COLUMN))
@@ -99,6 +101,19 @@ def conv1d(
     image = x.like(np.expand_dims(x.codes, at), (BATCH, FEATURE, ROW, COLUMN))
     y = conv2d(op, image, weight.unsqueeze(at), bias, *sizes, _beside(np.atleast_1d(dilation).tolist(), at, 1), *rest)
     return y.like(y.codes.squeeze(at), x.dims)
+
+
+def _along_line(
+    op: Operation, x: Value, weight: Any, bias: Any, pairs: list[Any], dilation: int, groups: int = 1
+) -> Value:
+    """A convolution along the line of all pixels: of an image of one row."""
+    size = {BATCH: x.size[BATCH], ROW: 1, COLUMN: x.size[LINE]}
+    image = x.like(np.expand_dims(x.codes, 2), (BATCH, FEATURE, ROW, COLUMN), size)
+    sizes = [pair if isinstance(pair, str) else _beside(pair, 2, n) for pair, n in zip(pairs, (1, 0))]
+    if sizes[0] != [1, 1]:
+        raise Unsupported("a convolution over pixels in a sequence, with a stride")
+    y = conv2d(op, image, weight.unsqueeze(2), bias, *sizes, [1, dilation], groups)
+    return y.like(y.codes.squeeze(2), x.dims, x.size | {LINE: y.size[COLUMN]})
 
 
 def _beside(sizes: list[int], at: int, other: int) -> list[int]:
