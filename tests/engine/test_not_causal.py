@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from support.anyone import Function, Masked, alive, plain, quietly
+from support.anyone import Function, Masked, alive, plain
 from torch import nn
 from torch.nn import functional as F
 
@@ -152,7 +152,9 @@ def test_an_error_of_forward_says_what_was_called(error, message, backend, capfd
     keywords = GREY | {"classes": 3, "condition": {"h": torch.zeros(1, 7)}, "backend": backend}
     with pytest.raises(ValueError) as caught:
         genfast.sample(Raises(error), 2, labels=0, **keywords)
-    call = r"sample: genfast calls model\(x, labels, h=h\) with float32 \[\d, 1, 5, 5\], int64 \[\d\], float32 \[\d, 7\]"
+    call = (
+        r"sample: genfast calls model\(x, labels, h=h\) with float32 \[\d, 1, 5, 5\], int64 \[\d\], float32 \[\d, 7\]"
+    )
     text = str(caught.value)
     assert re.match(call.replace(r"5, 5\],", r"5, 5\] in input_range \(0, 1\),"), text), text
     assert f"which must work; got {message}" in text and "\n" not in text

@@ -15,7 +15,7 @@ from genfast._native import backends
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
-from genfast.engine.compiler.exit import bare
+from genfast.engine.compiler.exit import are_unbounded, bare
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
 from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
@@ -130,6 +130,8 @@ class _Shape:
 def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
     order = None if network.conventions is None else network.conventions.pixel_order
     graph, output = reader.run()
+    entry = None if network.reading is None else network.reading.layout.entry
+    are_logits = network.reading is not None and are_unbounded(_entry(output, entry))
     shape = _shape(network, geometry, output)
     _outputs(graph, shape.draws)
     simplify(graph)
@@ -151,7 +153,7 @@ def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
     )
     program.check()
     known = reader.known if lowered.sources else None
-    return Compiled(program, network.spec, geometry, order, known, lowered.sources)
+    return Compiled(program, network.spec, geometry, order, known, lowered.sources, are_logits)
 
 
 def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:

@@ -14,7 +14,7 @@ from genfast.engine.compiler.handlers import handles
 from genfast.engine.compiler.plan import Graph, Operand, Step, View, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
-from genfast.engine.conventions import Conventions
+from genfast.engine.conventions import OF_FLOATS, Conventions
 
 MOST_ONE_HOT = 4096
 _OF_TWO = {"min": np.minimum, "max": np.maximum, "add": np.add, "mul": np.multiply}
@@ -138,7 +138,7 @@ def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conven
 
     Raises: ValueError where it does not show: a model that takes its inputs as they are takes any range.
     """
-    if conventions.input_range is not None or conventions.inputs in ("levels", "codes"):
+    if conventions.input_range is not None or conventions.inputs not in OF_FLOATS:
         return conventions
     steps = None if trace is None else _first_steps(trace)
     found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))

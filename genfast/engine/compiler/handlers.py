@@ -27,6 +27,7 @@ from genfast.engine.compiler.values import (
     broadcast,
     constant_like,
     field,
+    line,
     permuted,
     reshaped,
     sliced,
@@ -223,7 +224,7 @@ def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
     if op.spec.height > 1 and op.spec.width > 1:
         tensors = [t.as_image() if depends(t) else t for t in tensors]
     model = next(t for t in tensors if depends(t))
-    dim, name = model.axis(dim)
+    dim, name = model.axis(dim)[0], line(model, dim)
     if name == FEATURE:
         values = [t if depends(t) else constant(op, t, model, dim) for t in tensors]
         whole = {v.dims for v in values}, {tuple(v.size.items()) for v in values}, {v.stride for v in values}
@@ -290,14 +291,6 @@ def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
         return field(op, shape, tensor)
     y = model.graph.elementwise("constant", [], model.stride, model.domain, op.where, bias=numbers)
     return shaped.like(y.reshape(shaped.codes.shape))
-
-
-def line(x: Value, dim: int) -> str:
-    """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
-    name = x.axis(dim)[1]
-    if name == LINE and LINE in x.size:
-        return name
-    return name if len(name) == 1 else "".join(d for d in name if x.size[d] > 1) or name[-1]
 
 
 @handles("aten::pad", "aten::constant_pad_nd")

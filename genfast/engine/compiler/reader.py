@@ -22,6 +22,7 @@ from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Unsupported, Value, Varies, reshaped
+from genfast.engine.conventions import ARE_FLAT, OF_FLOATS
 from genfast.engine.protocols import ImageSpec
 
 # How positions are taken: the pixels of the image; all pixels in a row, one after the other, for models of sequences;
@@ -69,7 +70,7 @@ class Reader:
     ) -> None:
         self.trace, self.spec = trace, spec
         channels, height, width = spec.shape
-        self.by_levels = inputs in ("levels", "codes") or _needs_levels(trace.module)
+        self.by_levels = inputs not in OF_FLOATS or _needs_levels(trace.module)
         rows, columns = {"grid": (height, width), "line": (1, height * width), "point": (1, 1)}[geometry]
         self.graph = Graph((0, rows, 0, columns))
         features = spec.values if geometry == "point" else channels
@@ -87,12 +88,12 @@ class Reader:
             image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
         self.where = self.name = "the image"
         self.progress = self.failed = 0
-        if self.by_levels and inputs in ("images", "flat"):
+        if self.by_levels and inputs in OF_FLOATS:
             levels = np.arange(spec.levels, dtype=np.float32)
             image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
         if inputs == "codes":
             image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
-        if inputs == "flat":
+        if inputs in ARE_FLAT:
             try:
                 image = reshaped(image, (trace.batch, -1))
             except Unsupported as problem:
