@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genfast.engine.conventions import Conventions
+from genfast.engine.conventions import OF_FLOATS, Conventions
 from genfast.engine.protocols import ImageSpec
 
 PROBES = 2  # images of a probe: with a single one, what squeezes loses its batch
@@ -30,7 +30,7 @@ def probe_images(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
 
 def scale_of(conventions: Conventions) -> tuple[float, float]:
     """(scale, shift): a level v enters the model as v * scale + shift."""
-    if conventions.inputs in ("levels", "codes"):
+    if conventions.inputs not in OF_FLOATS:
         return 1.0, 0.0
     assert conventions.input_range is not None  # it was given or inferred
     low, high = conventions.input_range
@@ -43,6 +43,8 @@ def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> T
         return images.long()
     if conventions.inputs == "codes":
         return images[:, 0].long()
+    if conventions.inputs == "flat-levels":
+        return images.flatten(1).long()
     scale, shift = scale_of(conventions)
     x = images.float() * torch.tensor(scale, dtype=torch.float32, device="cpu") + shift
     x = x.to(dtype)

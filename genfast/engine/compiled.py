@@ -30,6 +30,7 @@ class Compiled:
         geometry: "grid", "line" or "point".
         order: int64 [C * H * W] for "point": the values in the order in which they are drawn; None: raster order.
         known, sources: what computes the fields of the program, see `Known.fields`.
+        are_logits: whether the graph shows that the outputs are no probabilities, whatever they look like.
     """
 
     program: Program
@@ -38,6 +39,7 @@ class Compiled:
     order: np.ndarray | None = None
     known: Known | None = None
     sources: Sequence[tuple[Source, Callable[[np.ndarray], np.ndarray]]] = field(default_factory=list)
+    are_logits: bool = False
 
     def run(self, run: Run, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Drawn:
         """The images of a request, by an engine; `condition` has a row for each."""

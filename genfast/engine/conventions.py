@@ -17,8 +17,10 @@ from genfast.likelihoods import heads
 from genfast.likelihoods.layout import Layout, parse_layout
 from genfast.random.levels import MOST_LEVELS
 
-# What forward takes: floats [B, C, H, W] or, flat, [B, C * H * W]; levels as integers [B, C, H, W], codes [B, H, W].
-INPUTS = ("images", "flat", "levels", "codes")
+# What forward takes: floats [B, C, H, W] or, flat, [B, C * H * W]; levels as integers [B, C, H, W], codes [B, H, W] or,
+# flat, [B, C * H * W].
+INPUTS = ("images", "flat", "levels", "codes", "flat-levels")
+OF_FLOATS, ARE_FLAT = ("images", "flat"), ("flat", "flat-levels")
 
 
 class Keywords(TypedDict, total=False):
@@ -41,7 +43,7 @@ class Conventions:
 
     Attributes:
         spec: of the images: `shape`, `levels` and `classes` of the keywords.
-        inputs: "images", "flat", "levels" or "codes", see `INPUTS`.
+        inputs: one of `INPUTS`.
         input_range: the inputs for the lowest and the highest level, where they are floats; None: to be inferred.
         head: how the output is read, a name of `genfast.likelihoods.heads()`; None: as its shape implies.
         output: the layout of the output; None: the only one that fits.
@@ -124,7 +126,7 @@ def _spec(call: str, model: nn.Module, given: Mapping[str, Any]) -> ImageSpec:
 def _input_range(call: str, inputs: str, given: Any) -> tuple[float, float] | None:
     if given is None:
         return None
-    if inputs in ("levels", "codes"):
+    if inputs not in OF_FLOATS:
         raise ValueError(f"{call}: input_range must be None for inputs={inputs!r}, which are integers; got {given}")
     numbers = isinstance(given, (tuple, list)) and [v for v in given if isinstance(v, (int, float))]
     if not numbers or len(numbers) != 2 or len(given) != 2:

@@ -18,9 +18,9 @@ from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
-from genfast.engine.compiler.proof import check_causal, check_outputs
+from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable
 from genfast.engine.compiler.trace import Trace
-from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
+from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
@@ -52,7 +52,8 @@ class Engine:
         shape: (C, H, W) of the images. This and all below are for a model that is none of `genfast.models`.
         levels: values of a channel, 2 to 65536.
         inputs: what forward takes: "images", floats [B, C, H, W] (the default); "flat", the same as [B, C * H * W];
-            "levels", integers [B, C, H, W]; "codes", integers [B, H, W] of images of one channel.
+            "levels", integers [B, C, H, W]; "flat-levels", the same as [B, C * H * W]; "codes", integers [B, H, W] of
+            images of one channel.
         input_range: the inputs for the lowest and the highest level, such as (-1, 1). It must be given, unless forward
             shows it by what it does with floats first, such as `x / 255` or `2 * x - 1`.
         head: what the outputs are: "bernoulli" (the logit of level 1), "categorical" or "categorical-levels-first"
@@ -233,11 +234,13 @@ class Engine:
         selected: dict[str, str] = now["backends"]
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
-            if network.is_unnamed():
-                self._compiled(now, network)  # the graph may show what the outputs are
-            network.refuse_probabilities()
+            if network.looks_like_probabilities:  # the graph may show what they are
+                compiled = self._compiled(now, network)
+                if isinstance(compiled, str) or not compiled.are_logits:
+                    network.refuse_probabilities()
             with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
+                    check_repeatable(network)
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
@@ -299,7 +302,7 @@ class Engine:
         if self.conventions is None:
             return full_forward.FullForward(self.model)
         conventions = self.conventions
-        if conventions.input_range is None and conventions.inputs in ("images", "flat"):
+        if conventions.input_range is None and conventions.inputs in OF_FLOATS:
             traced = self._traced(now, conventions.spec)
             conventions = inferred("sample", None if isinstance(traced, str) else traced, conventions)
 

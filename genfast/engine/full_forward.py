@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, probe_images, scale_of
-from genfast.engine.conventions import Conventions, rows_of
+from genfast.engine.conventions import ARE_FLAT, Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, uniforms
@@ -84,15 +84,16 @@ class FullForward:
         self.sums_to_one = within and sums is not None and bool(((sums - 1).abs() < 1e-3).all())
         self.in_unit_interval = within and not set(letters) & set("LP")
 
-    def is_unnamed(self) -> bool:
-        """Whether outputs look like probabilities, no head was named, and the graph has not shown what they are."""
+    @property
+    def looks_like_probabilities(self) -> bool:
+        """Whether outputs that are read as logits, with no head named, look like probabilities."""
         if self.asked_head is not None or self.reading is None or self.reading.head == "probabilities":
             return False
         return self.sums_to_one or self.in_unit_interval
 
     def refuse_probabilities(self) -> None:
         """ValueError where outputs look like probabilities and no head was named: as logits they would be noise."""
-        if self.is_unnamed():
+        if self.looks_like_probabilities:
             seen = "sum to 1 over the levels" if self.sums_to_one else "lie in 0..1"
             kind = "categorical" if self.sums_to_one else "bernoulli"
             raise ValueError(
@@ -188,6 +189,12 @@ class FullForward:
                 return self.model(*arguments, **condition)
             raise call_error(self.conventions, arguments, condition, error) from error
 
+    def fresh(self) -> FullForward:
+        """The same with a foreign model that was never called."""
+        other = copy.copy(self)
+        other.model = copied(self.original).eval()
+        return other
+
     def _takes_one(self) -> bool:
         """Whether the model gives a single image what it gives it among others."""
         if self._singles is None:
@@ -199,7 +206,7 @@ class FullForward:
         """Whether the model gives the rows so far what it gives them in a whole image."""
         height = self.spec.height
         images, labels = probe_images(self.spec)
-        crops = height > 1 and self.conventions is not None and self.conventions.inputs != "flat"
+        crops = height > 1 and self.conventions is not None and self.conventions.inputs not in ARE_FLAT
         return crops and all(
             self._agrees(lambda test, rows=rows: (images[:, :, :rows], labels, slice(0, PROBES)))
             for rows in sorted({1, 2, height // 2, height - 1} - {0})
@@ -223,10 +230,10 @@ class FullForward:
             except Exception:  # whatever it raises: the model does not take such images
                 return False
         expected = whole[entries, :, : some.shape[2]]
-        return got.shape == expected.shape and _close(got, expected) and _close(again, whole)
+        return got.shape == expected.shape and is_close(got, expected) and is_close(again, whole)
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def is_close(got: Tensor, expected: Tensor) -> bool:
     """Whether parameters are equal but for rounding; infinite ones must be equal."""
     same = got == expected
     size = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else 1.0
@@ -300,7 +307,7 @@ class Inputs:
     def __init__(self, network: FullForward, images: Tensor) -> None:
         self.whole = network.inputs(images)
         conventions = network.conventions
-        self.flat = conventions is not None and conventions.inputs == "flat"
+        self.flat = conventions is not None and conventions.inputs in ARE_FLAT
         self.codes = conventions is not None and conventions.inputs == "codes"
         self.maps = self.whole.view_as(images) if self.flat or self.codes else self.whole  # [B, C, H, W]
         levels = torch.arange(network.spec.levels, dtype=torch.int32, device=images.device)

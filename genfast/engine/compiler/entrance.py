@@ -14,7 +14,7 @@ from genfast.engine.compiler.handlers import handles
 from genfast.engine.compiler.plan import Graph, Operand, Step, View, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
-from genfast.engine.conventions import Conventions
+from genfast.engine.conventions import OF_FLOATS, Conventions
 
 MOST_ONE_HOT = 4096
 _OF_TWO = {"min": np.minimum, "max": np.maximum, "add": np.add, "mul": np.multiply}
@@ -129,6 +129,7 @@ def one_hot(op: Operation, x: Value, classes: int = -1) -> Value:
 # Ranges in which images enter a model, and which are left after what a model does with them first.
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5))
 _SAME = ("clone", "contiguous", "detach", "alias", "view", "reshape", "flatten", "unsqueeze", "squeeze", "permute")
+_CHECKS = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._has_compatible_shallow_copy_type.default)
 _NUMBERS = ("add", "sub", "mul", "div", "rsub", "true_divide")
 
 
@@ -137,7 +138,7 @@ def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conven
 
     Raises: ValueError where it does not show: a model that takes its inputs as they are takes any range.
     """
-    if conventions.input_range is not None or conventions.inputs in ("levels", "codes"):
+    if conventions.input_range is not None or conventions.inputs not in OF_FLOATS:
         return conventions
     steps = None if trace is None else _first_steps(trace)
     found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
@@ -173,8 +174,8 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
     node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
-    while len(node.users) == 1:
-        user = next(iter(node.users))
+    while len(users := [user for user in node.users if user.target not in _CHECKS]) == 1:
+        user = users[0]
         schema = getattr(user.target, "_schema", None)
         name = schema.name.partition("::")[2].strip("_") if schema else ""
         if name in _NUMBERS:
@@ -182,7 +183,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
             if step is None or 1 < max(len(scale), len(shift)) != max(map(len, step)) > 1:
                 break
             scale, shift, changed = scale * step[0], shift * step[0] + step[1], True
-        elif name not in (*_SAME, "to", "to_copy", "_assert_tensor_metadata"):
+        elif name not in (*_SAME, "to", "to_copy"):
             break
         node = user
     return (scale, shift) if changed else None

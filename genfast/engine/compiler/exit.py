@@ -115,3 +115,16 @@ def _is_probability(step: Step, feature: int) -> bool:
         return _is_probability(inner, at)
 
     return all(holds(operand) for operand in step.operands)
+
+
+def are_unbounded(value: Value) -> bool:
+    """Whether the last operation shows that the outputs may be any numbers: they are sums of products."""
+    graph = value.graph
+    views, _ = graph.split(value.codes.reshape(-1))
+    return all(_is_unbounded(graph.view(int(index)).step) for index in np.unique(views))
+
+
+def _is_unbounded(step: Step) -> bool:
+    if step.kind in ("affine", "add", "copy", "neg"):
+        return any(_is_unbounded(operand.view.step) for operand in step.operands)
+    return step.kind == "linear"

@@ -48,7 +48,7 @@ def prune(graph: Graph) -> None:
         taps = {tap: weight[live[tap.view.step]][:, kept] for tap, weight in step.taps.items()}
         step.taps = {tap: weight for tap, weight in taps.items() if weight.any()}
         step.operands = [Operand(o.view, place[o.view.step][o.features[kept]]) for o in step.operands]
-        step.weight = None if step.weight is None else step.weight[kept]
+        step.weight = None if step.weight is None else step.weight[live[step]]
         step.bias = None if step.bias is None else step.bias[..., kept]
         step.count = int(live[step].sum())
     graph.outputs = [Operand(o.view, place[o.view.step][o.features]) for o in graph.outputs]
@@ -78,7 +78,7 @@ def _share(graph: Graph) -> None:
 
 
 def _columns(step: Step, live: dict[Step, np.ndarray]) -> np.ndarray:
-    return np.tile(live[step], 4) if step.kind == "scan" else live[step]
+    return np.tile(live[step], step.gates)
 
 
 def _readers(graph: Graph) -> Readers:

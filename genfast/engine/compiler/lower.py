@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
@@ -232,30 +232,87 @@ class Lowering:
         return merged, np.ascontiguousarray(weight)
 
     def _scan(self, step: Step) -> None:
-        """A linear instruction for the gates and an LSTM instruction, for the units of every stage."""
-        hidden, order = self.buffer[step], self.order[step]
-        gates, cell = self._add_buffer(step, 4 * step.count), self._add_buffer(step, step.count, step.outside[1][order])
-        if self.buffers[hidden].fill is not None and self._read_outside(step):
+        """The instructions of a recurrent layer, for the units of every stage."""
+        lower = {"lstm": self._lstm, "gru": self._gru}.get(step.unit, self._plain)
+        if step.unit == "lstm":
+            self._add_buffer(step, 4 * step.count)
+            self._add_buffer(step, step.count, step.outside[1][self.order[step]])
+        elif step.unit == "gru":
+            self._add_buffer(step, 4 * step.count)
+            self._add_buffer(step, 4 * step.count)
+        first_of_own = len(self.buffers) - 2
+        if self.buffers[self.buffer[step]].fill is not None and self._read_outside(step):
             self.visible[step] = self._add_buffer(step, step.count)
         for stage, first, end in self._groups(step):
-            n = end - first
-            outputs = np.concatenate([q * step.count + order[first:end] for q in range(4)])
-            spans = self._spans(step, (0, 0), outputs)
-            for row, column, weight in step.recurrent:
-                spans[hidden, row, column] = weight[order][:, outputs]
-            for operand in step.operands:
-                row, column, *_ = stored(step, operand.view, None, self.places)
-                table = self._table(spans, operand.view, row, column, 4 * n)
-                np.add.at(table, (self.position[operand.view.step][operand.features[outputs]], np.arange(4 * n)), 1)
-            linear = self._instruction(step, "linear", 4 * first, 4 * n)
-            linear.buffer = gates
-            linear.reads, linear.weight = self._merged(spans, 4 * n)
-            linear.bias = np.ascontiguousarray(step.bias[..., outputs], np.float32)
-            before = Read(cell, *step.cell, first, n)
-            lstm = self._instruction(step, "lstm", first, n, reads=[Read(gates, 0, 0, 4 * first, 4 * n), before])
-            lstm.cell = cell, first
-            lstm.visible = (self.visible[step], first) if step in self.visible else None
-            self._emit(step, stage, [linear, lstm])
+            instructions = lower(step, first, end, first_of_own)
+            if step in self.visible and step.unit != "lstm":
+                read = Read(self.buffer[step], 0, 0, first, end - first)
+                copy = self._instruction(step, "copy", first, end - first, reads=[read])
+                copy.buffer = self.visible[step]
+                instructions.append(copy)
+            self._emit(step, stage, instructions)
+
+    def _lstm(self, step: Step, first: int, end: int, gates: int) -> list[Instruction]:
+        n, cell = end - first, gates + 1
+        linear = self._gates(step, gates, 4 * first, self._outputs(step, first, end, range(4)))
+        before = Read(cell, *step.cell, first, n)
+        lstm = self._instruction(step, "lstm", first, n, reads=[Read(gates, 0, 0, 4 * first, 4 * n), before])
+        lstm.cell = cell, first
+        lstm.visible = (self.visible[step], first) if step in self.visible else None
+        return [linear, lstm]
+
+    def _plain(self, step: Step, first: int, end: int, _: int) -> list[Instruction]:
+        linear = self._gates(step, self.buffer[step], first, self._outputs(step, first, end, range(1)))
+        linear.activation = step.unit
+        return [linear]
+
+    def _gru(self, step: Step, first: int, end: int, gates: int) -> list[Instruction]:
+        """h = z h' + (1 - z) n, where 1 - z is a sigmoid too."""
+        n, at, inner = end - first, 4 * first, gates + 1
+        closed = self._gates(step, gates, at, self._outputs(step, first, end, (0, 1, 1)))
+        closed.weight[:, 2 * n :] *= -1
+        closed.bias[2 * n :] *= -1
+        closed.activation = "sigmoid"
+        r, z, rest = (Read(gates, 0, 0, at + k * n, n) for k in range(3))
+        new = self._outputs(step, first, end, range(2, 3))
+        spans: Spans = {}
+        for row, column, weight in step.recurrent:
+            spans[self.buffer[step], row, column] = weight[self.order[step]][:, new]
+        bias = np.ascontiguousarray(step.weight[self.order[step][first:end]], np.float32)
+        hidden = self._into(step, gates, "linear", at + 3 * n, n, bias=bias)
+        hidden.reads, hidden.weight = self._merged(spans, n)
+        parts = [Read(inner, 0, 0, at + k * n, n) for k in range(4)]
+        reset = self._into(step, inner, "mul", at, n, reads=[r, Read(gates, 0, 0, at + 3 * n, n)])
+        candidate = self._gates(step, inner, at + n, new, own=False)
+        candidate.adds, candidate.activation = [parts[0]], "tanh"
+        before = Read(self.buffer[step], *step.cell, first, n)
+        kept = self._into(step, inner, "mul", at + 2 * n, n, reads=[z, before])
+        mixed = self._into(step, inner, "mul", at + 3 * n, n, reads=[rest, parts[1]])
+        total = self._instruction(step, "add", first, n, reads=parts[2:])
+        return [closed, hidden, reset, candidate, kept, mixed, total]
+
+    def _outputs(self, step: Step, first: int, end: int, gates: Iterable[int]) -> np.ndarray:
+        """The outputs that are these gates of the units at the places first .. end - 1."""
+        return np.concatenate([gate * step.count + self.order[step][first:end] for gate in gates])
+
+    def _into(self, step: Step, buffer: int, kind: str, feature: int, count: int, **fields: Any) -> Instruction:
+        instruction = self._instruction(step, kind, feature, count, **fields)
+        instruction.buffer = buffer
+        return instruction
+
+    def _gates(self, step: Step, buffer: int, feature: int, outputs: np.ndarray, own: bool = True) -> Instruction:
+        """Gates of a scan, written to `buffer`; with what its own hidden states give if `own`."""
+        spans, count = self._spans(step, (0, 0), outputs), len(outputs)
+        for row, column, weight in step.recurrent if own else ():
+            spans[self.buffer[step], row, column] = weight[self.order[step]][:, outputs]
+        for operand in step.operands:
+            row, column, *_ = stored(step, operand.view, None, self.places)
+            table = self._table(spans, operand.view, row, column, count)
+            np.add.at(table, (self.position[operand.view.step][operand.features[outputs]], np.arange(count)), 1)
+        linear = self._into(step, buffer, "linear", feature, count)
+        linear.reads, linear.weight = self._merged(spans, count)
+        linear.bias = np.ascontiguousarray(step.bias[..., outputs], np.float32)
+        return linear
 
     def _read_outside(self, step: Step) -> bool:
         for reader in self.graph.steps:

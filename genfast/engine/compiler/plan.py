@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Rectangle = tuple[int, int, int, int]  # first row, end row, first column, end column
 Phase = tuple[int, int]
+UNITS = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}  # of recurrent layers, with their gates
 
 
 class NotIncremental(ValueError):
@@ -35,10 +36,12 @@ class Step:
     kind "image": the channels of the image.
     kind "linear": activation(bias + sum over taps of weight.T @ values + operands); weight [features of the tap's
         step, count].
-    kind "scan": an LSTM of `count` units; taps, bias and operands give its 4 * count gates (i, f, g, o), to which
-        `recurrent`, a list of (row, column, weight [count, 4 * count]), adds what its own hidden states give. The cell
-        state before comes from `cell` = (row, column). Outside the domain hidden and cell states are `outside`.
-        `sweep`: +1 if a column needs the one at its left, -1 the one at its right, 0 neither.
+    kind "scan": a recurrent layer of `count` units, its `unit` one of `UNITS`; taps, bias and operands give its gates,
+        to which `recurrent`, a list of (row, column, weight [count, gates * count]), adds what its own hidden states
+        give. The state before comes from `cell` = (row, column). Outside the domain hidden and cell states are
+        `outside`. `sweep`: +1 if a column needs the one at its left, -1 the one at its right, 0 neither.
+        "lstm": gates i, f, g, o. "gru": r, z and n, as of torch; the last gate adds r times what the hidden states and
+        `weight`, its bias [count], give. "tanh" and "relu": one gate, of which the hidden state is this function.
     kind "lookup": the operand is one channel of levels for every feature; `weight` [count, levels]: the value of each.
     kind "field": values that are known before drawing, `bias` [K, rows, columns, count]: K is 1, or one for each label;
         rows and columns are 1 or those of the domain that the step had at first, `grid`. With a `source`, bias is an
@@ -67,11 +70,17 @@ class Step:
     sweep: int = 0
     source: Source | None = None
     grid: Rectangle | Any = None
+    unit: str = "lstm"
+
+    @property
+    def gates(self) -> int:
+        """Number of outputs of the taps for each feature."""
+        return UNITS[self.unit] if self.kind == "scan" else 1
 
     @property
     def columns(self) -> int:
         """Number of outputs of the taps."""
-        return 4 * self.count if self.kind == "scan" else self.count
+        return self.gates * self.count
 
 
 @dataclass(frozen=True)

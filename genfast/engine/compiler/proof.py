@@ -11,7 +11,7 @@ from genfast.engine import cpp, eager
 from genfast.engine.calling import PROBES, at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
-from genfast.engine.full_forward import FullForward
+from genfast.engine.full_forward import FullForward, is_close
 from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
@@ -79,6 +79,21 @@ def check_outputs(network: FullForward) -> None:
     labels = torch.zeros(1, dtype=torch.int64, device=network.device) if network.spec.classes else None
     if not network.parameters(image, labels, network.probe_condition(1)).isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for a random image")
+
+
+def check_repeatable(network: FullForward) -> None:
+    """ValueError for a foreign model that gives the same images other outputs at every call."""
+    images = _images(network.spec, IMAGES, torch.Generator("cpu").manual_seed(0))
+    fresh = network.fresh()
+    with at_work(fresh.model):
+        first, *others = (_parameters(fresh, images, _labels(network.spec, IMAGES)) for _ in range(3))
+    for other in others:
+        if not is_close(other, first):
+            error = float((other - first).abs().max())
+            raise ValueError(
+                f"sample: the model must return the same for the same images; got outputs that differ by {error:.2g}: "
+                "forward must not draw random numbers or masks, count calls, or change its weights"
+            )
 
 
 def check_causal(network: FullForward, places: int = 16) -> None:

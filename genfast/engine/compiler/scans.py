@@ -1,4 +1,4 @@
-"""The operations of genfast: gates and LSTMs over the image."""
+"""Recurrent layers over the image, and the gates of genfast."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
-from genfast.engine.compiler.arithmetic import add, apply
-from genfast.engine.compiler.handlers import HANDLERS, chunk, handles, line, select, stack, unbind
+from genfast.engine.compiler.arithmetic import add, apply, mul
+from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, line, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
-from genfast.engine.compiler.sums import check_constant, linear_step, matrix
+from genfast.engine.compiler.sums import check_constant, linear, linear_step, matrix
 from genfast.engine.compiler.values import (
     BATCH,
     COLUMN,
@@ -96,11 +97,11 @@ def check_grid(gates: Value) -> None:
         raise Unsupported("an LSTM over anything but [B, H, W, features]")
 
 
-@handles("aten::lstm")
-def lstm(
+@handles("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
+def recurrent(
     op: Operation,
     x: Value,
-    state: Sequence[Any],
+    state: Any,
     weights: Sequence[Any],
     has_biases: bool,
     layers: int,
@@ -109,24 +110,66 @@ def lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[Any]:
-    """`torch.nn.LSTM` along the columns of each row, or along the line of all pixels."""
-    check_constant(*state, *weights)
+    """`torch.nn.LSTM`, `GRU` and `RNN` along the columns of each row, or along the line of all pixels."""
+    unit = op.name.removeprefix("rnn_")
+    states = list(state) if unit == "lstm" else [state]
+    check_constant(*states, *weights)
     along = line(x, 1 if batch_first else 0) if len(x.dims) == 3 else ""
     if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
         raise Unsupported(
-            "an LSTM over anything but the columns of rows or all pixels in a line, or in both directions"
+            "a recurrent layer over anything but the columns of rows or all pixels in a line, or in both directions"
         )
     each = 4 if has_biases else 2
     if len(weights) != layers * each or (dropout and train):
-        raise Unsupported("an LSTM with projections, or with dropout in training mode")
-    h0, c0 = (array(part) for part in state)
-    if (h0 != h0[:, :1]).any() or (c0 != c0[:, :1]).any():
-        raise Unsupported("an LSTM whose first state differs from image to image")
+        raise Unsupported("an LSTM with projections, or dropout in training mode")
+    outside = [array(part) for part in states]
+    if any((part != part[:, :1]).any() for part in outside):
+        raise Unsupported("a recurrent layer whose first state differs from image to image")
     for layer in range(layers):
         own = [array(weight) for weight in weights[layer * each : (layer + 1) * each]]
-        gates = matrix(op, x, own[0].T, own[2] + own[3] if has_biases else None)
-        x = scan(op, gates, [(0, -1, np.ascontiguousarray(own[1].T))], (0, -1), h0[layer, 0], c0[layer, 0], 1)
+        bias, inner = (own[2].copy(), own[3]) if has_biases else (np.zeros(len(own[0]), np.float32), None)
+        last = len(bias) if unit != "gru" or inner is None else len(bias) // 3 * 2
+        bias[:last] += 0 if inner is None else inner[:last]
+        gates = matrix(op, x, own[0].T, bias)
+        first = [part[layer, 0] for part in outside]
+        before = [(0, -1, np.ascontiguousarray(own[1].T))]
+        hidden_bias = None if unit != "gru" else np.zeros(len(first[0]), np.float32) if inner is None else inner[last:]
+        x = scan(op, gates, before, (0, -1), first[0], first[-1], 1, unit, hidden_bias)
     return [x, None, None]
+
+
+@handles("aten::lstm_cell")
+def lstm_cell(op: Operation, x: Any, state: Sequence[Any], w: Any, u: Any, b: Any = None, c: Any = None) -> list[Any]:
+    """A step of an LSTM, where a model loops over pixels itself."""
+    i, f, g, o = chunk(op, _gates(op, x, state[0], w, u, b, c), 4, 1)
+    keep, new = (apply(op, "sigmoid", [part]) for part in (f, i))
+    cell = add(op, mul(op, keep, state[1]), mul(op, new, apply(op, "tanh", [g])))
+    return [mul(op, apply(op, "sigmoid", [o]), apply(op, "tanh", [cell])), cell]
+
+
+@handles("aten::gru_cell")
+def gru_cell(op: Operation, x: Any, h: Any, w: Any, u: Any, b: Any = None, c: Any = None) -> Value:
+    size = u.shape[1]
+    both = (part[: 2 * size] if part is not None else None for part in (w, u, b, c))
+    r, z = (apply(op, "sigmoid", [part]) for part in chunk(op, _gates(op, x, h, *both), 2, 1))
+    last = [part[2 * size :] if part is not None else None for part in (w, u, b, c)]
+    inner = mul(op, r, _product(op, h, last[1], last[3]))
+    n = apply(op, "tanh", [add(op, inner, _product(op, x, last[0], last[2]))])
+    return add(op, n, mul(op, z, add(op, h, n, -1)))
+
+
+@handles("aten::rnn_tanh_cell", "aten::rnn_relu_cell")
+def rnn_cell(op: Operation, x: Any, h: Any, w: Any, u: Any, b: Any = None, c: Any = None) -> Value:
+    return apply(op, op.name.removeprefix("rnn_").removesuffix("_cell"), [_gates(op, x, h, w, u, b, c)])
+
+
+def _gates(op: Operation, x: Any, h: Any, w: Any, u: Any, b: Any, c: Any) -> Value:
+    return add(op, _product(op, x, w, b), _product(op, h, u, c))
+
+
+def _product(op: Operation, x: Any, weight: Any, bias: Any) -> Any:
+    check_constant(weight, bias)
+    return linear(op, x, weight, bias) if depends(x) else torch.nn.functional.linear(x, weight, bias)
 
 
 def scan(
@@ -137,14 +180,17 @@ def scan(
     h0: np.ndarray,
     c0: np.ndarray,
     sweep: int,
+    unit: str = "lstm",
+    hidden_bias: np.ndarray | None = None,
 ) -> Value:
-    """An LSTM step from gates [B, H, W, 4C]: hidden [B, H, W, C]."""
+    """A recurrent layer from gates [B, H, W, gates * C]: hidden [B, H, W, C]."""
     graph, codes, size = gates.graph, gates.codes.reshape(-1), len(h0)
     step = Step("scan", size, gates.stride, gates.domain, op.where, recurrent=recurrent, cell=cell, sweep=sweep)
-    step.outside, step.bias = (h0, c0), np.zeros(4 * size, np.float32)
+    step.outside, step.unit, step.weight = (h0, c0), unit, hidden_bias
+    step.bias = np.zeros(step.columns, np.float32)
     index, feature = graph.split(codes)
     if (index == index[0]).all():
         step.operands = [Operand(graph.view(index[0]), feature)]
     else:
-        step.taps = graph.taps([(codes, 0, 0, (0, 0), np.eye(4 * size, dtype=np.float32))], 4 * size)
+        step.taps = graph.taps([(codes, 0, 0, (0, 0), np.eye(step.columns, dtype=np.float32))], step.columns)
     return gates.like(graph.add(step).reshape(*gates.codes.shape[:-1], -1))

@@ -168,7 +168,7 @@ def _earliest(graph: Graph, draws: int) -> dict[Step, np.ndarray]:
             source = earliest[view.step] + rows * ROW + columns * COLUMN
             times = np.maximum(times, _latest(source, features, weight))
         if step.kind == "scan":
-            times = times.reshape(4, -1).max(0)
+            times = times.reshape(step.gates, -1).max(0)
             width = (step.domain[3] - step.domain[2]) * step.stride
             # Units read one another, at the side or above; a scan from the right reads its whole row.
             move = {1: 0, -1: width * COLUMN, 0: COLUMN * step.stride - ROW * step.stride}[step.sweep]
@@ -255,7 +255,7 @@ def _places(graph: Graph, earliest: dict[Step, np.ndarray]) -> Places:
     for step in reversed(graph.steps):
         # A copy for a draw that depends on nothing is not needed early; what it copies might have to be, with it.
         late = step in outputs and step.kind == "copy"
-        place = Place(False, 0, 0) if late else _place(step, int(earliest[step].max()), bound[step])
+        place = Place(False, 0, 0) if late else _place(step, _time(step, earliest), bound[step])
         places[step] = place
         for view, phase in reads(step):
             rows, columns = offset(step, view, phase)
@@ -263,6 +263,16 @@ def _places(graph: Graph, earliest: dict[Step, np.ndarray]) -> Places:
             column = -(COLUMN // 4) if place.above else column
             bound[view.step] = min(bound[view.step], row * ROW + column * COLUMN + COLUMN - 1)
     return places
+
+
+def _time(step: Step, earliest: dict[Step, np.ndarray]) -> int:
+    """The time that a step depends on: where it depends on no pixel, that of all features of the steps it reads."""
+    time = int(earliest[step].max())
+    if time >= NEVER // 2:
+        return time
+    offsets = [(view, offset(step, view, phase)) for view, phase in reads(step)]
+    times = [int(earliest[view.step].max()) + row * ROW + column * COLUMN for view, (row, column) in offsets]
+    return max(times, default=time)
 
 
 def _place(step: Step, earliest: int, bound: int) -> Place:
@@ -280,6 +290,8 @@ def _place(step: Step, earliest: int, bound: int) -> Place:
     low = -(-column // s)
     if row % s or last < row or low > high:
         raise NotIncremental(f"sample: {step.where} cannot be run pixel by pixel: what it reads comes too late")
+    if 0 < low <= high < COLUMN:
+        return Place(False, row // s, high)  # earlier, what it reads might be needed before the first column
     return Place(False, row // s, min(max(0, low), high))
 
 
@@ -312,4 +324,4 @@ def _stages(step: Step, places: Places, draws: int) -> np.ndarray:
             raise AssertionError(f"{step.where}: reads ahead by ({row}, {column})")
         if not source.above and (row, column) == (0, 0):
             stages = np.maximum(stages, np.maximum(_latest(source.stages, features, weight), 0))
-    return stages.reshape(4, -1).max(0) if step.kind == "scan" else stages
+    return stages.reshape(step.gates, -1).max(0) if step.kind == "scan" else stages

@@ -210,9 +210,17 @@ def windowed(x: Value, name: str, start: int, stop: int) -> Value:
     return x.like(x.graph.moved(x.codes, change), size=x.size | {name: stop - start})
 
 
+def line(x: Value, dim: int) -> str:
+    """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
+    name = x.axis(dim)[1]
+    if len(name) == 1 or LINE in x.size:
+        return name
+    return "".join(d for d in name if x.size[d] > 1) or name[-1]
+
+
 def sliced(x: Value, dim: int, start: int | None, stop: int | None, step: int = 1) -> Value:
     """x[start:stop:step] in one dimension."""
-    dim, name = x.axis(dim)
+    dim, name = x.axis(dim)[0], line(x, dim)
     start, stop, step = slice(start, stop, step).indices(x.shape[dim])
     stop = max(start, stop)
     if name == FEATURE:
@@ -290,7 +298,7 @@ def _by_feature(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value, 
             batch = at
             continue
         first = constant.take([0], at)
-        if not (constant == first).all():
+        if not (_alike(constant, first) if dim == BATCH else (constant == first).all()):
             raise Varies("a constant that changes over rows, columns or images")
         constant = first
     x = x.like(np.broadcast_to(x.codes, shape))
@@ -299,6 +307,11 @@ def _by_feature(x: Value, constant: np.ndarray, by_label: bool) -> tuple[Value, 
     entry = (*shape[:batch], *shape[batch + 1 :])
     table = np.moveaxis(constant, batch, 0)
     return x, np.broadcast_to(table, (len(table), *entry)).reshape(len(table), -1)
+
+
+def _alike(values: np.ndarray, first: np.ndarray) -> bool:
+    """Whether constants are equal but for rounding, which may differ with the place in a batch."""
+    return bool(np.allclose(values, first, rtol=1e-5, atol=1e-6, equal_nan=True))
 
 
 MOST_TABLE = 1 << 24  # numbers that a program keeps of a field for all labels; larger ones are computed with each call
@@ -324,7 +337,7 @@ def field(op: Operation, x: Value, constant: Any, change: Change | None = None) 
         step.source = Source(node, arranged)
     tables = [arranged(part) for part in ([constant] if groups is None else groups)]
     table = tables[0] if groups is None or step.source else np.concatenate(tables)[: op.spec.classes]
-    if groups is None and not (table == table[:1]).all():
+    if groups is None and not _alike(table, table[:1]):
         raise Unsupported("a constant that differs from image to image and does not depend on labels or a condition")
     table = table if groups is not None and not step.source else table[:1]
     if table.size > MOST_TABLE and node is not None:

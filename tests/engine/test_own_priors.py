@@ -1,0 +1,192 @@
+"""Models of codes and of sequences in everyday styles: native, equal to their own losses, drawn as by a full forward."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import genfast
+
+
+def lively(model, scale=2.0, seed=0):
+    """A model with weights from which conditionals come that are not flat."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = noise * (scale / math.sqrt(max(parameter.shape[-1], 4)) if parameter.dim() > 1 else 0.3)
+    return model.eval()
+
+
+def agrees(model, loss, backend="cpp", **conventions):
+    """The engine's likelihoods are those of the loss, of levels [n, C, H, W]; its samples are those of full forwards."""
+    shape, levels = conventions["shape"], conventions["levels"]
+    engine = genfast.Engine(model, **conventions)
+    assert engine.backend == backend, engine.explanation.others
+    images = torch.randint(levels, (4, *shape), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = -loss(images).double()
+    assert (engine.log_prob(images) - expected).abs().max() < 1e-6 * math.prod(shape) * max(1, math.log(levels))
+    assert expected.std() > 0
+    slow = genfast.Engine(model, backend="full_forward", **conventions)
+    assert torch.equal(genfast.sample(engine, 3, seed=2), genfast.sample(slow, 3, seed=2))
+
+
+def bernoulli(function):
+    """The loss of a function from floats 0 and 1 to logits."""
+
+    def loss(levels):
+        logits = function(levels.float()).reshape(len(levels), -1)
+        return F.binary_cross_entropy_with_logits(logits, levels.flatten(1).float(), reduction="none").sum(1)
+
+    return loss
+
+
+class Triangular(nn.Linear):
+    """A linear layer over pixels that reads the pixels before, and with `own` the present one."""
+
+    def __init__(self, size, own):
+        super().__init__(size, size)
+        self.register_buffer("mask", torch.ones(size, size).tril(0 if own else -1))
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+@pytest.mark.parametrize("activation", [nn.LeakyReLU(0.05), nn.PReLU(16), nn.SiLU()], ids=lambda a: type(a).__name__)
+def test_triangular_layers_with_activations_of_several_steps(activation):
+    model = lively(nn.Sequential(Triangular(16, False), activation, Triangular(16, True)))
+    conventions = {"shape": (1, 4, 4), "levels": 2, "input_range": (0, 1), "inputs": "flat"}
+    agrees(model, bernoulli(lambda x: model(x.flatten(1))), **conventions)
+
+
+class RecurrentPixels(nn.Module):
+    """A recurrent layer over all pixels in a line, each fed the one before."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(layer.hidden_size, 1)
+        shape = layer.num_layers, 1, layer.hidden_size
+        self.first = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x):
+        line = x.flatten(1).unsqueeze(-1)
+        line = torch.cat((torch.zeros_like(line[:, :1]), line[:, :-1]), 1)
+        hidden, _ = self.layer(line, self.first.expand(-1, len(x), -1).contiguous())
+        return self.out(hidden).view_as(x)
+
+
+RECURRENT = {
+    "gru": lambda: nn.GRU(1, 6, batch_first=True),
+    "two layers": lambda: nn.GRU(1, 5, 2, batch_first=True),
+    "gru without biases": lambda: nn.GRU(1, 6, bias=False, batch_first=True),
+    "rnn": lambda: nn.RNN(1, 6, 2, batch_first=True),
+    "rnn of relu": lambda: nn.RNN(1, 6, nonlinearity="relu", batch_first=True),
+}
+
+
+@pytest.mark.parametrize("layer", RECURRENT.values(), ids=RECURRENT)
+@pytest.mark.parametrize("shape", [(1, 4, 3), (1, 1, 9)], ids=["image", "row"])
+def test_recurrent_layers(layer, shape):
+    torch.manual_seed(0)
+    model = lively(RecurrentPixels(layer()), scale=1.5)
+    agrees(model, bernoulli(model), shape=shape, levels=2, input_range=(0, 1))
+
+
+class RecurrentRows(nn.Module):
+    """A GRU along the columns of every row, which also reads the row above."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.out = nn.GRU(2, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        above = F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+        left = F.pad(x, (1, 0))[..., :-1]
+        both = torch.cat((above, left), 1).permute(3, 0, 2, 1)  # [W, B, H, 2]
+        hidden, _ = self.gru(both.flatten(1, 2))
+        return self.out(hidden).unflatten(1, (len(x), -1)).permute(1, 3, 2, 0)
+
+
+def test_a_recurrent_layer_along_rows():
+    model = lively(RecurrentRows())
+
+    def loss(levels):
+        return F.cross_entropy(model(levels / 2), levels[:, 0], reduction="none").sum((1, 2))
+
+    agrees(model, loss, shape=(1, 4, 4), levels=3, input_range=(0, 1))
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell, nn.LSTMCell, nn.RNNCell])
+def test_a_loop_of_cells(cell):
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.out = cell(1, 5), nn.Linear(5, 1)
+
+        def forward(self, x):
+            state, value, logits = None, torch.zeros(len(x), 1), []
+            for i in range(x.shape[1]):
+                state = self.cell(value, state)
+                logits.append(self.out(state[0] if isinstance(state, tuple) else state))
+                value = x[:, i : i + 1]
+            return torch.cat(logits, 1)
+
+    model = lively(Loop())
+    conventions = {"shape": (1, 3, 3), "levels": 2, "input_range": (0, 1), "inputs": "flat"}
+    agrees(model, bernoulli(lambda x: model(x.flatten(1))), **conventions)
+
+
+class Sequence(nn.Module):
+    """A model of a sequence of codes, by convolutions of one dimension."""
+
+    def __init__(self, codes=20, width=8):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(codes, width), nn.Conv1d(width, codes, 1)
+        self.first, self.second = nn.Conv1d(width, width, 3), nn.Conv1d(width, width, 3)
+
+    def forward(self, codes):
+        x = F.pad(self.embedding(codes).transpose(1, 2), (3, 0))[..., :-1]
+        x = torch.tanh(self.first(x))
+        return self.out(x + torch.tanh(self.second(F.pad(x, (2, 0)))))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 10), (1, 4, 3)], ids=["row", "image"])
+def test_a_sequence_of_codes(shape):
+    model = lively(Sequence())
+
+    def loss(levels):
+        codes = levels.flatten(1)
+        return F.cross_entropy(model(codes), codes, reduction="none").sum(1)
+
+    agrees(model, loss, shape=shape, levels=20, inputs="flat-levels")
+
+
+def test_logits_that_happen_to_lie_between_0_and_1():
+    """The graph shows a linear layer at the end: no reason to refuse."""
+    model = lively(nn.Sequential(Triangular(9, False), nn.Tanh(), Triangular(9, True)), scale=0.05)
+    model[2].bias.data.fill_(0.5)
+    conventions = {"shape": (1, 3, 3), "levels": 2, "input_range": (0, 1), "inputs": "flat"}
+    assert ((model(torch.rand(64, 9)) - 0.5).abs() < 0.5).all()
+    agrees(model, bernoulli(lambda x: model(x.flatten(1))), **conventions)
+
+
+class Changing(nn.Module):
+    """A layer with other masks at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.calls = nn.Linear(9, 9), 0
+
+    def forward(self, x):
+        self.calls += 1
+        mask = (torch.rand(9, 9, generator=torch.Generator().manual_seed(self.calls)) < 0.5).float().tril(-1)
+        return F.linear(x, self.linear.weight * mask, self.linear.bias)
+
+
+@pytest.mark.filterwarnings("ignore:sample. every value runs the whole network")
+def test_a_model_that_changes_from_call_to_call_is_refused():
+    model = lively(Changing())
+    with pytest.raises(ValueError, match="must return the same for the same images; got outputs that differ by"):
+        genfast.Engine(model, shape=(1, 3, 3), levels=2, input_range=(0, 1), inputs="flat").backend  # noqa: B018
