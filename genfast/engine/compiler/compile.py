@@ -87,7 +87,7 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
         if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
             continue
         inputs = "images" if network.conventions is None else network.conventions.inputs
-        reader = None
+        reader: Reader | None = None
         try:
             reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
             compiled = _compiled(reader, network, geometry)
@@ -100,9 +100,9 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
             # Positions of its own, such as those of skewed rows, only look as if they came later.
             shown = str(error).partition(" it enters at ")[2] or "the output"
             reason = f"sample: {shown} cannot be run pixel by pixel: its rows or columns are in an order of their own"
-            reasons.append((reader.failed or reader.progress, NotIncremental(reason)))
+            reasons.append((_progress(reader), NotIncremental(reason)))
         except NotIncremental as error:
-            reasons.append((0 if reader is None else reader.failed or reader.progress, error))
+            reasons.append((_progress(reader), error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
@@ -116,6 +116,11 @@ def _leaks(network: FullForward) -> bool:
     except NotCausal:
         return True
     return False
+
+
+def _progress(reader: Reader | None) -> int:
+    """How far a geometry came; None: its image has no such arrangement."""
+    return 0 if reader is None else reader.failed or reader.progress
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply, mul
-from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, line, select, stack, unbind
+from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear, linear_step, matrix
 from genfast.engine.compiler.values import (
@@ -25,6 +25,7 @@ from genfast.engine.compiler.values import (
     Unsupported,
     Value,
     array,
+    line,
     reshaped,
     windowed,
 )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from genfast.engine.compiler.handlers import depends, handles, line
+from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.plan import Entry, Rectangle, Step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array, line
 
 
 def matrix(op: Operation, x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Value:
