@@ -190,3 +190,100 @@ def test_a_model_that_changes_from_call_to_call_is_refused():
     model = lively(Changing())
     with pytest.raises(ValueError, match="must return the same for the same images; got outputs that differ by"):
         genfast.Engine(model, shape=(1, 3, 3), levels=2, input_range=(0, 1), inputs="flat").backend  # noqa: B018
+
+
+class StartToken(nn.Module):
+    """A recurrent model of codes, with an entry of the embedding of its own before the first."""
+
+    def __init__(self, codes=11, width=6, layer=nn.GRU):
+        super().__init__()
+        self.start, self.embedding = codes, nn.Embedding(codes + 1, width)
+        self.layer, self.out = layer(width, width, batch_first=True), nn.Linear(width, codes)
+
+    def forward(self, codes):
+        line = codes.flatten(1)
+        line = torch.cat((torch.full((len(line), 1), self.start), line[:, :-1]), 1)
+        hidden, _ = self.layer(self.embedding(line))
+        return self.out(hidden)
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+def test_a_start_token_beyond_the_levels(layer):
+    model = lively(StartToken(layer=layer))
+
+    def loss(levels):
+        return F.cross_entropy(model(levels[:, 0]).transpose(1, 2), levels.flatten(1), reduction="none").sum(1)
+
+    agrees(model, loss, shape=(1, 3, 4), levels=11, inputs="codes")
+
+
+class ShiftedCodes(nn.Module):
+    """Codes moved by a row and by a column, with one that is none of them at the border, before they are embedded."""
+
+    def __init__(self, codes=9, width=6):
+        super().__init__()
+        self.codes, self.embedding = codes, nn.Embedding(codes + 1, width)
+        self.above, self.out = nn.Conv2d(width, width, (1, 3), padding=(0, 1)), nn.Conv2d(width, codes, 1)
+
+    def forward(self, codes):
+        down = torch.cat((torch.full_like(codes[:, :1], self.codes), codes[:, :-1]), 1)
+        right = F.pad(codes, (1, 0), value=self.codes)[..., :-1]
+        corner = F.pad(down, (2, 0))[..., :-2]  # the first code, which is a code like others
+        above, left, other = (self.embedding(x).permute(0, 3, 1, 2) for x in (down, right, corner))
+        return self.out(torch.tanh(self.above(above) + left - other))
+
+
+def test_codes_that_are_moved_before_an_embedding():
+    model = lively(ShiftedCodes())
+
+    def loss(levels):
+        return F.cross_entropy(model(levels[:, 0]), levels[:, 0], reduction="none").sum((1, 2))
+
+    agrees(model, loss, shape=(1, 4, 4), levels=9, inputs="codes")
+
+
+def scattered(x, levels):
+    hot = torch.zeros(*x.shape, levels)
+    return hot.scatter_(-1, x.unsqueeze(-1), 1)
+
+
+ONE_HOT = {
+    "scatter": scattered,
+    "rows of an identity": lambda x, levels: torch.eye(levels)[x],
+    "index_select": lambda x, levels: torch.eye(levels).index_select(0, x.reshape(-1)).view(*x.shape, levels),
+    "comparison": lambda x, levels: (x.unsqueeze(-1) == torch.arange(levels)).float(),
+}
+
+
+@pytest.mark.parametrize("one_hot", ONE_HOT.values(), ids=ONE_HOT)
+def test_one_hot_inputs(one_hot):
+    class Made(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = Triangular(16, False), nn.Linear(4, 4)
+            mask = torch.ones(4, 4).tril(-1)
+            self.register_buffer("blocks", mask.repeat_interleave(4, 0).repeat_interleave(4, 1))
+
+        def forward(self, x):
+            hot = one_hot(x.flatten(1), 4).flatten(1)
+            hidden = torch.tanh(F.linear(hot, self.first.weight * self.blocks, self.first.bias))
+            return self.second(hidden.view(len(x), 4, 4)).permute(0, 2, 1).reshape(len(x), 4, 1, 2, 2)
+
+    model = lively(Made())
+
+    def loss(levels):
+        return F.cross_entropy(model(levels), levels, reduction="none").flatten(1).sum(1)
+
+    agrees(model, loss, shape=(1, 2, 2), levels=4, inputs="levels")
+
+
+def test_the_range_of_a_model_that_makes_floats_of_its_input():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Triangular(9, False)
+
+        def forward(self, x):
+            return self.layer(((x.float() / 1 - 0.5) / 0.5).flatten(1)).view_as(x)
+
+    assert genfast.Engine(Scaled(), shape=(1, 3, 3), levels=2).network.conventions.input_range == (0, 1)

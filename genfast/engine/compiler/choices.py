@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 
 from genfast.engine.compiler.arithmetic import apply, as_values, constant_map, scaled, shifted
-from genfast.engine.compiler.handlers import depends, handles
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, Varies, broadcast, constant_like
+from genfast.engine.compiler.entrance import one_hot
+from genfast.engine.compiler.handlers import depends, handles, select
+from genfast.engine.compiler.values import (
+    FEATURE,
+    Operation,
+    Unsupported,
+    Value,
+    Varies,
+    broadcast,
+    constant_like,
+    permuted,
+)
 
 
 @handles("aten::gt", "aten::greater")
@@ -104,6 +114,18 @@ def where(op: Operation, condition: Any, *choices: Any) -> Value:
 @handles("aten::masked_fill")
 def masked_fill(op: Operation, x: Any, mask: Any, value: Any) -> Value:
     return where(op, mask, value, x)
+
+
+@handles("aten::scatter")
+def scatter(op: Operation, base: Any, dim: int, index: Any, source: Any, *rest: Any) -> Value:
+    """A number written where a whole number of the image points: a one-hot vector, as people write it."""
+    dim = dim % len(base.shape)
+    if depends(base) or not isinstance(source, (int, float)) or not depends(index) or index.shape[dim] != 1:
+        raise Unsupported("a scatter of anything but one number into a constant, one place for each pixel")
+    order = [*range(dim), *range(dim + 1, len(base.shape)), dim]  # as `one_hot` gives it
+    hot = one_hot(op, select(op, index, dim, 0), base.shape[dim])
+    hot = permuted(hot, [order.index(d) for d in range(len(order))])
+    return hot if source == 1 and not base.any() else where(op, hot, float(source), base)
 
 
 def _chosen(op: Operation, condition: Any, a: Any, b: Any) -> Value:

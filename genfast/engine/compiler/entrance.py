@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 
 from genfast.engine.compiler.handlers import handles
-from genfast.engine.compiler.plan import Graph, Operand, Step, View, inside, reached
+from genfast.engine.compiler.plan import Graph, Operand, Rectangle, Step, View, cut, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
+from genfast.engine.compiler.values import COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array
 from genfast.engine.conventions import OF_FLOATS, Conventions
 
 MOST_ONE_HOT = 4096
@@ -108,15 +108,102 @@ def whole(op: Operation, x: Value) -> Value:
 def embedding(op: Operation, weight: Any, x: Value, *rest: Any) -> Value:
     if not isinstance(weight, Tensor):
         raise Unsupported("an embedding whose weight depends on the image")
-    codes, values = of_level(op, x)
-    table = array(weight)
+    table, moved = array(weight), _moved(op, x)
+    codes, values = of_level(op, x if moved is None else moved.source)
+    index = _rows(table, values)
+    size = table.shape[1]
+    weights = table[index].transpose(0, 2, 1).reshape(-1, index.shape[1])  # [entries * size, levels]
+    domain = (x if moved is None else moved.source).domain
+    y = x.graph.elementwise("lookup", [np.repeat(codes, size)], x.stride, domain, op.where, weights)
+    if moved is not None:
+        y = _again(op, x, moved, y, table)
+    return x.like(y.reshape(*x.codes.shape, size), (*x.dims, FEATURE))
+
+
+def _rows(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     index = np.rint(values).astype(np.int64)
     if index.min() < 0 or index.max() >= len(table):
         raise Unsupported(f"an embedding of {len(table)} entries for levels up to {index.max()}")
-    size = table.shape[1]
-    weights = table[index].transpose(0, 2, 1).reshape(-1, index.shape[1])  # [entries * size, levels]
-    y = x.graph.elementwise("lookup", [np.repeat(codes, size)], x.stride, x.domain, op.where, weights)
-    return x.like(y.reshape(*x.codes.shape, size), (*x.dims, FEATURE))
+    return index
+
+
+@dataclass
+class _Moved:
+    """Whole numbers that were moved, with constants where they came from outside, such as a start token.
+
+    Attributes:
+        source: before they were moved.
+        row, column: by which position of the source is read.
+        inside: bool [R, C], where the numbers are those of the source.
+        around: float32 [R, C, n], the constants elsewhere.
+    """
+
+    source: Value
+    row: int
+    column: int
+    inside: np.ndarray
+    around: np.ndarray
+
+
+def _moved(op: Operation, x: Value) -> _Moved | None:
+    """How the entries of x were moved; None where they were not."""
+    graph, codes = x.graph, x.codes.reshape(-1)
+    found = [_origin(graph, int(code), x.domain) for code in codes]
+    base, row, column, within, _ = found[0]
+    if (row, column) == (0, 0) and within.all() and all(origin[0] == code for origin, code in zip(found, codes)):
+        return None
+    if any(origin[1:3] != (row, column) or (origin[3] != within).any() for origin in found):
+        raise Unsupported("whole numbers that were moved in different ways")
+    around = np.stack([origin[4] for origin in found], -1)
+    if around[within].any():
+        raise Unsupported("a sum of whole numbers and constants")
+    domain = graph.view(base >> Graph.SHIFT).step.domain
+    sizes = {LINE: domain[3]} if LINE in x.size else {ROW: domain[1], COLUMN: domain[3]}
+    inner = np.array([origin[0] for origin in found], np.int64).reshape(x.codes.shape)
+    return _Moved(x.like(inner, size=x.size | sizes), row, column, within, around)
+
+
+def _origin(graph: Graph, code: int, domain: Rectangle) -> tuple[int, int, int, np.ndarray, np.ndarray]:
+    """(code before it was moved, row, column, where it is read [R, C], constants elsewhere [R, C]) over a domain."""
+    (index,), (feature,) = graph.split(np.array([code]))
+    view = graph.view(int(index))
+    step, shape = view.step, (view.step.domain[1] - view.step.domain[0], view.step.domain[3] - view.step.domain[2])
+    inner, row, column = _code(graph, View(step, 0, 0, step.domain), int(feature)), 0, 0
+    within, around = np.ones(shape, bool), np.zeros(shape, np.float32)
+    fields = [o for o in step.operands if o.view.step.kind == "field" and o.view.step.source is None]
+    if step.kind == "add" and len(fields) == 1 and len(fields[0].view.step.bias) == 1:
+        (other,) = (o for o in step.operands if o is not fields[0])
+        inner = _code(graph, other.view, int(other.features[feature]))
+        inner, row, column, within, around = _origin(graph, inner, step.domain)
+        around = around + fields[0].view.step.bias[0, :, :, fields[0].features[feature]]
+    r0, r1, c0, c1 = domain
+    seen = cut(view.window, step.domain) or (0, 0, 0, 0)
+    kept = cut((r0 + view.row, r1 + view.row, c0 + view.column, c1 + view.column), seen) or (0, 0, 0, 0)
+    here, there = _part(kept, r0 + view.row, c0 + view.column), _part(kept, step.domain[0], step.domain[2])
+    whole, outside = np.zeros((r1 - r0, c1 - c0), bool), np.zeros((r1 - r0, c1 - c0), np.float32)
+    whole[here], outside[here] = within[there], around[there]
+    return inner, row + view.row, column + view.column, whole, outside
+
+
+def _part(rectangle: Rectangle, row: int, column: int) -> tuple[slice, slice]:
+    """A rectangle in an array whose first entry is at (row, column)."""
+    r0, r1, c0, c1 = rectangle
+    return slice(r0 - row, r1 - row), slice(c0 - column, c1 - column)
+
+
+def _again(op: Operation, x: Value, moved: _Moved, codes: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Codes [n * size] of an embedding of the source, moved as the whole numbers were, with that of the constants."""
+    rows, columns = (np.flatnonzero(moved.inside.any(axis)) for axis in (1, 0))
+    window = (0, 0, 0, 0)
+    if len(rows):
+        r, c = moved.row + x.domain[0], moved.column + x.domain[2]
+        window = int(rows[0] + r), int(rows[-1] + r + 1), int(columns[0] + c), int(columns[-1] + c + 1)
+    codes = x.graph.moved(codes, lambda v: View(v.step, moved.row, moved.column, cut(window, v.window) or (0, 0, 0, 0)))
+    outside = table[_rows(table, moved.around)] * ~moved.inside[:, :, None, None]
+    values = outside.reshape(1, *moved.inside.shape, -1).astype(np.float32)
+    step = Step("field", values.shape[3], x.stride, x.domain, op.where, grid=x.domain)
+    step.bias, step.weight = values, np.arange(values.shape[3])
+    return x.graph.elementwise("add", [codes, x.graph.add(step)], x.stride, x.domain, op.where)
 
 
 @handles("aten::one_hot")
@@ -174,7 +261,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
     node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
-    while len(users := [user for user in node.users if user.target not in _CHECKS]) == 1:
+    while len(users := [user for user in node.users if not _asks_shape(user, node)]) == 1:
         user = users[0]
         schema = getattr(user.target, "_schema", None)
         name = schema.name.partition("::")[2].strip("_") if schema else ""
@@ -187,6 +274,15 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
             break
         node = user
     return (scale, shift) if changed else None
+
+
+def _asks_shape(user: fx.Node, node: fx.Node) -> bool:
+    """Whether an operation takes no more than the shape or the dtype of a node."""
+    schema = getattr(user.target, "_schema", None)
+    name = schema.name.partition("::")[2].strip("_") if schema else ""
+    if name.startswith("new_") or name.endswith("_like") or user.target in _CHECKS:
+        return True
+    return name in ("view_as", "reshape_as", "expand_as", "type_as") and user.args[0] is not node
 
 
 def _number(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from genfast.engine.compiler.entrance import embedding
 from genfast.engine.compiler.handlers import depends, handles, view
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value
 
@@ -38,12 +39,21 @@ def turned(op: Operation, x: Value) -> Value:
 
 
 @handles("aten::index_select")
-def index_select(op: Operation, x: Value, dim: int, index: Any) -> Value:
+def index_select(op: Operation, x: Any, dim: int, index: Any) -> Value:
+    if not depends(x):
+        if dim % len(x.shape) != 0:
+            raise Unsupported("an index that depends on the image, of anything but rows")
+        return view(op, embedding(op, x.reshape(len(x), -1), index), (*index.shape, *x.shape[1:]))
     return x.like(np.take(x.codes, _numbers(index), _feature(x, dim, "an index")))
 
 
 @handles("aten::index")
-def index(op: Operation, x: Value, indices: Sequence[Any]) -> Value:
+def index(op: Operation, x: Any, indices: Sequence[Any]) -> Value:
+    if not depends(x):
+        if len(indices) != 1:
+            raise Unsupported("an index that depends on the image, beside others")
+        rows = embedding(op, x.reshape(len(x), -1), indices[0])
+        return view(op, rows, (*indices[0].shape, *x.shape[1:]))
     given = [(dim, _numbers(one)) for dim, one in enumerate(indices) if one is not None]
     if len(given) != 1:
         raise Unsupported("an index in several dimensions")

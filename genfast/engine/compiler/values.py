@@ -60,7 +60,8 @@ class Value:
     """A tensor of features of `graph`.
 
     Attributes:
-        codes: int64, the feature of each entry; of size 1 in the dimensions of batch, rows and columns.
+        codes: int64, the feature of each entry; of size 1 in the dimensions of batch, rows and columns, but that of the
+            batch may hold features too, which vary faster: [B * F].
         dims: of each dimension: "f" for features, or "b" (batch), "r" (rows), "c" (columns), or several of these where
             they were flattened together.
         size: of "b", "r" and "c"; where the graph has all pixels in one line, also of "rc", which may be shifted.
@@ -77,7 +78,7 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         """The shape of the tensor."""
         sizes = zip(self.codes.shape, self.dims)
-        return tuple(n if dim == FEATURE else self.extent(dim) for n, dim in sizes)
+        return tuple(n if dim == FEATURE else n * self.extent(dim) for n, dim in sizes)
 
     def extent(self, dim: str) -> int:
         """The size of a dimension that is none of features."""
@@ -148,7 +149,8 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
     problem = Unsupported(f"a reshape from {x.shape} to {tuple(shape)}, which mixes features, batch, rows or columns")
     parts: list[tuple[str, int]] = []
     for n, dim in zip(x.codes.shape, x.dims):
-        parts += [(FEATURE, n)] if dim == FEATURE else x.parts(dim)
+        parts += x.parts(dim) if dim != FEATURE else []
+        parts += [(FEATURE, n)] if dim == FEATURE or n > 1 else []
     dims: list[str] = []
     sizes: list[int] = []
     for position, room in enumerate(shape):
@@ -173,9 +175,11 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
             room //= size
             if name == FEATURE:
                 features *= size
+            elif features > 1:
+                raise problem
             else:
                 names += name
-        if room > 1 or (names and features > 1):
+        if room > 1 or (names not in ("", BATCH) and features > 1):
             raise problem
         dims.append(names or FEATURE)
         sizes.append(features)
