@@ -184,7 +184,7 @@ SLOW = {
     "more than a function of one value": lambda model, x: looked_up(
         model, F.conv2d(F.pad(x, (1, 0)), torch.ones(1, 1, 1, 2)).long()[:, 0]
     ),
-    "cannot be traced": lambda model, x: F.one_hot((x * 4).round().long()[:, 0]).movedim(3, 1).float(),
+    "one_hot without a number": lambda model, x: F.one_hot((x * 4).round().long()[:, 0]).movedim(3, 1).float(),
 }
 
 
