@@ -105,7 +105,10 @@ def test_everyday_models(kind, sizes, shape, levels):
 def test_one_instruction_for_a_convolution():
     torch.manual_seed(0)
     model = everyday.PlainPixelCNN(8, 7)
-    kinds = [(it.kind, it.activation) for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256, input_range=(0, 1)))]
+    kinds = [
+        (it.kind, it.activation)
+        for it in instructions(compile_program(model, shape=(1, 9, 9), levels=256, input_range=(0, 1)))
+    ]
     assert kinds == [("linear", "relu")] * 7 + [("linear", "none")]
 
 
@@ -206,7 +209,9 @@ def test_what_is_not_causal(name):
 
 def test_what_is_not_causal_behind_others():
     with pytest.raises(NotCausal, match="drawn later"):
-        compile_program(causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4, input_range=(0, 1))
+        compile_program(
+            causal(nn.ReLU(), nn.Conv2d(6, 6, (1, 5), padding=(0, 2))), shape=(1, 5, 5), levels=4, input_range=(0, 1)
+        )
     colors = nn.Sequential(MaskedConv2d(3, 6, 3, "A", 3), nn.Conv2d(6, 9, 1), nn.Unflatten(1, (3, 3)))
     with pytest.raises(NotCausal, match="own pixel"):
         compile_program(colors, shape=(3, 4, 4), levels=3, input_range=(0, 1), head="categorical")

@@ -142,7 +142,9 @@ class Failing(nn.Module):
 
 @pytest.mark.parametrize("backend", ["auto", "full_forward"])
 def test_a_failure_of_forward_says_what_was_called(backend):
-    call = r"sample: genfast calls model\(x\) with float32 \[2, 1, 4, 4\] in input_range \(0, 1\), which must work; got "
+    call = (
+        r"sample: genfast calls model\(x\) with float32 \[2, 1, 4, 4\] in input_range \(0, 1\), which must work; got "
+    )
     with pytest.raises(ValueError, match=f"^{call}KeyError: 'of an unknown reason'$") as caught:
         genfast.sample(Failing(), 2, backend=backend, **OPTIONS)
     assert isinstance(caught.value.__cause__, KeyError)
