@@ -28,7 +28,18 @@ def markdown(result: dict) -> str:
     header = ["model", "habit", "path", "difference", "p", "untouched", "images/s", "author's loop", "faster"]
     lines += [_line(*header), "|---" * len(header) + "|"]
     lines += [_line(*_judged(row)) for row in result["models"]]
-    header = ["model", "levels", "weights", "capture", "batch", "images/s", "author's loop", "faster", "full forwards", "faster"]
+    header = [
+        "model",
+        "levels",
+        "weights",
+        "capture",
+        "batch",
+        "images/s",
+        "author's loop",
+        "faster",
+        "full forwards",
+        "faster",
+    ]
     lines += ["", "## Images of 28x28, 32 features", "", _line(*header), "|---" * len(header) + "|"]
     return "\n".join([*lines, *(_line(*_large(row)) for row in result["rates"]), ""])
 

@@ -19,7 +19,7 @@ from genfast.random.levels import level_dtype
 COLDEST, HOTTEST = 1e-250, 1e250
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # torch stores these, and computes next to nothing with them.
-UNSIGNED = tuple(getattr(torch, name) for name in ("uint16", "uint32", "uint64") if hasattr(torch, name))
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def check_count(call: str, n: Any, first: Any = 0, seed: Any = 0, temperature: float = 1.0) -> tuple[int, int, int]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
-
 from torch import Tensor, nn
 
 from genfast.engine.protocols import ImageSpec
@@ -46,8 +45,8 @@ class Conventions:
         output: the layout of the output; None: the only one that fits.
         condition: further arguments of forward, by name, known before anything is drawn: [n, ...], row i for the image
             of index i, or [1, ...] for all images.
-        pixel_order: int64 [C * H * W], the values in the order in which they are drawn, where value (row * W + column) *
-            C + channel; None: raster order.
+        pixel_order: int64 [C * H * W], the values, (row * W + column) * C + channel, in the order in which they are
+            drawn; None: raster order.
     """
 
     spec: ImageSpec

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine.arguments import check_images, check_labels
-from genfast.engine.engine import Engine, check_finite, refuse_beside_engine
+from genfast.engine.calling import evaluating
 from genfast.engine.conventions import refuse_conventions
-from genfast.engine.full_forward import evaluating
+from genfast.engine.engine import Engine, check_finite, refuse_beside_engine
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Density, Generator, ImageSpec, Translator, device_of
 from genfast.engine.request import SampleRequest
@@ -32,7 +32,10 @@ BLOCK = 64
 def engine_of(
     model: nn.Module | Engine | DecodingEngine, *, backend: str = "auto", **keywords: Unpack[Keywords]
 ) -> Engine | DecodingEngine:
-    """The engine of a model: `DecodingEngine` for a `Generator`, else `Engine`; an engine as it is. Raises: as these."""
+    """The engine of a model, `DecodingEngine` for a `Generator`, else `Engine`; an engine as it is.
+
+    Raises: as these.
+    """
     if isinstance(model, (Engine, DecodingEngine)):
         refuse_beside_engine(backend, keywords)
         return model

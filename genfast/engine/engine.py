@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs
@@ -23,6 +24,7 @@ from genfast.engine.conventions import Conventions, conventions_of, refuse_conve
 from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
+from genfast.engine.unchecked import UncheckedModel, needs_pointing
 from genfast.engine.wrappers import unwrapped
 from genfast.likelihoods import Reading
 
@@ -88,6 +90,9 @@ class Engine:
         self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
+        if self.conventions is not None and needs_pointing(model, self._key):
+            check = f"genfast.check(model, images, nll, ...) compares these conventions of {type(model).__name__}"
+            _warn(f"sample: {check} with your own loss, which has not been done", UncheckedModel)
 
     @classmethod
     def of(cls, model: nn.Module | Engine, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> Engine:
@@ -229,7 +234,7 @@ class Engine:
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
             network.refuse_probabilities()
-            with torch.no_grad(), full_forward.at_work(network.model):
+            with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
@@ -342,7 +347,9 @@ def refuse_beside_engine(backend: str, keywords: Keywords) -> None:
     named = [name for name, value in keywords.items() if value is not None]
     if named or backend != "auto":
         what = named[0] if named else "backend"
-        raise ValueError(f"sample: {what} must be given to the Engine where one takes the place of the model; got a value")
+        raise ValueError(
+            f"sample: {what} must be given to the Engine where one takes the place of the model; got a value"
+        )
 
 
 def work(program: Program) -> int:
@@ -386,9 +393,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-def _warn(message: str) -> None:
-    """A RuntimeWarning that names the line of the user's code, however deep in genfast it comes up."""
+def _warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning that names the line of the user's code, however deep in genfast it comes up."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, probe_images, scale_of
 from genfast.engine.conventions import Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
@@ -23,11 +22,8 @@ from genfast.likelihoods import Likelihood, Reading, read_output
 from genfast.likelihoods.reading import PROBABILITIES
 
 Choose = Callable[["FullForward", list[Reading]], list[Reading]]
-PROBES = 2  # images of a probe: with a single one, what squeezes loses its batch
+NUMBERS = 1 << 15  # random numbers that are computed at once
 CLOSE = 1e-5  # of the largest output: more is no rounding
-# For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
-_EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
-_MODES = threading.Lock()
 
 
 class FullForward:
@@ -88,7 +84,7 @@ class FullForward:
         self.in_unit_interval = within and not set(letters) & set("LP")
 
     def refuse_probabilities(self) -> None:
-        """ValueError where outputs look like probabilities and the head was not named: as logits they would be noise."""
+        """ValueError where outputs look like probabilities and no head was named: as logits they would be noise."""
         if self.asked_head is not None or self.reading is None or self.reading.head == "probabilities":
             return
         if self.sums_to_one or self.in_unit_interval:
@@ -104,7 +100,7 @@ class FullForward:
         with torch.no_grad(), at_work(self.model):
             images, labels = probe_images(self.spec)
             start = time.perf_counter()
-            output = self._call(images.to(self.device), labels, self.probe_condition(PROBES), explain=True)
+            output = self._call(self.inputs(images.to(self.device)), labels, self.probe_condition(PROBES), explain=True)
             self.seconds = time.perf_counter() - start
             return output
 
@@ -144,36 +140,38 @@ class FullForward:
             self._crops = self._proves_crops()
         return row + 1 if self._crops else self.spec.height
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the model is given for levels [B, C, R, W]."""
+        if self.conventions is not None:
+            return inputs_of(self.conventions, images, self.dtype)
+        # A half type has no number for each of more than 256 levels.
+        wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
+        return (images.to(wide) * self.scale + self.shift).to(self.dtype)
+
     def parameters(
         self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """The parameters of all draws, [B, P, R, W], one draw after the other, of levels [B, C, R, W]."""
         if self.reading is None:
-            # A half type has no number for each of more levels.
-            wide = self.dtype if self.spec.levels <= 256 else torch.promote_types(self.dtype, torch.float32)
-            x = (images.to(wide) * self.scale + self.shift).to(self.dtype)
-            return self.model.network(x, labels)
-        return self.reading.parameters(self._output(images, labels, condition or {}), images.shape[2])
+            return self.model.network(self.inputs(images), labels)
+        return self.reading.parameters(self._output(self.inputs(images), labels, condition or {}), images.shape[2])
 
     def parameters_at(
-        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], place: tuple[int, int]
+        self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], place: tuple[int, int], rows: int
     ) -> Tensor:
-        """The parameters of one pixel, [B, P]."""
+        """The parameters of one pixel, [B, P], of inputs x of images of so many rows."""
         if self.reading is None:
-            return self.parameters(images, labels)[:, :, place[0], place[1]]
-        return self.reading.parameters(self._output(images, labels, condition), images.shape[2], place)
+            return self.model.network(x, labels)[:, :, place[0], place[1]]
+        return self.reading.parameters(self._output(x, labels, condition), rows, place)
 
-    def _output(self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
-        if len(images) > 1 or self._takes_one():
-            return self._call(images, labels, condition)
-        twice = [None if value is None else torch.cat((value, value)) for value in (images, labels)]
+    def _output(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
+        if len(x) > 1 or self._takes_one():
+            return self._call(x, labels, condition)
+        twice = [None if value is None else torch.cat((value, value)) for value in (x, labels)]
         return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
 
-    def _call(
-        self, images: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False
-    ) -> Any:
+    def _call(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False) -> Any:
         assert self.conventions is not None
-        x = inputs_of(self.conventions, images, self.dtype)
         arguments = (x,) if labels is None else (x, labels.to(self.device))
         try:
             return self.model(*arguments, **condition)
@@ -196,7 +194,8 @@ class FullForward:
         """Whether the model gives the rows so far what it gives them in a whole image."""
         height = self.spec.height
         images, labels = probe_images(self.spec)
-        return height > 1 and all(
+        crops = height > 1 and self.conventions is not None and self.conventions.inputs != "flat"
+        return crops and all(
             self._agrees(lambda test, rows=rows: (images[:, :, :rows], labels, slice(0, PROBES)))
             for rows in sorted({1, 2, height // 2, height - 1} - {0})
         )
@@ -209,12 +208,13 @@ class FullForward:
         images, labels = probe_images(self.spec)
         condition = test.probe_condition(PROBES)
         with torch.no_grad(), at_work(test.model):
-            whole = self.reading.parameters(test._call(images.to(self.device), labels, condition))
+            whole = self.reading.parameters(test._call(test.inputs(images.to(self.device)), labels, condition))
             some, some_labels, entries = part(test)
             rows = {name: value[entries] for name, value in condition.items()}
             try:
-                got = self.reading.parameters(test._call(some.to(self.device), some_labels, rows), some.shape[2])
-                again = self.reading.parameters(test._call(images.to(self.device), labels, condition))
+                output = test._call(test.inputs(some.to(self.device)), some_labels, rows)
+                got = self.reading.parameters(output, some.shape[2])
+                again = self.reading.parameters(test._call(test.inputs(images.to(self.device)), labels, condition))
             except Exception:  # whatever it raises: the model does not take such images
                 return False
         expected = whole[entries, :, : some.shape[2]]
@@ -226,90 +226,6 @@ def _close(got: Tensor, expected: Tensor) -> bool:
     same = got == expected
     size = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else 1.0
     return bool((same | ((got - expected).abs() <= CLOSE * size)).all())
-
-
-def probe_images(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
-    """Random levels [PROBES, C, H, W], the same at every call, and labels 0, 1 (or 0, 0) of a conditional model."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    images = torch.randint(spec.levels, (PROBES, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
-    labels = torch.arange(PROBES, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
-    return images, labels
-
-
-def scale_of(conventions: Conventions) -> tuple[float, float]:
-    """(scale, shift): a level v enters the model as v * scale + shift."""
-    if conventions.inputs in ("levels", "codes"):
-        return 1.0, 0.0
-    assert conventions.input_range is not None  # it was given or inferred
-    low, high = conventions.input_range
-    return (high - low) / (conventions.spec.levels - 1), low
-
-
-def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a foreign model is given for levels [B, C, R, W]."""
-    if conventions.inputs == "levels":
-        return images.long()
-    if conventions.inputs == "codes":
-        return images[:, 0].long()
-    scale, shift = scale_of(conventions)
-    x = images.float() * torch.tensor(scale, dtype=torch.float32, device="cpu") + shift
-    x = x.to(dtype)
-    return x.flatten(1) if conventions.inputs == "flat" else x
-
-
-def call_error(conventions: Conventions, arguments: Mapping[str, Tensor], error: Exception) -> ValueError:
-    """What genfast calls, and what the model raised, such as "model(x) with float32 [2, 3, 32, 32] in input_range
-    (-1, 1)"."""
-    call = ", ".join(name if name in ("x", "labels") else f"{name}={name}" for name in arguments)
-    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in arguments.values()]
-    if conventions.input_range:
-        kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(
-        f"sample: genfast calls model({call}) with {', '.join(kinds)}, which must work; got {type(error).__name__}: {message}"
-    )
-
-
-def copied(model: nn.Module) -> Any:
-    """A deep copy of a model, also of one with weights that hooks have computed, which are no leaves."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in [*vars(module).values(), *module._parameters.values(), *module._buffers.values()]:
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    with torch.no_grad():
-        return copy.deepcopy(model, memo)
-
-
-@contextmanager
-def at_work(model: Any) -> Iterator[None]:
-    """A context in which a model is in evaluation mode, and after which the random state of torch is as before."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices, key=str)), evaluating(model):
-        yield
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """A context with the model in evaluation mode; afterwards each module is in its previous mode.
-
-    Of several threads with one model the last that leaves restores the modes: another may still be computing.
-    """
-    with _MODES:
-        users, training = _EVALUATING.pop(model, (0, []))
-        training = training + [module for module in model.modules() if module.training]
-        _EVALUATING[model] = users + 1, training
-        model.eval()
-    try:
-        yield
-    finally:
-        with _MODES:
-            users, training = _EVALUATING.pop(model)
-            if users > 1:
-                _EVALUATING[model] = users - 1, training
-            else:
-                for module in training:
-                    module.training = True
 
 
 @backends.float_mode()
@@ -327,7 +243,8 @@ def run(network: FullForward, request: SampleRequest) -> Drawn:
         images = torch.where(request.known, request.given, 0)
     with at_work(network.model):
         if request.n:
-            _fill(network, images, request)
+            with torch.inference_mode():  # operations take less time than without gradients
+                _fill(network, images, request)
         return _measure(network, images, request)
 
 
@@ -349,23 +266,51 @@ def _fill(network: FullForward, images: Tensor, request: SampleRequest) -> None:
     in_order = network.conventions is None or network.conventions.pixel_order is None
     # What all images of the batch know is not drawn.
     settled = None if known is None else known.all(0).tolist()
-    condition = network.condition(request.first, request.n)
-    block, start, u = spec.width * spec.channels, -1, images
+    inputs, condition = Inputs(network, images), network.condition(request.first, request.n)
+    # Random numbers for many draws at once: a call takes as long for one as for a thousand.
+    least, most = spec.width * spec.channels, spec.values
+    block, start, u = min(most, max(least, NUMBERS // (request.n * least) * least)), -1, images
     for number, i, j, k in _order(network):
         channels = likelihood.drawn_channels(k)
         if settled is not None and all(of_channel[i][j] for of_channel in settled[channels]):
             continue
         if start != number - number % block:
             start = number - number % block
-            u = uniforms(likelihood, request, start, block, images.device)
+            u = uniforms(likelihood, request, start, min(block, spec.values - start), images.device)
         rows = network.rows(i) if in_order else spec.height
-        parameters = network.parameters_at(images[:, :, :rows], request.labels, condition, (i, j))
+        parameters = network.parameters_at(inputs.of_rows(rows), request.labels, condition, (i, j), rows)
         part = parameters[:, ends[k] - likelihood.counts[k] : ends[k]]
         numbers = u[:, :, number - start : number - start + channels.stop - channels.start]
         evidence = None if request.evidence is None else request.evidence[:, k, i, j]
         levels = likelihood.draw_levels(part, numbers, request.temperature, evidence)
-        place = images[:, channels, i, j]
-        place.copy_(levels if known is None else torch.where(known[:, channels, i, j], place, levels))
+        if known is not None:
+            levels = torch.where(known[:, channels, i, j], images[:, channels, i, j], levels)
+        images[:, channels, i, j] = levels
+        inputs.write(channels, i, j, levels)
+
+
+class Inputs:
+    """The inputs of a model for images of which one value after another is drawn."""
+
+    def __init__(self, network: FullForward, images: Tensor) -> None:
+        self.whole = network.inputs(images)
+        conventions = network.conventions
+        self.flat = conventions is not None and conventions.inputs == "flat"
+        self.codes = conventions is not None and conventions.inputs == "codes"
+        self.maps = self.whole.view_as(images) if self.flat or self.codes else self.whole  # [B, C, H, W]
+        levels = torch.arange(network.spec.levels, dtype=torch.int32, device=images.device)
+        one = levels.view(-1, 1, 1, 1).expand(-1, network.spec.channels if self.flat else 1, 1, 1)
+        self.table = network.inputs(one).reshape(len(levels), -1)[:, 0]
+
+    def of_rows(self, rows: int) -> Tensor:
+        """The inputs of the first rows."""
+        if self.flat:
+            return self.whole
+        return self.whole[:, :rows] if self.codes else self.whole[:, :, :rows]
+
+    def write(self, channels: slice, i: int, j: int, levels: Tensor) -> None:
+        """Set the values of a pixel, [B, channels]."""
+        self.maps[:, channels, i, j] = self.table[levels.long()]
 
 
 def _measure(network: FullForward, images: Tensor, request: SampleRequest) -> Drawn:

@@ -122,9 +122,7 @@ def row_uniforms(
     return uniforms(likelihood, request, row * count, count, device).unflatten(2, (spec.width, spec.channels))
 
 
-def uniforms(
-    likelihood: Likelihood, request: SampleRequest, element: int, count: int, device: torch.device
-) -> Tensor:
+def uniforms(likelihood: Likelihood, request: SampleRequest, element: int, count: int, device: torch.device) -> Tensor:
     """The random numbers for the elements from `element` on of the images of a request, float64 [numbers, n, count]."""
     image = request.first + torch.arange(request.n, device=device, dtype=torch.int64)[:, None]
     elements = torch.arange(element, element + count, device=device, dtype=torch.int64)

@@ -1,8 +1,8 @@
 """Layouts: which dimension of an output is the batch, the channels, the rows, the columns and the levels.
 
-A layout is written as a pattern of letters, one entry for each dimension: B the batch, C the channels, H the rows, W the
-columns, L the levels, P the parameters of a pixel. Letters in parentheses share a dimension, the first varying slowest:
-"B (H W) L" is an output [B, H * W, L]. Of a tuple or a dict "0: B L H W" or "logits: B L H W" names the entry.
+A layout is written as a pattern of letters, one entry for each dimension: B the batch, C the channels, H the rows, W
+the columns, L the levels, P the parameters of a pixel. Letters in parentheses share a dimension, the first varying
+slowest: "B (H W) L" is an output [B, H * W, L]. Of a tuple or a dict "0: B L H W" or "logits: B L H W" names the entry.
 """
 
 from __future__ import annotations
@@ -72,14 +72,23 @@ class Layout:
         return [self.letters.index(letter) for letter in "BCLPHW" if letter in self.letters]
 
     def ordered(self, output: Tensor, sizes: Sizes, place: tuple[int, int] | None = None) -> Tensor:
-        """An output as [B, features, H, W], or that of one pixel as [B, features]: where C and L are named, the features
-        of a channel lie together."""
+        """An output as [B, features, H, W], or that of one pixel as [B, features].
+
+        Where C and L are named, the features of a channel lie together.
+        """
+        if place is not None and all(len(dim) == 1 for dim in self.dims):
+            # Most outputs: one dimension for each letter.
+            at = {"H": place[0], "W": place[1]}
+            picked = output[tuple(at.get(letter, slice(None)) for letter in self.letters)]
+            left = self.letters.replace("H", "").replace("W", "")
+            if left not in ("B", "BC", "BL", "BP", "BCL"):
+                picked = picked.permute([left.index(letter) for letter in "BCLP" if letter in left])
+            return picked.reshape(len(picked), -1)
         split = output.reshape([sizes.get(letter, -1) for letter in self.letters])
         moved = split.permute(self.order())
         if place is not None:
-            moved = moved[..., place[0] : place[0] + 1, place[1] : place[1] + 1]
-        moved = moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
-        return moved if place is None else moved[:, :, 0, 0]
+            return moved[..., place[0], place[1]].reshape(len(moved), -1)
+        return moved.flatten(1, moved.dim() - 3) if moved.dim() > 3 else moved.unsqueeze(1)
 
     def __str__(self) -> str:
         text = " ".join(dim if len(dim) == 1 else f"({' '.join(dim)})" for dim in self.dims)
@@ -98,7 +107,9 @@ def parse_layout(call: str, pattern: str) -> Layout:
     letters = "".join(dims)
     legal = set(letters) <= set(LETTERS) and len(set(letters)) == len(letters) and {"B", "H", "W"} <= set(letters)
     if not legal or ("P" in letters and {"C", "L"} & set(letters)) or text.count("(") != text.count(")"):
-        expected = "of the letters B, C, H, W and L (or P for all parameters of a pixel), such as 'B H W L' or 'B L (H W)'"
+        expected = (
+            "of the letters B, C, H, W and L (or P for all parameters of a pixel), such as 'B H W L' or 'B L (H W)'"
+        )
         raise ValueError(f"{call}: output must be a pattern {expected}; got {pattern!r}")
     return Layout(dims, entry)
 
@@ -108,8 +119,8 @@ def layouts_of(shape: Sequence[int], sizes: Sizes, wanted: Sequence[str]) -> lis
 
     Args:
         sizes: of B, C, H, W and L.
-        wanted: the letters of the features: "CL" for logits of all levels, "C" for one number of each value, "P" for the
-            parameters of a pixel in an order of their own.
+        wanted: the letters of the features: "CL" for logits of all levels, "C" for one number of each value, "P" for
+            the parameters of a pixel in an order of their own.
     """
     found: dict[str, Layout] = {}
     for pattern in _PATTERNS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genfast.likelihoods.base import LIKELIHOODS, Likelihood
-from genfast.likelihoods.layout import Layout, Sizes, layouts_of, parse_layout
+from genfast.likelihoods.layout import Layout, Sizes, layouts_of
 
 # Heads that say how probabilities are given; which likelihood they are of follows from the shape.
 PROBABILITIES = ("probabilities", "log-probabilities")
@@ -35,7 +36,7 @@ class Reading:
     layout: Layout
     sizes: Sizes
 
-    @property
+    @functools.cached_property
     def is_ordered(self) -> bool:
         """Whether the outputs are in the order of the parameters."""
         return bool((self.index == np.arange(len(self.index))).all())

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from genfast._config import documented, option
 from genfast._defaults import plain_defaults
 from genfast.engine.arguments import as_tensor
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.models.base import ImageConfig, ImageModel
 
 INTEGERS: Any = {"dtype": torch.int64, "device": "cpu"}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.wrappers import unwraps
 
 ACTIVE = 0.01

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genfast._config import inherited, option
 from genfast.engine.arguments import kind_of
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.models._prior import prior_blocks, sample_prior
 from genfast.models.base import ImageConfig, ImageModel
 from genfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev

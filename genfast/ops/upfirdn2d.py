@@ -73,11 +73,11 @@ def upfirdn2d(
         raise ValueError(f"{op}: filter must not require a gradient, as it has none; got one that does")
     ups, downs = _integers("up", up, 2, 1), _integers("down", down, 2, 1)
     sides = _integers("padding", padding, 4, None)
-    _check_fit(op, x, filter, *ups, *downs, *sides)
+    _check_padded(op, x, filter, *ups, *downs, *sides)
     return _call(x, filter, *ups, *downs, *sides, backend=backend)
 
 
-def _check_fit(op: str, x: Tensor, filter: Tensor, *settings: int) -> Sizes:
+def _check_padded(op: str, x: Tensor, filter: Tensor, *settings: int) -> None:
     if filter.ndim not in (1, 2) or filter.numel() == 0:
         raise ValueError(f"{op}: filter must have shape [K] or [KH, KW] without zeros; got {tuple(filter.shape)}")
     height, width = _padded(x, settings[:2], settings[4:])
@@ -85,6 +85,11 @@ def _check_fit(op: str, x: Tensor, filter: Tensor, *settings: int) -> Sizes:
         got = f"{height} x {width} of x {tuple(x.shape)}"
         taps = f"{filter.shape[0]} x {filter.shape[-1]}"
         raise ValueError(f"{op}: the padded image must be as large as the filter, {taps}; got {got}")
+
+
+def _check_fit(op: str, x: Tensor, filter: Tensor, *settings: int) -> Sizes:
+    """The same for the op itself; returns the sizes of y."""
+    _check_padded(op, x, filter, *settings)
     return dict(zip("VU", _made(x, filter, settings)))
 
 

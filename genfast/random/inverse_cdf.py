@@ -30,8 +30,12 @@ def inverse_cdf(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
         smaller = _exp(-logits.abs() / temperature)
         zero = torch.where(logits < 0, 1.0, smaller)
         return (zero <= u * (1 + smaller)).to(torch.uint8)
-    weights = _exp((logits - logits.amax(-1, keepdim=True)) / temperature)
+    centred = logits - logits.amax(-1, keepdim=True)
+    weights = _exp(centred if temperature == 1 else centred / temperature)
     sums = weights.cumsum(-1)
+    if logits.device.type == "cpu":
+        level = torch.searchsorted(sums, (u * sums[..., -1])[..., None], right=True)
+        return level[..., 0].to(level_dtype(logits.shape[-1]))
     # The second condition matters on GPUs: rounding in a parallel prefix sum could make it rise at a weight of 0.
     passed = (sums > u[..., None] * sums[..., -1:]) & (weights > 0)
     return passed.to(torch.uint8).argmax(-1).to(level_dtype(logits.shape[-1]))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.request import check_evidence
 from genfast.engine.wrappers import unwraps

@@ -14,7 +14,7 @@ from torch import Tensor
 from genfast import ops
 from genfast._text import shown
 from genfast.engine.arguments import as_tensor, check_images
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.wrappers import unwraps
 from genfast.io import check_free, check_writable, replacing, write_bytes

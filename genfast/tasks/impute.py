@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genfast.engine.arguments import check_int, check_partly_known
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood

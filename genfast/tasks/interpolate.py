@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genfast.engine.arguments import check_images, check_int
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import LatentModel, device_of
 from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import Call, check_call, check_latent_model

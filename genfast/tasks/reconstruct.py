@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import check_images
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import Reconstructor, device_of
 from genfast.engine.wrappers import unwraps
 from genfast.tasks._latent import check_call

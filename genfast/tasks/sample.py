@@ -52,8 +52,8 @@ def sample(
         temperature: divides the logits, or multiplies the prior's standard deviation; below 1, likelier samples.
         labels: for a conditional model: one int for all, or integers [n].
         given, mask: integers [n or 1, C, H, W] and bool [n or 1, C or 1, H, W]: where the mask is True, the value is
-            taken from `given`. Elsewhere `given` may be any integer, and the value is drawn in raster order, given the values
-            before it. `genfast.inpaint` also conditions on the values after it, and takes a VAE.
+            taken from `given`. Elsewhere `given` may be any integer, and the value is drawn in raster order, given the
+            values before it. `genfast.inpaint` also conditions on the values after it, and takes a VAE.
         backend: "auto", "cpp", "triton", "torch" or "full_forward"; `genfast.explain(genfast.sample, model)` says which
             "auto" selects. A VAE uses "torch".
         keywords: what a model that is none of `genfast.models` takes and returns, see `Engine`.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genfast.engine.full_forward import evaluating
+from genfast.engine.calling import evaluating
 from genfast.engine.protocols import Bounded
 from genfast.engine.wrappers import unwraps
 from genfast.train.checkpoint import Tensors

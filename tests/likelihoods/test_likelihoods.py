@@ -148,9 +148,10 @@ def test_how_an_output_is_read(shape, sizes, head, output, expected, layout):
         letters = layout.replace("(", "").replace(")", "").split()
         named = dict(zip("CHWL", sizes)) | {"B": 2}
         split = marked.view([named[letter] for letter in letters])
-        assert torch.equal(got.unflatten(1, (channels, -1))[1, 0, -1, 3, 4], split[tuple(
-            {"B": 1, "C": 0, "L": -1, "H": 3, "W": 4}[letter] for letter in letters
-        )])
+        assert torch.equal(
+            got.unflatten(1, (channels, -1))[1, 0, -1, 3, 4],
+            split[tuple({"B": 1, "C": 0, "L": -1, "H": 3, "W": 4}[letter] for letter in letters)],
+        )
 
 
 def test_the_orders_of_a_mixture():
@@ -164,7 +165,9 @@ def test_the_orders_of_a_mixture():
         for c in range(channels):
             for kind in ("mean", "scale", *(("coefficient",) if channels == 3 else ())):
                 per_channel += [(kind, c, k) for k in range(size)]
-        interleaved = sorted(named, key=lambda p: (p[2], ["logit", "mean", "scale", "coefficient"].index(p[0]), p[1] or 0))
+        interleaved = sorted(
+            named, key=lambda p: (p[2], ["logit", "mean", "scale", "coefficient"].index(p[0]), p[1] or 0)
+        )
         for head, order in (("mixture-per-channel", per_channel), ("mixture-interleaved", interleaved)):
             reading = read((2, kinds * size, 4, 5), channels, 4, 5, 8, head)
             assert [order[i] for i in reading.index] == named, head

@@ -58,6 +58,7 @@ ROOMS = {
 # Public names that compute nothing.
 IDLE = {
     *("genfast.backends", "genfast.set_isa", "genfast.explain"),  # say or choose which kernels serve
+    "genfast.UncheckedModel",
     *("data.dataset_names", "data.datasets", "data.register_dataset", "data.describe", "data.locate"),
     *("likelihoods.decoder_likelihoods", "likelihoods.heads", "likelihoods.register_likelihood"),
     *("likelihoods.Likelihood", "likelihoods.default_likelihood", "likelihoods.likelihood", "likelihoods.softmax"),
@@ -174,6 +175,19 @@ class Codes(nn.Module):
 
 
 OF_CODES = {"inputs": "codes", "classes": 2, "condition": {"h": normal(1, 8, seed=3)}, "output": "B H W L"}
+
+
+def checks():
+    """A right and a wrong description of a model, and the loss that tells them apart."""
+    made, images = plain_causal(), integers(2, 1, 3, 3, below=8)
+
+    def nll(images):
+        return nn.functional.cross_entropy(made(images.float() / 7), images[:, 0].long())
+
+    options = {"shape": (1, 3, 3), "levels": 8}
+    results = [tasks.check(made, images, nll, **options, input_range=(0, high)) for high in (1, 7)]
+    assert [one.ok for one in results] == [True, False] and "(0, 1)" in results[1].remedy
+    return [torch.tensor([one.difference for one in results], dtype=torch.float64, device="cpu")]
 
 
 def engine():
@@ -377,6 +391,7 @@ CALLS = {
     "genfast.Engine": engine,
     "tasks.BitFlipNoise": lambda: noises(genfast.BitFlipNoise(0.1), 4),
     "tasks.GaussianNoise": lambda: noises(genfast.GaussianNoise(0.3), 256),
+    "tasks.check": checks,
     "tasks.clean": lambda: tasks.clean(model("vae"), *noisy("vae"), method="mean", samples=1, steps=2),
     "tasks.compress": lambda: every("vq-vae", tasks.compress),
     "tasks.decompress": lambda: tasks.decompress(model("vq-vae"), every("vq-vae", tasks.compress)),

@@ -49,7 +49,7 @@ def test_every_op_interpreted():
 @pytest.mark.slow
 @needs_triton
 def test_interpreted():
-    run_tests("interpreted.py", **INTERPRETED)
+    run_tests("interpreted.py", "interpreted_levels.py", **INTERPRETED)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import apply, as_values, constant_map, scaled, shifted
 from genfast.engine.compiler.handlers import depends, handles

@@ -166,7 +166,9 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     return (scale, shift) if changed else None
 
 
-def _number(user: fx.Node, node: fx.Node, constants: dict[fx.Node, Any], trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
+def _number(
+    user: fx.Node, node: fx.Node, constants: dict[fx.Node, Any], trace: Trace
+) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, shift) of one operation with a constant; None for another."""
     name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
     other = next((a for a in user.args[:2] if a is not node), None)

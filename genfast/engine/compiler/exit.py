@@ -78,9 +78,9 @@ def _inner(value: Value, code: int) -> int | None:
 
 
 def _softmax(value: Value, levels: int) -> tuple[str, np.ndarray | None]:
-    """How the last softmax gives its result, and the codes of what goes into it; None where the last operation is another.
+    """How the last softmax, over all levels, gives its result, and the codes of what goes into it.
 
-    It must be one over all levels.
+    ("", None) where the last operation is another.
     """
     found = [value.graph.logits.get(int(code)) for code in value.codes.reshape(-1)]
     entries = [entry for entry in found if entry is not None]

@@ -237,7 +237,9 @@ def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
     constants = [t for t in tensors if not depends(t)]
     if not any(op.node(t) is not None or array(t).any() for t in constants):
         return padded
-    inside = torch.zeros([1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu")
+    inside = torch.zeros(
+        [1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu"
+    )
     parts = [inside if depends(t) else t for t in tensors]
     if any(op.node(t) is not None for t in constants):
         raise Unsupported("a concatenation over rows or columns of what depends on labels or a condition")

@@ -39,7 +39,7 @@ class Step:
         `recurrent`, a list of (row, column, weight [count, 4 * count]), adds what its own hidden states give. The cell
         state before comes from `cell` = (row, column). Outside the domain hidden and cell states are `outside`.
         `sweep`: +1 if a column needs the one at its left, -1 the one at its right, 0 neither.
-    kind "lookup": operands are one channel of the levels, for every feature; `weight` [count, levels]: the value of each.
+    kind "lookup": the operand is one channel of levels for every feature; `weight` [count, levels]: the value of each.
     kind "field": values that are known before drawing, `bias` [K, rows, columns, count]: K is 1, or one for each label;
         rows and columns are 1 or those of the domain that the step had at first, `grid`. With a `source`, bias is an
         example, and the values are computed for each image; `weight` [count] says which features of the source.

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from genfast._native import backends
 from genfast.engine import cpp, eager
+from genfast.engine.calling import PROBES, at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
-from genfast.engine.full_forward import PROBES, FullForward, at_work
+from genfast.engine.full_forward import FullForward
 from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
@@ -63,7 +64,10 @@ def _labels(spec: ImageSpec, n: int) -> Tensor | None:
 
 
 def _parameters(network: FullForward, images: Tensor, labels: Tensor | None, same: bool = False) -> Tensor:
-    """The parameters of a foreign model for levels, on the CPU; probabilities as they are. `same`: one condition for all."""
+    """The parameters of a foreign model for levels, on the CPU; probabilities as they are.
+
+    same: one condition for all.
+    """
     condition = network.probe_condition(1 if same else len(images))
     condition = {name: value.expand(len(images), *value.shape[1:]) for name, value in condition.items()}
     return network.comparable(network.parameters(images.to(network.device), labels, condition).float().cpu())

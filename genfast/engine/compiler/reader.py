@@ -22,9 +22,8 @@ from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Unsupported, Value, Varies, reshaped
 from genfast.engine.protocols import ImageSpec
 
-
-# How positions are taken: the pixels of the image; all pixels in a row, one after the other, for models of sequences; or
-# a single position, whose channels are all values of the image, for models that mix them, such as MADE.
+# How positions are taken: the pixels of the image; all pixels in a row, one after the other, for models of sequences;
+# or a single position, whose channels are all values of the image, for models that mix them, such as MADE.
 GEOMETRIES = ("grid", "line", "point")
 # Operations that need whole numbers: the image then enters as levels.
 _OF_INTEGERS = ("embedding", "one_hot", "round", "floor", "ceil", "trunc", "long", "int", "bucketize")
@@ -117,7 +116,8 @@ class Reader:
     def run(self) -> tuple[Graph, Any]:
         """The graph, and what the model returns: a `Value`, or a tuple, list or dict of them."""
         values, given = {}, iter(self.trace.given)
-        for self.progress, node in enumerate(self.trace.module.graph.nodes):
+        for number, node in enumerate(self.trace.module.graph.nodes):
+            self.progress = number
             if node.op == "placeholder":
                 values[node] = self._placeholder(node, next(given))
             elif node.op == "get_attr":
@@ -204,7 +204,9 @@ class Reader:
                 raise
             # The model works: what a handler stumbles over must not keep anyone from sampling, but it is said.
             fault = f"{type(error).__name__}: {error}"
-            raise NotIncremental(f"sample: {self.where} cannot be read, which is a fault of genfast ({fault})") from error
+            raise NotIncremental(
+                f"sample: {self.where} cannot be read, which is a fault of genfast ({fault})"
+            ) from error
         if in_place:
             self._overwrite(node, values, result)
         return result

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply
-import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear_step, matrix
@@ -112,7 +112,9 @@ def lstm(
     check_constant(*state, *weights)
     along = x.dims[1 if batch_first else 0] if len(x.dims) == 3 else ""
     if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
-        raise Unsupported("an LSTM over anything but the columns of rows or all pixels in a line, or in both directions")
+        raise Unsupported(
+            "an LSTM over anything but the columns of rows or all pixels in a line, or in both directions"
+        )
     each = 4 if has_biases else 2
     if len(weights) != layers * each or (dropout and train):
         raise Unsupported("an LSTM with projections, or with dropout in training mode")

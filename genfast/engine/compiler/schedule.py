@@ -221,7 +221,7 @@ def _leak(step: Step, feature: int, k: int, earliest: dict[Step, np.ndarray]) ->
             source = earliest[view.step] + rows * ROW + columns * COLUMN
             used = [int(features[feature])] if features is not None else []
             if weight is not None:
-                column = weight[:, feature:: step.count].any(1) if step.kind == "scan" else weight[:, feature] != 0
+                column = weight[:, feature :: step.count].any(1) if step.kind == "scan" else weight[:, feature] != 0
                 used = np.flatnonzero(column).tolist()
             for at in used:
                 if best is None or source[at] > best[0]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, affine, apply, div, mul, reciprocal, square, sub
 from genfast.engine.compiler.choices import clamp, folded
-from genfast.engine.compiler.plan import Logit
 from genfast.engine.compiler.handlers import array, depends, handles
+from genfast.engine.compiler.plan import Logit
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import BATCH, FEATURE, Operation, Unsupported, Value
 

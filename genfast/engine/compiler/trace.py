@@ -16,9 +16,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.conventions import Conventions
-from genfast.engine.full_forward import PROBES, at_work, call_error, copied, inputs_of
 from genfast.engine.protocols import ImageSpec, device_of
 
 MOST_LABELS = 16  # labels that one forward is traced with

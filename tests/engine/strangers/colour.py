@@ -145,6 +145,11 @@ def blocks(output, count):
     return output.view(len(output), 3, count, *output.shape[-2:])
 
 
+def probability_loss(output, levels, count):
+    chosen = output.double().gather(-1, levels.permute(0, 2, 3, 1)[..., None])
+    return -chosen.log().flatten(1).sum(1)
+
+
 SIZES = {"shape": (3, 8, 8), "levels": 5, "tiny": ((3, 1, 2), 3)}
 # As many levels as channels would leave two readings of [B, L, C, H, W].
 ONE_READING = SIZES | {"tiny": ((3, 1, 2), 2)}
@@ -164,7 +169,7 @@ MODELS = [
         lambda shape, levels: {"input_range": (0, 1), "head": "categorical-levels-first"},
         unit,
         lambda output, levels, count: cross_entropy(output.view(len(output), count, *levels.shape[1:]), levels),
-        lambda output, at: output[:, at.c::3, at.i, at.j].softmax(1),
+        lambda output, at: output[:, at.c :: 3, at.i, at.j].softmax(1),
         wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         **SIZES,
     ),
@@ -181,11 +186,7 @@ MODELS = [
         FinalSoftmax,
         lambda shape, levels: {"input_range": (0, 1), "output": "B H W C L", "head": "probabilities"},
         unit,
-        lambda output, levels, count: -output.double()
-        .gather(-1, levels.permute(0, 2, 3, 1)[..., None])
-        .log()
-        .flatten(1)
-        .sum(1),
+        probability_loss,
         lambda output, at: output[:, at.i, at.j, at.c],
         wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         **SIZES,

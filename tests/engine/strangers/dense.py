@@ -1,9 +1,10 @@
-"""Models of flattened pixels, MADE, FVBN and NADE, in any order; and a model of one row."""
+"""Models of flattened pixels, MADE, FVBN and NADE, in any order; an LSTM over them; and a model of one row."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .masked import grey_logits
 from .stranger import Stranger, cross_entropy, unit
 
 
@@ -110,9 +111,36 @@ class OneRow(nn.Module):
         return self.out(self.act(x)).squeeze(2)
 
 
+class LstmOverPixels(nn.Module):
+    """nn.LSTM over flattened pixels, moved by one; the author's loop keeps the state and runs one step a pixel."""
+
+    def __init__(self, shape, levels, width):
+        super().__init__()
+        self.lstm = nn.LSTM(1, 2 * width, batch_first=True)
+        self.out = nn.Linear(2 * width, levels)
+
+    def forward(self, x):
+        sequence = F.pad(x.flatten(2), (1, -1)).transpose(1, 2)
+        hidden, _ = self.lstm(sequence)
+        return self.out(hidden).transpose(1, 2).view(x.size(0), -1, *x.shape[2:])
+
+
+def one_step_a_pixel(model, n, shape, count):
+    x, last, memory = torch.zeros(n, shape[1] * shape[2], dtype=torch.int64), torch.zeros(n, 1, 1), None
+    for at in range(x.size(1)):
+        hidden, memory = model.lstm(last, memory)
+        x[:, at] = torch.multinomial(model.out(hidden[:, 0]).softmax(1), 1)[:, 0]
+        last = unit(x[:, at].view(n, 1, 1), count)
+    return x.view(n, *shape)
+
+
 def flat_bce(output, levels, count):
     probabilities = output.flatten(1)
     return F.binary_cross_entropy(probabilities, levels.flatten(1).float(), reduction="none").double().sum(1)
+
+
+def bce_with_logits(output, levels, count):
+    return nn.BCEWithLogitsLoss(reduction="none")(output.double(), levels.double()).flatten(1).sum(1)
 
 
 def flat_bernoulli(output, at):
@@ -131,9 +159,7 @@ MODELS = [
         Made,
         lambda shape, levels: {"input_range": (0, 1)},
         unit,
-        lambda output, levels, count: nn.BCEWithLogitsLoss(reduction="none")(output.double(), levels.double())
-        .flatten(1)
-        .sum(1),
+        bce_with_logits,
         made_bernoulli,
         wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         **SQUARE,
@@ -180,6 +206,16 @@ MODELS = [
         wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         shape=(1, 1, 24),
         tiny=((1, 1, 4), 3),
+        large=False,
+    ),
+    Stranger(
+        LstmOverPixels,
+        lambda shape, levels: {"input_range": (0, 1)},
+        unit,
+        grey_logits,
+        None,
+        loop=one_step_a_pixel,
+        wrong=({"input_range": (-1, 1)}, r"input_range.*0.*1"),
         large=False,
     ),
 ]

@@ -40,9 +40,7 @@ class CroppedGated(nn.Module):
 
     def __init__(self, shape, levels, width, classes=3):
         super().__init__()
-        self.layers = nn.ModuleList(
-            CroppedLayer(width if n else shape[0], width, 3, n == 0, classes) for n in range(3)
-        )
+        self.layers = nn.ModuleList(CroppedLayer(width if n else shape[0], width, 3, n == 0, classes) for n in range(3))
         self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, levels, 1))
 
     def forward(self, x, y):

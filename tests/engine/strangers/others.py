@@ -7,8 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .masked import BufferConv2d, grey_logits, logits_at
-from .shifted import right
-from .stranger import Stranger, cross_entropy, symmetric, unit
+from .stranger import Stranger, symmetric, unit
 
 
 class BranchOnValues(nn.Module):
@@ -46,33 +45,6 @@ class AttentionOverPixels(nn.Module):
         return self.out(h + (v @ weights.transpose(1, 2)).view_as(h))
 
 
-class LstmOverPixels(nn.Module):
-    """nn.LSTM over flattened pixels, moved by one; the author's loop keeps the state and runs one step a pixel."""
-
-    def __init__(self, shape, levels, width):
-        super().__init__()
-        self.lstm = nn.LSTM(1, 2 * width, batch_first=True)
-        self.out = nn.Linear(2 * width, levels)
-
-    def forward(self, x):
-        sequence = right(x.flatten(2)[:, :, None])[:, :, 0].transpose(1, 2)
-        hidden, _ = self.lstm(sequence)
-        return self.out(hidden).transpose(1, 2).view(x.size(0), -1, *x.shape[2:])
-
-
-def one_step_a_pixel(model, n, shape, count):
-    x, last, memory = torch.zeros(n, shape[1] * shape[2], dtype=torch.int64), torch.zeros(n, 1, 1), None
-    for at in range(x.size(1)):
-        hidden, memory = model.lstm(last, memory)
-        x[:, at] = torch.multinomial(model.out(hidden[:, 0]).softmax(1), 1)[:, 0]
-        last = unit(x[:, at].view(n, 1, 1), count)
-    return x.view(n, *shape)
-
-
-def pixel_loss(output, levels, count):
-    return cross_entropy(output, levels[:, 0])
-
-
 MODELS = [
     Stranger(
         BranchOnValues,
@@ -93,14 +65,5 @@ MODELS = [
         gain=1.2,
         wrong=({"input_range": (-1, 1)}, r"input_range"),
         reason="attention has no instruction yet",
-    ),
-    Stranger(
-        LstmOverPixels,
-        lambda shape, levels: {"input_range": (0, 1)},
-        unit,
-        pixel_loss,
-        None,
-        loop=one_step_a_pixel,
-        wrong=({"input_range": (-1, 1)}, r"input_range"),
     ),
 ]

@@ -144,7 +144,7 @@ def draw_reference_mixture(output, count):
     return ((torch.stack([red, green, blue], 1) + 1) / 2 * (count - 1)).round().long()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def coordinates(height, width):
     """Rows and columns, [1, 2, H, W] from -0.5 to 0.5: computed once for all models and batches."""
     rows = torch.arange(height).float()[:, None].expand(height, width) / height - 0.5
@@ -153,7 +153,7 @@ def coordinates(height, width):
 
 
 class CachedCoordinates(nn.Module):
-    """Coordinates from an lru_cache, concatenated to shifted maps; Mish and Dropout; a learned table of places."""
+    """Coordinates from functools.cache, concatenated to shifted maps; Mish and Dropout; a learned table of places."""
 
     def __init__(self, shape, levels, width):
         super().__init__()
