@@ -46,12 +46,12 @@ class Compiled:
             request = replace(request, fields=torch.from_numpy(fields).to(device))
         if self.geometry == "grid":
             return run(self.program, request, device)
-        changed = {
+        changed: dict[str, Any] = {
             name: None if getattr(request, name) is None else self._arranged(getattr(request, name))
             for name in ("given", "known", "evidence")
         }
         drawn = run(self.program, replace(request, **changed), device)
-        restored = {
+        restored: dict[str, Any] = {
             name: None if getattr(drawn, name) is None else self._restored(getattr(drawn, name))
             for name in ("images", "log_probs", "log_evidence", "parameters")
         }

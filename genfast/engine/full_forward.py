@@ -56,7 +56,8 @@ class FullForward:
         self.original, self.model = model, copied(model).eval()
         self.spec = conventions.spec
         self.scale, self.shift = scale_of(conventions)
-        self._singles = self._crops = None
+        self._singles: bool | None = None
+        self._crops: bool | None = None
         output = self.probe()
         spec = self.spec
         reading = self.reading = read_output(
@@ -167,8 +168,9 @@ class FullForward:
     def _output(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
         if len(x) > 1 or self._takes_one():
             return self._call(x, labels, condition)
-        twice = [None if value is None else torch.cat((value, value)) for value in (x, labels)]
-        return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
+        twice = None if labels is None else torch.cat((labels, labels))
+        pairs = {name: torch.cat((value, value)) for name, value in condition.items()}
+        return self._call(torch.cat((x, x)), twice, pairs)
 
     def _call(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False) -> Any:
         assert self.conventions is not None
@@ -180,8 +182,7 @@ class FullForward:
                 # It may keep something of the size of its first batch: a new copy has none.
                 self.model = copied(self.original).eval()
                 return self.model(*arguments, **condition)
-            named = dict(zip(("x", "labels"), arguments)) | dict(condition)
-            raise call_error(self.conventions, named, error) from error
+            raise call_error(self.conventions, arguments, condition, error) from error
 
     def _takes_one(self) -> bool:
         """Whether the model gives a single image what it gives it among others."""

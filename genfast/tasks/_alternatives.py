@@ -40,12 +40,14 @@ class Arrangement:
     Attributes:
         text: of the other levels, as an expression of `images`; why: what the model or its loss does.
         inputs, targets: functions of levels, int64 [n, C, H, W].
+        of_integers: whether it is for integer inputs alone: floats have an `input_range` that does the same.
     """
 
     text: str
     why: str
     inputs: Callable[[Tensor], Tensor]
     targets: Callable[[Tensor], Tensor]
+    of_integers: bool = False
 
     @property
     def is_of_both(self) -> bool:
@@ -118,7 +120,7 @@ class Alternatives:
             for changes in range(MOST_CHANGES + 1):
                 for alternative in self._agreeing(changes):
                     found = self._confirmed(alternative)
-                    if found is not None:
+                    if found is not None or self.not_causal:
                         return found
         return None
 
@@ -130,7 +132,7 @@ class Alternatives:
         forwards = product((None, *_arrangements(self.own.spec)), _entrances(self.own))
         for arrangement, ((count, changed), conventions) in forwards:
             left = changes - count - (arrangement is not None)
-            if left < 0:
+            if left < 0 or arrangement is not None and arrangement.of_integers and conventions.input_range:
                 continue
             output = self._output(conventions, arrangement, n)
             for (more, named), reading in [] if output is None else self._known_readings(output):
@@ -243,24 +245,31 @@ class Alternatives:
         if arrangement is not None and not arrangement.is_of_both:
             return f"{_sentence(alternative, difference)}: {arrangement.why}"
         images = self.images if arrangement is None else arrangement.targets(self.images)
-        keywords = keywords_of(alternative.conventions) | changed
         try:
-            nats = self._by_engine(keywords, images)
+            nats = self._by_engine(alternative, images, changed)
         except NotCausal as error:
             order = self._order(alternative)
             if order is None:
                 self.not_causal = str(error)
                 return None
             changed["pixel_order"] = _Expression(order[0])
-            alternative = replace(alternative, changed=changed)
-            nats = self._by_engine(keywords | {"pixel_order": order[1]}, images)
+            nats = self._by_engine(alternative, images, changed | {"pixel_order": order[1]})
         except ValueError:
-            return None
+            if "head" in changed:
+                return None
+            changed["head"] = alternative.reading.head  # as the shape implies, but it must be named
+            try:
+                nats = self._by_engine(alternative, images, changed)
+            except ValueError:
+                return None
+        alternative = replace(alternative, changed=changed)
         if not self._follows(alternative, nats):
             return None
         return _sentence(alternative, difference) + (f": {arrangement.why}" if arrangement else "")
 
-    def _by_engine(self, keywords: Any, images: Tensor) -> Tensor:
+    def _by_engine(self, alternative: Alternative, images: Tensor, changed: Any) -> Tensor:
+        """Nats per image, float64 [n], by the engine."""
+        keywords: Any = keywords_of(alternative.conventions) | changed
         return -Engine(self.model, **keywords).log_prob(images, self.labels)
 
     def _order(self, alternative: Alternative) -> tuple[str, Tensor] | None:
@@ -358,7 +367,7 @@ def _arrangements(spec: ImageSpec) -> Iterator[Arrangement]:
     for text, why, function in levels:
         yield Arrangement(text, why, function, function)
         yield Arrangement(text, why, _same, function)
-        yield Arrangement(text, why, function, _same)
+        yield Arrangement(text, why, function, _same, of_integers=text.endswith("- images"))
 
 
 def _in_range(levels: Tensor, spec: ImageSpec) -> bool:

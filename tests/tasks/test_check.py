@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from support.mixture_losses import customary, mixture
 from torch import nn
 from torch.nn import functional as F
 
@@ -205,23 +206,6 @@ def test_logits_that_are_taken_for_probabilities():
     assert remedied(wrong, "head='bernoulli' makes")
 
 
-def mixture(out, images, levels=6):
-    """-log p of discretised logistics, [n]: K logits, then for R, G and B each K means, log-scales and coefficients."""
-    x = images.double() / (levels - 1) * 2 - 1
-    out = out.double()
-    k = out.shape[1] // 10
-    weights, rest = out[:, :k].log_softmax(1), out[:, k:].unflatten(1, (3, 3, k))
-    means, scales, c = rest[:, :, 0], rest[:, :, 1].clamp(min=-7), rest[:, :, 2].tanh()
-    r, g, b = x[:, 0, None], x[:, 1, None], x[:, 2, None]
-    shifted = [means[:, 0], means[:, 1] + c[:, 0] * r, means[:, 2] + c[:, 1] * r + c[:, 2] * g]
-    total, half = weights, 1 / (levels - 1)
-    for value, mean, scale in zip((r, g, b), shifted, scales.unbind(1)):
-        above = torch.where(value > 1 - half, 1.0, ((value + half - mean) / scale.exp()).sigmoid())
-        below = torch.where(value < -1 + half, 0.0, ((value - half - mean) / scale.exp()).sigmoid())
-        total = total + (above - below).clamp(min=1e-12).log()
-    return -total.logsumexp(1).flatten(1).sum(1)
-
-
 def test_the_order_of_a_mixture():
     model, images = Net(3, 20), of_levels((3, HEIGHT, WIDTH))
     with torch.no_grad():
@@ -235,26 +219,6 @@ def test_the_order_of_a_mixture():
     assert remedied(unnamed, "head='mixture-per-channel' makes", "got (2, 20, 5, 4)")
     both = genfast.check(model, images, loss, **options | {"input_range": (0, 1)}, head="mixture-interleaved")
     assert remedied(both, "input_range=(-1, 1) and head='mixture-per-channel' make")
-
-
-def customary(out, images):
-    """The same in float32 as PixelCNN++ computes it: of an unlikely level the density takes the place of the mass."""
-    x = images.float() / 127.5 - 1
-    k = out.shape[1] // 10
-    weights, rest = out[:, :k].log_softmax(1), out[:, k:].unflatten(1, (3, 3, k))
-    means, scales, c = rest[:, :, 0], rest[:, :, 1].clamp(min=-7), rest[:, :, 2].tanh()
-    r, g, b = x[:, 0, None], x[:, 1, None], x[:, 2, None]
-    shifted = [means[:, 0], means[:, 1] + c[:, 0] * r, means[:, 2] + c[:, 1] * r + c[:, 2] * g]
-    total = weights
-    for value, mean, scale in zip((r, g, b), shifted, scales.unbind(1)):
-        inverse, centred = torch.exp(-scale), value - mean
-        plus, minus, middle = inverse * (centred + 1 / 255), inverse * (centred - 1 / 255), inverse * centred
-        delta = plus.sigmoid() - minus.sigmoid()
-        density = middle - scale - 2 * F.softplus(middle) - math.log(127.5)
-        log_p = torch.where(delta > 1e-5, delta.clamp(min=1e-12).log(), density)
-        log_p = torch.where(value > 0.999, -F.softplus(minus), log_p)
-        total = total + torch.where(value < -0.999, plus - F.softplus(plus), log_p)
-    return -total.logsumexp(1).sum()
 
 
 def test_a_mixture_whose_loss_approximates_the_tails():
@@ -346,6 +310,33 @@ def test_a_model_that_draws_from_the_last_pixel_on():
     assert remedied(genfast.check(model, of_levels(), loss, **options), "pixel_order=torch.arange(20).flip(0) makes")
     right = genfast.check(model, of_levels(), loss, **options, pixel_order=torch.arange(20).flip(0))
     assert agrees(right)
+
+
+def test_logits_that_look_like_probabilities():
+    class Untraceable(Net):
+        def forward(self, x):
+            assert float(x.mean()) < 2
+            return 0.5 + super().forward(x).clamp(-3, 3) / 10
+
+    model = Untraceable(1, 1)
+    loss = lambda x: F.binary_cross_entropy_with_logits(model(x.float()), x.float())  # noqa: E731
+    with pytest.warns(RuntimeWarning, match="every value runs"):
+        refused = genfast.check(model, of_levels(levels=2), loss, **BITS, input_range=(0, 1))
+    assert remedied(refused, "head='bernoulli' makes them agree", "head must be named")
+
+
+def test_a_loss_that_agrees_with_a_model_that_is_not_causal():
+    model = nn.Conv2d(1, 6, 3, padding=1)
+    result = genfast.check(model, of_levels(), lambda x: nats(model(x / 5), x), **GREY, input_range=(0, 1))
+    assert math.isinf(result.difference) and remedied(result, "none of", "the model must be causal")
+
+
+def test_an_engine_that_differs_from_the_forward_is_found(monkeypatch):
+    model, right = Net(1, 6), genfast.Engine.log_prob
+    monkeypatch.setattr(genfast.Engine, "log_prob", lambda *arguments: right(*arguments) - 0.1)
+    result = genfast.check(model, of_levels(), lambda x: nats(model(x / 5), x), **GREY, input_range=(0, 1))
+    assert not result.ok and result.difference == pytest.approx(0.1 / (HEIGHT * WIDTH), rel=1e-3)
+    assert "backend='full_forward' makes them agree" in result.remedy
 
 
 FALSE = {

@@ -1,31 +1,13 @@
-"""Sampling from models that are none of genfast's: every head and backend, and one error for what does not fit."""
-
-import copy
+"""Models of somebody else: drawn from as they describe them, and one error for a description that does not fit."""
 
 import pytest
 import torch
-from support.sampled import BACKENDS, tiny
+from support.foreign import Foreign
+from support.sampled import BACKENDS
 from torch import nn
 
 import genfast
-from genfast.engine import engine as engines
-from genfast.engine.engine import Engine
-from genfast.nn import MaskedConv2d
 from genfast.testing import assert_matches
-
-
-class Foreign(nn.Module):
-    """A masked convolution as others write it, with the output in one of several orders."""
-
-    def __init__(self, channels, features, order):
-        super().__init__()
-        self.order = order
-        self.layer = MaskedConv2d(channels, features, 3, "A", 1)
-
-    def forward(self, x):
-        y = self.layer(x)
-        return y.unflatten(1, self.order) if self.order else y
-
 
 FOREIGN = [
     (1, 1, None, {"levels": 2}, "bernoulli"),
@@ -62,26 +44,6 @@ def test_a_model_of_somebody_else(channels, features, order, options, head):
         expected = -genfast.categorical_nll(drawn[0], y)
     for backend in BACKENDS:
         assert_matches(genfast.log_prob(model, drawn[0], backend=backend, **options).float(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("of", ["our own", "somebody else"])
-def test_a_model_is_traced_and_compiled_once(of, monkeypatch):
-    calls, functions = [], {name: getattr(engines, name) for name in ("trace_model", "compile_traced")}
-    for name in functions:
-
-        def counting(*arguments, name=name):
-            calls.append(name)
-            return functions[name](*arguments)
-
-        monkeypatch.setattr(engines, name, counting)
-    model, options = copy.deepcopy(tiny("pixelcnn binary")), {}
-    if of == "somebody else":
-        model, options = Foreign(1, 4, None), {"shape": (1, 4, 5), "levels": 4, "input_range": (-1, 1)}
-    for _ in range(3):
-        genfast.sample(model, 2, **options)
-    engine = Engine(model, **options)
-    engine.log_prob(engine.run(3, seed=1).images)
-    assert calls == ["trace_model", "compile_traced"]
 
 
 FITTING = {"shape": (1, 3, 4), "levels": 4, "input_range": (0, 1)}

@@ -5,10 +5,12 @@ import gc
 import inspect
 import itertools
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from support.foreign import Foreign
 from support.sampled import (
     BACKENDS,
     chi_square,
@@ -206,6 +208,26 @@ def test_the_model_may_be_trained_on():
     assert (genfast.sample(model, 50) == 0).all()
     model.load_state_dict(simple().state_dict())
     assert torch.equal(genfast.sample(model, 50), before)
+
+
+def counted(calls, name, function, *arguments):
+    calls.append(name)
+    return function(*arguments)
+
+
+@pytest.mark.parametrize("of", ["our own", "somebody else"])
+def test_a_model_is_traced_and_compiled_once(of, monkeypatch):
+    calls = []
+    for name in ("trace_model", "compile_traced"):
+        monkeypatch.setattr(engines, name, partial(counted, calls, name, getattr(engines, name)))
+    model, options = simple(), {}
+    if of == "somebody else":
+        model, options = Foreign(1, 4, None), {"shape": (1, 4, 5), "levels": 4, "input_range": (-1, 1)}
+    for _ in range(3):
+        genfast.sample(model, 2, **options)
+    engine = Engine(model, **options)
+    engine.log_prob(engine.run(3, seed=1).images)
+    assert calls == ["trace_model", "compile_traced"]
 
 
 def test_an_engine_does_not_keep_a_model():

@@ -84,8 +84,9 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
         if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
             continue
         inputs = "images" if network.conventions is None else network.conventions.inputs
-        reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
+        reader = None
         try:
+            reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
             compiled = _compiled(reader, network, geometry)
             if network.conventions is not None:
                 prove(compiled, network)
@@ -93,7 +94,7 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
         except NotCausal:
             raise
         except NotIncremental as error:
-            reasons.append((reader.failed or reader.progress, error))
+            reasons.append((0 if reader is None else reader.failed or reader.progress, error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
@@ -166,10 +167,8 @@ def _laid_out(value: Value, reading: Reading, geometry: str = "grid") -> Value:
         raise NotIncremental(f"sample: the output cannot be read as '{layout}': {problem}") from None
     names = {"B": BATCH} if geometry == "point" else {"B": BATCH, "H": ROW, "W": COLUMN}
     wanted = [names.get(letter, FEATURE) for letter in "BCLPHW" if letter in layout.letters]
-    for is_, should_be in zip(value.dims, wanted):
-        # A single row may have been taken for a feature.
-        if is_ != should_be and not (value.size.get(should_be) == 1 and is_ == FEATURE):
-            raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
+    if not value.is_arranged(wanted):
+        raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
     return value
 
 

@@ -132,7 +132,10 @@ def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conven
 
 def _fitting(scale: np.ndarray, shift: np.ndarray, top: float) -> list[tuple[float, float]]:
     """The ranges that `scale * x + shift` brings to a usual one."""
-    ranges = list(dict.fromkeys((*_RANGES, (0.0, top))))
+    if not scale.all():
+        return []
+    # A factor alone shows a range only between levels and 0..1: `2 * x` may have any reason.
+    ranges = list(dict.fromkeys((*(_RANGES if shift.any() else _RANGES[:1]), (0.0, top))))
     found = []
     for low, high in ranges:
         ends = scale * low + shift, scale * high + shift
@@ -149,7 +152,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, shift) of what forward does with its input before anything else; None if it does nothing."""
     nodes, given = list(trace.module.graph.nodes), iter(trace.given)
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
-    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.name == "x")
+    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
     while len(node.users) == 1:
         user = next(iter(node.users))
@@ -157,7 +160,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
         name = schema.name.partition("::")[2].strip("_") if schema else ""
         if name in _NUMBERS:
             step = _number(user, node, constants, trace)
-            if step is None:
+            if step is None or 1 < max(len(scale), len(shift)) != max(map(len, step)) > 1:
                 break
             scale, shift, changed = scale * step[0], shift * step[0] + step[1], True
         elif name not in (*_SAME, "to", "to_copy", "_assert_tensor_metadata"):
@@ -173,8 +176,10 @@ def _number(
     name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
     other = next((a for a in user.args[:2] if a is not node), None)
     if isinstance(other, fx.Node):
-        other = operator.attrgetter(other.target)(trace.module) if other.op == "get_attr" else constants.get(other)
+        other = operator.attrgetter(str(other.target))(trace.module) if other.op == "get_attr" else constants.get(other)
     if not isinstance(other, (int, float, Tensor)) or user.kwargs.get("alpha", 1) != 1:
+        return None
+    if user.kwargs.get("rounding_mode") is not None:
         return None
     value = np.asarray(other if not isinstance(other, Tensor) else other.detach().cpu(), np.float64).reshape(-1)
     one, zero = np.ones(1), np.zeros(1)

@@ -10,6 +10,7 @@ from genfast.engine.compiler.plan import Graph, Operand, Step, Tap, View, inside
 
 # For every step its readers: steps, and the numbers of outputs.
 Readers = dict[Step, set["Step | int"]]
+MOST_READERS = 16  # of a step that is split for them: a model of the whole image as one position has one for each value
 ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
 
 
@@ -122,7 +123,8 @@ def _split(graph: Graph) -> None:
     readers = _readers(graph)
     steps: list[Step] = []
     for step in graph.steps:
-        parts = _parts(step, readers[step], graph) if step.kind == "linear" and len(readers[step]) > 1 else []
+        several = step.kind == "linear" and 1 < len(readers[step]) <= MOST_READERS
+        parts = _parts(step, readers[step], graph) if several else []
         if len(parts) < 2:
             steps.append(step)
             continue

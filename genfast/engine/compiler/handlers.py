@@ -123,6 +123,9 @@ def unflatten(op: Operation, x: Value, dim: int, sizes: Sequence[int]) -> Value:
     dim %= len(x.dims)
     known = math.prod(s for s in sizes if s != -1)
     sizes = [x.shape[dim] // known if s == -1 else s for s in sizes]
+    if x.dims[dim] == FEATURE:
+        codes = x.codes.reshape((*x.codes.shape[:dim], *sizes, *x.codes.shape[dim + 1 :]))
+        return x.like(codes, (*x.dims[:dim], *[FEATURE] * len(sizes), *x.dims[dim + 1 :]))
     return reshaped(x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
 
 
@@ -274,6 +277,8 @@ def constant(op: Operation, tensor: Tensor, model: Value, dim: int) -> Value:
 def line(x: Value, dim: int) -> str:
     """The entry of `dims` of a dimension, without rows or columns of which there is but one."""
     name = x.axis(dim)[1]
+    if name == LINE and LINE in x.size:
+        return name
     return name if len(name) == 1 else "".join(d for d in name if x.size[d] > 1) or name[-1]
 
 

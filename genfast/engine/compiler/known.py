@@ -34,16 +34,16 @@ class Known:
     per_image: bool = False
     _nodes: list[fx.Node] = field(default_factory=list)
     _values: dict[fx.Node, Any] = field(default_factory=dict)  # of constants
-    _arguments: dict[fx.Node, str] = field(default_factory=dict)
+    _arguments: dict[fx.Node, str | None] = field(default_factory=dict)  # the name in the condition; None: labels
     _of_labels: list[dict[fx.Node, Any]] = field(default_factory=list)  # for each group of labels
     _dependent: set[fx.Node] = field(default_factory=set)
     _device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def argument(self, node: fx.Node, argument: Argument) -> None:
         """Note a placeholder for labels or for an entry of the condition."""
-        self._arguments[node] = argument.name
+        self._arguments[node] = argument.name if argument.kind == "condition" else None
         self._device = argument.value.device
-        self.per_image = self.per_image or argument.name != "labels"
+        self.per_image = self.per_image or argument.kind == "condition"
 
     def constant(self, node: fx.Node, value: Any) -> None:
         """Note a value that depends on nothing."""
@@ -66,7 +66,7 @@ class Known:
         if not self._of_labels:
             for first in range(0, classes, self.batch):
                 labels = torch.arange(first, first + self.batch, dtype=torch.int64, device=self._device)
-                self._of_labels.append(self._given({"labels": torch.where(labels < classes, labels, 0)}))
+                self._of_labels.append(self._given({None: torch.where(labels < classes, labels, 0)}))
         for env in self._of_labels:
             self._compute(env)
         return [env[node] for env in self._of_labels]
@@ -82,22 +82,21 @@ class Known:
 
         Every image is computed alone, so its bits do not depend on the others.
         """
-        rows = []
+        rows: list[np.ndarray] = []
         same = all(len(value) == 1 or value.stride(0) == 0 for value in condition.values())
         for b in range(n):
             if b and same and (labels is None or labels[b] == labels[b - 1]):
                 rows.append(rows[-1])
                 continue
-            given = {name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in condition.items()}
-            if labels is not None:
-                given["labels"] = labels[b : b + 1].expand(self.batch)
+            values = [(name, value) for name, value in ((None, labels), *condition.items()) if value is not None]
+            given = {name: value[b : b + 1].expand(self.batch, *value.shape[1:]) for name, value in values}
             env = self._given(given)
             self._compute(env)
             parts = [choose(source.arranged(env[source.node])[:1]) for source, choose in sources]
             rows.append(np.concatenate([part.reshape(-1) for part in parts]))
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
 
-    def _given(self, arguments: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
+    def _given(self, arguments: Mapping[str | None, Tensor]) -> dict[fx.Node, Any]:
         return {node: arguments[name].clone() for node, name in self._arguments.items()}
 
     def _compute(self, env: dict[fx.Node, Any]) -> None:

@@ -91,7 +91,10 @@ class Reader:
         if inputs == "codes":
             image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
         if inputs == "flat":
-            image = reshaped(image, (trace.batch, -1))
+            try:
+                image = reshaped(image, (trace.batch, -1))
+            except Unsupported as problem:
+                raise NotIncremental(f"sample: flat inputs of several channels are no {geometry}: {problem}") from None
         self.image = image
         self.known = Known(trace.batch)
         self._nodes: dict[int, fx.Node] = {}  # by the id of a tensor that depends on labels or conditions
@@ -141,7 +144,7 @@ class Reader:
         if not isinstance(value, Argument):
             self.known.constant(node, value)
             return value
-        if value.name == "x":
+        if value.kind == "image":
             return self.image
         self.known.argument(node, value)
         self._note(node, value.value)

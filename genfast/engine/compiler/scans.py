@@ -11,7 +11,7 @@ from torch import Tensor
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply
-from genfast.engine.compiler.handlers import HANDLERS, array, chunk, handles, select, stack, unbind
+from genfast.engine.compiler.handlers import HANDLERS, chunk, handles, line, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear_step, matrix
 from genfast.engine.compiler.values import (
@@ -23,6 +23,7 @@ from genfast.engine.compiler.values import (
     Operation,
     Unsupported,
     Value,
+    array,
     reshaped,
     windowed,
 )
@@ -110,7 +111,7 @@ def lstm(
 ) -> list[Any]:
     """`torch.nn.LSTM` along the columns of each row, or along the line of all pixels."""
     check_constant(*state, *weights)
-    along = x.dims[1 if batch_first else 0] if len(x.dims) == 3 else ""
+    along = line(x, 1 if batch_first else 0) if len(x.dims) == 3 else ""
     if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
         raise Unsupported(
             "an LSTM over anything but the columns of rows or all pixels in a line, or in both directions"

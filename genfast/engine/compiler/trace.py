@@ -26,10 +26,17 @@ MOST_LABELS = 16  # labels that one forward is traced with
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of forward that is not a constant: the image, the labels, or an entry of the condition."""
+    """An argument of forward that is not a constant.
 
-    name: str
+    Attributes:
+        kind: "image", "labels" or "condition".
+        value: that it was traced with.
+        name: of an entry of the condition, which may be any: also "x" or "labels".
+    """
+
+    kind: str
     value: Tensor
+    name: str = ""
 
 
 @dataclass
@@ -75,17 +82,18 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
     labels = torch.arange(batch, device=device, dtype=torch.int64) % classes if classes else None
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
-        arguments = [Argument("x", x), None if labels is None else Argument("labels", labels)]
-        names, forward = (), "network"
+        arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
+        names: tuple[str, ...] = ()
+        forward = "network"
     else:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         # Where the range is to be inferred, it does not matter yet.
         known = conventions if conventions.input_range else replace(conventions, input_range=(0.0, 1.0))
-        arguments = [Argument("x", inputs_of(known, levels.to(device), dtype))]
+        arguments = [Argument("image", inputs_of(known, levels.to(device), dtype))]
         arguments += [] if labels is None else [Argument("labels", labels)]
         for name, value in conventions.condition.items():
             rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
-            arguments.append(Argument(name, value[rows].to(device)))
+            arguments.append(Argument("condition", value[rows].to(device), name))
         names, forward = tuple(conventions.condition), "__call__"
     values = tuple(None if one is None else one.value for one in arguments)
     with at_work(model), torch.no_grad():
@@ -96,10 +104,16 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
         except Exception as error:
             if conventions is None:
                 raise
-            raise call_error(conventions, {one.name: one.value for one in arguments if one}, error) from error
+            plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
+            raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
             module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
+
+
+def condition_of(arguments: Sequence[Argument | None]) -> dict[str, Tensor]:
+    """The entries of the condition among the arguments, by name."""
+    return {one.name: one.value for one in arguments if one is not None and one.kind == "condition"}
 
 
 class _Assigned(TorchDispatchMode):
