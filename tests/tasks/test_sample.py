@@ -288,7 +288,7 @@ def test_what_cannot_be_run_pixel_by_pixel_is_named_and_still_sampled():
     torch.manual_seed(0)
     model = Pooled(PixelCNNConfig(height=3, width=2, levels=3, hidden=3, layers=1, head=4)).eval()
     explanation = genfast.explain(genfast.sample, model)
-    assert explanation.backend == "full_forward" and "aten.mean cannot be run" in explanation.others["torch"]
+    assert explanation.backend == "full_forward" and "aten.mean" in explanation.others["torch"]
     images = genfast.sample(model, 3, seed=1)
     assert torch.equal(images, genfast.sample(model, 3, seed=1, backend="full_forward"))
     assert_matches(genfast.log_prob(model, images).float(), model.log_prob(images).detach(), atol=1e-5)
