@@ -233,6 +233,8 @@ class Engine:
         selected: dict[str, str] = now["backends"]
         if self.asked not in selected:
             name = self.asked if self.asked == "full_forward" else self._first_able(now, network)
+            if network.is_unnamed():
+                self._compiled(now, network)  # the graph may show what the outputs are
             network.refuse_probabilities()
             with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
@@ -334,6 +336,7 @@ class Engine:
                     except NotIncremental as error:
                         now["program"] = _reason(error)
                 now["reading"] = network.reading
+            network.reading = now["reading"]  # another engine may have compiled it
             return now["program"]
 
 

@@ -84,11 +84,15 @@ class FullForward:
         self.sums_to_one = within and sums is not None and bool(((sums - 1).abs() < 1e-3).all())
         self.in_unit_interval = within and not set(letters) & set("LP")
 
+    def is_unnamed(self) -> bool:
+        """Whether outputs look like probabilities, no head was named, and the graph has not shown what they are."""
+        if self.asked_head is not None or self.reading is None or self.reading.head == "probabilities":
+            return False
+        return self.sums_to_one or self.in_unit_interval
+
     def refuse_probabilities(self) -> None:
         """ValueError where outputs look like probabilities and no head was named: as logits they would be noise."""
-        if self.asked_head is not None or self.reading is None or self.reading.head == "probabilities":
-            return
-        if self.sums_to_one or self.in_unit_interval:
+        if self.is_unnamed():
             seen = "sum to 1 over the levels" if self.sums_to_one else "lie in 0..1"
             kind = "categorical" if self.sums_to_one else "bernoulli"
             raise ValueError(

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from support.foreign import Function, Masked, alive, assert_right, entered, log_softmax_of, plain, some
+from support.anyone import Function, Masked, alive, assert_right, entered, log_softmax_of, plain, some
 from torch import nn
 
 import genfast

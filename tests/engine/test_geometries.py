@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.foreign import (
+from support.anyone import (
     Function,
     Masked,
     MaskedLinear,

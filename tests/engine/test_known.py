@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.foreign import Masked, alive, assert_right, engines, entered, every, log_softmax_of, quietly, some
+from support.anyone import Masked, alive, assert_right, engines, entered, every, log_softmax_of, quietly, some
 from support.sampled import chi_square
 from torch import nn
 from torch.nn import functional as F

@@ -8,16 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from genfast._native import backends
+from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.exit import bare
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
 from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
-from genfast.engine.compiler.proof import prove
+from genfast.engine.compiler.proof import check_causal, prove
 from genfast.engine.compiler.reader import GEOMETRIES, Failed, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 # Values of an image whose model is taken as one position: its tables grow with their square.
 MOST_OF_A_POINT = 16_384
+PLACES = 64  # from which all values of an image are changed, to see whether an output before them moves
 
 
 @unwraps
@@ -91,13 +94,28 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
             if network.conventions is not None:
                 prove(compiled, network)
             return compiled
-        except NotCausal:
-            raise
+        except NotCausal as error:
+            if network.conventions is None or _leaks(network):
+                raise
+            # Positions of its own, such as those of skewed rows, only look as if they came later.
+            shown = str(error).partition(" it enters at ")[2] or "the output"
+            reason = f"sample: {shown} cannot be run pixel by pixel: its rows or columns are in an order of their own"
+            reasons.append((reader.failed or reader.progress, NotIncremental(reason)))
         except NotIncremental as error:
             reasons.append((0 if reader is None else reader.failed or reader.progress, error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
+
+
+def _leaks(network: FullForward) -> bool:
+    """Whether an output moves with a value that is drawn later."""
+    try:
+        with torch.no_grad(), at_work(network.model):
+            check_causal(network, PLACES)
+    except NotCausal:
+        return True
+    return False
 
 
 @dataclass

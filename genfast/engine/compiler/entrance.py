@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, fx
 
 from genfast.engine.compiler.handlers import handles
-from genfast.engine.compiler.plan import Graph, View, inside, reached
+from genfast.engine.compiler.plan import Graph, Operand, Step, View, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
 from genfast.engine.conventions import Conventions
 
 MOST_ONE_HOT = 4096
+_OF_TWO = {"min": np.minimum, "max": np.maximum, "add": np.add, "mul": np.multiply}
 
 
 def looked_up(op: Operation, x: Value, tables: np.ndarray) -> Value:
@@ -44,10 +45,14 @@ def _of_level(x: Value, code: int, levels: np.ndarray) -> tuple[int, np.ndarray]
     step = view.step
     if step.kind == "image":
         return int(code), levels
+    if step.kind in _OF_TWO:
+        parts = [_part(x, operand, int(feature), levels) for operand in step.operands]
+        codes = {one for one, _ in parts if one is not None}
+        if len(codes) == 1 and _stays(x, view, step):
+            return codes.pop(), _OF_TWO[step.kind](*(values for _, values in parts))
     if len(step.operands) != 1 or step.taps:
         raise Unsupported("whole numbers of what is more than a function of one value of the image")
-    reach = reached(step, step.operands[0].view, None, x.domain)
-    if (view.row, view.column) != (0, 0) or not inside(x.domain, view.window) or not reach:
+    if not _stays(x, view, step):
         raise Unsupported("whole numbers of a map that was moved or padded before")
     operand = step.operands[0]
     inner, values = _of_level(x, _code(graph, operand.view, int(operand.features[feature])), levels)
@@ -59,9 +64,23 @@ def _of_level(x: Value, code: int, levels: np.ndarray) -> tuple[int, np.ndarray]
             raise Unsupported("whole numbers of what depends on the label")
         # As PyTorch computes: a product, then a sum.
         return inner, (values * np.float32(step.weight[feature])) + np.float32(bias)
-    if step.kind == "copy":
-        return inner, values
+    if step.kind in ("copy", "relu"):
+        return inner, values if step.kind == "copy" else np.maximum(values, 0)
     raise Unsupported(f"whole numbers of what {step.kind} gives")
+
+
+def _stays(x: Value, view: View, step: Step) -> bool:
+    """Whether a view shows the position of its reader, everywhere."""
+    reach = all(reached(step, operand.view, None, x.domain) for operand in step.operands)
+    return (view.row, view.column) == (0, 0) and inside(x.domain, view.window) and reach
+
+
+def _part(x: Value, operand: Operand, feature: int, levels: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """`_of_level` of an operand; (None, the number) of a constant that is the same for all labels."""
+    step, at = operand.view.step, int(operand.features[feature])
+    if step.kind == "constant" and np.ndim(step.bias) == 1:
+        return None, np.full_like(levels, step.bias[at])
+    return _of_level(x, _code(x.graph, operand.view, at), levels)
 
 
 def _code(graph: Graph, view: View, feature: int) -> int:
@@ -110,6 +129,7 @@ def one_hot(op: Operation, x: Value, classes: int = -1) -> Value:
 # Ranges in which images enter a model, and which are left after what a model does with them first.
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5))
 _SAME = ("clone", "contiguous", "detach", "alias", "view", "reshape", "flatten", "unsqueeze", "squeeze", "permute")
+_CHECKS = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._has_compatible_shallow_copy_type.default)
 _NUMBERS = ("add", "sub", "mul", "div", "rsub", "true_divide")
 
 
@@ -154,8 +174,8 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
     node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
-    while len(node.users) == 1:
-        user = next(iter(node.users))
+    while len(users := [user for user in node.users if user.target not in _CHECKS]) == 1:
+        user = users[0]
         schema = getattr(user.target, "_schema", None)
         name = schema.name.partition("::")[2].strip("_") if schema else ""
         if name in _NUMBERS:
@@ -163,7 +183,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
             if step is None or 1 < max(len(scale), len(shift)) != max(map(len, step)) > 1:
                 break
             scale, shift, changed = scale * step[0], shift * step[0] + step[1], True
-        elif name not in (*_SAME, "to", "to_copy", "_assert_tensor_metadata"):
+        elif name not in (*_SAME, "to", "to_copy"):
             break
         node = user
     return (scale, shift) if changed else None

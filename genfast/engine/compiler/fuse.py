@@ -232,6 +232,8 @@ def _absorb(step: Step, operand: Operand) -> None:
     if step.kind not in ("linear", "scan"):
         bias = step.bias if step.kind == "affine" else np.zeros(len(features), np.float32)
         step.activation = step.kind if step.kind in ACTIVATIONS else "none"
+        if step.kind != "add":
+            step.where = inner.where  # an error is then of the layer, not of what follows it
         step.kind, step.weight, step.bias, step.taps = "linear", None, bias, {}
         step.upsample = u
     step.operands = [o for o in step.operands if o is not operand]

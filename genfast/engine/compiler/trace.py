@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
@@ -107,7 +108,7 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
             plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
             raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
-            module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
+            module, given, structure = _traced(lambda: _Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
 
@@ -139,22 +140,41 @@ def _assigns(network: _Network, values: tuple[Any, ...]) -> bool:
     return assigned.found or before != [parameter.data_ptr() for parameter in network.parameters()]
 
 
+class _Data(TorchFunctionMode):
+    """`.data` of what is computed as an operation of the trace, for which it would be a constant."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function == Tensor.data.__get__ and not isinstance(args[0], nn.Parameter):  # type: ignore[attr-defined]
+            return args[0].detach()
+        return function(*args, **(kwargs or {}))
+
+
 def _traced(
-    network: _Network, assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
+    network: Callable[[], _Network], assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
 ) -> tuple[fx.GraphModule, list[Any], Any]:
-    """The fx graph module of a model, the values of its placeholders, and the structure of its output."""
+    """The fx graph module of a model, the values of its placeholders, and the structure of its output.
+
+    network: makes the copy of the model that is traced; a failed trace may leave one unusable.
+    """
+    refusal: Exception | None = None
     with _quiet():
-        if assigns:
-            # torch.export refuses a forward that changes weights; plain tracing takes it.
-            options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
+        # torch.export refuses a forward that changes weights, or a scripted module; plain tracing takes them.
+        if not assigns:
             try:
-                return make_fx(network, **options)(*values), list(arguments), None
+                return _of_export(torch.export.export(network(), values, strict=False), arguments)
             except Exception as error:
-                raise _untraceable(error) from error
+                refusal = error
         try:
-            exported = torch.export.export(network, values, strict=False)
+            with _Data():
+                module = make_fx(
+                    network(), pre_dispatch=True, record_module_stack=True, record_stack_traces=True
+                )(*values)
         except Exception as error:
-            raise _untraceable(error) from error
+            raise _untraceable(refusal or error) from error
+    return module, list(arguments), None
+
+
+def _of_export(exported: Any, arguments: list[Argument | None]) -> tuple[fx.GraphModule, list[Any], Any]:
     given, user = [], iter(arguments)
     for spec in exported.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
