@@ -128,6 +128,8 @@ class Reader:
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(node.target)(self.trace.module)
                 self.known.constant(node, values[node])
+            elif node.target is torch._C._set_grad_enabled:
+                continue  # nothing here has a gradient
             elif node.op == "output":
                 output = fx.node.map_arg(node.args[0], values.get)
                 spec = self.trace.structure

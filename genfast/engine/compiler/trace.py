@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
+from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
@@ -66,8 +68,8 @@ class _Network(nn.Module):
         self.call, self.names = getattr(self.model, forward), names
 
     def forward(self, *arguments: Any) -> Any:
-        plain = len(arguments) - len(self.names)
-        return self.call(*arguments[:plain], **dict(zip(self.names, arguments[plain:])))
+        count = len(arguments) - len(self.names)
+        return plain(self.call(*arguments[:count], **dict(zip(self.names, arguments[count:]))))
 
 
 def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
@@ -158,10 +160,13 @@ def _traced(
     """
     refusal: Exception | None = None
     with _quiet():
-        # torch.export refuses a forward that changes weights, or a scripted module; plain tracing takes them.
+        # torch.export refuses a forward that changes weights, or a scripted module, and makes a graph of its own of
+        # what stands under `torch.no_grad()`; plain tracing takes them.
         if not assigns:
             try:
-                return _of_export(torch.export.export(network(), values, strict=False), arguments)
+                exported = torch.export.export(network(), values, strict=False)
+                if not any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
+                    return _of_export(exported, arguments)
             except Exception as error:
                 refusal = error
         try:
@@ -188,12 +193,16 @@ def _of_export(exported: Any, arguments: list[Argument | None]) -> tuple[fx.Grap
 def _quiet() -> Iterator[None]:
     """A context in which torch says nothing: for a refusal it prints pages of graph, and logs them."""
     disabled = logging.root.manager.disable
+    # A distribution looks at the values of its parameters, which cannot be traced.
+    validates = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        Distribution.set_default_validate_args(validates)
         logging.disable(disabled)
 
 
