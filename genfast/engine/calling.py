@@ -68,6 +68,13 @@ def call_error(
     )
 
 
+def plain(output: Any) -> Any:
+    """What forward returned; of an object that holds logits, such as a distribution, a dict of these."""
+    if isinstance(output, (Tensor, Mapping, tuple, list)) or not isinstance(getattr(output, "logits", None), Tensor):
+        return output
+    return {"logits": output.logits}
+
+
 def copied(model: nn.Module) -> Any:
     """A deep copy of a model, also of one with weights that hooks have computed, which are no leaves."""
     memo: dict[int, Any] = {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
-from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
+from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable
 from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
@@ -244,8 +245,23 @@ class Engine:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
+            self._compare_range(now, network)
             selected[self.asked] = name
         return selected[self.asked]
+
+    def _compare_range(self, now: dict[str, Any], network: full_forward.FullForward) -> None:
+        """Warn where forward shows another range of its inputs than the one that was given."""
+        given = self.conventions and self.conventions.input_range
+        traced = now.get("trace")
+        if given is None or self.conventions is None or not isinstance(traced, Trace):
+            return
+        found = shown(traced, self.conventions)
+        if found is not None and not np.allclose(found, given):
+            low, high = found
+            _warn(
+                f"sample: input_range should be ({low:g}, {high:g}), by what forward does with its input first; got "
+                f"({given[0]:g}, {given[1]:g})"
+            )
 
     def _first_able(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
         """The backend that was asked for, or for "auto" the first that serves; a slow one with a warning."""

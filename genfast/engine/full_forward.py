@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, probe_images, scale_of
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain, probe_images, scale_of
 from genfast.engine.conventions import ARE_FLAT, Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
@@ -181,12 +181,12 @@ class FullForward:
         assert self.conventions is not None
         arguments = (x,) if labels is None else (x, labels.to(self.device))
         try:
-            return self.model(*arguments, **condition)
+            return plain(self.model(*arguments, **condition))
         except Exception as error:
             if not explain:
                 # It may keep something of the size of its first batch: a new copy has none.
                 self.model = copied(self.original).eval()
-                return self.model(*arguments, **condition)
+                return plain(self.model(*arguments, **condition))
             raise call_error(self.conventions, arguments, condition, error) from error
 
     def fresh(self) -> FullForward:

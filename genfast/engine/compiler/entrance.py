@@ -227,14 +227,20 @@ def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conven
     """
     if conventions.input_range is not None or conventions.inputs not in OF_FLOATS:
         return conventions
-    steps = None if trace is None else _first_steps(trace)
-    found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
-    if len(found) != 1:
+    found = None if trace is None else shown(trace, conventions)
+    if found is None:
         raise ValueError(
             f"{call}: input_range must be given, the inputs of the lowest and the highest level, such as (0, 1) or "
             "(-1, 1): forward does not show it; got None"
         )
-    return replace(conventions, input_range=found[0])
+    return replace(conventions, input_range=found)
+
+
+def shown(trace: Trace, conventions: Conventions) -> tuple[float, float] | None:
+    """The range of the inputs that forward shows by what it does with them first; None where it shows none."""
+    steps = _first_steps(trace)
+    found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
+    return found[0] if len(found) == 1 else None
 
 
 def _fitting(scale: np.ndarray, shift: np.ndarray, top: float) -> list[tuple[float, float]]:

@@ -34,7 +34,8 @@ def zero(op: Operation, x: Value) -> Value:
 
 def written(op: Operation, node: fx.Node, whole: Any, part: Any) -> Any:
     """What `whole` is after its view `node` has become `part`. Raises: Unsupported."""
-    name, args = operation(node), node.args[1:]
+    name = operation(node)
+    args: Any = node.args[1:]
     if node.target is operator.getitem:
         return [part if at == args[0] else one for at, one in enumerate(whole)]
     if name in ITSELF or name == "to" or writes(node):
@@ -109,7 +110,8 @@ def _order(name: str, args: tuple[Any, ...], rank: int) -> list[int]:
 
 def _as_value(op: Operation, node: fx.Node, whole: Any, part: Any) -> Value:
     """A constant of which `node`, a view, has become `part`: it has its batch, rows and columns where that has them."""
-    name, args = operation(node), node.args[1:]
+    name = operation(node)
+    args: Any = node.args[1:]
     if not isinstance(whole, Tensor) or not isinstance(part, Value):
         raise Unsupported("it changes what is no tensor in place")
     if name in ("slice", "narrow"):

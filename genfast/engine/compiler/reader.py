@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,8 @@ class Reader:
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(node.target)(self.trace.module)
                 self.known.constant(node, values[node])
+            elif node.target is torch._C._set_grad_enabled:
+                continue  # nothing here has a gradient
             elif node.op == "output":
                 output = fx.node.map_arg(node.args[0], values.get)
                 spec = self.trace.structure
@@ -234,13 +237,13 @@ class Reader:
         values[here] = result
         changed = {here}
         while (whole := base(here, values)) is not None:
-            values[whole] = self._after(where, lambda: written(self, here, values[whole], values[here]), values[here])
+            values[whole] = self._after(where, partial(written, self, here, values[whole], values[here]), values[here])
             changed.add(whole)
             here = whole
         for view in list(values):
             whole = base(view, values) if view not in changed else None
             if whole in changed:
-                values[view] = self._after(where, lambda: self._viewed(view, values), values[whole])
+                values[view] = self._after(where, partial(self._viewed, view, values), values[whole])
                 changed.add(view)
 
     def _after(self, where: str, compute: Callable[[], Any], source: Any) -> Any:

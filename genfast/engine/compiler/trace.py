@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -12,16 +14,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
+from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
 
+_STREAMS = threading.RLock()
+_STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
@@ -66,8 +72,8 @@ class _Network(nn.Module):
         self.call, self.names = getattr(self.model, forward), names
 
     def forward(self, *arguments: Any) -> Any:
-        plain = len(arguments) - len(self.names)
-        return self.call(*arguments[:plain], **dict(zip(self.names, arguments[plain:])))
+        count = len(arguments) - len(self.names)
+        return plain(self.call(*arguments[:count], **dict(zip(self.names, arguments[count:]))))
 
 
 def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
@@ -158,10 +164,13 @@ def _traced(
     """
     refusal: Exception | None = None
     with _quiet():
-        # torch.export refuses a forward that changes weights, or a scripted module; plain tracing takes them.
+        # torch.export refuses a forward that changes weights, or a scripted module, and makes a graph of its own of
+        # what stands under `torch.no_grad()`; plain tracing takes them.
         if not assigns:
             try:
-                return _of_export(torch.export.export(network(), values, strict=False), arguments)
+                exported = torch.export.export(network(), values, strict=False)
+                if not any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
+                    return _of_export(exported, arguments)
             except Exception as error:
                 refusal = error
         try:
@@ -186,15 +195,41 @@ def _of_export(exported: Any, arguments: list[Argument | None]) -> tuple[fx.Grap
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A context in which torch says nothing: for a refusal it prints pages of graph, and logs them."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    """A context in which torch says nothing in this thread: for a refusal it prints pages of graph, and logs them."""
+    # A distribution looks at the values of its parameters, which cannot be traced.
+    validates = Distribution._validate_args
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    talking = [logger for logger in loggers if not logger.disabled]
+    with _STREAMS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Distribution.set_default_validate_args(False)
+        for logger in talking:
+            logger.disabled = True
+        out: Any = _Muted(sys.stdout)
+        err: Any = _Muted(sys.stderr)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                yield
+        finally:
+            Distribution.set_default_validate_args(validates)
+            for logger in talking:
+                logger.disabled = False
+
+
+class _Muted(io.TextIOBase):
+    """A stream that drops what one thread writes, the present one, and passes on what others do."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() != self.thread and self.stream is not None:
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self.stream.flush()
 
 
 def _untraceable(error: Exception) -> NotIncremental:
