@@ -39,8 +39,8 @@ class Compiled:
     order: np.ndarray | None = None
     known: Known | None = None
     sources: Sequence[tuple[Source, Callable[[np.ndarray], np.ndarray]]] = field(default_factory=list)
-    _last: tuple[Any, Tensor, list[Tensor]] | None = None  # the fields of the last call
     are_logits: bool = False
+    _last: tuple[Any, Tensor, list[Tensor]] | None = None  # the fields of the last call
 
     def run(self, run: Run, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Drawn:
         """The images of a request, by an engine; `condition` has a row for each."""

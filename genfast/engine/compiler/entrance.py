@@ -179,13 +179,13 @@ def _origin(graph: Graph, code: int, domain: Rectangle) -> tuple[int, int, int, 
     r0, r1, c0, c1 = domain
     seen = cut(view.window, step.domain) or (0, 0, 0, 0)
     kept = cut((r0 + view.row, r1 + view.row, c0 + view.column, c1 + view.column), seen) or (0, 0, 0, 0)
-    here, there = _part(kept, r0 + view.row, c0 + view.column), _part(kept, step.domain[0], step.domain[2])
+    here, there = _slices(kept, r0 + view.row, c0 + view.column), _slices(kept, step.domain[0], step.domain[2])
     whole, outside = np.zeros((r1 - r0, c1 - c0), bool), np.zeros((r1 - r0, c1 - c0), np.float32)
     whole[here], outside[here] = within[there], around[there]
     return inner, row + view.row, column + view.column, whole, outside
 
 
-def _part(rectangle: Rectangle, row: int, column: int) -> tuple[slice, slice]:
+def _slices(rectangle: Rectangle, row: int, column: int) -> tuple[slice, slice]:
     """A rectangle in an array whose first entry is at (row, column)."""
     r0, r1, c0, c1 = rectangle
     return slice(r0 - row, r1 - row), slice(c0 - column, c1 - column)
