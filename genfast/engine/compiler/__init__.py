@@ -12,4 +12,13 @@ from genfast.engine.compiler.compile import chosen, compile_program, compile_tra
 from genfast.engine.compiler.entrance import inferred, shown
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 
-__all__ = ["NotCausal", "NotIncremental", "chosen", "compile_program", "compile_traced", "inferred", "shown", "trace_model"]
+__all__ = [
+    "NotCausal",
+    "NotIncremental",
+    "chosen",
+    "compile_program",
+    "compile_traced",
+    "inferred",
+    "shown",
+    "trace_model",
+]

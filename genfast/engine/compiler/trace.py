@@ -171,9 +171,9 @@ def _traced(
                 refusal = error
         try:
             with _Data():
-                module = make_fx(
-                    network(), pre_dispatch=True, record_module_stack=True, record_stack_traces=True
-                )(*values)
+                module = make_fx(network(), pre_dispatch=True, record_module_stack=True, record_stack_traces=True)(
+                    *values
+                )
         except Exception as error:
             raise _untraceable(refusal or error) from error
     return module, list(arguments), None
