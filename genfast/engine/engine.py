@@ -251,10 +251,10 @@ class Engine:
 
     def _compare_range(self, now: dict[str, Any], network: full_forward.FullForward) -> None:
         """Warn where forward shows another range of its inputs than the one that was given."""
+        given = None if self.conventions is None else self.conventions.input_range
         traced = now.get("trace")
-        if self.conventions is None or self.conventions.input_range is None or not isinstance(traced, Trace):
+        if self.conventions is None or given is None or not isinstance(traced, Trace):
             return
-        given = self.conventions.input_range
         found = shown(traced, self.conventions)
         if found is not None and not np.allclose(found, given):
             low, high = found

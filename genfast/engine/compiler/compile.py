@@ -100,12 +100,17 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
             # Positions of its own, such as those of skewed rows, only look as if they came later.
             shown = str(error).partition(" it enters at ")[2] or "the output"
             reason = f"sample: {shown} cannot be run pixel by pixel: its rows or columns are in an order of their own"
-            reasons.append((_progress(reader), NotIncremental(reason)))
+            reasons.append((_reached(reader), NotIncremental(reason)))
         except NotIncremental as error:
-            reasons.append((_progress(reader), error))
+            reasons.append((_reached(reader), error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
+
+
+def _reached(reader: Reader | None) -> int:
+    """How many nodes were read before the first that could not be."""
+    return 0 if reader is None else reader.failed or reader.progress
 
 
 def _leaks(network: FullForward) -> bool:
@@ -116,11 +121,6 @@ def _leaks(network: FullForward) -> bool:
     except NotCausal:
         return True
     return False
-
-
-def _progress(reader: Reader | None) -> int:
-    """How far a geometry came; None: its image has no such arrangement."""
-    return 0 if reader is None else reader.failed or reader.progress
 
 
 @dataclass

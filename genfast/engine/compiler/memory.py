@@ -34,8 +34,7 @@ def zero(op: Operation, x: Value) -> Value:
 
 def written(op: Operation, node: fx.Node, whole: Any, part: Any) -> Any:
     """What `whole` is after its view `node` has become `part`. Raises: Unsupported."""
-    name = operation(node)
-    args: Any = node.args[1:]
+    name, args = operation(node), _arguments(node)
     if node.target is operator.getitem:
         return [part if at == args[0] else one for at, one in enumerate(whole)]
     if name in ITSELF or name == "to" or writes(node):
@@ -99,6 +98,11 @@ def _joined(node: fx.Node, whole: Value, parts: list[Value]) -> Value:
     return whole.like(np.concatenate([part.codes for part in parts], dim))
 
 
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    """The arguments of a view but the tensor."""
+    return node.args[1:]
+
+
 def _order(name: str, args: tuple[Any, ...], rank: int) -> list[int]:
     if name == "permute":
         return [at % rank for at in args[0]]
@@ -110,8 +114,7 @@ def _order(name: str, args: tuple[Any, ...], rank: int) -> list[int]:
 
 def _as_value(op: Operation, node: fx.Node, whole: Any, part: Any) -> Value:
     """A constant of which `node`, a view, has become `part`: it has its batch, rows and columns where that has them."""
-    name = operation(node)
-    args: Any = node.args[1:]
+    name, args = operation(node), _arguments(node)
     if not isinstance(whole, Tensor) or not isinstance(part, Value):
         raise Unsupported("it changes what is no tensor in place")
     if name in ("slice", "narrow"):

@@ -232,18 +232,20 @@ class Reader:
     def _overwrite(self, node: fx.Node, values: dict[fx.Node, Any], result: Any) -> None:
         """After an in-place operation, later users of the tensor, of what it is a view of, and of all views of that
         read the result. What cannot be read so fails if there is such a user."""
-        where, here = self.where, node.args[0]
-        assert isinstance(here, fx.Node)
+        where = self.where
+        target: Any = node.args[0]
+        here: fx.Node = target
         values[here] = result
         changed = {here}
-        while (whole := base(here, values)) is not None:
-            values[whole] = self._after(where, partial(written, self, here, values[whole], values[here]), values[here])
-            changed.add(whole)
-            here = whole
+        while (parent := base(here, values)) is not None:
+            compute = partial(written, self, here, values[parent], values[here])
+            values[parent] = self._after(where, compute, values[here])
+            changed.add(parent)
+            here = parent
         for view in list(values):
-            whole = base(view, values) if view not in changed else None
-            if whole in changed:
-                values[view] = self._after(where, partial(self._viewed, view, values), values[whole])
+            of = None if view in changed else base(view, values)
+            if of is not None and of in changed:
+                values[view] = self._after(where, partial(self._viewed, view, values), values[of])
                 changed.add(view)
 
     def _after(self, where: str, compute: Callable[[], Any], source: Any) -> Any:
