@@ -173,12 +173,24 @@ def test_flat_inputs_of_an_embedding_of_floats():
     assert_right(Function(forward), expected, images, **keywords)
 
 
+ENTERED = {
+    "weight[codes]": lambda model, x: model.table.weight[(x[:, 0] * 4).long()].movedim(3, 1),
+    "padded before the table": lambda model, x: shifted(model, (x[:, 0] * 4).round().long()),
+}
+
+
+@pytest.mark.parametrize("name", ENTERED)
+def test_tables_by_an_index_and_of_padded_codes(name):
+    model, images = Tokens(ENTERED[name], LEVELS, entries=LEVELS + 1), some(SHAPE, LEVELS)
+    with torch.no_grad():
+        expected = log_softmax_of(model(entered(images, LEVELS)), images[:, 0])
+    assert_right(model, expected, images, shape=SHAPE, levels=LEVELS, input_range=(0, 1))
+
+
 SLOW = {
-    "an index that depends on the image": lambda model, x: model.table.weight[(x[:, 0] * 4).long()].movedim(3, 1),
     "a map that was moved or padded before": lambda model, x: looked_up(
         model, (F.pad(x, (1, 0))[:, :, :, :-1] * 4).round().long()[:, 0]
     ),
-    "embedding.* moved or padded": lambda model, x: shifted(model, (x[:, 0] * 4).round().long()),
     "floor_divide": lambda model, x: looked_up(model, (x[:, 0] * 4).round().long() // 2),
     "remainder": lambda model, x: looked_up(model, (x[:, 0] * 4).round().long() % 2),
     "more than a function of one value": lambda model, x: looked_up(
