@@ -12,15 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
 from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of
 from genfast.engine.compiler.plan import NotIncremental
+from genfast.engine.compiler.recorder import record
 from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
 
+MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others are recorded
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
@@ -41,12 +44,14 @@ class Trace:
         given: the values of its placeholders: tensors, None, or an `Argument`.
         batch: of the images that it was traced with.
         structure: of what forward returns, whose leaves the graph returns; None: the graph returns it as it is.
+        recorded: how many operations were recorded; 0: it was traced by torch.
     """
 
     module: fx.GraphModule
     given: list[Any]
     batch: int
     structure: Any = None
+    recorded: int = 0
 
 
 class _Network(nn.Module):
@@ -62,9 +67,10 @@ class _Network(nn.Module):
         return self.call(*arguments[:plain], **dict(zip(self.names, arguments[plain:])))
 
 
-def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
+def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
     """The graph of a model's forward, or of `network` of an `Autoregressive` model (conventions None).
 
+    may_record: whether a long one is recorded, not traced by torch.
     Raises: NotIncremental for a forward that cannot be traced.
     """
     classes, device = spec.classes, device_of(model)
@@ -92,12 +98,16 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
         network = _Network(model, forward, names)
         try:
-            assigns = _assigns(network, values)
+            assigns, operations = _assigns(network, values)
         except Exception as error:
             if conventions is None:
                 raise
             raise call_error(conventions, {one.name: one.value for one in arguments if one}, error) from error
         with backends.tracing():
+            recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
+            if may_record and conventions is not None and operations > MOST_EXPORTED and not (assigns or recurrent):
+                module, structure = _recorded(_Network(model, forward, names), values)
+                return Trace(module, list(arguments), batch, structure, operations)
             module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
@@ -108,28 +118,50 @@ class _Assigned(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self.found = False
+        self.found, self.operations = False, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
         for argument, value in zip(function._schema.arguments, args):
             if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
                 self.found = self.found or value.untyped_storage().data_ptr() in self.storages
         return function(*args, **(kwargs or {}))
 
 
-def _assigns(network: _Network, values: tuple[Any, ...]) -> bool:
-    """Whether a forward changes parameters, in place or by assigning others to `.data`."""
+def _assigns(network: _Network, values: tuple[Any, ...]) -> tuple[bool, int]:
+    """Whether a forward changes parameters, in place or by assigning others to `.data`; and its operations."""
     before = [parameter.data_ptr() for parameter in network.parameters()]
     with _Assigned(network) as assigned:
         network(*values)
-    return assigned.found or before != [parameter.data_ptr() for parameter in network.parameters()]
+    moved = before != [parameter.data_ptr() for parameter in network.parameters()]
+    return assigned.found or moved, assigned.operations
+
+
+def _recorded(network: _Network, values: tuple[Any, ...]) -> tuple[fx.GraphModule, Any]:
+    """The graph of a forward of many operations. Raises: NotIncremental."""
+    try:
+        with _quiet(), _unvalidated():
+            return record(network, values)
+    except Exception as error:
+        raise _untraceable(error) from error
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """A context in which distributions do not look at their arguments, which would be a branch on values."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def _traced(
     network: _Network, assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
 ) -> tuple[fx.GraphModule, list[Any], Any]:
     """The fx graph module of a model, the values of its placeholders, and the structure of its output."""
-    with _quiet():
+    with _quiet(), _unvalidated():
         if assigns:
             # torch.export refuses a forward that changes weights; plain tracing takes it.
             options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
@@ -147,7 +179,25 @@ def _traced(
             given.append(next(user))
         else:
             given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
-    return exported.graph_module, given, exported.call_spec.out_spec
+    return _inlined(exported.graph_module), given, exported.call_spec.out_spec
+
+
+def _inlined(module: fx.GraphModule) -> fx.GraphModule:
+    """A graph module without the submodules of parts that run with gradients, which make no difference here."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if "wrap_with_set_grad_enabled" not in str(node.target):
+            continue
+        _, submodule, *inputs = node.args
+        inner = getattr(module, submodule.target).graph
+        env = dict(zip((n for n in inner.nodes if n.op == "placeholder"), inputs))
+        with graph.inserting_before(node):
+            results = graph.graph_copy(inner, env)
+        for user in list(node.users):  # getitem
+            user.replace_all_uses_with(results[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
+    return module
 
 
 @contextmanager
