@@ -48,7 +48,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every `Case`; a model is made when its turn comes."""
-    grey = {"shape": (1, 28, 28)}
+    grey = {"shape": (1, 28, 28), "input_range": (0, 1)}
     for features in (16, 32, 64):
         name, of, two = f"C={features}", (plain, features, 2), {**grey, "levels": 2}
         for batch in (64, 256):

@@ -5,11 +5,13 @@ from genfast import data, losses, metrics, models, nn, ops, tasks, train
 from genfast._native.backends import backends, set_isa
 from genfast._version import __version__ as __version__
 from genfast.engine.engine import Engine
+from genfast.engine.unchecked import UncheckedModel
 from genfast.explain import explain
 from genfast.ops import *  # noqa: F403
 from genfast.tasks import (
     BitFlipNoise,
     GaussianNoise,
+    check,
     compress,
     decompress,
     denoise,
@@ -38,7 +40,9 @@ __all__ = [
     "BitFlipNoise",
     "Engine",
     "GaussianNoise",
+    "UncheckedModel",
     "backends",
+    "check",
     "compress",
     "decompress",
     "denoise",

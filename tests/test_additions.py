@@ -152,7 +152,7 @@ assert images.shape == (6, 1, 4, 4) and genfast.log_prob(vae, images[:2]).isfini
 model = MaskedConv2d(1, 3, 3, "A").eval()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    options = {"shape": (1, 3, 3), "levels": 3, "head": "halved"}
+    options = {"shape": (1, 3, 3), "levels": 3, "input_range": (0, 1), "head": "halved"}
     drawn = genfast.sample(model, 4, **options)
     got = genfast.log_prob(model, drawn, **options)
 with torch.no_grad():

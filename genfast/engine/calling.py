@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,11 +51,14 @@ def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> T
     return x.flatten(1) if conventions.inputs == "flat" else x
 
 
-def call_error(conventions: Conventions, arguments: Mapping[str, Tensor], error: Exception) -> ValueError:
+def call_error(
+    conventions: Conventions, plain: Sequence[Tensor], condition: Mapping[str, Tensor], error: Exception
+) -> ValueError:
     """What genfast calls, and what the model raised, such as "model(x) with float32 [2, 3, 32, 32] in input_range
-    (-1, 1)"."""
-    call = ", ".join(name if name in ("x", "labels") else f"{name}={name}" for name in arguments)
-    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in arguments.values()]
+    (-1, 1)". `plain`: the images and, if there are some, the labels."""
+    call = ", ".join((*("x", "labels")[: len(plain)], *(f"{name}={name}" for name in condition)))
+    values = [*plain, *condition.values()]
+    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in values]
     if conventions.input_range:
         kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -63,6 +66,13 @@ def call_error(conventions: Conventions, arguments: Mapping[str, Tensor], error:
         f"sample: genfast calls model({call}) with {', '.join(kinds)}, which must work; got {type(error).__name__}: "
         f"{message}"
     )
+
+
+def plain(output: Any) -> Any:
+    """What forward returned; of an object that holds logits, such as a distribution, a dict of these."""
+    if isinstance(output, (Tensor, Mapping, tuple, list)) or not isinstance(getattr(output, "logits", None), Tensor):
+        return output
+    return {"logits": output.logits}
 
 
 def copied(model: nn.Module) -> Any:

@@ -40,24 +40,36 @@ class Compiled:
     known: Known | None = None
     sources: Sequence[tuple[Source, Callable[[np.ndarray], np.ndarray]]] = field(default_factory=list)
     are_logits: bool = False
+    _last: tuple[Any, Tensor, list[Tensor]] | None = None  # the fields of the last call
 
     def run(self, run: Run, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Drawn:
         """The images of a request, by an engine; `condition` has a row for each."""
         if self.known is not None:
-            fields = self.known.fields(self.sources, request.n, request.labels, condition)
-            request = replace(request, fields=torch.from_numpy(fields).to(device))
+            request = replace(request, fields=self._fields(request, device, condition))
         if self.geometry == "grid":
             return run(self.program, request, device)
-        changed = {
+        changed: dict[str, Any] = {
             name: None if getattr(request, name) is None else self._arranged(getattr(request, name))
             for name in ("given", "known", "evidence")
         }
         drawn = run(self.program, replace(request, **changed), device)
-        restored = {
+        restored: dict[str, Any] = {
             name: None if getattr(drawn, name) is None else self._restored(getattr(drawn, name))
             for name in ("images", "log_probs", "log_evidence", "parameters")
         }
         return Drawn(**restored)
+
+    def _fields(self, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Tensor:
+        """What is known of each image, computed once for all passes over the same images."""
+        assert self.known is not None
+        labels = None if request.labels is None else request.labels.cpu().numpy().tobytes()
+        # The rows themselves are kept: their memory is not given to others as long as it is compared with.
+        key = (request.n, labels, device, [(row.data_ptr(), row._version, row.stride()) for row in condition.values()])
+        last = self._last
+        if last is None or last[0] != key:
+            fields = self.known.fields(self.sources, request.n, request.labels, condition)
+            last = self._last = key, torch.from_numpy(fields).to(device), list(condition.values())
+        return last[1]
 
     def _arranged(self, maps: Tensor) -> Tensor:
         """[n, C, H, W, ...] as the images of the program."""

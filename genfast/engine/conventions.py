@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from genfast.engine.protocols import ImageSpec
@@ -67,10 +69,17 @@ class Conventions:
         known = (self.spec, self.inputs, self.input_range, self.head, self.output)
         return (*known, condition, order)
 
+    def digest(self) -> str:
+        """SHA-256 of all conventions, with the values of the condition."""
+        known = hashlib.sha256(repr(self.key).encode())
+        for name, value in self.condition.items():
+            known.update(name.encode() + value.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+        return known.hexdigest()
+
 
 def conventions_of(call: str, model: nn.Module, keywords: Keywords) -> Conventions:
     """The conventions of a foreign model, checked. Raises: TypeError or ValueError for a keyword that does not fit."""
-    given = {name: value for name, value in keywords.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
     if unknown := sorted(set(given) - set(Keywords.__annotations__)):
         raise TypeError(f"{call}: keywords must be of {', '.join(Keywords.__annotations__)}; got {unknown[0]!r}")
     spec = _spec(call, model, given)
@@ -122,9 +131,12 @@ def _input_range(call: str, inputs: str, given: Any) -> tuple[float, float] | No
     numbers = isinstance(given, (tuple, list)) and [v for v in given if isinstance(v, (int, float))]
     if not numbers or len(numbers) != 2 or len(given) != 2:
         raise TypeError(f"{call}: input_range must be two different numbers; got {given!r}")
-    low, high = map(float, given)
+    try:
+        low, high = map(float, given)
+    except OverflowError:
+        low = high = math.inf
     if not math.isfinite(low) or not math.isfinite(high) or low == high:
-        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)}")
+        raise ValueError(f"{call}: input_range must be two different numbers; got {tuple(given)!s:.80}")
     return low, high
 
 

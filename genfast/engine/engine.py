@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +18,14 @@ from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
-from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, trace_model
+from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable
 from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
 from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, check_request
+from genfast.engine.unchecked import UncheckedModel, needs_pointing
 from genfast.engine.wrappers import unwrapped
 from genfast.likelihoods import Reading
 
@@ -90,6 +92,9 @@ class Engine:
         self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
+        if self.conventions is not None and needs_pointing(model, self._key):
+            check = f"genfast.check(model, images, nll, ...) compares these conventions of {type(model).__name__}"
+            _warn(f"sample: {check} with your own loss, which has not been done", UncheckedModel)
 
     @classmethod
     def of(cls, model: nn.Module | Engine, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> Engine:
@@ -240,8 +245,23 @@ class Engine:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
+            self._compare_range(now, network)
             selected[self.asked] = name
         return selected[self.asked]
+
+    def _compare_range(self, now: dict[str, Any], network: full_forward.FullForward) -> None:
+        """Warn where forward shows another range of its inputs than the one that was given."""
+        given = None if self.conventions is None else self.conventions.input_range
+        traced = now.get("trace")
+        if self.conventions is None or given is None or not isinstance(traced, Trace):
+            return
+        found = shown(traced, self.conventions)
+        if found is not None and not np.allclose(found, given):
+            low, high = found
+            _warn(
+                f"sample: input_range should be ({low:g}, {high:g}), by what forward does with its input first; got "
+                f"({given[0]:g}, {given[1]:g})"
+            )
 
     def _first_able(self, now: dict[str, Any], network: full_forward.FullForward) -> str:
         """The backend that was asked for, or for "auto" the first that serves; a slow one with a warning."""
@@ -337,6 +357,7 @@ class Engine:
                 if isinstance(now["program"], Compiled):
                     now["called"] = network.model
                 now["reading"] = network.reading
+            network.reading = now["reading"]  # another engine may have compiled it
             return now["program"]
 
 
@@ -402,9 +423,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-def _warn(message: str) -> None:
-    """A RuntimeWarning that names the line of the user's code, however deep in genfast it comes up."""
+def _warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning that names the line of the user's code, however deep in genfast it comes up."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

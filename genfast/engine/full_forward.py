@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, probe_images, scale_of
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain, probe_images, scale_of
 from genfast.engine.conventions import ARE_FLAT, Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
@@ -56,7 +56,8 @@ class FullForward:
         self.original, self.model = model, copied(model).eval()
         self.spec = conventions.spec
         self.scale, self.shift = scale_of(conventions)
-        self._singles = self._crops = None
+        self._singles: bool | None = None
+        self._crops: bool | None = None
         output = self.probe()
         spec = self.spec
         reading = self.reading = read_output(
@@ -172,21 +173,21 @@ class FullForward:
     def _output(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
         if len(x) > 1 or self._takes_one():
             return self._call(x, labels, condition)
-        twice = [None if value is None else torch.cat((value, value)) for value in (x, labels)]
-        return self._call(*twice, {name: torch.cat((value, value)) for name, value in condition.items()})
+        twice = None if labels is None else torch.cat((labels, labels))
+        pairs = {name: torch.cat((value, value)) for name, value in condition.items()}
+        return self._call(torch.cat((x, x)), twice, pairs)
 
     def _call(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False) -> Any:
         assert self.conventions is not None
         arguments = (x,) if labels is None else (x, labels.to(self.device))
         try:
-            return self.model(*arguments, **condition)
+            return plain(self.model(*arguments, **condition))
         except Exception as error:
             if not explain:
                 # It may keep something of the size of its first batch: a new copy has none.
                 self.model = copied(self.original).eval()
-                return self.model(*arguments, **condition)
-            named = dict(zip(("x", "labels"), arguments)) | dict(condition)
-            raise call_error(self.conventions, named, error) from error
+                return plain(self.model(*arguments, **condition))
+            raise call_error(self.conventions, arguments, condition, error) from error
 
     def fresh(self) -> FullForward:
         """The same with a foreign model that was never called."""

@@ -120,6 +120,10 @@ class Likelihood(ABC):
         levels, 2 / (L - 1).
         """
 
+    def customary_nll(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """`nll` in float64 as the losses in common use compute it; where they approximate, it differs from `nll`."""
+        return self.nll(x, parameters.double())
+
     @abstractmethod
     def expected(self, parameters: Tensor) -> Tensor:
         """The mean as levels, float [B, C, H, W], 0 to L - 1."""

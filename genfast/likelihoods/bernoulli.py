@@ -42,6 +42,10 @@ class Bernoulli(Likelihood):
     def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
         return ops.bernoulli_nll(x, wide(parameters), weight=weight)
 
+    def customary_nll(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """`torch.nn.BCELoss` takes no logarithm of a probability for less than -100."""
+        return self.nll(x, parameters.double().clamp(-100, 100))
+
     def expected(self, parameters: Tensor) -> Tensor:
         return parameters.sigmoid()
 

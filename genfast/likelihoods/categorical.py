@@ -35,7 +35,8 @@ class Categorical(Likelihood):
     def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
         logits = self.per_channel(wide(parameters))
         if weight is None:
-            return (ops.categorical_nll if self.levels <= MOST_OF_OPS else categorical_nll_ref)(x, logits)
+            few = self.levels <= MOST_OF_OPS
+            return ops.categorical_nll(x, logits) if few else categorical_nll_ref(x, logits)
         log_probs = logits.log_softmax(2).gather(2, x[:, :, None].long())[:, :, 0]
         return -torch.where(weight == 0, 0, weight * log_probs).flatten(1).sum(1)
 

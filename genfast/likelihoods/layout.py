@@ -76,8 +76,8 @@ class Layout:
 
         Where C and L are named, the features of a channel lie together.
         """
-        if place is not None and all(len(dim) == 1 for dim in self.dims):
-            # Most outputs: one dimension for each letter.
+        if place is not None and all(len(dim) == 1 for dim in self.dims) and output.dim() == len(self.dims):
+            # Most outputs: one dimension for each letter. A single row of a crop may have been squeezed.
             at = {"H": place[0], "W": place[1]}
             picked = output[tuple(at.get(letter, slice(None)) for letter in self.letters)]
             left = self.letters.replace("H", "").replace("W", "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
 
 from genfast import ops
 from genfast.likelihoods.base import Likelihood, register_likelihood, wide
-from genfast.reference.logistic_mixture import inverse_mixture, logistic_mixture_nll_ref, split_params
+from genfast.reference.logistic_mixture import coupling, inverse_mixture, logistic_mixture_nll_ref, split_params
 
 MOST_LEVELS = 256
 # Parameters of a component, by the channels.
@@ -110,6 +112,22 @@ class LogisticMixture(Likelihood):
             raise ValueError(f"nll: weight must be {expected}; got a pixel with several weights")
         nll, weight = self._nll_of_pixels(x, parameters), weight[:, 0]
         return torch.where(weight == 0, 0, weight * nll).flatten(1).sum(1)
+
+    def customary_nll(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Where a level has a probability under 1e-5, its density times the width of a level stands for it: in float32
+        a difference of two sigmoids would be all rounding. The exact value differs by 1e-4 to 1e-2 nats a value."""
+        log_weights, means, log_scales, coefficients = split_params(parameters.double(), self.channels)
+        value = self.scaled(x, torch.float64)[:, :, None]
+        if coefficients is not None:
+            means = means + coupling(coefficients, value)
+        middle, half = (value - means) / log_scales.exp(), 1 / ((self.levels - 1) * log_scales.exp())
+        below, above = (middle - half).sigmoid(), (middle + half).sigmoid()
+        density = middle - log_scales - 2 * softplus(middle) + math.log(2 / (self.levels - 1))
+        log_mass = torch.where(above - below > 1e-5, (above - below).clamp(min=1e-12).log(), density)
+        levels = x[:, :, None]
+        log_mass = torch.where(levels == self.levels - 1, logsigmoid(half - middle), log_mass)
+        log_mass = torch.where(levels == 0, logsigmoid(middle + half), log_mass)
+        return -torch.logsumexp(log_weights.log_softmax(1) + log_mass.sum(1), 1).flatten(1).sum(1)
 
     def _nll_of_pixels(self, x: Tensor, parameters: Tensor) -> Tensor:
         """[B, H, W]: every pixel as an image of its own."""

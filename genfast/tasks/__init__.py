@@ -1,6 +1,7 @@
 """What a trained model is for: drawing, filling in, denoising, translating, embedding, interpolating, compressing."""
 
 from genfast.tasks._latent import is_latent
+from genfast.tasks.check import check
 from genfast.tasks.clean import clean
 from genfast.tasks.compress import compress, decompress
 from genfast.tasks.denoise import denoise
@@ -10,7 +11,7 @@ from genfast.tasks.inpaint import inpaint
 from genfast.tasks.interpolate import interpolate, linear, spherical
 from genfast.tasks.noise import BitFlipNoise, GaussianNoise
 from genfast.tasks.reconstruct import reconstruct
-from genfast.tasks.results import Denoised, Inpainting, Traversal
+from genfast.tasks.results import Check, Denoised, Inpainting, Traversal
 from genfast.tasks.sample import log_prob, sample, stream
 from genfast.tasks.shards import sample_shards
 from genfast.tasks.translate import translate, translate_folder
@@ -18,10 +19,12 @@ from genfast.tasks.traverse import traverse
 
 __all__ = [
     "BitFlipNoise",
+    "Check",
     "Denoised",
     "GaussianNoise",
     "Inpainting",
     "Traversal",
+    "check",
     "clean",
     "compress",
     "decompress",

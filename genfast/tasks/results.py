@@ -8,6 +8,23 @@ from torch import Tensor
 
 
 @dataclass
+class Check:
+    """What `check` returns.
+
+    Attributes:
+        ok: whether the engine agrees with the author's loss, see `check`.
+        difference: the largest difference between the two, in nats per value; inf where the engine refuses the model as
+            it was described.
+        remedy: what would make them agree, such as "input_range=(-1, 1) makes them agree (difference 2e-08)", or what
+            was tried and the most likely reason; None if they agree.
+    """
+
+    ok: bool
+    difference: float
+    remedy: str | None
+
+
+@dataclass
 class Inpainting:
     """What `inpaint` returns.
 

@@ -36,7 +36,7 @@ COMMENT, SEAL = struct.Struct("<H"), 64  # the length of a comment ends a .zip w
 
 @unwraps
 def sample_shards(
-    model: nn.Module,
+    model: nn.Module | Engine | DecodingEngine,
     n: int,
     folder: str | Path,
     *,
@@ -80,7 +80,7 @@ def sample_shards(
             if not _is_whole(path, about):
                 of_file = None if labels is None else labels[start:end]
                 options: Any = {"seed": seed, "first": first + start, "temperature": temperature, "labels": of_file}
-                batches = stream(model, end - start, batch_size=batch_size, backend=backend, **options)
+                batches = stream(engine, end - start, batch_size=batch_size, **options)
                 images = torch.cat([batch.cpu() for batch in batches])
                 arrays: dict[str, Any] = {"images": images.numpy(), "levels": np.int64(spec.levels)}
                 if of_file is not None:
@@ -152,7 +152,9 @@ def _settings(
 ) -> dict[str, Any]:
     """What the files depend on: the content of the manifest."""
     spec = engine.network.spec
-    return {
+    conventions = engine.conventions if isinstance(engine, Engine) else None
+    told = {} if conventions is None else {"conventions": conventions.digest()}
+    return told | {
         "model": engine.model.name if isinstance(engine.model, Named) else type(engine.model).__name__,
         "digest": digest(engine.model),
         # Another backend may draw another level within rounding of a boundary.

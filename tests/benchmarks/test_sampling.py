@@ -12,7 +12,7 @@ sys.path.insert(0, sys.argv[1])
 import sampling, sampling_cases, sampling_report
 from genfast.engine.engine import Engine
 model = sampling_cases.untrained(sampling_cases.plain, 16, 2)
-program = Engine(model, shape=(1, 28, 28), levels=2).program
+program = Engine(model, shape=(1, 28, 28), levels=2, input_range=(0, 1)).program
 print(sampling.flops(program))
 machine = dict(cpu="a", cores=2, level="v3", genfast="1", torch="2", python="3", date="today", load_before=0.1)
 row = dict(group="models", case="C=16", batch=64, threads=2, calls=3, images=64, share_of_pixels=1.0, median_ms=16.0)

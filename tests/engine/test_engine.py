@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 import genfast
 from genfast import testing
 from genfast.engine.calling import evaluating
-from genfast.engine.compiler import NotCausal
+from genfast.engine.compiler import NotCausal, trace
 from genfast.models import build
 from genfast.nn import MaskedConv2d
 
@@ -122,6 +123,10 @@ def test_a_failure_of_the_capture_is_a_refusal_that_says_why(model, options, mon
         raise KeyError("of an unknown reason")
 
     monkeypatch.setattr(torch.export, "export", fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # plain tracing takes the model
+        assert torch.equal(genfast.sample(copy.deepcopy(model), 2, **options), expected)
+    monkeypatch.setattr(trace, "make_fx", fail)
     with pytest.warns(RuntimeWarning, match="every value runs the whole network: .*KeyError: 'of an unknown reason'"):
         assert torch.equal(genfast.sample(model, 2, **options), expected)
 

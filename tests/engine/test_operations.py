@@ -270,4 +270,4 @@ REFUSED = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_refused_by_name(message):
     with pytest.raises(NotIncremental, match=message):
-        compile_program(causal(Function(REFUSED[message])), shape=(1, 5, 5), levels=4)
+        compile_program(causal(Function(REFUSED[message])), shape=(1, 5, 5), levels=4, input_range=(0, 1))

@@ -1,4 +1,4 @@
-"""Models of codes and of sequences in everyday styles: native, equal to their own losses, drawn as by a full forward."""
+"""Models of codes and of sequences in everyday styles: native, equal to their own losses, drawn as by full forwards."""
 
 import math
 
@@ -20,7 +20,7 @@ def lively(model, scale=2.0, seed=0):
 
 
 def agrees(model, loss, backend="cpp", **conventions):
-    """The engine's likelihoods are those of the loss, of levels [n, C, H, W]; its samples are those of full forwards."""
+    """The likelihoods are those of the loss, of levels [n, C, H, W]; the samples are those of full forwards."""
     shape, levels = conventions["shape"], conventions["levels"]
     engine = genfast.Engine(model, **conventions)
     assert engine.backend == backend, engine.explanation.others

@@ -81,12 +81,14 @@ def checked(name, told=None, change=lambda levels: levels):
     return genfast.check(model, images, lambda levels: stranger.nll(model, change(levels), **side), **conventions)
 
 
+@pytest.mark.filterwarnings("ignore:sample:RuntimeWarning")
 @every_stranger
 def test_check(name):
     right = checked(name)
     assert right.ok and abs(right.difference) < 1e-4 * math.prod(STRANGERS[name].shape)
 
 
+@pytest.mark.filterwarnings("ignore:sample:RuntimeWarning")
 @every_stranger
 def test_check_names_what_is_wrong(name):
     convention, remedy = STRANGERS[name].wrong

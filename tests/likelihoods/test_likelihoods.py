@@ -155,7 +155,7 @@ def test_how_an_output_is_read(shape, sizes, head, output, expected, layout):
 
 
 def test_the_orders_of_a_mixture():
-    """Each order, applied to numbered outputs, gives the parameters in ours: logits, means, log-scales, coefficients."""
+    """Each order, applied to numbered outputs, gives ours: logits, means, log-scales, coefficients."""
     size = 2
     for channels, kinds in ((3, 10), (1, 3)):
         named = [("logit", None, k) for k in range(size)]

@@ -58,6 +58,7 @@ ROOMS = {
 # Public names that compute nothing.
 IDLE = {
     *("genfast.backends", "genfast.set_isa", "genfast.explain"),  # say or choose which kernels serve
+    "genfast.UncheckedModel",
     *("data.dataset_names", "data.datasets", "data.register_dataset", "data.describe", "data.locate"),
     *("likelihoods.decoder_likelihoods", "likelihoods.heads", "likelihoods.register_likelihood"),
     *("likelihoods.Likelihood", "likelihoods.default_likelihood", "likelihoods.likelihood", "likelihoods.softmax"),
@@ -153,6 +154,40 @@ def plain_causal():
     convolution = nn.Conv2d(1, 8, 3, padding=1, **PLAIN).requires_grad_(False)
     convolution.weight.copy_(normal(8, 1, 3, 3))[:, :, 1:].zero_()
     return convolution
+
+
+OF_ANOTHER = {"shape": (1, 3, 3), "levels": 8}
+
+
+class Codes(nn.Module):
+    """Probabilities of codes, given a label and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(8, 1, **PLAIN).requires_grad_(False)
+        self.embedding.weight.copy_(normal(8, 1))
+        self.first, self.label = plain_causal(), normal(2, 8, seed=2)
+
+    def forward(self, x, y, h):
+        places = normal(8, 3, 3, seed=4)
+        x = self.first(self.embedding(x).permute(0, 3, 1, 2)) + (self.label[y] * h)[:, :, None, None] + places
+        return x.permute(0, 2, 3, 1).softmax(-1)
+
+
+OF_CODES = {"inputs": "codes", "classes": 2, "condition": {"h": normal(1, 8, seed=3)}, "output": "B H W L"}
+
+
+def checks():
+    """A right and a wrong description of a model, and the loss that tells them apart."""
+    made, images = plain_causal(), integers(2, 1, 3, 3, below=8)
+
+    def nll(images):
+        return nn.functional.cross_entropy(made(images.float() / 7), images[:, 0].long())
+
+    options = {"shape": (1, 3, 3), "levels": 8}
+    results = [tasks.check(made, images, nll, **options, input_range=(0, high)) for high in (1, 7)]
+    assert [one.ok for one in results] == [True, False] and "(0, 1)" in results[1].remedy
+    return [torch.tensor([one.difference for one in results], dtype=torch.float64, device="cpu")]
 
 
 def engine():
@@ -356,6 +391,7 @@ CALLS = {
     "genfast.Engine": engine,
     "tasks.BitFlipNoise": lambda: noises(genfast.BitFlipNoise(0.1), 4),
     "tasks.GaussianNoise": lambda: noises(genfast.GaussianNoise(0.3), 256),
+    "tasks.check": checks,
     "tasks.clean": lambda: tasks.clean(model("vae"), *noisy("vae"), method="mean", samples=1, steps=2),
     "tasks.compress": lambda: every("vq-vae", tasks.compress),
     "tasks.decompress": lambda: tasks.decompress(model("vq-vae"), every("vq-vae", tasks.compress)),
@@ -370,7 +406,17 @@ CALLS = {
     "tasks.neighbours": lambda: tasks.neighbours(*vectors(), 2),
     "tasks.reconstruct": lambda: (every("vae", tasks.reconstruct), every("vq-vae", tasks.reconstruct)),
     "tasks.sample": lambda: tasks.sample(model("pixelrnn"), 3, temperature=0.7),
-    "tasks.sample of another model": lambda: tasks.sample(plain_causal(), 2, shape=(1, 3, 3), levels=8),
+    "tasks.sample of another model": lambda: tasks.sample(plain_causal(), 2, **OF_ANOTHER, input_range=(-1, 1)),
+    "tasks.sample of another model by full forwards": lambda: tasks.sample(
+        plain_causal(), 2, **OF_ANOTHER, input_range=(-1, 1), backend="full_forward"
+    ),
+    "tasks.sample of codes": lambda: tasks.sample(Codes(), 2, **OF_ANOTHER, **OF_CODES, labels=1),
+    "tasks.log_prob of codes": lambda: [
+        tasks.log_prob(
+            Codes(), levels(2, 1, 3, 3, levels=8), 1, **OF_ANOTHER, **OF_CODES, head="probabilities", backend=backend
+        )
+        for backend in ("cpp", "full_forward")
+    ],
     "tasks.sample_shards": lambda: files(shards, "samples-00000.npz", "samples-00001.npz"),
     "tasks.save_embedding": lambda: files(embedding, "z.npz"),
     "tasks.stream": lambda: list(tasks.stream(model("pixelcnn"), 3, batch_size=2)),

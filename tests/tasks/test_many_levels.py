@@ -11,7 +11,7 @@ from genfast.engine.protocols import ImageSpec
 from genfast.tasks.noise import BitFlipNoise, GaussianNoise
 
 LEVELS, SHAPE = 300, (1, 3, 4)
-WHAT = {"shape": SHAPE, "levels": LEVELS}
+WHAT = {"shape": SHAPE, "levels": LEVELS, "input_range": (0, 1)}
 MODEL = Causal(LEVELS)
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 
@@ -157,4 +157,4 @@ def test_a_mixture_has_no_more_than_a_byte():
     with pytest.raises(ValueError, match="likelihood mixture must have at most 256 levels; got 257"):
         genfast.likelihoods.LogisticMixture(1, 257)
     with pytest.raises(ValueError, match="at most 256 levels and 3K or 10K values for each pixel"):
-        genfast.sample(torch.nn.Conv2d(1, 30, 1), 1, shape=SHAPE, levels=LEVELS, head="mixture")
+        genfast.sample(torch.nn.Conv2d(1, 30, 1), 1, **WHAT, head="mixture")

@@ -8,13 +8,14 @@ from typing_extensions import assert_type
 
 import genfast
 from genfast.models import VAE, PixelCNN, PixelCNNConfig, VAEConfig
-from genfast.tasks import Denoised, Inpainting, Traversal
+from genfast.tasks import Check, Denoised, Inpainting, Traversal
 from genfast.train import TrainConfig
 
 model = PixelCNN(PixelCNNConfig(hidden=8, layers=2))
 images = assert_type(genfast.sample(model, 4, seed=1), Tensor)
 foreign: nn.Module = nn.Conv2d(1, 256, 1)
 drawn = assert_type(genfast.sample(foreign, 4, shape=(1, 28, 28), levels=256, input_range=(0, 1)), Tensor)
+checked = assert_type(genfast.check(foreign, images, lambda x: x.float().mean(), shape=(1, 28, 28), levels=256), Check)
 for batch in genfast.stream(model, 100):
     assert_type(batch, Tensor)
 nats = assert_type(genfast.log_prob(model, images), Tensor)

@@ -9,7 +9,16 @@ into buffers and instructions. `proof` verifies the program of a foreign model.
 """
 
 from genfast.engine.compiler.compile import chosen, compile_program, compile_traced, trace_model
-from genfast.engine.compiler.entrance import inferred
+from genfast.engine.compiler.entrance import inferred, shown
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 
-__all__ = ["NotCausal", "NotIncremental", "chosen", "compile_program", "compile_traced", "inferred", "trace_model"]
+__all__ = [
+    "NotCausal",
+    "NotIncremental",
+    "chosen",
+    "compile_program",
+    "compile_traced",
+    "inferred",
+    "shown",
+    "trace_model",
+]

@@ -8,16 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from genfast._native import backends
+from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.exit import are_unbounded, bare
 from genfast.engine.compiler.fuse import prune, simplify
 from genfast.engine.compiler.lower import Lowering
 from genfast.engine.compiler.plan import Graph, NotCausal, NotIncremental, Operand
-from genfast.engine.compiler.proof import prove
+from genfast.engine.compiler.proof import check_causal, prove
 from genfast.engine.compiler.reader import GEOMETRIES, Failed, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # Values of an image whose model is taken as one position: its tables grow with their square.
 MOST_OF_A_POINT = 16_384
 MOST_TWICE = 5_000  # operations of a forward that is traced by torch where what was recorded could not be read
+PLACES = 64  # from which all values of an image are changed, to see whether an output before them moves
 
 
 @unwraps
@@ -100,19 +103,40 @@ def _in_a_geometry(traced: Trace, network: FullForward) -> Compiled:
         if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
             continue
         inputs = "images" if network.conventions is None else network.conventions.inputs
-        reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
+        reader: Reader | None = None
         try:
+            reader = Reader(traced, network.spec, geometry, inputs, network.scale, network.shift, order)
             compiled = _compiled(reader, network, geometry)
             if network.conventions is not None:
                 prove(compiled, network)
             return compiled
-        except NotCausal:
-            raise
+        except NotCausal as error:
+            if network.conventions is None or _leaks(network):
+                raise
+            # Positions of its own, such as those of skewed rows, only look as if they came later.
+            shown = str(error).partition(" it enters at ")[2] or "the output"
+            reason = f"sample: {shown} cannot be run pixel by pixel: its rows or columns are in an order of their own"
+            reasons.append((_reached(reader), NotIncremental(reason)))
         except NotIncremental as error:
-            reasons.append((reader.failed or reader.progress, error))
+            reasons.append((_reached(reader), error))
     if not reasons:
         raise NotIncremental("sample: an order of pixels other than rows is run value by value for small images only")
     raise max(reasons, key=lambda reason: reason[0])[1]  # of the geometry that came farthest
+
+
+def _reached(reader: Reader | None) -> int:
+    """How many nodes were read before the first that could not be."""
+    return 0 if reader is None else reader.failed or reader.progress
+
+
+def _leaks(network: FullForward) -> bool:
+    """Whether an output moves with a value that is drawn later."""
+    try:
+        with torch.no_grad(), at_work(network.model):
+            check_causal(network, PLACES)
+    except NotCausal:
+        return True
+    return False
 
 
 @dataclass
@@ -184,10 +208,8 @@ def _laid_out(value: Value, reading: Reading, geometry: str = "grid") -> Value:
         raise NotIncremental(f"sample: the output cannot be read as '{layout}': {problem}") from None
     names = {"B": BATCH} if geometry == "point" else {"B": BATCH, "H": ROW, "W": COLUMN}
     wanted = [names.get(letter, FEATURE) for letter in "BCLPHW" if letter in layout.letters]
-    for is_, should_be, size in zip(value.dims, wanted, value.shape):
-        # A single row may have been taken for a feature, or the other way.
-        if is_ != should_be and size != 1:
-            raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
+    if not value.is_arranged(wanted):
+        raise NotIncremental(f"sample: the output cannot be read as '{layout}': rows, columns or features differ")
     return value
 
 

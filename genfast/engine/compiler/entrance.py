@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, fx
 
 from genfast.engine.compiler.handlers import depends, handles
-from genfast.engine.compiler.plan import Graph, Rectangle, Step, View, cut, inside, reached
+from genfast.engine.compiler.plan import Graph, Operand, Rectangle, Step, View, cut, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array
 from genfast.engine.conventions import OF_FLOATS, Conventions
 
 MOST_ONE_HOT = 4096
+_OF_TWO = {"min": np.minimum, "max": np.maximum, "add": np.add, "mul": np.multiply}
 
 
 def looked_up(op: Operation, x: Value, tables: np.ndarray) -> Value:
@@ -59,10 +60,14 @@ def _of_level(x: Value, code: int, levels: np.ndarray) -> tuple[int, np.ndarray]
     step = view.step
     if step.kind == "image":
         return int(code), levels
+    if step.kind in _OF_TWO:
+        parts = [_part(x, operand, int(feature), levels) for operand in step.operands]
+        codes = {one for one, _ in parts if one is not None}
+        if len(codes) == 1 and _stays(x, view, step):
+            return codes.pop(), _OF_TWO[step.kind](*(values for _, values in parts))
     if len(step.operands) != 1 or step.taps:
         raise Unsupported("whole numbers of what is more than a function of one value of the image")
-    reach = reached(step, step.operands[0].view, None, x.domain)
-    if (view.row, view.column) != (0, 0) or not inside(x.domain, view.window) or not reach:
+    if not _stays(x, view, step):
         raise Unsupported("whole numbers of a map that was moved or padded before")
     operand = step.operands[0]
     inner, values = _of_level(x, _code(graph, operand.view, int(operand.features[feature])), levels)
@@ -74,9 +79,23 @@ def _of_level(x: Value, code: int, levels: np.ndarray) -> tuple[int, np.ndarray]
             raise Unsupported("whole numbers of what depends on the label")
         # As PyTorch computes: a product, then a sum.
         return inner, (values * np.float32(step.weight[feature])) + np.float32(bias)
-    if step.kind == "copy":
-        return inner, values
+    if step.kind in ("copy", "relu"):
+        return inner, values if step.kind == "copy" else np.maximum(values, 0)
     raise Unsupported(f"whole numbers of what {step.kind} gives")
+
+
+def _stays(x: Value, view: View, step: Step) -> bool:
+    """Whether a view shows the position of its reader, everywhere."""
+    reach = all(reached(step, operand.view, None, x.domain) for operand in step.operands)
+    return (view.row, view.column) == (0, 0) and inside(x.domain, view.window) and reach
+
+
+def _part(x: Value, operand: Operand, feature: int, levels: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """`_of_level` of an operand; (None, the number) of a constant that is the same for all labels."""
+    step, at = operand.view.step, int(operand.features[feature])
+    if step.kind == "constant" and np.ndim(step.bias) == 1:
+        return None, np.full_like(levels, step.bias[at])
+    return _of_level(x, _code(x.graph, operand.view, at), levels)
 
 
 def _code(graph: Graph, view: View, feature: int) -> int:
@@ -175,13 +194,13 @@ def _origin(graph: Graph, code: int, domain: Rectangle) -> tuple[int, int, int, 
     r0, r1, c0, c1 = domain
     seen = cut(view.window, step.domain) or (0, 0, 0, 0)
     kept = cut((r0 + view.row, r1 + view.row, c0 + view.column, c1 + view.column), seen) or (0, 0, 0, 0)
-    here, there = _part(kept, r0 + view.row, c0 + view.column), _part(kept, step.domain[0], step.domain[2])
+    here, there = _slices(kept, r0 + view.row, c0 + view.column), _slices(kept, step.domain[0], step.domain[2])
     whole, outside = np.zeros((r1 - r0, c1 - c0), bool), np.zeros((r1 - r0, c1 - c0), np.float32)
     whole[here], outside[here] = within[there], around[there]
     return inner, row + view.row, column + view.column, whole, outside
 
 
-def _part(rectangle: Rectangle, row: int, column: int) -> tuple[slice, slice]:
+def _slices(rectangle: Rectangle, row: int, column: int) -> tuple[slice, slice]:
     """A rectangle in an array whose first entry is at (row, column)."""
     r0, r1, c0, c1 = rectangle
     return slice(r0 - row, r1 - row), slice(c0 - column, c1 - column)
@@ -212,6 +231,7 @@ def one_hot(op: Operation, x: Value, classes: int = -1) -> Value:
 # Ranges in which images enter a model, and which are left after what a model does with them first.
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5))
 _SAME = ("clone", "contiguous", "detach", "alias", "view", "reshape", "flatten", "unsqueeze", "squeeze", "permute")
+_CHECKS = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._has_compatible_shallow_copy_type.default)
 _NUMBERS = ("add", "sub", "mul", "div", "rsub", "true_divide")
 
 
@@ -222,19 +242,28 @@ def inferred(call: str, trace: Trace | None, conventions: Conventions) -> Conven
     """
     if conventions.input_range is not None or conventions.inputs not in OF_FLOATS:
         return conventions
-    steps = None if trace is None else _first_steps(trace)
-    found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
-    if len(found) != 1:
+    found = None if trace is None else shown(trace, conventions)
+    if found is None:
         raise ValueError(
             f"{call}: input_range must be given, the inputs of the lowest and the highest level, such as (0, 1) or "
             "(-1, 1): forward does not show it; got None"
         )
-    return replace(conventions, input_range=found[0])
+    return replace(conventions, input_range=found)
+
+
+def shown(trace: Trace, conventions: Conventions) -> tuple[float, float] | None:
+    """The range of the inputs that forward shows by what it does with them first; None where it shows none."""
+    steps = _first_steps(trace)
+    found = [] if steps is None else _fitting(*steps, float(conventions.spec.levels - 1))
+    return found[0] if len(found) == 1 else None
 
 
 def _fitting(scale: np.ndarray, shift: np.ndarray, top: float) -> list[tuple[float, float]]:
     """The ranges that `scale * x + shift` brings to a usual one."""
-    ranges = list(dict.fromkeys((*_RANGES, (0.0, top))))
+    if not scale.all():
+        return []
+    # A factor alone shows a range only between levels and 0..1: `2 * x` may have any reason.
+    ranges = list(dict.fromkeys((*(_RANGES if shift.any() else _RANGES[:1]), (0.0, top))))
     found = []
     for low, high in ranges:
         ends = scale * low + shift, scale * high + shift
@@ -251,7 +280,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, shift) of what forward does with its input before anything else; None if it does nothing."""
     nodes, given = list(trace.module.graph.nodes), iter(trace.given)
     constants = {node: next(given) for node in nodes if node.op == "placeholder"}
-    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.name == "x")
+    node = next(n for n, value in constants.items() if isinstance(value, Argument) and value.kind == "image")
     scale, shift, changed = np.ones(1), np.zeros(1), False
     while len(users := [user for user in node.users if not _asks_shape(user, node)]) == 1:
         user = users[0]
@@ -259,10 +288,10 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
         name = schema.name.partition("::")[2].strip("_") if schema else ""
         if name in _NUMBERS:
             step = _number(user, node, constants, trace)
-            if step is None:
+            if step is None or 1 < max(len(scale), len(shift)) != max(map(len, step)) > 1:
                 break
             scale, shift, changed = scale * step[0], shift * step[0] + step[1], True
-        elif name not in (*_SAME, "to", "to_copy", "_assert_tensor_metadata"):
+        elif name not in (*_SAME, "to", "to_copy"):
             break
         node = user
     return (scale, shift) if changed else None
@@ -272,7 +301,7 @@ def _asks_shape(user: fx.Node, node: fx.Node) -> bool:
     """Whether an operation takes no more than the shape or the dtype of a node."""
     schema = getattr(user.target, "_schema", None)
     name = schema.name.partition("::")[2].strip("_") if schema else ""
-    if name.startswith("new_") or name.endswith("_like") or name == "assert_tensor_metadata":
+    if name.startswith("new_") or name.endswith("_like") or user.target in _CHECKS:
         return True
     return name in ("view_as", "reshape_as", "expand_as", "type_as") and user.args[0] is not node
 
@@ -284,8 +313,10 @@ def _number(
     name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
     other = next((a for a in user.args[:2] if a is not node), None)
     if isinstance(other, fx.Node):
-        other = operator.attrgetter(other.target)(trace.module) if other.op == "get_attr" else constants.get(other)
+        other = operator.attrgetter(str(other.target))(trace.module) if other.op == "get_attr" else constants.get(other)
     if not isinstance(other, (int, float, Tensor)) or user.kwargs.get("alpha", 1) != 1:
+        return None
+    if user.kwargs.get("rounding_mode") is not None:
         return None
     value = np.asarray(other if not isinstance(other, Tensor) else other.detach().cpu(), np.float64).reshape(-1)
     one, zero = np.ones(1), np.zeros(1)

@@ -27,12 +27,13 @@ def bare(value: Value, network: FullForward) -> Value:
         head, logits = "probabilities", _sigmoid(value)
         found = _are_probabilities(value)
     if logits is not None:
-        network.reading = replace(reading, head=head)
+        reading = replace(reading, head=head)
     elif found and network.asked_head is None:
-        network.reading = replace(reading, head="probabilities")
-    if network.reading.head not in PROBABILITIES:
+        reading = replace(reading, head="probabilities")
+    network.reading = reading
+    if reading.head not in PROBABILITIES:
         return value
-    if logits is None and network.reading.head == "log-probabilities":
+    if logits is None and reading.head == "log-probabilities":
         if "L" in reading.layout.letters:
             return value
         raise NotIncremental("sample: the logarithm of one probability cannot be run pixel by pixel")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, affine, apply, as_values, mul, reciprocal, scaled, shifted, square
 from genfast.engine.compiler.choices import above, clamp, where
-from genfast.engine.compiler.handlers import array, chunk, depends, handles
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value
+from genfast.engine.compiler.handlers import chunk, depends, handles
+from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 # The names of torch of what a map of the program computes.

@@ -10,6 +10,7 @@ from genfast.engine.compiler.plan import Graph, Operand, Step, Tap, View, inside
 
 # For every step its readers: steps, and the numbers of outputs.
 Readers = dict[Step, set["Step | int"]]
+MOST_READERS = 16  # of a step that is split for them: a model of the whole image as one position has one for each value
 ACTIVATIONS = ("relu", "elu", "tanh", "sigmoid")
 
 
@@ -122,7 +123,8 @@ def _split(graph: Graph) -> None:
     readers = _readers(graph)
     steps: list[Step] = []
     for step in graph.steps:
-        parts = _parts(step, readers[step], graph) if step.kind == "linear" and len(readers[step]) > 1 else []
+        several = step.kind == "linear" and 1 < len(readers[step]) <= MOST_READERS
+        parts = _parts(step, readers[step], graph) if several else []
         if len(parts) < 2:
             steps.append(step)
             continue
@@ -230,6 +232,8 @@ def _absorb(step: Step, operand: Operand) -> None:
     if step.kind not in ("linear", "scan"):
         bias = step.bias if step.kind == "affine" else np.zeros(len(features), np.float32)
         step.activation = step.kind if step.kind in ACTIVATIONS else "none"
+        if step.kind != "add":
+            step.where = inner.where  # an error is then of the layer, not of what follows it
         step.kind, step.weight, step.bias, step.taps = "linear", None, bias, {}
         step.upsample = u
     step.operands = [o for o in step.operands if o is not operand]

@@ -124,6 +124,9 @@ def unflatten(op: Operation, x: Value, dim: int, sizes: Sequence[int]) -> Value:
     dim %= len(x.dims)
     known = math.prod(s for s in sizes if s != -1)
     sizes = [x.shape[dim] // known if s == -1 else s for s in sizes]
+    if x.dims[dim] == FEATURE:
+        codes = x.codes.reshape((*x.codes.shape[:dim], *sizes, *x.codes.shape[dim + 1 :]))
+        return x.like(codes, (*x.dims[:dim], *[FEATURE] * len(sizes), *x.dims[dim + 1 :]))
     return reshaped(x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
 
 
@@ -172,8 +175,11 @@ def narrow(op: Operation, x: Value, dim: int, start: int, length: int) -> Value:
 @handles("aten::select")
 def select(op: Operation, x: Value, dim: int, index: int) -> Value:
     dim, name = x.axis(dim)
-    if name != FEATURE and not (name in (ROW, COLUMN) and x.shape[dim] == 1):
-        raise Unsupported("one image, row or column alone")
+    if name in (ROW, COLUMN) and x.shape[dim] > 1:
+        index %= x.shape[dim]
+        x, index = sliced(x, dim, index, index + 1), 0
+    elif name not in (FEATURE, ROW, COLUMN):
+        raise Unsupported("one image, or one of all pixels, alone")
     return x.like(np.take(x.codes, index, dim), (*x.dims[:dim], *x.dims[dim + 1 :]))
 
 
@@ -215,6 +221,8 @@ def flip(op: Operation, x: Value, dims: Sequence[int]) -> Value:
 
 @handles("aten::cat", "aten::concat", "aten::concatenate")
 def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
+    if op.spec.height > 1 and op.spec.width > 1:
+        tensors = [t.as_image() if depends(t) else t for t in tensors]
     model = next(t for t in tensors if depends(t))
     dim, name = model.axis(dim)[0], line(model, dim)
     if name == FEATURE:
@@ -227,30 +235,43 @@ def cat(op: Operation, tensors: Sequence[Any], dim: int = 0) -> Value:
 
 
 def beside(op: Operation, tensors: Sequence[Any], dim: int, name: str) -> Value:
-    """A map with constants before and after it in rows, columns or along the line: padding, by zeros or by others."""
-    model = next(t for t in tensors if depends(t))
-    if name not in ((LINE,) if LINE in model.size else (ROW, COLUMN)) or sum(map(depends, tensors)) > 1:
-        raise Unsupported("a concatenation over batch, rows or columns of anything but one map and constants")
-    place = next(i for i, t in enumerate(tensors) if depends(t))
-    before = sum(t.shape[dim] for t in tensors[:place])
-    after = sum(t.shape[dim] for t in tensors[place + 1 :])
-    padded = windowed(model, name, -before, model.size[name] + after)
+    """Maps and constants after each other in rows, columns or along the line; constants around one map are padding."""
+    maps = [t for t in tensors if depends(t)]
+    model = maps[0]
+    if name not in ((LINE,) if LINE in model.size else (ROW, COLUMN)):
+        raise Unsupported("a concatenation of batches, or of rows or columns of a line")
+    if any(t.dims != model.dims or t.stride != model.stride for t in maps):
+        raise Unsupported("a concatenation of maps of different sizes")
+    ends = np.cumsum([t.shape[dim] for t in tensors])
+    starts = [int(end) - t.shape[dim] for end, t in zip(ends, tensors)]
+    padded = [windowed(t, name, -start, int(ends[-1]) - start) for t, start in zip(tensors, starts) if depends(t)]
     constants = [t for t in tensors if not depends(t)]
     if not any(op.node(t) is not None or array(t).any() for t in constants):
-        return padded
-    inside = torch.zeros(
-        [1 if d == BATCH else n for n, d in zip(model.shape, model.dims)], dtype=torch.float32, device="cpu"
-    )
-    parts = [inside if depends(t) else t for t in tensors]
+        return summed(op, padded)
     if any(op.node(t) is not None for t in constants):
         raise Unsupported("a concatenation over rows or columns of what depends on labels or a condition")
+    parts = [_nothing(t) if depends(t) else t for t in tensors]
     batch = model.dims.index(BATCH) if BATCH in model.dims else None
     if batch is not None:
         parts = [t.narrow(batch, 0, 1) for t in parts]
-    around = field(op, padded, torch.cat([t.cpu().float() for t in parts], dim))
-    a, b = broadcast([padded, around])
-    codes = [a.codes.reshape(-1), b.codes.reshape(-1)]
-    return a.like(a.graph.elementwise("add", codes, a.stride, a.domain, op.where).reshape(a.codes.shape))
+    around = field(op, padded[0], torch.cat([t.cpu().float() for t in parts], dim))
+    return summed(op, broadcast([*padded, around]))
+
+
+def _nothing(x: Value) -> Tensor:
+    """Zeros of the shape of x, for a single image."""
+    shape = [1 if d == BATCH else n for n, d in zip(x.shape, x.dims)]
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
+
+
+def summed(op: Operation, values: Sequence[Value]) -> Value:
+    """The sum of maps of one shape; two at a time, so that maps which are zero but for a few rows stay exact."""
+    total = values[0]
+    for value in values[1:]:
+        codes = [v.codes.reshape(-1) for v in broadcast([total, value])]
+        y = total.graph.elementwise("add", codes, total.stride, total.domain, op.where)
+        total = total.like(y.reshape(total.codes.shape))
+    return total
 
 
 @handles("aten::stack")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from genfast.engine.compiler.arithmetic import add, mul, scaled
-from genfast.engine.compiler.handlers import array, depends, handles
+from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.statistics import total
 from genfast.engine.compiler.sums import linear_step, matrix
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value
+from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
 
 LETTERS = string.ascii_letters
 

@@ -106,7 +106,7 @@ def check_causal(network: FullForward, places: int = 16) -> None:
     unchanged = _images(spec, 1, generator)
     changed = unchanged.repeat(len(firsts), 1, 1, 1)
     for one, first in zip(changed, firsts):
-        flat = one.flatten(1).T.reshape(-1)
+        flat = one.flatten(1).T.reshape(-1).clone()
         later = torch.from_numpy(order[first:])
         by = torch.randint(1, spec.levels, later.shape, generator=generator, dtype=torch.int64, device="cpu")
         flat[later] = ((by + flat[later]) % spec.levels).to(flat.dtype)
@@ -127,9 +127,9 @@ def check_causal(network: FullForward, places: int = 16) -> None:
             wrong = (one & (numbers <= first)).nonzero()
             if len(wrong):
                 output, pixel = wrong[0].tolist()
-                later, channel = divmod(int(order[first]), spec.channels)
+                place, channel = divmod(int(order[first]), spec.channels)
                 raise NotCausal(
                     f"sample: the model must be causal; got output {output} of the pixel {divmod(pixel, spec.width)}, "
                     f"which moves with what comes after it, from channel {channel} of the pixel "
-                    f"{divmod(later, spec.width)} on"
+                    f"{divmod(place, spec.width)} on"
                 )

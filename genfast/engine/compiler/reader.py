@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch.utils import _pytree as pytree
 from genfast.engine.compiler.entrance import looked_up
 from genfast.engine.compiler.handlers import depends
 from genfast.engine.compiler.known import Known
+from genfast.engine.compiler.memory import written
+from genfast.engine.compiler.nodes import base, operation, writes
 from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
 from genfast.engine.compiler.trace import Argument, Trace
@@ -95,7 +98,10 @@ class Reader:
         if inputs == "codes":
             image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
         if inputs in ARE_FLAT:
-            image = reshaped(image, (trace.batch, -1))
+            try:
+                image = reshaped(image, (trace.batch, -1))
+            except Unsupported as problem:
+                raise NotIncremental(f"sample: flat inputs of several channels are no {geometry}: {problem}") from None
         self.image = image
         self.known = Known(trace.batch)
         self._nodes: dict[int, fx.Node] = {}  # by the id of a tensor that depends on labels or conditions
@@ -127,6 +133,8 @@ class Reader:
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(node.target)(self.trace.module)
                 self.known.constant(node, values[node])
+            elif node.target is torch._C._set_grad_enabled:
+                continue  # nothing here has a gradient
             elif node.op == "output":
                 output = fx.node.map_arg(node.args[0], values.get)
                 spec = self.trace.structure
@@ -135,7 +143,7 @@ class Reader:
                 try:
                     values[node] = self._call(node, values)
                 except NotIncremental as error:
-                    if _writes(node):
+                    if writes(node):
                         raise
                     values[node] = Failed(error)
                     self.failed = self.failed or self.progress
@@ -145,11 +153,15 @@ class Reader:
         if not isinstance(value, Argument):
             self.known.constant(node, value)
             return value
-        if value.name == "x":
+        if value.kind == "image":
             return self.image
         self.known.argument(node, value)
         self._note(node, value.value)
         return value.value
+
+    def _constant(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+        self.known.constant(node, value)
+        return value
 
     def _note(self, node: fx.Node, value: Any) -> None:
         """Note the tensors of a node that depends on labels or conditions."""
@@ -166,18 +178,22 @@ class Reader:
         if str(target) == "aten.where.self" and (picked := self._picked(*args)) is not None:
             return picked
         if failed := next((entry for entry in _flat(everything) if isinstance(entry, Failed)), None):
+            if writes(node):
+                self._overwrite(node, values, failed)
             return failed
         if target is operator.getitem and depends(args[0]):
             # An operation may also return what it saves for its gradient, which no handler computes.
             return args[0][args[1]] if args[1] < len(args[0]) else None
         if not any(map(depends, everything)):
+            dependent = self.known.add(node)
             result = target(*args, **kwargs)
-            if self.known.add(node):
-                # A view of its own: an operation may return its argument, which is another node.
-                result = result.view_as(result) if isinstance(result, torch.Tensor) else result
-                self._note(node, result)
-            else:
+            if not dependent:
                 self.known.constant(node, result)
+                return result
+            # A view of its own: an operation may return its argument, which is another node.
+            result = result.view_as(result) if isinstance(result, torch.Tensor) else result
+            for other in dependent:
+                self._note(other, result if other is node else values[other])
             return result
         schema = getattr(target, "_schema", None)
         self.name = schema.name.partition("::")[2] if schema else str(target)
@@ -198,19 +214,20 @@ class Reader:
         self, node: fx.Node, schema: Any, args: Sequence[Any], kwargs: dict[str, Any], values: dict[fx.Node, Any]
     ) -> Any:
         name = schema.name if schema else ""
-        namespace, _, operation = name.partition("::")
-        if operation in ("_assert_tensor_metadata", "_has_compatible_shallow_copy_type"):
+        namespace, _, kind = name.partition("::")
+        if kind in ("_assert_tensor_metadata", "_has_compatible_shallow_copy_type"):
             return None
         x = next(entry for entry in _flat([*args, *kwargs.values()]) if isinstance(entry, Value))
-        if operation in ("new_zeros", "new_ones", "new_full", "new_empty"):
-            return getattr(torch.empty(0, dtype=torch.float32, device="cpu"), operation)(*args[1:])
-        if operation in ("zeros_like", "ones_like", "full_like"):
-            return getattr(torch, operation)(torch.empty(x.shape, dtype=torch.float32, device="cpu"), *args[1:])
-        in_place = operation.endswith("_") and not operation.startswith("_")
+        if kind in ("new_zeros", "new_ones", "new_full", "new_empty"):
+            return self._constant(node, getattr(torch.empty(0, dtype=torch.float32, device="cpu"), kind)(*args[1:]))
+        if kind in ("zeros_like", "ones_like", "full_like", "empty_like"):
+            like = torch.empty(x.shape, dtype=torch.float32, device="cpu")
+            return self._constant(node, getattr(torch, kind)(like, *args[1:]))
+        in_place = kind.endswith("_") and not kind.startswith("_")
         handler = HANDLERS.get(name.removesuffix("_") if in_place else name)
         if handler is None:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel")
-        self.name = operation.removesuffix("_") if in_place else operation
+        self.name = kind.removesuffix("_") if in_place else kind
         try:
             result = handler(self, *_bound(schema, args, kwargs))
         except Unsupported as problem:
@@ -228,24 +245,47 @@ class Reader:
         return result
 
     def _overwrite(self, node: fx.Node, values: dict[fx.Node, Any], result: Any) -> None:
-        """After an in-place operation, later users of the tensor read the result."""
+        """After an in-place operation, later users of the tensor, of what it is a view of, and of all views of that
+        read the result. What cannot be read so fails if there is such a user."""
+        where = self.where
         target: Any = node.args[0]
-        later = set()
-        following = node
-        while following.op != "output":
-            following = following.next
-            later.add(following)
-        alike = [n for n, v in values.items() if n is not target and v is values[target]]
-        views = [n for n in (*alike, *_views(target, values)) if later & set(n.users)]
-        if views:
-            raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: it changes {views[0]} in place")
-        values[target] = result
+        here: fx.Node = target
+        values[here] = result
+        changed = {here}
+        while (parent := base(here, values)) is not None:
+            compute = partial(written, self, here, values[parent], values[here])
+            values[parent] = self._after(where, compute, values[here])
+            changed.add(parent)
+            here = parent
+        for view in list(values):
+            of = None if view in changed else base(view, values)
+            if of is not None and of in changed:
+                values[view] = self._after(where, partial(self._viewed, view, values), values[of])
+                changed.add(view)
 
+    def _after(self, where: str, compute: Callable[[], Any], source: Any) -> Any:
+        """What `compute` returns; `Failed` where it cannot, or where the source of it failed."""
+        if isinstance(source, Failed):
+            return source
+        try:
+            return compute()
+        except Unsupported as problem:
+            return Failed(NotIncremental(f"sample: {where} cannot be run pixel by pixel: {problem}"))
+        except NotIncremental as error:
+            return Failed(error)
 
-def _writes(node: fx.Node) -> bool:
-    """Whether an operation changes one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema and any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments))
+    def _viewed(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        """A view of what has changed since."""
+        name = operation(node)
+        if name in ("contiguous", "reshape", "flatten", "reshape_as"):
+            raise Unsupported(f"it changes what {name} returned, which may share memory with something else, in place")
+        if writes(node):
+            return values[node.args[0]]  # type: ignore[index]
+        args: Any = fx.node.map_arg(node.args, values.get)
+        kwargs: Any = fx.node.map_arg(node.kwargs, values.get)
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        return self._handle(node, getattr(node.target, "_schema", None), args, kwargs, values)
 
 
 def _needs_levels(module: fx.GraphModule) -> bool:
@@ -257,27 +297,6 @@ def _needs_levels(module: fx.GraphModule) -> bool:
         if name in _OF_INTEGERS or any(not kind.is_floating_point for kind in kinds) and name in ("to", "to_copy"):
             return True
     return False
-
-
-def _views(node: fx.Node, values: dict[fx.Node, Any]) -> set[fx.Node]:
-    """Other nodes that may share memory with a node: the views of it, and what it is a view of."""
-    related, queue = set(), [node]
-    while queue:
-        here = queue.pop()
-        parents = [n for n in here.all_input_nodes if isinstance(values.get(n), Value)] if _is_view(here) else []
-        children = [n for n in here.users if n in values and _is_view(n)]
-        for other in (*parents, *children):
-            if other not in related and other is not node:
-                related.add(other)
-                queue.append(other)
-    return related
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if node.target is operator.getitem:
-        return True
-    return bool(schema and any(a.alias_info is not None and not a.alias_info.is_write for a in schema.arguments))
 
 
 def _bound(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply, mul
-from genfast.engine.compiler.handlers import HANDLERS, array, chunk, depends, handles, select, stack, unbind
+from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
 from genfast.engine.compiler.sums import check_constant, linear, linear_step, matrix
 from genfast.engine.compiler.values import (
@@ -24,6 +24,8 @@ from genfast.engine.compiler.values import (
     Operation,
     Unsupported,
     Value,
+    array,
+    line,
     reshaped,
     windowed,
 )
@@ -113,7 +115,7 @@ def recurrent(
     unit = op.name.removeprefix("rnn_")
     states = list(state) if unit == "lstm" else [state]
     check_constant(*states, *weights)
-    along = x.dims[1 if batch_first else 0] if len(x.dims) == 3 else ""
+    along = line(x, 1 if batch_first else 0) if len(x.dims) == 3 else ""
     if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
         raise Unsupported(
             "a recurrent layer over anything but the columns of rows or all pixels in a line, or in both directions"

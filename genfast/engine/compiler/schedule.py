@@ -225,8 +225,12 @@ def _leak(step: Step, feature: int, k: int, earliest: dict[Step, np.ndarray]) ->
             for at in used:
                 if best is None or source[at] > best[0]:
                     best = int(source[at]), view.step, at
-        # A layer that looks ahead makes a time late that was not so before.
-        if best is None or earliest[best[1]][best[2]] <= k and best[1].kind != "image" or best[1].kind == "image":
+        # A layer that looks ahead makes times late that were not so before. Some features of a layer may rightly be
+        # late, those of later channels: where others are not, it is their reader that mixes them.
+        if best is None or best[1].kind == "image":
+            return layer
+        times = earliest[best[1]]
+        if (times[times > NEVER // 2] <= k).any():
             return layer
         step, feature = best[1], best[2]
     return layer
@@ -285,6 +289,8 @@ def _place(step: Step, earliest: int, bound: int) -> Place:
     low = -(-column // s)
     if row % s or last < row or low > high:
         raise NotIncremental(f"sample: {step.where} cannot be run pixel by pixel: what it reads comes too late")
+    if 0 < low <= high < COLUMN:
+        return Place(False, row // s, high)  # earlier, what it reads might be needed before the first column
     return Place(False, row // s, min(max(0, low), high))
 
 

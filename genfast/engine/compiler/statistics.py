@@ -14,10 +14,10 @@ from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, affine, apply, div, mul, reciprocal, square, sub
 from genfast.engine.compiler.choices import clamp, folded
-from genfast.engine.compiler.handlers import array, depends, handles
+from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.plan import Logit
 from genfast.engine.compiler.sums import linear_step
-from genfast.engine.compiler.values import BATCH, FEATURE, Operation, Unsupported, Value
+from genfast.engine.compiler.values import BATCH, FEATURE, Operation, Unsupported, Value, array
 
 LATER = "over batch, rows or columns, which includes later pixels"
 RMS_EPSILON = float(np.finfo(np.float32).eps)

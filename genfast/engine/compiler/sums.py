@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from genfast.engine.compiler.handlers import array, depends, handles, line
+from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.plan import Entry, Rectangle, Step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array, line
 
 
 def matrix(op: Operation, x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -85,10 +85,14 @@ def conv1d(
     check_constant(weight, bias)
     if len(x.dims) != 3 or x.dims[:2] != (BATCH, FEATURE):
         raise Unsupported("a convolution of anything but [B, F, length]")
-    name, pairs = line(x, 2), [np.atleast_1d(v).tolist() if not isinstance(v, str) else v for v in (stride, padding)]
+    name = line(x, 2)
     if name == LINE and LINE in x.size:
-        return _along_line(op, x, weight, bias, pairs, int(np.atleast_1d(dilation)[0]), *rest)
-    if weight.shape[-1] == 1 and pairs in ([[1], [0]], [[1], "valid"], [[1], "same"]):
+        # The line is a row of its own.
+        size = {BATCH: x.size[BATCH], ROW: 1, COLUMN: x.size[LINE]}
+        image = x.like(np.expand_dims(x.codes, 2), (BATCH, FEATURE, ROW, COLUMN), size)
+        y = _conv_beside(op, image, 2, weight, bias, stride, padding, dilation, *rest)
+        return x.like(y.codes.squeeze(2), size=x.size | {LINE: y.size[COLUMN]}, stride=y.stride)
+    if weight.shape[-1] == 1 and (_one(stride), _one(padding)) in ((1, 0), (1, "valid"), (1, "same")):
         # A kernel of one needs no neighbours.
         image = x.like(x.codes[..., None], (BATCH, FEATURE, ROW, COLUMN))
         y = conv2d(op, image, weight[..., None], bias, 1, 0, 1, *rest)
@@ -97,28 +101,27 @@ def conv1d(
     if other is None or x.size[other] != 1:
         raise Unsupported("a convolution over pixels in a sequence, with a kernel of more than one")
     at = 2 if other == ROW else 3
-    sizes = [pair if isinstance(pair, str) else _beside(pair, at, n) for pair, n in zip(pairs, (1, 0))]
     image = x.like(np.expand_dims(x.codes, at), (BATCH, FEATURE, ROW, COLUMN))
-    y = conv2d(op, image, weight.unsqueeze(at), bias, *sizes, _beside(np.atleast_1d(dilation).tolist(), at, 1), *rest)
+    y = _conv_beside(op, image, at, weight, bias, stride, padding, dilation, *rest)
     return y.like(y.codes.squeeze(at), x.dims)
 
 
-def _along_line(
-    op: Operation, x: Value, weight: Any, bias: Any, pairs: list[Any], dilation: int, groups: int = 1
+def _one(value: Any) -> Any:
+    """A size of one dimension, which may be given in a list."""
+    return value if isinstance(value, (str, int)) else value[0]
+
+
+def _conv_beside(
+    op: Operation, image: Value, at: int, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, *rest: Any
 ) -> Value:
-    """A convolution along the line of all pixels: of an image of one row."""
-    size = {BATCH: x.size[BATCH], ROW: 1, COLUMN: x.size[LINE]}
-    image = x.like(np.expand_dims(x.codes, 2), (BATCH, FEATURE, ROW, COLUMN), size)
-    sizes = [pair if isinstance(pair, str) else _beside(pair, 2, n) for pair, n in zip(pairs, (1, 0))]
-    if sizes[0] != [1, 1]:
-        raise Unsupported("a convolution over pixels in a sequence, with a stride")
-    y = conv2d(op, image, weight.unsqueeze(2), bias, *sizes, [1, dilation], groups)
-    return y.like(y.codes.squeeze(2), x.dims, x.size | {LINE: y.size[COLUMN]})
+    """A convolution of one dimension, of an image that has a single row (`at` 2) or column (3) beside it."""
 
+    def pair(value: Any, other: int) -> Any:
+        one = _one(value)
+        return one if isinstance(one, str) else [other, one] if at == 2 else [one, other]
 
-def _beside(sizes: list[int], at: int, other: int) -> list[int]:
-    """(of rows, of columns) of the size of one of them."""
-    return [other, sizes[0]] if at == 2 else [sizes[0], other]
+    sizes = pair(stride, 1), pair(padding, 0), pair(dilation, 1)
+    return conv2d(op, image, weight.unsqueeze(at), bias, *sizes, *rest)
 
 
 @handles("aten::conv2d", "aten::convolution", "aten::_convolution")

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.compiler.recorder import record
 from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
 
+_STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
 MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others are recorded
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of forward that is not a constant: the image, the labels, or an entry of the condition."""
+    """An argument of forward that is not a constant.
 
-    name: str
+    Attributes:
+        kind: "image", "labels" or "condition".
+        value: that it was traced with.
+        name: of an entry of the condition, which may be any: also "x" or "labels".
+    """
+
+    kind: str
     value: Tensor
+    name: str = ""
 
 
 @dataclass
@@ -63,8 +75,8 @@ class _Network(nn.Module):
         self.call, self.names = getattr(self.model, forward), names
 
     def forward(self, *arguments: Any) -> Any:
-        plain = len(arguments) - len(self.names)
-        return self.call(*arguments[:plain], **dict(zip(self.names, arguments[plain:])))
+        count = len(arguments) - len(self.names)
+        return plain(self.call(*arguments[:count], **dict(zip(self.names, arguments[count:]))))
 
 
 def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
@@ -81,17 +93,18 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
     labels = torch.arange(batch, device=device, dtype=torch.int64) % classes if classes else None
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
-        arguments = [Argument("x", x), None if labels is None else Argument("labels", labels)]
-        names, forward = (), "network"
+        arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
+        names: tuple[str, ...] = ()
+        forward = "network"
     else:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         # Where the range is to be inferred, it does not matter yet.
         known = conventions if conventions.input_range else replace(conventions, input_range=(0.0, 1.0))
-        arguments = [Argument("x", inputs_of(known, levels.to(device), dtype))]
+        arguments = [Argument("image", inputs_of(known, levels.to(device), dtype))]
         arguments += [] if labels is None else [Argument("labels", labels)]
         for name, value in conventions.condition.items():
             rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
-            arguments.append(Argument(name, value[rows].to(device)))
+            arguments.append(Argument("condition", value[rows].to(device), name))
         names, forward = tuple(conventions.condition), "__call__"
     values = tuple(None if one is None else one.value for one in arguments)
     with at_work(model), torch.no_grad():
@@ -102,14 +115,20 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
         except Exception as error:
             if conventions is None:
                 raise
-            raise call_error(conventions, {one.name: one.value for one in arguments if one}, error) from error
+            plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
+            raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
             if may_record and conventions is not None and operations > MOST_EXPORTED and not (assigns or recurrent):
                 module, structure = _recorded(_Network(model, forward, names), values)
                 return Trace(module, list(arguments), batch, structure, operations)
-            module, given, structure = _traced(_Network(model, forward, names), assigns, values, arguments)
+            module, given, structure = _traced(lambda: _Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
+
+
+def condition_of(arguments: Sequence[Argument | None]) -> dict[str, Tensor]:
+    """The entries of the condition among the arguments, by name."""
+    return {one.name: one.value for one in arguments if one is not None and one.kind == "condition"}
 
 
 class _Assigned(TorchDispatchMode):
@@ -140,77 +159,96 @@ def _assigns(network: _Network, values: tuple[Any, ...]) -> tuple[bool, int]:
 def _recorded(network: _Network, values: tuple[Any, ...]) -> tuple[fx.GraphModule, Any]:
     """The graph of a forward of many operations. Raises: NotIncremental."""
     try:
-        with _quiet(), _unvalidated():
+        with _quiet():
             return record(network, values)
     except Exception as error:
         raise _untraceable(error) from error
 
 
-@contextmanager
-def _unvalidated() -> Iterator[None]:
-    """A context in which distributions do not look at their arguments, which would be a branch on values."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+class _Data(TorchFunctionMode):
+    """`.data` of what is computed as an operation of the trace, for which it would be a constant."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function == Tensor.data.__get__ and not isinstance(args[0], nn.Parameter):  # type: ignore[attr-defined]
+            return args[0].detach()
+        return function(*args, **(kwargs or {}))
 
 
 def _traced(
-    network: _Network, assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
+    network: Callable[[], _Network], assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
 ) -> tuple[fx.GraphModule, list[Any], Any]:
-    """The fx graph module of a model, the values of its placeholders, and the structure of its output."""
-    with _quiet(), _unvalidated():
-        if assigns:
-            # torch.export refuses a forward that changes weights; plain tracing takes it.
-            options: Any = {"pre_dispatch": True, "record_module_stack": True, "record_stack_traces": True}
+    """The fx graph module of a model, the values of its placeholders, and the structure of its output.
+
+    network: makes the copy of the model that is traced; a failed trace may leave one unusable.
+    """
+    refusal: Exception | None = None
+    with _quiet():
+        # torch.export refuses a forward that changes weights, or a scripted module, and makes a graph of its own of
+        # what stands under `torch.no_grad()`; plain tracing takes them.
+        if not assigns:
             try:
-                return make_fx(network, **options)(*values), list(arguments), None
+                exported = torch.export.export(network(), values, strict=False)
+                if not any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
+                    return _of_export(exported, arguments)
             except Exception as error:
-                raise _untraceable(error) from error
+                refusal = error
         try:
-            exported = torch.export.export(network, values, strict=False)
+            with _Data():
+                module = make_fx(network(), pre_dispatch=True, record_module_stack=True, record_stack_traces=True)(
+                    *values
+                )
         except Exception as error:
-            raise _untraceable(error) from error
+            raise _untraceable(refusal or error) from error
+    return module, list(arguments), None
+
+
+def _of_export(exported: Any, arguments: list[Argument | None]) -> tuple[fx.GraphModule, list[Any], Any]:
     given, user = [], iter(arguments)
     for spec in exported.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
             given.append(next(user))
         else:
             given.append(exported.state_dict.get(spec.target, exported.constants.get(spec.target)))
-    return _inlined(exported.graph_module), given, exported.call_spec.out_spec
-
-
-def _inlined(module: fx.GraphModule) -> fx.GraphModule:
-    """A graph module without the submodules of parts that run with gradients, which make no difference here."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if "wrap_with_set_grad_enabled" not in str(node.target):
-            continue
-        _, submodule, *inputs = node.args
-        inner = getattr(module, submodule.target).graph
-        env = dict(zip((n for n in inner.nodes if n.op == "placeholder"), inputs))
-        with graph.inserting_before(node):
-            results = graph.graph_copy(inner, env)
-        for user in list(node.users):  # getitem
-            user.replace_all_uses_with(results[user.args[1]])
-            graph.erase_node(user)
-        graph.erase_node(node)
-    return module
+    return exported.graph_module, given, exported.call_spec.out_spec
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A context in which torch says nothing: for a refusal it prints pages of graph, and logs them."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    """A context in which torch says nothing in this thread: for a refusal it prints pages of graph, and logs them."""
+    # A distribution looks at the values of its parameters, which cannot be traced.
+    validates = Distribution._validate_args
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    talking = [logger for logger in loggers if not logger.disabled]
+    with _STREAMS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Distribution.set_default_validate_args(False)
+        for logger in talking:
+            logger.disabled = True
+        out: Any = _Muted(sys.stdout)
+        err: Any = _Muted(sys.stderr)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                yield
+        finally:
+            Distribution.set_default_validate_args(validates)
+            for logger in talking:
+                logger.disabled = False
+
+
+class _Muted(io.TextIOBase):
+    """A stream that drops what one thread writes, the present one, and passes on what others do."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() != self.thread and self.stream is not None:
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self.stream.flush()
 
 
 def _untraceable(error: Exception) -> NotIncremental:

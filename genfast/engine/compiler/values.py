@@ -115,15 +115,21 @@ class Value:
         dim = dim + len(self.dims) if dim < 0 else dim
         return dim, self.dims[dim]
 
+    def is_arranged(self, dims: Sequence[str]) -> bool:
+        """Whether the dimensions are these; a single row or column may be anywhere, or have become a feature."""
+
+        def seen(name: str) -> str:
+            return name if name == FEATURE else "".join(d for d in name if self.size[d] > 1) or FEATURE
+
+        return len(dims) == len(self.dims) and all(
+            seen(is_) == seen(wanted) and (wanted == FEATURE or n == 1)
+            for is_, wanted, n in zip(self.dims, dims, self.codes.shape)
+        )
+
     def as_image(self) -> Value:
-        """The same with a single row or column that was squeezed, and is back as a feature, in its place."""
-        if len(self.dims) != 4 or self.dims[:2] != (BATCH, FEATURE) or LINE in self.size:
-            return self
-        dims = list(self.dims)
-        for at, name in ((2, ROW), (3, COLUMN)):
-            if dims[at] == FEATURE and self.codes.shape[at] == 1 and self.size[name] == 1 and name not in dims:
-                dims[at] = name
-        return self.like(self.codes, tuple(dims))
+        """The same with a single row or column, which may have been squeezed and be back as a feature, in its place."""
+        dims = (BATCH, FEATURE, ROW, COLUMN)
+        return self.like(self.codes, dims) if LINE not in self.size and self.is_arranged(dims) else self
 
     def is_image(self) -> bool:
         """Whether the dimensions are batch, features, rows and columns, in this order."""
@@ -151,6 +157,12 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
     sizes: list[int] = []
     for position, room in enumerate(shape):
         names, features, rest = "", 1, len(shape) - position - 1
+        if room == 1 and rest and parts and parts[0] == (FEATURE, 1):
+            # One for one: what follows has dimensions of its own.
+            parts.pop(0)
+            dims.append(FEATURE)
+            sizes.append(1)
+            continue
         while parts and (room > 1 or _takes(parts, names, features, rest)):
             name, size = parts[0]
             if name == FEATURE and size > room:
@@ -327,6 +339,7 @@ def field(op: Operation, x: Value, constant: Any, change: Change | None = None) 
         groups = op.entries(constant)
     except Varies:
         groups = [constant]
+        assert node is not None  # or nothing could vary from image to image
         step.source = Source(node, arranged)
     tables = [arranged(part) for part in ([constant] if groups is None else groups)]
     table = tables[0] if groups is None or step.source else np.concatenate(tables)[: op.spec.classes]

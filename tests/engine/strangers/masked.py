@@ -226,7 +226,7 @@ MODELS = [
         symmetric,
         nll_loss,
         lambda output, at: output[:, :, at.i, at.j].exp(),
-        wrong=({"head": "probabilities"}, r"head.*log-probabilities|log-probabilities"),
+        wrong=({"input_range": (0, 1)}, r"input_range.*-1.*1"),
     ),
     Stranger(
         HookedMasks,
