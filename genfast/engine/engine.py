@@ -302,7 +302,7 @@ class Engine:
         """The cache for the present weights of the model, which are checked to be finite; and its `FullForward`."""
         weights, kept = _weights(self.model), _PROGRAMS.setdefault(self.model, {})
         now = kept.get(self._key)
-        if now is None or (now["weights"] != weights or thorough) and not _equal(now["values"], self.model):
+        if now is None or (now["weights"] != weights or thorough) and not _same_model(now, self.model):
             with _LOCK:
                 kept.pop(self._key, None)
                 check_finite(self.model)
@@ -354,6 +354,8 @@ class Engine:
                         raise  # no backend can draw from it
                     except NotIncremental as error:
                         now["program"] = _reason(error)
+                if isinstance(now["program"], Compiled):
+                    now["called"] = network.model
                 now["reading"] = network.reading
             network.reading = now["reading"]  # another engine may have compiled it
             return now["program"]
@@ -409,6 +411,12 @@ def _equal(values: list[Tensor], model: nn.Module) -> bool:
     """Whether the parameters and buffers of a model are these; equal numbers of another dtype are others."""
     tensors = list(_tensors(model))
     return len(tensors) == len(values) and all(map(_same, values, tensors))
+
+
+def _same_model(now: dict[str, Any], model: nn.Module) -> bool:
+    """Whether a model has the weights of a cache, or those that they become when forward masks them."""
+    called = now.get("called")
+    return _equal(now["values"], model) or called is not None and _equal(list(_tensors(called)), model)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

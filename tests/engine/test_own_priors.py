@@ -284,6 +284,123 @@ def test_the_range_of_a_model_that_makes_floats_of_its_input():
             self.layer = Triangular(9, False)
 
         def forward(self, x):
-            return self.layer(((x.float() / 1 - 0.5) / 0.5).flatten(1)).view_as(x)
+            return self.layer((2 * x.float() - 1).flatten(1)).view_as(x)
 
     assert genfast.Engine(Scaled(), shape=(1, 3, 3), levels=2).network.conventions.input_range == (0, 1)
+
+
+class DrawsInForward(nn.Module):
+    """A NADE whose forward draws the values that are -1, and returns all; a loop over pixels with one hidden state."""
+
+    def __init__(self, pixels, width=5):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(pixels, width), nn.Linear(width, pixels)
+
+    def forward(self, x):
+        state, logits, values = self.enter.bias.expand(len(x), -1), [], []
+        for i in range(x.shape[1]):
+            logits.append(torch.relu(state) @ self.leave.weight[i : i + 1].t() + self.leave.bias[i])
+            drawn = torch.distributions.Bernoulli(logits=logits[-1]).sample()
+            values.append(torch.where(x[:, i : i + 1] == -1, drawn, x[:, i : i + 1]))
+            state = state + values[-1] @ self.enter.weight[:, i : i + 1].t()
+        return torch.cat(logits, 1), torch.cat(values, 1)
+
+
+def test_a_model_that_also_draws_in_forward():
+    model = lively(DrawsInForward(9))
+    conventions = {"shape": (1, 3, 3), "levels": 2, "input_range": (0, 1), "inputs": "flat", "output": "0: B (C H W)"}
+    before = torch.distributions.Distribution._validate_args
+    agrees(model, bernoulli(lambda x: model(x.flatten(1))[0]), **conventions)
+    assert torch.distributions.Distribution._validate_args == before
+
+
+def test_a_long_loop_is_recorded(monkeypatch):
+    """torch.export takes milliseconds for every operation: minutes for a loop over all pixels of an image."""
+    monkeypatch.setattr("torch.export.export", None)
+    model = lively(DrawsInForward(14 * 14))
+    conventions = {"shape": (1, 14, 14), "levels": 2, "input_range": (0, 1), "inputs": "flat"}
+    engine = genfast.Engine(model, **conventions, output="0: B (C H W)")
+    assert engine.backend == "cpp"
+    images = torch.randint(2, (3, 1, 14, 14), generator=torch.Generator().manual_seed(0))
+    expected = -bernoulli(lambda x: model(x.flatten(1))[0])(images)
+    assert engine.log_prob(images) == pytest.approx(expected.detach().double(), abs=1e-4)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    monkeypatch.setattr("genfast.engine.compiler.trace.MOST_EXPORTED", 0)
+    monkeypatch.setattr("torch.export.export", None)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_recorded_models():
+    test_triangular_layers_with_activations_of_several_steps(nn.PReLU(16))
+    test_codes_that_are_moved_before_an_embedding()
+
+
+def test_what_cannot_be_read_as_recorded_is_traced(monkeypatch):
+    """A norm over groups of features of a pixel is recorded as an operation that has no handler."""
+    monkeypatch.setattr("genfast.engine.compiler.trace.MOST_EXPORTED", 0)
+
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm, self.out = nn.Conv2d(1, 4, (1, 2)), nn.GroupNorm(2, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            y = self.layer(F.pad(x, (2, 0))[..., :-1]).permute(0, 2, 3, 1)
+            return self.out(self.norm(y.reshape(-1, 4)).view(y.shape)).permute(0, 3, 1, 2)
+
+    model = lively(Grouped())
+    agrees(model, bernoulli(model), shape=(1, 3, 4), levels=2, input_range=(0, 1))
+
+
+class Labelled(nn.Module):
+    """Logits that depend on the pixels before, a label and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.label, self.vector = Triangular(9, False), nn.Embedding(3, 9), nn.Linear(2, 9)
+
+    def forward(self, x, y, h):
+        return torch.tanh(self.layer(x)) + self.label(y) * self.vector(h)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_recorded_labels_and_conditions():
+    model, h = lively(Labelled()), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    conventions = {"shape": (1, 3, 3), "levels": 2, "input_range": (0, 1), "inputs": "flat", "classes": 3}
+    engine = genfast.Engine(model, **conventions, condition={"h": h})
+    assert engine.backend == "cpp"
+    images, labels = torch.randint(2, (4, 1, 3, 3)), torch.tensor([0, 2, 1, 2])
+    expected = -bernoulli(lambda x: model(x.flatten(1), labels, h))(images)
+    assert engine.log_prob(images, labels=labels) == pytest.approx(expected.detach().double(), abs=1e-5)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_recorded_branch_on_values_is_refused():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Triangular(9, False)
+
+        def forward(self, x):
+            return self.layer(x) if x.sum() > -1 else x
+
+    with pytest.warns(RuntimeWarning, match="cannot be traced: .*depends on values"):
+        engine = genfast.Engine(lively(Branch()), shape=(1, 3, 3), levels=2, input_range=(0, 1), inputs="flat")
+        assert engine.backend == "full_forward"
+
+
+def test_a_forward_that_masks_its_weights_compiles_once(monkeypatch):
+    class Masking(Triangular):
+        def forward(self, x):
+            self.weight.data *= self.mask
+            return F.linear(x, self.weight, self.bias)
+
+    model = lively(Masking(9, False))
+    conventions = {"shape": (1, 3, 3), "levels": 2, "input_range": (0, 1), "inputs": "flat"}
+    before = genfast.sample(model, 2, seed=0, **conventions)
+    model(torch.zeros(2, 9))  # the weights are other ones now, the model is the same
+    monkeypatch.setattr("genfast.engine.engine.compile_traced", None)
+    assert torch.equal(genfast.sample(model, 2, seed=0, **conventions), before)

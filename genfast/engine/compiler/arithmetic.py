@@ -136,6 +136,11 @@ def as_values(op: Operation, *operands: Any) -> list[Value]:
     return broadcast([v if depends(v) else constant_map(op, model, v) for v in values])
 
 
+@handles("aten::broadcast_tensors")
+def broadcast_tensors(op: Operation, tensors: Sequence[Any]) -> list[Value]:
+    return as_values(op, *tensors)
+
+
 def constant_map(op: Operation, model: Value, tensor: Any) -> Value:
     """A constant as a map that broadcasts with `model`."""
     # Finite: a product with a weight of 0 must stay 0.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genfast.engine.compiler.arithmetic import apply, as_values, constant_map, scaled, shifted
-from genfast.engine.compiler.entrance import one_hot
+from genfast.engine.compiler.entrance import one_hot, settled
 from genfast.engine.compiler.handlers import depends, handles, select
 from genfast.engine.compiler.values import (
     FEATURE,
@@ -21,39 +21,49 @@ from genfast.engine.compiler.values import (
 )
 
 
-@handles("aten::gt", "aten::greater")
-def greater(op: Operation, a: Any, b: Any) -> Value:
+def above(op: Operation, a: Any, b: Any) -> Value:
+    """1 where a > b, else 0."""
     return apply(op, "greater", as_values(op, a, b))
 
 
+@handles("aten::gt", "aten::greater")
+def greater(op: Operation, a: Any, b: Any) -> Any:
+    same = settled(op, np.greater, a, b)
+    return above(op, a, b) if same is None else same
+
+
 @handles("aten::lt", "aten::less")
-def less(op: Operation, a: Any, b: Any) -> Value:
+def less(op: Operation, a: Any, b: Any) -> Any:
     return greater(op, b, a)
 
 
 @handles("aten::ge", "aten::greater_equal")
-def greater_equal(op: Operation, a: Any, b: Any) -> Value:
+def greater_equal(op: Operation, a: Any, b: Any) -> Any:
     return negated(op, greater(op, b, a))
 
 
 @handles("aten::le", "aten::less_equal")
-def less_equal(op: Operation, a: Any, b: Any) -> Value:
+def less_equal(op: Operation, a: Any, b: Any) -> Any:
     return negated(op, greater(op, a, b))
 
 
 @handles("aten::eq")
-def equal(op: Operation, a: Any, b: Any) -> Value:
+def equal(op: Operation, a: Any, b: Any) -> Any:
     return negated(op, not_equal(op, a, b))
 
 
 @handles("aten::ne", "aten::not_equal")
-def not_equal(op: Operation, a: Any, b: Any) -> Value:
+def not_equal(op: Operation, a: Any, b: Any) -> Any:
+    if (same := settled(op, np.not_equal, a, b)) is not None:
+        return same
     a, b = as_values(op, a, b)
-    return apply(op, "max", [greater(op, a, b), greater(op, b, a)])
+    return apply(op, "max", [above(op, a, b), above(op, b, a)])
 
 
 @handles("aten::bitwise_not")
-def negated(op: Operation, x: Value) -> Value:
+def negated(op: Operation, x: Any) -> Any:
+    if not depends(x):
+        return ~x
     return shifted(op, scaled(op, x, -1.0), 1.0)
 
 

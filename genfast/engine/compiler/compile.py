@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Values of an image whose model is taken as one position: its tables grow with their square.
 MOST_OF_A_POINT = 16_384
+MOST_TWICE = 5_000  # operations of a forward that is traced by torch where what was recorded could not be read
 PLACES = 64  # from which all values of an image are changed, to see whether an output before them moves
 
 
@@ -66,7 +67,9 @@ def compile_program(model: nn.Module, **keywords: Unpack[Keywords]) -> Program:
     return compile_traced(traced, FullForward(model, conventions, partial(chosen, traced))).program
 
 
-def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
+def trace_model(
+    model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True
+) -> Trace:
     """The `Trace` of a model. Raises: NotIncremental; ValueError for weights that are not finite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
@@ -76,11 +79,24 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
             raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
         if bad := int((~tensor.isfinite()).sum()):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
-    return trace(model, spec, conventions)
+    return trace(model, spec, conventions, may_record)
 
 
 def compile_traced(traced: Trace, network: FullForward) -> Compiled:
     """The program of a traced model, in the first geometry in which it has one; a foreign one is verified."""
+    try:
+        return _in_a_geometry(traced, network)
+    except NotCausal:
+        raise
+    except NotIncremental:
+        # What is recorded is in smaller operations, not all of which can be read.
+        if not 0 < traced.recorded < MOST_TWICE:
+            raise
+    traced = trace_model(network.original, network.spec, network.conventions, may_record=False)
+    return _in_a_geometry(traced, network)
+
+
+def _in_a_geometry(traced: Trace, network: FullForward) -> Compiled:
     order = None if network.conventions is None else network.conventions.pixel_order
     reasons: list[tuple[int, NotIncremental]] = []
     for geometry in ("grid",) if network.conventions is None else GEOMETRIES:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from genfast.engine.compiler.handlers import handles
+from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.plan import Graph, Operand, Rectangle, Step, View, cut, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
 from genfast.engine.compiler.values import COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array
@@ -33,9 +33,24 @@ def of_level(op: Operation, x: Value) -> tuple[np.ndarray, np.ndarray]:
 
     Raises: Unsupported where an entry depends on more than one value of the image.
     """
-    levels = np.arange(op.spec.levels, dtype=np.float32)
-    pairs = [_of_level(x, code, levels) for code in x.codes.reshape(-1)]
+    pairs = [_of_level(x, code, op.image_values) for code in x.codes.reshape(-1)]
     return np.array([code for code, _ in pairs], np.int64), np.stack([values for _, values in pairs])
+
+
+def settled(op: Operation, compare: Any, a: Any, b: Any) -> Tensor | None:
+    """The result of a comparison that is the same for all levels, such as of a level with -1; None for others."""
+    x, other = (a, b) if depends(a) else (b, a)
+    if depends(other) or op.node(other) is not None or array(other).size != 1:
+        return None
+    try:
+        _, values = of_level(op, x)
+    except Unsupported:
+        return None
+    number = array(other).reshape(-1)[0]
+    results = compare(values, number) if x is a else compare(number, values)
+    if not (results == results.flat[0]).all():
+        return None
+    return torch.full(x.shape, bool(results.flat[0]), dtype=torch.bool, device="cpu")
 
 
 def _of_level(x: Value, code: int, levels: np.ndarray) -> tuple[int, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from genfast.engine.compiler.arithmetic import add, affine, apply, as_values, mul, reciprocal, scaled, shifted, square
-from genfast.engine.compiler.choices import clamp, greater, where
+from genfast.engine.compiler.choices import above, clamp, where
 from genfast.engine.compiler.handlers import chunk, depends, handles
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
 
@@ -70,6 +70,11 @@ def prelu(op: Operation, x: Value, weight: Tensor) -> Value:
     return leaky_relu(op, x, slopes if slopes.size == 1 else slopes.reshape(-1, *[1] * (len(x.dims) - 2)))
 
 
+@handles("aten::_prelu_kernel")
+def prelu_kernel(op: Operation, x: Value, weight: Tensor) -> Value:
+    return leaky_relu(op, x, array(weight))
+
+
 @handles("aten::rrelu")
 def rrelu(
     op: Operation, x: Value, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *rest: Any
@@ -99,12 +104,17 @@ def softplus(op: Operation, x: Value, beta: float = 1, threshold: float = 20) ->
     inner = scaled(op, x, beta)
     y = scaled(op, apply(op, "softplus", [inner]), 1 / beta)
     # From 17 on the identity and the function are the same float.
-    return y if threshold >= 17 else where(op, greater(op, inner, threshold), x, y)
+    return y if threshold >= 17 else where(op, above(op, inner, threshold), x, y)
 
 
 @handles("aten::log_sigmoid")
 def log_sigmoid(op: Operation, x: Value) -> Value:
     return scaled(op, apply(op, "softplus", [scaled(op, x, -1.0)]), -1.0)
+
+
+@handles("aten::log_sigmoid_forward")
+def log_sigmoid_forward(op: Operation, x: Value) -> list[Any]:
+    return [log_sigmoid(op, x), None]
 
 
 @handles("aten::logaddexp")
@@ -135,7 +145,7 @@ def hardswish(op: Operation, x: Value) -> Value:
 
 @handles("aten::hardshrink")
 def hardshrink(op: Operation, x: Value, bound: float = 0.5) -> Value:
-    return where(op, greater(op, apply(op, "abs", [x]), bound), x, 0.0)
+    return where(op, above(op, apply(op, "abs", [x]), bound), x, 0.0)
 
 
 @handles("aten::softshrink")
@@ -145,12 +155,12 @@ def softshrink(op: Operation, x: Value, bound: float = 0.5) -> Value:
 
 @handles("aten::threshold")
 def threshold(op: Operation, x: Value, least: float, value: float) -> Value:
-    return where(op, greater(op, x, least), x, value)
+    return where(op, above(op, x, least), x, value)
 
 
 @handles("aten::sign", "aten::sgn")
 def sign(op: Operation, x: Value) -> Value:
-    return add(op, greater(op, x, 0.0), greater(op, 0.0, x), -1)
+    return add(op, above(op, x, 0.0), above(op, 0.0, x), -1)
 
 
 @handles("aten::rsqrt")
@@ -162,7 +172,7 @@ def rsqrt(op: Operation, x: Value) -> Value:
 def expm1(op: Operation, x: Value) -> Value:
     # An ELU is exact below 0; above, e^x - 1 = e^x (1 - e^-x).
     above = mul(op, apply(op, "exp", [x]), scaled(op, apply(op, "elu", [scaled(op, x, -1.0)]), -1.0))
-    return where(op, greater(op, x, 0.0), above, apply(op, "elu", [x]))
+    return where(op, above(op, x, 0.0), above, apply(op, "elu", [x]))
 
 
 @handles("aten::exp2", "aten::special_exp2")

@@ -92,6 +92,9 @@ class Reader:
         if self.by_levels and inputs in OF_FLOATS:
             levels = np.arange(spec.levels, dtype=np.float32)
             image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
+        self.image_values = np.arange(spec.levels, dtype=np.float32)
+        if not self.by_levels:
+            self.image_values = self.image_values * np.float32(scale) + np.float32(shift)
         if inputs == "codes":
             image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
         if inputs in ARE_FLAT:
@@ -172,6 +175,8 @@ class Reader:
         kwargs: Any = fx.node.map_arg(node.kwargs, values.get)
         target: Any = node.target
         everything = [*args, *kwargs.values()]
+        if str(target) == "aten.where.self" and (picked := self._picked(*args)) is not None:
+            return picked
         if failed := next((entry for entry in _flat(everything) if isinstance(entry, Failed)), None):
             if writes(node):
                 self._overwrite(node, values, failed)
@@ -193,7 +198,17 @@ class Reader:
         schema = getattr(target, "_schema", None)
         self.name = schema.name.partition("::")[2] if schema else str(target)
         self.where = _where(node, schema)
-        return self._handle(node, schema, args, kwargs, values)
+        result = self._handle(node, schema, args, kwargs, values)
+        if isinstance(result, torch.Tensor):  # such as a comparison that holds for all levels
+            self.known.constant(node, result)
+        return result
+
+    def _picked(self, condition: Any, a: Any, b: Any) -> Any:
+        """The one of two values that a condition picks everywhere: the other may be one that cannot be read."""
+        if not isinstance(condition, torch.Tensor) or self.node(condition) is not None or not depends([a, b]):
+            return None
+        picked = a if condition.all() else b if not condition.any() else None
+        return picked if isinstance(picked, Value) and picked.shape == tuple(condition.shape) else None
 
     def _handle(
         self, node: fx.Node, schema: Any, args: Sequence[Any], kwargs: dict[str, Any], values: dict[fx.Node, Any]

@@ -187,10 +187,9 @@ def _latest(source: np.ndarray, features: np.ndarray | None, weight: np.ndarray 
     """The maximum of `source` [inputs] over what each output depends on."""
     if weight is None:
         return source[features]
-    result = np.full(weight.shape[1], NEVER, np.int64)
-    for value in np.unique(source):
-        result[weight[source == value].any(0)] = value
-    return result
+    order = np.argsort(-source, kind="stable")
+    uses = weight[order] != 0
+    return np.where(uses.any(0), source[order][uses.argmax(0)], NEVER)
 
 
 def _check_causal(k: int, operand: Operand, earliest: dict[Step, np.ndarray]) -> None:

@@ -212,7 +212,8 @@ def _by_feature(x: Value, tensor: Any) -> Any:
     return None if tensor is None else array(tensor).reshape(-1, *[1] * (len(x.dims) - 2))
 
 
-@handles("aten::batch_norm", "aten::cudnn_batch_norm", "aten::_native_batch_norm_legit_no_training")
+@handles("aten::batch_norm", "aten::cudnn_batch_norm", "aten::native_batch_norm")
+@handles("aten::_native_batch_norm_legit_no_training")
 def batch_norm(
     op: Operation,
     x: Value,
@@ -226,12 +227,12 @@ def batch_norm(
         raise Unsupported("batch norm in training mode")
     if mean is None or variance is None or x.dims[1] != FEATURE:
         raise Unsupported("batch norm without running statistics, or not over features")
-    epsilon = rest[-1] if op.name.startswith("_native") else rest[2]
+    epsilon = rest[-1] if "native" in op.name else rest[2]
     mean, variance = (tensor.double() for tensor in (mean, variance))
     scale = (1 if weight is None else weight.double()) / (variance + epsilon).sqrt()
     shift = (0 if bias is None else bias.double()) - mean * scale
     y = _scaled(op, x, _by_feature(x, scale), _by_feature(x, shift))
-    return [y] if op.name.startswith("_native") else y
+    return [y] if "native" in op.name else y
 
 
 @handles("aten::cosine_similarity")

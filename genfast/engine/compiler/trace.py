@@ -23,11 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genfast._native import backends
 from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain
 from genfast.engine.compiler.plan import NotIncremental
+from genfast.engine.compiler.recorder import record
 from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
 
-_STREAMS = threading.RLock()
 _STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
+MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others are recorded
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
@@ -55,12 +56,14 @@ class Trace:
         given: the values of its placeholders: tensors, None, or an `Argument`.
         batch: of the images that it was traced with.
         structure: of what forward returns, whose leaves the graph returns; None: the graph returns it as it is.
+        recorded: how many operations were recorded; 0: it was traced by torch.
     """
 
     module: fx.GraphModule
     given: list[Any]
     batch: int
     structure: Any = None
+    recorded: int = 0
 
 
 class _Network(nn.Module):
@@ -76,9 +79,10 @@ class _Network(nn.Module):
         return plain(self.call(*arguments[:count], **dict(zip(self.names, arguments[count:]))))
 
 
-def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) -> Trace:
+def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
     """The graph of a model's forward, or of `network` of an `Autoregressive` model (conventions None).
 
+    may_record: whether a long one is recorded, not traced by torch.
     Raises: NotIncremental for a forward that cannot be traced.
     """
     classes, device = spec.classes, device_of(model)
@@ -107,13 +111,17 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None) ->
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
         network = _Network(model, forward, names)
         try:
-            assigns = _assigns(network, values)
+            assigns, operations = _assigns(network, values)
         except Exception as error:
             if conventions is None:
                 raise
             plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
             raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
+            recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
+            if may_record and conventions is not None and operations > MOST_EXPORTED and not (assigns or recurrent):
+                module, structure = _recorded(_Network(model, forward, names), values)
+                return Trace(module, list(arguments), batch, structure, operations)
             module, given, structure = _traced(lambda: _Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
@@ -129,21 +137,32 @@ class _Assigned(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self.found = False
+        self.found, self.operations = False, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
         for argument, value in zip(function._schema.arguments, args):
             if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
                 self.found = self.found or value.untyped_storage().data_ptr() in self.storages
         return function(*args, **(kwargs or {}))
 
 
-def _assigns(network: _Network, values: tuple[Any, ...]) -> bool:
-    """Whether a forward changes parameters, in place or by assigning others to `.data`."""
+def _assigns(network: _Network, values: tuple[Any, ...]) -> tuple[bool, int]:
+    """Whether a forward changes parameters, in place or by assigning others to `.data`; and its operations."""
     before = [parameter.data_ptr() for parameter in network.parameters()]
     with _Assigned(network) as assigned:
         network(*values)
-    return assigned.found or before != [parameter.data_ptr() for parameter in network.parameters()]
+    moved = before != [parameter.data_ptr() for parameter in network.parameters()]
+    return assigned.found or moved, assigned.operations
+
+
+def _recorded(network: _Network, values: tuple[Any, ...]) -> tuple[fx.GraphModule, Any]:
+    """The graph of a forward of many operations. Raises: NotIncremental."""
+    try:
+        with _quiet():
+            return record(network, values)
+    except Exception as error:
+        raise _untraceable(error) from error
 
 
 class _Data(TorchFunctionMode):

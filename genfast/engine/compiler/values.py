@@ -25,10 +25,12 @@ class Operation(Protocol):
     Attributes:
         name: without its namespace.
         where: the operation and its place in the model, for errors.
+        image_values: float32 [levels], what the image of the graph holds for each level.
     """
 
     name: str
     where: str
+    image_values: np.ndarray
 
     def entries(self, tensor: Any) -> list[Any] | None:
         """What a constant is for all labels, in groups along its batch; None if it depends on no label.
