@@ -21,7 +21,7 @@ every_count = pytest.mark.parametrize("levels", LEVELS)
 
 
 def engine(levels, backend="cpp", shape=SHAPE):
-    return Engine(Causal(levels), backend=backend, shape=shape, levels=levels)
+    return Engine(Causal(levels), backend=backend, shape=shape, levels=levels, input_range=(0, 1))
 
 
 def logits_of(model, images, levels):
