@@ -354,8 +354,8 @@ class Engine:
                         raise  # no backend can draw from it
                     except NotIncremental as error:
                         now["program"] = _reason(error)
-                if isinstance(now["program"], Compiled):
-                    now["called"] = network.model
+                if isinstance(now["program"], Compiled) and network.reading is not None:
+                    now["called"] = network.model  # a copy, which was called
                 now["reading"] = network.reading
             network.reading = now["reading"]  # another engine may have compiled it
             return now["program"]

@@ -205,4 +205,7 @@ def _shapes(output: Any) -> str:
         return str(tuple(output.shape))
     if isinstance(output, Mapping):
         return "{" + ", ".join(f"{key!r}: {_shapes(value)}" for key, value in output.items()) + "}"
-    return f"({', '.join(map(_shapes, output))})" if _is_list(output) else type(output).__name__
+    if not _is_list(output):
+        return type(output).__name__
+    some = [*map(_shapes, output[:3]), f"{len(output) - 3} more"] if len(output) > 4 else map(_shapes, output)
+    return f"({', '.join(some)})"

@@ -51,6 +51,14 @@ CODES = {
     "floats in -1..1, by to": (lambda model, codes: codes[:, None].to(torch.float32) * 0.5 - 1, 1),
     "F.embedding": (lambda model, codes: F.embedding(codes, model.table.weight * 2).permute(0, 3, 1, 2), 6),
     "two tables": (lambda model, codes: looked_up(model, codes) * looked_up(model, LEVELS - 1 - codes).tanh(), 6),
+    "rows of a table": (lambda model, codes: model.table.weight[codes].movedim(3, 1), 6),
+    "moved, with one for the border": (shifted, 6),
+    "a quotient": (lambda model, codes: looked_up(model, codes // 2), 6),
+    "a remainder": (lambda model, codes: looked_up(model, codes % 2), 6),
+    "digits": (
+        lambda model, codes: looked_up(model, torch.div(codes, 3, rounding_mode="floor")) + looked_up(model, codes % 3),
+        6,
+    ),
     "odd and even": (lambda model, codes: (codes[:, None] >= 3).float() + codes[:, None].eq(1), 1),
 }
 
@@ -191,8 +199,6 @@ SLOW = {
     "a map that was moved or padded before": lambda model, x: looked_up(
         model, (F.pad(x, (1, 0))[:, :, :, :-1] * 4).round().long()[:, 0]
     ),
-    "floor_divide": lambda model, x: looked_up(model, (x[:, 0] * 4).round().long() // 2),
-    "remainder": lambda model, x: looked_up(model, (x[:, 0] * 4).round().long() % 2),
     "more than a function of one value": lambda model, x: looked_up(
         model, F.conv2d(F.pad(x, (1, 0)), torch.ones(1, 1, 1, 2)).long()[:, 0]
     ),

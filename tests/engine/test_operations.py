@@ -263,7 +263,7 @@ REFUSED = {
     "a norm of order 3": lambda x: x.norm(p=3, dim=1, keepdim=True) + x,
     "powers with different exponents": lambda x: x ** torch.arange(6.0).view(6, 1, 1),
     "more than two operands": lambda x: torch.einsum("bchw,c,c->bchw", x, V, V),
-    "rounds by 'floor'": lambda x: x.div(2, rounding_mode="floor"),
+    "more than a function of one value": lambda x: x.div(2, rounding_mode="floor"),
 }
 
 

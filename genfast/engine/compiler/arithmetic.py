@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
+from genfast.engine.compiler.entrance import by_whole_number
 from genfast.engine.compiler.handlers import depends, handles
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.values import (
     Change,
     Operation,
-    Unsupported,
     Value,
     Varies,
     array,
@@ -59,7 +61,7 @@ def mul(op: Operation, a: Any, b: Any) -> Value:
 @handles("aten::div", "aten::divide", "aten::true_divide")
 def div(op: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
     if rounding_mode:
-        raise Unsupported(f"a division that rounds by {rounding_mode!r}")
+        return by_whole_number(op, a, b, partial(torch.div, rounding_mode=rounding_mode))
     if depends(b):
         return mul(op, a, apply(op, "reciprocal", [b]))
     return scaled(op, a, b, lambda value: 1 / value)

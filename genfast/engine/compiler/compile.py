@@ -67,9 +67,7 @@ def compile_program(model: nn.Module, **keywords: Unpack[Keywords]) -> Program:
     return compile_traced(traced, FullForward(model, conventions, partial(chosen, traced))).program
 
 
-def trace_model(
-    model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True
-) -> Trace:
+def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
     """The `Trace` of a model. Raises: NotIncremental; ValueError for weights that are not finite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():

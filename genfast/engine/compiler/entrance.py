@@ -119,6 +119,19 @@ def whole(op: Operation, x: Value) -> Value:
     return applied(op, x, torch.trunc)
 
 
+@handles("aten::floor_divide", "aten::remainder", "aten::fmod")
+def of_whole_numbers(op: Operation, x: Any, other: Any) -> Value:
+    return by_whole_number(op, x, other, getattr(torch, op.name))
+
+
+def by_whole_number(op: Operation, x: Any, other: Any, function: Any) -> Value:
+    """A function of whole numbers and one constant."""
+    if not depends(x) or depends(other) or array(other).size != 1:
+        raise Unsupported("whole numbers by others than one constant")
+    number = float(array(other).reshape(-1)[0])
+    return applied(op, x, lambda values: function(values, number))
+
+
 @handles("aten::embedding")
 def embedding(op: Operation, weight: Any, x: Value, *rest: Any) -> Value:
     if not isinstance(weight, Tensor):

@@ -171,8 +171,8 @@ def rsqrt(op: Operation, x: Value) -> Value:
 @handles("aten::expm1", "aten::special_expm1")
 def expm1(op: Operation, x: Value) -> Value:
     # An ELU is exact below 0; above, e^x - 1 = e^x (1 - e^-x).
-    above = mul(op, apply(op, "exp", [x]), scaled(op, apply(op, "elu", [scaled(op, x, -1.0)]), -1.0))
-    return where(op, above(op, x, 0.0), above, apply(op, "elu", [x]))
+    larger = mul(op, apply(op, "exp", [x]), scaled(op, apply(op, "elu", [scaled(op, x, -1.0)]), -1.0))
+    return where(op, above(op, x, 0.0), larger, apply(op, "elu", [x]))
 
 
 @handles("aten::exp2", "aten::special_exp2")

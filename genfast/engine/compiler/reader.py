@@ -30,7 +30,10 @@ from genfast.engine.protocols import ImageSpec
 # or a single position, whose channels are all values of the image, for models that mix them, such as MADE.
 GEOMETRIES = ("grid", "line", "point")
 # Operations that need whole numbers: the image then enters as levels.
-_OF_INTEGERS = ("embedding", "one_hot", "round", "floor", "ceil", "trunc", "long", "int", "bucketize")
+_OF_INTEGERS = (
+    *("embedding", "one_hot", "round", "floor", "ceil", "trunc", "long", "int", "bucketize"),
+    *("floor_divide", "remainder", "fmod"),
+)
 
 
 @dataclass(frozen=True)
@@ -294,7 +297,8 @@ def _needs_levels(module: fx.GraphModule) -> bool:
         schema = getattr(node.target, "_schema", None)
         name = schema.name.partition("::")[2].strip("_") if schema else ""
         kinds = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.dtype)]
-        if name in _OF_INTEGERS or any(not kind.is_floating_point for kind in kinds) and name in ("to", "to_copy"):
+        converts = name in ("to", "to_copy") and any(not kind.is_floating_point for kind in kinds)
+        if name in _OF_INTEGERS or converts or node.kwargs.get("rounding_mode"):
             return True
     return False
 

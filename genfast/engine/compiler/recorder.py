@@ -12,11 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 # Operations that turn a value into a Python number: what follows is right for the recorded images alone.
 _TO_PYTHON = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique", "masked_select")
+
+
+# What torch computes step by step, over all pixels, and is to be one node.
+_RECURRENT = {
+    "lstm": torch.ops.aten.lstm.input,
+    "gru": torch.ops.aten.gru.input,
+    "rnn_tanh": torch.ops.aten.rnn_tanh.input,
+    "rnn_relu": torch.ops.aten.rnn_relu.input,
+}
 
 
 class Unrecordable(Exception):
@@ -64,7 +74,10 @@ class _Recorder(TorchDispatchMode):
         name = function._schema.name.partition("::")[2]
         if name in _TO_PYTHON:
             raise Unrecordable(f"a branch or a number that depends on values ({name})")
-        result = function(*args, **kwargs)
+        return self.noted(function, args, kwargs, function(*args, **kwargs))
+
+    def noted(self, function: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """The result of a function, after its node is written down."""
         node = self.graph.call_function(function, *pytree.tree_map(self.node, (args, kwargs)))
         if isinstance(result, Tensor):
             self.note(result, node)
@@ -75,11 +88,27 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
+class _Whole(TorchFunctionMode):
+    """Writes recurrent layers down as one node each."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operation = _RECURRENT.get(getattr(function, "__name__", ""))
+        if operation is None or kwargs or len(args) != 9 or isinstance(args[2], Tensor):  # a packed sequence
+            return function(*args, **(kwargs or {}))
+        with _disable_current_modes():
+            result = function(*args)
+        return self.recorder.noted(operation, args, {}, result)
+
+
 def record(network: nn.Module, values: Sequence[Tensor | None]) -> tuple[fx.GraphModule, Any]:
     """(graph module, structure of the output) of a forward. Raises: Unrecordable, or what the forward raises."""
     values = [None if value is None else value.clone() for value in values]
     recorder = _Recorder(values)
-    with recorder:
+    with recorder, _Whole(recorder):
         output = network(*values)
     leaves, structure = pytree.tree_flatten(output)
     recorder.graph.output([recorder.node(leaf) for leaf in leaves])

@@ -28,7 +28,7 @@ from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of
 
 _STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
-MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others are recorded
+MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others, and recurrent ones, are recorded
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
@@ -119,9 +119,10 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
             raise call_error(conventions, plain, condition_of(arguments), error) from error
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
-            if may_record and conventions is not None and operations > MOST_EXPORTED and not (assigns or recurrent):
+            long = recurrent or operations > MOST_EXPORTED
+            if may_record and conventions is not None and long and not assigns:
                 module, structure = _recorded(_Network(model, forward, names), values)
-                return Trace(module, list(arguments), batch, structure, operations)
+                return Trace(module, list(arguments), batch, structure, max(1, operations))
             module, given, structure = _traced(lambda: _Network(model, forward, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
