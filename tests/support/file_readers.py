@@ -3,6 +3,7 @@
 import io
 import random
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +170,28 @@ class RunFiles(Reader):
                 (self.folder / other).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / other).write_bytes(data)
 
-    def resume(self, run: Path) -> None:
-        start(run, model=run.name, model_options={}, train_options={}, data_options=self.none, resume=True)
+    def resume(self, run: Path, **more) -> None:
+        start(run, model=run.name, model_options={}, train_options={}, data_options=self.none, resume=True, **more)
+
+
+MOST_STEPS = 50
+
+
+class Begun(Exception):
+    """A training has begun."""
+
+
+@contextmanager
+def reached():
+    """A context that a training leaves when it begins."""
+
+    def bar(steps, done):
+        raise Begun
+
+    try:
+        yield bar
+    except Begun:
+        pass
 
 
 @register
@@ -184,10 +205,14 @@ class RunConfig(RunFiles):
         return mutations.mutated_json(data, rng)
 
     def read(self, path):
-        load_run(path.parent)
+        settings = load_run(path.parent)
         data_of(path.parent, self.none)
         open_model(path.parent)
-        self.resume(path.parent)
+        steps = settings["train"].get("steps")
+        # A run of a million steps is read as well as another, and resumed as far as to its first step alone.
+        long = isinstance(steps, (int, float)) and steps > MOST_STEPS
+        with reached() as bar:
+            self.resume(path.parent, **({"bar": bar} if long else {}))
 
 
 def resigned(tensors, metadata):
