@@ -216,11 +216,11 @@ def _of_export(exported: Any, arguments: list[Argument | None]) -> tuple[fx.Grap
 @contextmanager
 def _quiet() -> Iterator[None]:
     """A context in which torch says nothing in this thread: for a refusal it prints pages of graph, and logs them."""
-    # A distribution looks at the values of its parameters, which cannot be traced.
-    validates = Distribution._validate_args
-    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
-    talking = [logger for logger in loggers if not logger.disabled]
     with _STREAMS, warnings.catch_warnings():
+        names = [name for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+        talking = [logger for logger in map(logging.getLogger, names) if not logger.disabled]
+        # A distribution looks at the values of its parameters, which cannot be traced.
+        validates = Distribution._validate_args
         warnings.simplefilter("ignore")
         Distribution.set_default_validate_args(False)
         for logger in talking:
