@@ -70,9 +70,13 @@ def call_error(
 
 def plain(output: Any) -> Any:
     """What forward returned; of an object that holds logits, such as a distribution, a dict of these."""
-    if isinstance(output, (Tensor, Mapping, tuple, list)) or not isinstance(getattr(output, "logits", None), Tensor):
+    if isinstance(output, (Tensor, Mapping, tuple, list)):
         return output
-    return {"logits": output.logits}
+    try:
+        logits = output.logits
+    except AttributeError:
+        return output
+    return {"logits": logits} if isinstance(logits, Tensor) else output
 
 
 def copied(model: nn.Module) -> Any:

@@ -112,7 +112,8 @@ def test_every_verb_is_here():
         if inspect.isfunction(getattr(module, name))
         and next(iter(inspect.signature(getattr(module, name)).parameters), "") == "model"
     }
-    assert verbs - {"preset"} <= set(VERBS)
+    # `check` takes models of others: tests/tasks/test_check.py gives it wrapped ones.
+    assert verbs - {"preset", "check"} <= set(VERBS)
 
 
 def test_training_does_not_spread_over_processes(monkeypatch, distributed):

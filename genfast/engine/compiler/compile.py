@@ -67,6 +67,7 @@ def compile_program(model: nn.Module, **keywords: Unpack[Keywords]) -> Program:
     return compile_traced(traced, FullForward(model, conventions, partial(chosen, traced))).program
 
 
+@backends.float_mode()
 def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
     """The `Trace` of a model. Raises: NotIncremental; ValueError for weights that are not finite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -80,6 +81,7 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
     return trace(model, spec, conventions, may_record)
 
 
+@backends.float_mode()
 def compile_traced(traced: Trace, network: FullForward) -> Compiled:
     """The program of a traced model, in the first geometry in which it has one; a foreign one is verified."""
     try:

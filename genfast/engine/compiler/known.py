@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from genfast._native import backends
 from genfast.engine.compiler.nodes import base, writes
 from genfast.engine.compiler.trace import Argument
 
@@ -94,6 +95,7 @@ class Known:
             self._compute(env)
         return [env[node] for env in self._of_labels]
 
+    @backends.float_mode()
     def fields(
         self,
         sources: Sequence[tuple[Source, Callable[[np.ndarray], np.ndarray]]],
