@@ -18,7 +18,8 @@ def minibatch_discrimination_ref(features: Tensor, kernel: Tensor, others: Tenso
 def project(features: Tensor, kernel: Tensor, others: Tensor | None = None) -> Tensor:
     """The rows that are compared, [N + M, B, C]."""
     rows = features if others is None else torch.cat((features, others))
-    return (rows @ kernel.flatten(1)).unflatten(1, kernel.shape[1:])
+    # Made contiguous: torch computes the gradient of a product in the memory layout of its factor, with other bits.
+    return (rows.contiguous() @ kernel.flatten(1)).unflatten(1, kernel.shape[1:])
 
 
 def closeness_ref(projected: Tensor, rows: int) -> Tensor:
