@@ -234,6 +234,11 @@ class Adversarial(Protocol):
         ...
 
 
+def dtype_of(model: Any) -> torch.dtype:
+    """The floating dtype of a model's parameters; float32 for a model without any."""
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+
+
 def device_of(model: Any) -> torch.device:
     """The device of a model's parameters; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

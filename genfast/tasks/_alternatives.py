@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genfast.engine.calling import at_work, copied, inputs_of
+from genfast.engine.calling import at_work, copied, inputs_of, plain
 from genfast.engine.compiler import NotCausal
 from genfast.engine.compiler.proof import check_causal
-from genfast.engine.conventions import INPUTS, Conventions, Keywords
+from genfast.engine.conventions import INPUTS, OF_FLOATS, Conventions, Keywords
 from genfast.engine.engine import Engine
 from genfast.engine.full_forward import FullForward
-from genfast.engine.protocols import ImageSpec
+from genfast.engine.protocols import ImageSpec, dtype_of
 from genfast.likelihoods import Likelihood, Reading, heads, read_output
 from genfast.likelihoods.layout import Layout
 from genfast.likelihoods.reading import PROBABILITIES
@@ -100,7 +100,7 @@ class Alternatives:
     ) -> None:
         self.model, self.own, self.layout, self.labels = model, own, layout, labels
         self.images, self.loss = images.long(), loss
-        self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        self.dtype = dtype_of(model)
         # Of the model, one for each number of images: a forward may keep what depends on it.
         self.copies: dict[int, Any] = {}
         self.readings: dict[Any, list[tuple[Change, Reading]]] = {}
@@ -149,7 +149,7 @@ class Alternatives:
     def _output(self, conventions: Conventions, arrangement: Arrangement | None, n: int) -> Any:
         """What the model returns for the first n images; None where it does not take such inputs."""
         levels = self.images[:n] if arrangement is None else arrangement.inputs(self.images[:n])
-        if conventions.inputs in ("levels", "codes") and not _in_range(levels, self.own.spec):
+        if conventions.inputs not in OF_FLOATS and not _in_range(levels, self.own.spec):
             return None  # an embedding has no entry for such a level; on a GPU it would end the process
         arguments = [inputs_of(conventions, levels, self.dtype)]
         arguments += [] if self.labels is None else [self.labels[:n]]
@@ -158,7 +158,7 @@ class Alternatives:
         if n not in self.copies:
             self.copies[n] = copied(self.model).eval()
         try:
-            return self.copies[n](*arguments, **condition)
+            return plain(self.copies[n](*arguments, **condition))
         except Exception:  # whatever it raises: the model does not take such inputs
             return None
 
@@ -326,7 +326,7 @@ def _entrances(own: Conventions) -> Iterator[tuple[Change, Conventions]]:
         if inputs == "codes" and own.spec.channels > 1:
             continue
         changed: dict[str, Any] = {} if inputs == own.inputs else {"inputs": inputs}
-        if inputs in ("levels", "codes"):
+        if inputs not in OF_FLOATS:
             yield (len(changed), changed), replace(own, inputs=inputs, input_range=None)
             continue
         for one in dict.fromkeys(ranges):
