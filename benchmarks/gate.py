@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -20,6 +21,16 @@ def check(what: str, backend: str, tests: Iterable[str], *options: str) -> None:
     environment = {**os.environ, "GENFAST_REQUIRE": backend}
     if subprocess.run([*pytest, *options, *tests], cwd=ROOT / "tests", env=environment, check=False).returncode:
         raise SystemExit(f"benchmarks: {what} must pass the tests before any speed is reported")
+
+
+def options(description: str | None, seconds: float, what: str) -> argparse.ArgumentParser:
+    """The options of every benchmark: `seconds` for a comparison unless others are given, of `what` it compares."""
+    parser = argparse.ArgumentParser(description=description)
+    default = f"for each comparison (default {seconds:g})"
+    parser.add_argument("--seconds", type=float, default=seconds, help=default)
+    parser.add_argument("--only", default="", help=f"only {what} whose name contains this; writes nothing")
+    parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
+    return parser
 
 
 def tests_of_ops() -> list[str]:

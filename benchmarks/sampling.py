@@ -35,7 +35,7 @@ OURS, KNOWN = "genfast", "genfast, every pixel known"
 
 
 def main() -> None:
-    options = _options()
+    options = gate.options(__doc__, 5, "cases").parse_args()
     if not options.ungated:
         gate.check("the engine", "cpp", ["engine/test_pixel_program.py"])
     result = measure(options)
@@ -189,14 +189,6 @@ def _threads(count):
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(before)
-
-
-def _options():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5, help="for each comparison (default 5)")
-    parser.add_argument("--only", default="", help="only cases whose name contains this; writes nothing")
-    parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ THREADS = 2
 
 
 def main() -> None:
-    options = _options()
+    options = gate.options(__doc__, 2, "models").parse_args()
     if not options.ungated:
         gate.check("models of strangers", "cpp", ["engine/test_strangers.py"])
     result = measure(options)
@@ -138,14 +138,6 @@ def _rates(stranger, model, shape, levels, batch, seconds, native=False):
 def _forwards(stranger, model, x, levels, side, steps):
     for _ in range(steps):
         stranger.output(model, x, levels, side)
-
-
-def _options():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2, help="for each comparison (default 2)")
-    parser.add_argument("--only", default="", help="only models whose name contains this; writes nothing")
-    parser.add_argument("--ungated", action="store_true", help="skip the tests; writes nothing")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Text that comes from files, such as their names, in messages."""
+"""Text that comes from elsewhere in messages: of files, such as their names, and of other errors."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def shown(value: object, most: int = MOST) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -39,6 +39,22 @@ class LaneSum {
   Vector<T> parts_[kParts];
 };
 
+// Replaces `count` values, whole rounds of kSumLanes, by exp(value - top). Gives their sum.
+template <class T>
+GENFAST_INLINE T exponentials_below(T* values, int64_t count, Vector<T> top) {
+  LaneSum<T> sum;
+  for (int64_t n = 0; n < count; n += kSumLanes) {
+#pragma GCC unroll 8
+    for (int64_t part = 0; part < LaneSum<T>::kParts; ++part) {
+      T* at = values + n + part * kLanes<T>;
+      const Vector<T> e = exp_neg<T>(load(at) - top);
+      store(at, e);
+      sum.add(part, e);
+    }
+  }
+  return sum.total();
+}
+
 }  // namespace
 }  // namespace GENFAST_ISA
 }  // namespace genfast

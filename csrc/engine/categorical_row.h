@@ -35,7 +35,8 @@ class CategoricalRow {
     store(top, tops);
     largest_ = top[0], whole_ = 0;
     for (int64_t i = 1; i < lanes; ++i) largest_ = top[i] > largest_ ? top[i] : largest_;
-    for (int64_t group = 0; group < groups_; ++group) whole_ += sums_[group] = exponentiate(weights_ + group * kGroup);
+    for (int64_t group = 0; group < groups_; ++group)
+      whole_ += sums_[group] = exponentials_below(weights_ + group * kGroup, kGroup, broadcast(largest_));
   }
 
   // log of the sum of exp(logit / temperature + evidence).
@@ -68,23 +69,6 @@ class CategoricalRow {
     if (evidence)
       for (int64_t l = 0; l < count; ++l) to[l] += static_cast<double>(evidence[l]);
     for (int64_t l = count; l < kGroup; ++l) to[l] = -kInfinity<double>;
-  }
-
-  // Of a group. Gives the sum.
-  double exponentiate(double* group) const {
-    constexpr int64_t lanes = kLanes<double>;
-    const Vector<double> top = broadcast(largest_);
-    LaneSum<double> sum;
-    for (int64_t l = 0; l < kGroup; l += kSumLanes) {
-#pragma GCC unroll 8
-      for (int64_t part = 0; part < LaneSum<double>::kParts; ++part) {
-        double* at = group + l + part * lanes;
-        const Vector<double> e = exp_neg<double>(load(at) - top);
-        store(at, e);
-        sum.add(part, e);
-      }
-    }
-    return sum.total();
   }
 };
 

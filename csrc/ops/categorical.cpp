@@ -64,18 +64,7 @@ GENFAST_INLINE T exponentials_of_row(T* row, int64_t padded, T& largest) {
   store(all, largest_of(row, padded / lanes, lanes));
   largest = all[0];
   for (int64_t i = 1; i < lanes; ++i) largest = all[i] > largest ? all[i] : largest;
-  const Vector<T> top = broadcast(largest);
-  LaneSum<T> sum;
-  for (int64_t l = 0; l < padded; l += kSumLanes) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < LaneSum<T>::kParts; ++i) {
-      T* at = row + l + i * lanes;
-      Vector<T> e = exp_neg<T>(load(at) - top);
-      store(at, e);
-      sum.add(i, e);
-    }
-  }
-  return sum.total();
+  return exponentials_below(row, padded, broadcast(largest));
 }
 
 // The same for a vector of pixels, with the same order of summation.

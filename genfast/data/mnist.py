@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genfast._text import first_line
 from genfast.data._images import ImageData, check_labels, image_data
 from genfast.data._registry import DataRequest, register_dataset
 from genfast.data.arrays import idx_shape, read_idx, read_npz
@@ -172,6 +173,6 @@ def _from_hub(name: str, split: str) -> ImageData:
         column = next(key for key in ("image", "img", "images") if key in rows.column_names)
         grey = np.stack([np.asarray(image.convert("L")) for image in rows[column]])
     except Exception as error:  # the hub's client raises dozens of kinds; the user needs the one line
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RuntimeError(f"mnist-binary: expected a Hugging Face dataset {name}; got {reason}") from None
     return _from_grey(grey, name, split)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genfast._text import first_line
 from genfast.engine.conventions import OF_FLOATS, Conventions
 from genfast.engine.protocols import ImageSpec
 
@@ -20,11 +21,13 @@ _EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
 _MODES = threading.Lock()
 
 
-def probe_images(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
-    """Random levels [PROBES, C, H, W], the same at every call, and labels 0, 1 (or 0, 0) of a conditional model."""
+def probe_images(spec: ImageSpec, n: int = PROBES) -> tuple[Tensor, Tensor | None]:
+    """Random levels int64 [n, C, H, W], the same at every call, and labels 0, 1, .. of a conditional model, again and
+    again."""
+    # A generator of its own: the user's would give other numbers after a sampling than before it.
     generator = torch.Generator("cpu").manual_seed(0)
-    images = torch.randint(spec.levels, (PROBES, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
-    labels = torch.arange(PROBES, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
+    images = torch.randint(spec.levels, (n, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
+    labels = torch.arange(n, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
     return images, labels
 
 
@@ -57,15 +60,18 @@ def call_error(
     """What genfast calls, and what the model raised, such as "model(x) with float32 [2, 3, 32, 32] in input_range
     (-1, 1)". `plain`: the images and, if there are some, the labels."""
     call = ", ".join((*("x", "labels")[: len(plain)], *(f"{name}={name}" for name in condition)))
-    values = [*plain, *condition.values()]
-    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in values]
+    kinds = kinds_of([*plain, *condition.values()])
     if conventions.input_range:
         kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(
         f"sample: genfast calls model({call}) with {', '.join(kinds)}, which must work; got {type(error).__name__}: "
-        f"{message}"
+        f"{first_line(error)}"
     )
+
+
+def kinds_of(values: Sequence[Tensor]) -> list[str]:
+    """The dtype and the shape of each, such as "float32 [2, 3, 32, 32]"."""
+    return [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in values]
 
 
 def plain(output: Any) -> Any:

@@ -198,38 +198,32 @@ class FullForward:
     def _takes_one(self) -> bool:
         """Whether the model gives a single image what it gives it among others."""
         if self._singles is None:
-            images, labels = probe_images(self.spec)
-            self._singles = self._agrees(lambda test: (images[:1], None if labels is None else labels[:1], slice(0, 1)))
+            self._singles = self._agrees(entries=1)
         return self._singles
 
     def _proves_crops(self) -> bool:
         """Whether the model gives the rows so far what it gives them in a whole image."""
         height = self.spec.height
-        images, labels = probe_images(self.spec)
         crops = height > 1 and self.conventions is not None and self.conventions.inputs not in ARE_FLAT
-        return crops and all(
-            self._agrees(lambda test, rows=rows: (images[:, :, :rows], labels, slice(0, PROBES)))
-            for rows in sorted({1, 2, height // 2, height - 1} - {0})
-        )
+        return crops and all(self._agrees(rows=rows) for rows in sorted({1, 2, height // 2, height - 1} - {0}))
 
-    def _agrees(self, part: Any) -> bool:
-        """Whether a part of the probe gets the outputs that it gets within the whole; on a copy of its own."""
+    def _agrees(self, entries: int = PROBES, rows: int | None = None) -> bool:
+        """Whether so many images of the probe, and rows of them, get the outputs that they get within the whole."""
         assert self.reading is not None and self.conventions is not None
-        test = copy.copy(self)
-        test.model = copied(self.model).eval()
+        test = self.fresh()
         images, labels = probe_images(self.spec)
+        images = images.to(self.device)
         condition = test.probe_condition(PROBES)
         with torch.no_grad(), at_work(test.model):
-            whole = self.reading.parameters(test._call(test.inputs(images.to(self.device)), labels, condition))
-            some, some_labels, entries = part(test)
-            rows = {name: value[entries] for name, value in condition.items()}
+            whole = self.reading.parameters(test._call(test.inputs(images), labels, condition))
+            some, some_labels = images[:entries, :, :rows], None if labels is None else labels[:entries]
+            of_some = {name: value[:entries] for name, value in condition.items()}
             try:
-                output = test._call(test.inputs(some.to(self.device)), some_labels, rows)
-                got = self.reading.parameters(output, some.shape[2])
-                again = self.reading.parameters(test._call(test.inputs(images.to(self.device)), labels, condition))
+                got = self.reading.parameters(test._call(test.inputs(some), some_labels, of_some), some.shape[2])
+                again = self.reading.parameters(test._call(test.inputs(images), labels, condition))
             except Exception:  # whatever it raises: the model does not take such images
                 return False
-        expected = whole[entries, :, : some.shape[2]]
+        expected = whole[:entries, :, : some.shape[2]]
         return got.shape == expected.shape and is_close(got, expected) and is_close(again, whole)
 
 

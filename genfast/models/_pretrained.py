@@ -16,7 +16,7 @@ from genfast._config import from_json
 from genfast._defaults import plain_defaults
 from genfast._state import running_state
 from genfast._tensors import Kind, TensorFile, tensor_file
-from genfast._text import shown
+from genfast._text import first_line, shown
 from genfast.folders import member, read_whole, write_together
 from genfast.io import json_bytes, read_json
 
@@ -164,7 +164,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise FileNotFoundError(
             f"model: expected a folder or a model id; got {shown(folder)} ({shown(reason)})"
         ) from None

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genfast.engine.calling import at_work
+from genfast._text import first_line
+from genfast.engine.calling import at_work, kinds_of
 
 MOST_SINGLES = 4  # images whose loss is asked for alone, where it is a scalar
 
@@ -93,14 +94,13 @@ def _takes_two(nll: Callable[..., Any]) -> bool:
 def _called(nll: Callable[..., Any], model: nn.Module, arguments: list[Tensor]) -> Tensor:
     """One call of the loss, with the model in evaluation mode and afterwards as it was: float64 [n] or [1]."""
     n, names = len(arguments[0]), ("images", "labels")
-    kinds = [f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" for value in arguments]
-    call = f"genfast calls nll({', '.join(names[: len(arguments)])}) with {', '.join(kinds)}"
+    call = f"genfast calls nll({', '.join(names[: len(arguments)])}) with {', '.join(kinds_of(arguments))}"
     try:
         with at_work(model), unchanged(model), torch.no_grad():
             result = nll(*arguments)
     except Exception as error:
-        message = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"check: {call}, which must work; got {type(error).__name__}: {message}") from error
+        got = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"check: {call}, which must work; got {got}") from error
     wanted = f"check: {call}, which must return numbers [{n}], one for each image, or a single one"
     if isinstance(result, (int, float)):
         result = torch.tensor(result, dtype=torch.float64, device="cpu")

@@ -11,9 +11,20 @@ import torch
 from torch import Tensor, fx
 
 from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.nodes import operation
 from genfast.engine.compiler.plan import Graph, Operand, Rectangle, Step, View, cut, inside, reached
 from genfast.engine.compiler.trace import Argument, Trace
-from genfast.engine.compiler.values import COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array
+from genfast.engine.compiler.values import (
+    COLUMN,
+    FEATURE,
+    LINE,
+    ROW,
+    Operation,
+    Unsupported,
+    Value,
+    array,
+    field_codes,
+)
 from genfast.engine.conventions import OF_FLOATS, Conventions
 
 MOST_ONE_HOT = 4096
@@ -229,9 +240,7 @@ def _again(op: Operation, x: Value, moved: _Moved, codes: np.ndarray, table: np.
     codes = x.graph.moved(codes, lambda v: View(v.step, moved.row, moved.column, cut(window, v.window) or (0, 0, 0, 0)))
     outside = table[_rows(table, moved.around)] * ~moved.inside[:, :, None, None]
     values = outside.reshape(1, *moved.inside.shape, -1).astype(np.float32)
-    step = Step("field", values.shape[3], x.stride, x.domain, op.where, grid=x.domain)
-    step.bias, step.weight = values, np.arange(values.shape[3])
-    return x.graph.elementwise("add", [codes, x.graph.add(step)], x.stride, x.domain, op.where)
+    return x.graph.elementwise("add", [codes, field_codes(op, x, values)], x.stride, x.domain, op.where)
 
 
 @handles("aten::one_hot")
@@ -297,8 +306,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
     scale, shift, changed = np.ones(1), np.zeros(1), False
     while len(users := [user for user in node.users if not _asks_shape(user, node)]) == 1:
         user = users[0]
-        schema = getattr(user.target, "_schema", None)
-        name = schema.name.partition("::")[2].strip("_") if schema else ""
+        name = operation(user).strip("_")
         if name in _NUMBERS:
             step = _number(user, node, constants, trace)
             if step is None or 1 < max(len(scale), len(shift)) != max(map(len, step)) > 1:
@@ -312,8 +320,7 @@ def _first_steps(trace: Trace) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _asks_shape(user: fx.Node, node: fx.Node) -> bool:
     """Whether an operation takes no more than the shape or the dtype of a node."""
-    schema = getattr(user.target, "_schema", None)
-    name = schema.name.partition("::")[2].strip("_") if schema else ""
+    name = operation(user).strip("_")
     if name.startswith("new_") or name.endswith("_like") or user.target in _CHECKS:
         return True
     return name in ("view_as", "reshape_as", "expand_as", "type_as") and user.args[0] is not node
@@ -323,7 +330,7 @@ def _number(
     user: fx.Node, node: fx.Node, constants: dict[fx.Node, Any], trace: Trace
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, shift) of one operation with a constant; None for another."""
-    name = user.target._schema.name.partition("::")[2].strip("_")  # type: ignore[union-attr]
+    name = operation(user).strip("_")
     other = next((a for a in user.args[:2] if a is not node), None)
     if isinstance(other, fx.Node):
         other = operator.attrgetter(str(other.target))(trace.module) if other.op == "get_attr" else constants.get(other)

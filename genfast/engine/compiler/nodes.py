@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -16,6 +16,13 @@ def operation(node: fx.Node) -> str:
     """The name of a node's operation, without its namespace."""
     schema = getattr(node.target, "_schema", None)
     return schema.name.partition("::")[2] if schema else ""
+
+
+def written_by(function: Any, args: Sequence[Any]) -> Iterator[Any]:
+    """The arguments that a call of an operation changes."""
+    for argument, value in zip(function._schema.arguments, args):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield value
 
 
 def writes(node: fx.Node) -> bool:

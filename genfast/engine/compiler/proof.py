@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genfast._native import backends
 from genfast.engine import cpp, eager
-from genfast.engine.calling import PROBES, at_work
+from genfast.engine.calling import PROBES, at_work, probe_images
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
 from genfast.engine.full_forward import FullForward, is_close
@@ -16,7 +16,6 @@ from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
 TOLERANCE = 1e-4  # of the largest output
-IMAGES = 2
 MOST_OUTPUTS = 2**24  # of the images that go through a forward at once
 
 
@@ -31,16 +30,14 @@ def prove(compiled: Compiled, network: FullForward) -> None:
 
 
 def _prove(compiled: Compiled, network: FullForward) -> None:
-    spec, generator = network.spec, torch.Generator("cpu").manual_seed(0)
-    images = _images(spec, IMAGES, generator)
-    labels = _labels(spec, IMAGES)
+    images, labels = _probe(network.spec)
     expected = _parameters(network, images, labels)
     again = _parameters(network, images, labels)
     if not expected.isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
     known = torch.ones(images.shape, dtype=torch.bool, device="cpu")
-    request = SampleRequest(IMAGES, labels=labels, given=images, known=known, want=("parameters",))
-    condition = network.probe_condition(IMAGES)
+    request = SampleRequest(len(images), labels=labels, given=images, known=known, want=("parameters",))
+    condition = network.probe_condition(len(images))
     device = torch.device("cpu")
     run = cpp.run if backends.backends()["cpp"].available else eager.run
     got = network.comparable(compiled.run(run, request, device, condition).parameters)
@@ -59,8 +56,10 @@ def _images(spec: ImageSpec, n: int, generator: torch.Generator) -> Tensor:
     return torch.randint(spec.levels, (n, *spec.shape), generator=generator, dtype=spec.dtype, device="cpu")
 
 
-def _labels(spec: ImageSpec, n: int) -> Tensor | None:
-    return torch.arange(n, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
+def _probe(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
+    """`probe_images`, of the dtype of images."""
+    images, labels = probe_images(spec)
+    return images.to(spec.dtype), labels
 
 
 def _parameters(network: FullForward, images: Tensor, labels: Tensor | None, same: bool = False) -> Tensor:
@@ -83,10 +82,10 @@ def check_outputs(network: FullForward) -> None:
 
 def check_repeatable(network: FullForward) -> None:
     """ValueError for a foreign model that gives the same images other outputs at every call."""
-    images = _images(network.spec, IMAGES, torch.Generator("cpu").manual_seed(0))
+    images, labels = _probe(network.spec)
     fresh = network.fresh()
     with at_work(fresh.model):
-        first, *others = (_parameters(fresh, images, _labels(network.spec, IMAGES)) for _ in range(3))
+        first, *others = (_parameters(fresh, images, labels) for _ in range(3))
     for other in others:
         if not is_close(other, first):
             error = float((other - first).abs().max())

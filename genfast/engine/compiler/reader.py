@@ -92,12 +92,11 @@ class Reader:
             image = Value(self.graph, codes.reshape(1, -1, 1, 1), (BATCH, FEATURE, ROW, COLUMN), size, 1)
         self.where = self.name = "the image"
         self.progress = self.failed = 0
+        levels = np.arange(spec.levels, dtype=np.float32)
+        entered = levels * np.float32(scale) + np.float32(shift)
         if self.by_levels and inputs in OF_FLOATS:
-            levels = np.arange(spec.levels, dtype=np.float32)
-            image = looked_up(self, image, levels * np.float32(scale) + np.float32(shift))
-        self.image_values = np.arange(spec.levels, dtype=np.float32)
-        if not self.by_levels:
-            self.image_values = self.image_values * np.float32(scale) + np.float32(shift)
+            image = looked_up(self, image, entered)
+        self.image_values = levels if self.by_levels else entered
         if inputs == "codes":
             image = image.like(image.codes[:, 0], (image.dims[0], *image.dims[2:]))
         if inputs in ARE_FLAT:
@@ -294,8 +293,7 @@ class Reader:
 def _needs_levels(module: fx.GraphModule) -> bool:
     """Whether a forward turns numbers into integers somewhere; that of anything but the image does no harm."""
     for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        name = schema.name.partition("::")[2].strip("_") if schema else ""
+        name = operation(node).strip("_")
         kinds = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.dtype)]
         converts = name in ("to", "to_copy") and any(not kind.is_floating_point for kind in kinds)
         if name in _OF_INTEGERS or converts or node.kwargs.get("rounding_mode"):

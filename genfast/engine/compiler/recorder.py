@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from genfast.engine.compiler.nodes import written_by
+
 # Operations that turn a value into a Python number: what follows is right for the recorded images alone.
 _TO_PYTHON = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique", "masked_select")
 
@@ -67,9 +69,8 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [one for one in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(one, Tensor)]
         if not any(id(tensor) in self.nodes for tensor in tensors):
-            for argument, value in zip(function._schema.arguments, args):
-                if argument.alias_info is not None and argument.alias_info.is_write:
-                    self.constants.pop(id(value), None)
+            for value in written_by(function, args):
+                self.constants.pop(id(value), None)
             return function(*args, **kwargs)
         name = function._schema.name.partition("::")[2]
         if name in _TO_PYTHON:

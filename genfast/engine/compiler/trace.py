@@ -21,11 +21,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain
+from genfast._text import first_line
+from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain, probe_images
+from genfast.engine.compiler.nodes import written_by
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.compiler.recorder import record
 from genfast.engine.conventions import Conventions
-from genfast.engine.protocols import ImageSpec, device_of
+from genfast.engine.protocols import ImageSpec, device_of, dtype_of
 
 _STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
 MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others, and recurrent ones, are recorded
@@ -85,19 +87,16 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
     may_record: whether a long one is recorded, not traced by torch.
     Raises: NotIncremental for a forward that cannot be traced.
     """
-    classes, device = spec.classes, device_of(model)
-    batch = max(PROBES, min(classes, MOST_LABELS))
-    # A generator of its own: the user's would give other numbers after a sampling than before it.
-    generator = torch.Generator("cpu").manual_seed(0)
-    levels = torch.randint(spec.levels, (batch, *spec.shape), generator=generator, dtype=torch.int64, device="cpu")
-    labels = torch.arange(batch, device=device, dtype=torch.int64) % classes if classes else None
+    device, batch = device_of(model), max(PROBES, min(spec.classes, MOST_LABELS))
+    levels, labels = probe_images(spec, batch)
+    labels = None if labels is None else labels.to(device)
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
         arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
         names: tuple[str, ...] = ()
         forward = "network"
     else:
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        dtype = dtype_of(model)
         # Where the range is to be inferred, it does not matter yet.
         known = conventions if conventions.input_range else replace(conventions, input_range=(0.0, 1.0))
         arguments = [Argument("image", inputs_of(known, levels.to(device), dtype))]
@@ -115,8 +114,8 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
         except Exception as error:
             if conventions is None:
                 raise
-            plain = [one.value for one in arguments if one is not None and one.kind != "condition"]
-            raise call_error(conventions, plain, condition_of(arguments), error) from error
+            first = [one.value for one in arguments if one is not None and one.kind != "condition"]
+            raise call_error(conventions, first, condition_of(arguments), error) from error
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
             long = recurrent or operations > MOST_EXPORTED
@@ -142,8 +141,8 @@ class _Assigned(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
-        for argument, value in zip(function._schema.arguments, args):
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor):
+        for value in written_by(function, args):
+            if isinstance(value, Tensor):
                 self.found = self.found or value.untyped_storage().data_ptr() in self.storages
         return function(*args, **(kwargs or {}))
 
@@ -257,5 +256,4 @@ def _untraceable(error: Exception) -> NotIncremental:
 
     The forward itself ran before, so an error now is one of tracing.
     """
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return NotIncremental(f"sample: the model cannot be traced: {type(error).__name__}: {reason}")
+    return NotIncremental(f"sample: the model cannot be traced: {type(error).__name__}: {first_line(error)}")

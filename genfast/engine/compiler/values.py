@@ -333,24 +333,30 @@ def field(op: Operation, x: Value, constant: Any, change: Change | None = None) 
         values = array(tensor)
         return _arranged(x, (values if change is None else change(values)).reshape(shape))
 
-    step = Step("field", 0, x.stride, x.domain, op.where, grid=x.domain)
-    node = op.node(constant)
+    node, source = op.node(constant), None
     try:
         groups = op.entries(constant)
     except Varies:
         groups = [constant]
         assert node is not None  # or nothing could vary from image to image
-        step.source = Source(node, arranged)
+        source = Source(node, arranged)
     tables = [arranged(part) for part in ([constant] if groups is None else groups)]
-    table = tables[0] if groups is None or step.source else np.concatenate(tables)[: op.spec.classes]
+    table = tables[0] if groups is None or source else np.concatenate(tables)[: op.spec.classes]
     if groups is None and not _alike(table, table[:1]):
         raise Unsupported("a constant that differs from image to image and does not depend on labels or a condition")
-    table = table if groups is not None and not step.source else table[:1]
+    table = table if groups is not None and not source else table[:1]
     if table.size > MOST_TABLE and node is not None:
-        step.source, table = Source(node, arranged), table[:1]
-    step.count, step.bias, step.weight = table.shape[3], table, np.arange(table.shape[3])
+        source, table = Source(node, arranged), table[:1]
     codes = [n if dim == FEATURE else 1 for n, dim in zip(shape, x.dims)]
-    return x.like(x.graph.add(step).reshape(codes))
+    return x.like(field_codes(op, x, table, source).reshape(codes))
+
+
+def field_codes(op: Operation, x: Value, table: np.ndarray, source: Source | None = None) -> np.ndarray:
+    """The codes of a step "field" over the positions of x: `table` [K, R, C, features], see `Step`."""
+    count = table.shape[3]
+    step = Step("field", count, x.stride, x.domain, op.where, grid=x.domain, source=source)
+    step.bias, step.weight = table, np.arange(count)
+    return x.graph.add(step)
 
 
 def _arranged(x: Value, values: np.ndarray) -> np.ndarray:
