@@ -2,6 +2,7 @@
 # make test   set up, then everything that checks the project
 # make quick  what a change most likely breaks, in a minute
 # make test-torch VERSION=2.14.1   the tests on another PyTorch
+# make aarch64   the C++ core on another architecture, under an emulator: the same bits
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
 PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test test-torch quick lint docs sanitize bench fuzz kills stubs clean
+.PHONY: demo test test-torch quick lint docs sanitize bench fuzz kills aarch64 stubs clean
 
 demo: $(VENV)/installed
 	$(BIN)/genfast demo --out runs/demo --overwrite $(DEMO_ARGS)
@@ -64,7 +65,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy --no-error-summary
-CPP = $(shell find csrc -name '*.h' -o -name '*.cpp')
+CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp')
 
 # The parts of README.md and docs/ that are made of the code and of measured results.
 docs: $(VENV)/installed
@@ -85,6 +86,10 @@ fuzz: $(VENV)/installed
 # Kills commands at every touch of the disk, runs them again, and compares what they leave: 15 minutes on two cores.
 kills: $(VENV)/installed
 	$(BIN)/python tests/support/kills.py --out benchmarks/results/kills.json $(KILLS_ARGS)
+
+# Calls of every kernel, recorded here, once more on aarch64: needs g++-aarch64-linux-gnu and qemu-user-static.
+aarch64: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/aarch64.py --out benchmarks/results/aarch64.json
 
 # pip hides the compiler's messages and falls back to pure PyTorch, so the log is kept and the modules asked for. What
 # is fetched and compiled shows on the way.

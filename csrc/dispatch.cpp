@@ -24,12 +24,15 @@ namespace {
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 [[maybe_unused]] bool supports_v4_bf16() { return supports_v4() && __builtin_cpu_supports("avx512bf16"); }
+#elif defined(__aarch64__)
+[[maybe_unused]] bool supports_neon() { return true; }
 #endif
 
 #define NAME_plain "plain"
 #define NAME_v3 "x86-64-v3"
 #define NAME_v4 "x86-64-v4"
 #define NAME_v4_bf16 "x86-64-v4-bf16"
+#define NAME_neon "neon"
 
 #define OP(entry, Arguments) {#entry, Arguments::kMembers},
 #define KERNEL(file, ...) __VA_ARGS__

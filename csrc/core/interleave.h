@@ -58,6 +58,11 @@ GENFAST_INLINE void interleave(Vector<T>& a, Vector<T>& b) {
     const __m256d x = _mm256_unpacklo_pd(a, b), y = _mm256_unpackhi_pd(a, b);
     low = _mm256_permute2f128_pd(x, y, 0x20), high = _mm256_permute2f128_pd(x, y, 0x31);
   }
+#elif defined(__aarch64__)
+  if constexpr (sizeof(T) == 4)
+    low = vzip1q_f32(a, b), high = vzip2q_f32(a, b);
+  else
+    low = vzip1q_f64(a, b), high = vzip2q_f64(a, b);
 #else
   constexpr int lanes = kLanes<T>;
   for (int i = 0; i < lanes / 2; ++i) {
@@ -82,6 +87,11 @@ GENFAST_INLINE void separate(Vector<T>& a, Vector<T>& b) {
     const __m256d x = _mm256_permute2f128_pd(a, b, 0x20), y = _mm256_permute2f128_pd(a, b, 0x31);
     even = _mm256_unpacklo_pd(x, y), odd = _mm256_unpackhi_pd(x, y);
   }
+#elif defined(__aarch64__)
+  if constexpr (sizeof(T) == 4)
+    even = vuzp1q_f32(a, b), odd = vuzp2q_f32(a, b);
+  else
+    even = vuzp1q_f64(a, b), odd = vuzp2q_f64(a, b);
 #else
   constexpr int lanes = kLanes<T>;
   for (int i = 0; i < lanes / 2; ++i) {

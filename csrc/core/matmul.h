@@ -11,8 +11,8 @@ namespace GENFAST_ISA {
 namespace {
 
 // Rows of a tile that is four vectors wide, and of one that is one vector wide: 24 and 12 accumulators of 32
-// registers with AVX-512, 12 and 8 of 16 before it.
-#if defined(__AVX512F__)
+// registers with AVX-512 and on aarch64, 12 and 8 of 16 with AVX2.
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kWideRows = 6, kNarrowRows = 12;
 #elif defined(__AVX2__)
 constexpr int kWideRows = 3, kNarrowRows = 8;

@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "core/common.h"
@@ -86,6 +88,11 @@ GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<dou
 }
 GENFAST_INLINE Vector<float> broadcast(float x) { return _mm256_set1_ps(x); }
 GENFAST_INLINE Vector<double> broadcast(double x) { return _mm256_set1_pd(x); }
+#elif defined(__aarch64__)
+GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return vfmaq_f32(c, a, b); }
+GENFAST_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) { return vfmaq_f64(c, a, b); }
+GENFAST_INLINE Vector<float> broadcast(float x) { return vdupq_n_f32(x); }
+GENFAST_INLINE Vector<double> broadcast(double x) { return vdupq_n_f64(x); }
 #else
 GENFAST_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
   Vector<float> r;
@@ -155,10 +162,14 @@ GENFAST_INLINE Vector<T> load(const T* at) {
 GENFAST_INLINE Vector<float> load(const bfloat16* at) {
   HalfBits half;
   memcpy(&half, at, sizeof half);
+#if defined(__aarch64__)
+  return vreinterpretq_f32_u32(vmovl_u16(half) << 16);  // GCC 12 converts lane by lane
+#else
   Bits bits = __builtin_convertvector(half, Bits) << 16;
   Vector<float> r;
   memcpy(&r, &bits, sizeof r);
   return r;
+#endif
 }
 template <class T>
 GENFAST_INLINE void store(T* at, Vector<T> x) {
@@ -251,6 +262,9 @@ GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm512_sqrt
 #elif defined(__AVX2__)
 GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return _mm256_sqrt_ps(x); }
 GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return _mm256_sqrt_pd(x); }
+#elif defined(__aarch64__)
+GENFAST_INLINE Vector<float> square_root(Vector<float> x) { return vsqrtq_f32(x); }
+GENFAST_INLINE Vector<double> square_root(Vector<double> x) { return vsqrtq_f64(x); }
 #else
 GENFAST_INLINE Vector<float> square_root(Vector<float> x) {
   for (int i = 0; i < kLanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
@@ -262,13 +276,21 @@ GENFAST_INLINE Vector<double> square_root(Vector<double> x) {
 }
 #endif
 
-// A NaN passes through: comparisons with it are false, and the x86 instructions then return their second operand.
+// A NaN passes through: comparisons with it are false, and the instructions of x86 then return their second operand,
+// those of aarch64 the NaN.
 #if defined(__AVX512F__)
 GENFAST_INLINE Vector<float> clamp(Vector<float> x, float limit) {
   return _mm512_max_ps(broadcast(-limit), _mm512_min_ps(broadcast(limit), x));
 }
 GENFAST_INLINE Vector<double> clamp(Vector<double> x, double limit) {
   return _mm512_max_pd(broadcast(-limit), _mm512_min_pd(broadcast(limit), x));
+}
+#elif defined(__aarch64__)
+GENFAST_INLINE Vector<float> clamp(Vector<float> x, float limit) {
+  return vmaxq_f32(broadcast(-limit), vminq_f32(broadcast(limit), x));
+}
+GENFAST_INLINE Vector<double> clamp(Vector<double> x, double limit) {
+  return vmaxq_f64(broadcast(-limit), vminq_f64(broadcast(limit), x));
 }
 #else
 template <class T>

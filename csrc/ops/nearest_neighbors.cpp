@@ -20,6 +20,11 @@ GENFAST_INLINE uint64_t greater(Vector<T> a, Vector<T> b) {
     return static_cast<uint64_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(a > b)));
   else
     return static_cast<uint64_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(a > b)));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(T) == 4)
+    return vaddvq_u32(vcgtq_f32(a, b) & uint32x4_t{1, 2, 4, 8});
+  else
+    return vaddvq_u64(vcgtq_f64(a, b) & uint64x2_t{1, 2});
 #else
   uint64_t bits = 0;
   for (int64_t i = 0; i < kLanes<T>; ++i) bits |= static_cast<uint64_t>(a[i] > b[i]) << i;
