@@ -12,7 +12,7 @@ forward pass for an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -164,8 +164,9 @@ class Program:
             for place in ((it.buffer, it.feature), it.cell, it.visible):
                 if place:
                     self._check_read(it.kind, Read(place[0], 0, 0, place[1], it.count), written)
-            stride, (_, _, first, end) = self.buffers[it.buffer].stride, it.domain
-            computed = [j for j in written if first <= j // stride < end]
+            stride, (_, _, *ends) = self.buffers[it.buffer].stride, it.domain
+            first, end = (max(0, -((it.column_remainder - stride * at) // it.column_modulus)) for at in ends)
+            computed = written[first:end]
             for read in (*it.reads, *it.adds):
                 self._check_read(it.kind, read, computed)
             self._check_constants(it)
@@ -228,7 +229,8 @@ class Program:
             first = (b.left + j // b.stride + read.column) * b.features + read.feature
             inside &= 0 <= first and first + read.count <= (b.left + b.columns + b.right) * b.features
         if not inside:
-            raise ValueError(f"{kind}: a position must lie inside buffer {read.buffer}, {b}; got {read}")
+            shown = replace(b, fill=None)
+            raise ValueError(f"{kind}: a position must lie inside buffer {read.buffer}, {shown}; got {read}")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from genfast.metrics.classifier import Classifier, train_classifier
 from genfast.metrics.codebook import codebook_use
+from genfast.metrics.codecs import CodecSize, classical_sizes
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
 from genfast.metrics.coverage import Coverage, mode_coverage
 from genfast.metrics.discriminator import (
@@ -41,6 +42,7 @@ __all__ = [
     "Accuracy",
     "Calibration",
     "Classifier",
+    "CodecSize",
     "Coverage",
     "DualityGap",
     "EquilibriumMonitor",
@@ -48,6 +50,7 @@ __all__ = [
     "active_units",
     "bits_per_dim",
     "calibration",
+    "classical_sizes",
     "codebook_use",
     "density_coverage",
     "discriminator_accuracy",

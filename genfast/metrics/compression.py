@@ -17,7 +17,7 @@ def gzip_nats(images: ArrayLike, levels: int) -> float:
 
     The smaller of packed levels (1, 2, 4 or 8 bits each) and whole bytes.
     """
-    array = _array(images)
+    array = checked(images)
     packed = _packed_rows(array.reshape(1, -1), _bit_depth(levels))
     size = min(len(gzip.compress(data.tobytes(), compresslevel=9, mtime=0)) for data in (packed, array))
     return _nats(size, len(array))
@@ -28,7 +28,7 @@ def png_nats(images: ArrayLike, levels: int) -> float:
 
     The images are stacked vertically, so that they share one header.
     """
-    array = _array(images)
+    array = checked(images)
     tall = array.transpose(0, 2, 3, 1).reshape(-1, array.shape[3], array.shape[1])
     return _nats(len(png_bytes(tall, levels)), len(array))
 
@@ -45,7 +45,8 @@ def png_bytes(image: np.ndarray, levels: int = 256) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
-def _array(images: ArrayLike) -> np.ndarray:
+def checked(images: ArrayLike) -> np.ndarray:
+    """Images as a contiguous array uint8 [N, C, H, W], not empty; TypeError or ValueError for others."""
     array = np.asarray(images)
     if array.dtype != np.uint8:
         raise TypeError(f"images: expected uint8 levels; got {array.dtype}")

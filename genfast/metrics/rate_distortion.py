@@ -55,7 +55,7 @@ def rate_distortion(model: Any, images: Tensor) -> list[Rate]:
     if not pixels:
         raise ValueError("rate_distortion: images must hold at least one; got none")
     # The images are the caller's own, of whatever size.
-    quality = psnr(decompress(model, data, max_bytes=2**62), images.cpu(), spec.levels)
+    quality = psnr(decompress(data, model, max_bytes=2**62), images.cpu(), spec.levels)
     rates = [Rate("vq-vae", len(data), 8 * len(data) / pixels, quality)]
     shown = brightness(images, spec.levels)
     rates.append(_jpeg(_one_picture(shown), shown, len(data), "JPEG, one picture"))
