@@ -119,6 +119,20 @@ class LatentModel(ImageModel, Protocol):
 
 
 @runtime_checkable
+class LatentNetworks(LatentModel, Protocol):
+    """A latent model that gives its networks apart, without checks: what does not run on torch is made from them."""
+
+    def encoder_network(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The means, then the log-variances of q(z | x), [B, 2Z], of images float [B, C, H, W] in [-1, 1]; labels int64
+        [B]."""
+        ...
+
+    def decoder_network(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Parameters of the likelihood [B, P, H, W] of latents float [B, Z]; labels int64 [B]."""
+        ...
+
+
+@runtime_checkable
 class Reconstructor(ImageModel, Protocol):
     """A model that encodes images and decodes them again."""
 

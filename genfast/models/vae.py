@@ -148,9 +148,7 @@ class VAE(ImageModel):
             label, or labels for an unconditional model.
         """
         self._check_images(x)
-        x = self.scaled(x)
-        x = x.flatten(1) if self.config.network == "mlp" else x
-        q = self.encoder(x, self._check_labels(labels, x.shape[0]))
+        q = self.encoder_network(self.scaled(x), self._check_labels(labels, x.shape[0]))
         mean, log_variance = q.to(torch.promote_types(q.dtype, torch.float32)).chunk(2, 1)
         return mean, log_variance
 
@@ -162,7 +160,15 @@ class VAE(ImageModel):
             raise TypeError(f"{type(self).__name__}: z must be a float tensor; got {got}")
         if z.dim() != 2 or z.shape[1] != c.latent:
             raise ValueError(f"{type(self).__name__}: z must have shape [B, {c.latent}]; got {tuple(z.shape)}")
-        y = self.decoder(z.to(self._weight.dtype), self._check_labels(labels, z.shape[0]))
+        return self.decoder_network(z.to(self._weight.dtype), self._check_labels(labels, z.shape[0]))
+
+    def encoder_network(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """`encode` without checks: images in [-1, 1], float [B, C, H, W] -> means, then log-variances, [B, 2Z]."""
+        return self.encoder(x.flatten(1) if self.config.network == "mlp" else x, labels)
+
+    def decoder_network(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """`decode` without checks."""
+        y, c = self.decoder(z, labels), self.config
         return y.view(z.shape[0], self.likelihood.parameters, c.height, c.width) if c.network == "mlp" else y
 
     def nll(self, x: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ arguments is written down; all else is a constant.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ class _Whole(TorchFunctionMode):
         return self.recorder.noted(operation, args, {}, result)
 
 
-def record(network: nn.Module, values: Sequence[Tensor | None]) -> tuple[fx.GraphModule, Any]:
+def record(network: Callable[..., Any], values: Sequence[Tensor | None]) -> tuple[fx.GraphModule, Any]:
     """(graph module, structure of the output) of a forward. Raises: Unrecordable, or what the forward raises."""
     values = [None if value is None else value.clone() for value in values]
     recorder = _Recorder(values)
