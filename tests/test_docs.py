@@ -153,7 +153,7 @@ def test_python_blocks(path, folder, monkeypatch):
 
 @pytest.mark.parametrize("path", [path for path in PROSE if blocks(path, "sh")], ids=name)
 def test_shell_blocks(path, folder, genfast):
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     parser = make_parser()
     for words in commands(path):
@@ -205,6 +205,10 @@ COLUMNS = {
 
 def calls(model, x, known, options):
     noise = genfast.BitFlipNoise(0.1)
+
+    def coder():
+        return genfast.Engine(model, **options) if options else model
+
     return {
         "sample": lambda: genfast.sample(model, 2, **options),
         "log_prob": lambda: genfast.log_prob(model, x, **options),
@@ -214,8 +218,8 @@ def calls(model, x, known, options):
         "embed": lambda: genfast.embed(model, x),
         "interpolate": lambda: genfast.interpolate(model, torch.zeros(1, 2), torch.ones(1, 2), 3),
         "traverse": lambda: genfast.traverse(model, x[:1], steps=2, reference=x),
-        "compress": lambda: genfast.compress(model, x),
-        "decompress": lambda: genfast.decompress(model, genfast.compress(model, x)),
+        "compress": lambda: genfast.compress(coder(), x),
+        "decompress": lambda: genfast.decompress(genfast.compress(coder(), x), coder()),
         "translate": lambda: genfast.translate(model, torch.zeros(1, 1, 32, 32, dtype=torch.uint8)),
     }
 

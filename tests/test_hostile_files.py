@@ -39,9 +39,9 @@ def _little_time_and_memory():
 # Damaged files: a few of the many that `make fuzz` makes.
 
 
-@pytest.mark.parametrize("name", [reader.name for reader in file_readers.READERS])
+@pytest.mark.parametrize("name", [reader.name for reader in fuzz_files.READERS])
 def test_damaged_files_are_read_or_refused(name, tmp_path):
-    reader = next(reader for reader in file_readers.READERS if reader.name == name)(tmp_path)
+    reader = next(reader for reader in fuzz_files.READERS if reader.name == name)(tmp_path)
     counts, failures = fuzz_files.batch(reader, list(range(8000, 8012)))
     assert sum(counts.values()) == 12 and not failures, failures
 

@@ -40,8 +40,8 @@ UNSEEN = ("_interrupt", "_version", "_registry", "_config", "_defaults", "_text"
 FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
 # Packages that are imported where they are needed, as they need not be installed.
 OPTIONAL = {
-    *("PIL", "datasets", "huggingface_hub", "matplotlib", "pyarrow", "safetensors", "sklearn", "torch_fidelity"),
-    *("torchmetrics", "tqdm", "triton"),
+    *("PIL", "datasets", "huggingface_hub", "imagecodecs", "matplotlib", "pyarrow", "safetensors", "sklearn"),
+    *("torch_fidelity", "torchmetrics", "tqdm", "triton"),
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -42,6 +42,14 @@ class CategoricalRow {
   // log of the sum of exp(logit / temperature + evidence).
   double log_sum() const { return largest_ + logarithm<double>(broadcast(whole_))[0]; }
 
+  // The probability of a level below this one, up to rounding.
+  double below(int64_t level) const {
+    double sum = 0;
+    for (int64_t group = 0; group < level / kGroup; ++group) sum += sums_[group];
+    for (int64_t l = level / kGroup * kGroup; l < level; ++l) sum += weights_[l];
+    return sum / whole_;
+  }
+
   // The first level whose cumulative sum passes u times the whole: never one of weight 0.
   int64_t level(double u) const {
     const double target = u * whole_;

@@ -5,7 +5,7 @@
 #include "engine/categorical_row.h"
 #include "engine/conditionals.h"
 #include "engine/mixture_tile.h"
-#include "engine/pixel_program.h"
+#include "engine/pixel_levels.h"
 
 namespace genfast {
 namespace GENFAST_ISA {
@@ -15,6 +15,7 @@ class Draws {
  public:
   Draws(const PixelProgram& program, Scratch& memory)
       : p_(program),
+        levels_(program),
         memory_(memory),
         columns_(memory.take<double>(2 * column_levels(p_) * kDrawTile)),
         weights_(memory.take<float>(round_up(p_.levels, kGroup))),
@@ -42,42 +43,29 @@ class Draws {
       else if (p_.head == program::kBernoulli && !p_.evidence)
         bernoulli(at, first + n, images, place, k);
       else
-        is_wide() ? wide(at, first + n, images, place, k) : categorical(at, first + n, images, place, k);
+        levels_.is_wide() ? wide(at, first + n, images, place, k) : categorical(at, first + n, images, place, k);
     }
-  }
-
-  // The level of a value that is drawn or known.
-  int64_t level(int64_t image, int64_t channel, int64_t place) const {
-    return level_at(p_.images, value(image, channel, place));
   }
 
  private:
   const PixelProgram& p_;
+  const Levels levels_;
   Scratch& memory_;
   double* columns_;  // twice [L][kDrawTile], of levels that are bytes
   float* weights_;
   double* sums_;        // of groups of weights
   CategoricalRow row_;  // of more levels
 
-  // Levels are bytes, or int32 where there are more of them than a byte has.
-  static bool is_wide(const PixelProgram& p) { return p.levels > kMostLevels; }
-  static int64_t column_levels(const PixelProgram& p) { return is_wide(p) ? 0 : p.levels; }
-  static int64_t row_levels(const PixelProgram& p) { return is_wide(p) ? p.levels : 0; }
-  bool is_wide() const { return is_wide(p_); }
-  int64_t level_at(const void* levels, int64_t at) const {
-    return is_wide() ? static_cast<const int32_t*>(levels)[at] : static_cast<const uint8_t*>(levels)[at];
-  }
+  static int64_t column_levels(const PixelProgram& p) { return Levels::is_wide(p) ? 0 : p.levels; }
+  static int64_t row_levels(const PixelProgram& p) { return Levels::is_wide(p) ? p.levels : 0; }
 
   static int64_t mixture_scratch(const PixelProgram& p) {
     return p.head != program::kMixture ? 0 : Mixture<double, 3>(p.components, p.levels).scratch() + 4096;
   }
 
   int64_t pixels() const { return p_.height * p_.width; }
-  int64_t value(int64_t image, int64_t channel, int64_t place) const {
-    return (image * p_.channels + channel) * pixels() + place;
-  }
   bool is_known(int64_t image, int64_t channel, int64_t place) const {
-    return p_.known && static_cast<const uint8_t*>(p_.known)[value(image, channel, place)];
+    return p_.known && static_cast<const uint8_t*>(p_.known)[levels_.value(image, channel, place)];
   }
   bool all_known(int64_t first, int64_t images, int64_t channel, int64_t place) const {
     bool all = true;
@@ -107,17 +95,14 @@ class Draws {
   // Writes the levels: drawn ones, but for those that are known. Gives them back as they are now.
   void write(int64_t first, int64_t images, int64_t channel, int64_t place, double* levels) {
     for (int64_t b = 0; b < images; ++b) {
-      const int64_t at = value(first + b, channel, place);
-      if (is_known(first + b, channel, place)) levels[b] = static_cast<double>(level_at(p_.given, at));
-      if (is_wide())
-        static_cast<int32_t*>(p_.images)[at] = static_cast<int32_t>(levels[b]);
-      else
-        static_cast<uint8_t*>(p_.images)[at] = static_cast<uint8_t>(levels[b]);
+      const int64_t at = levels_.value(first + b, channel, place);
+      if (is_known(first + b, channel, place)) levels[b] = static_cast<double>(levels_.at(p_.given, at));
+      levels_.set(at, static_cast<int64_t>(levels[b]));
     }
   }
 
   double* log_prob(void* map, int64_t image, int64_t k, int64_t place) const {
-    return static_cast<double*>(map) + (image * count() + k) * pixels() + place;
+    return static_cast<double*>(map) + levels_.value(image, k, place, count());
   }
 
   void bernoulli(const float* at, int64_t first, int64_t images, int64_t place, int64_t k) {
@@ -185,7 +170,7 @@ class Draws {
 
   // A level drawn with the evidence; writes what the expectation of that is.
   double wide_level(const float* logits, int64_t image, int64_t place, int64_t k, double u) {
-    const float* evidence = static_cast<const float*>(p_.evidence) + value(image, k, place) * p_.levels;
+    const float* evidence = static_cast<const float*>(p_.evidence) + levels_.value(image, k, place) * p_.levels;
     double before = 0;
     if (p_.log_evidence) {
       row_.take(logits, p_.temperature, nullptr);
@@ -207,7 +192,7 @@ class Draws {
     double before[kDrawTile], after[kDrawTile];
     for (int64_t b = 0; b < kDrawTile; b += kLanes<double>) store(before + b, log_sum(to + b));
     for (int64_t b = 0; b < images; ++b) {
-      const float* evidence = static_cast<const float*>(p_.evidence) + value(first + b, k, place) * p_.levels;
+      const float* evidence = static_cast<const float*>(p_.evidence) + levels_.value(first + b, k, place) * p_.levels;
       for (int64_t l = 0; l < p_.levels; ++l) to[l * kDrawTile + b] += static_cast<double>(evidence[l]);
     }
     if (!p_.log_evidence) return;
@@ -305,7 +290,7 @@ class Draws {
   }
 
   double exact_level(const float* logits, double temperature, double u) {
-    if (is_wide()) {
+    if (levels_.is_wide()) {
       row_.take(logits, temperature, nullptr);
       return static_cast<double>(row_.level(u));
     }

@@ -2,6 +2,7 @@
 
 #include "core/functions.h"
 #include "core/parallel.h"
+#include "engine/pixel_code.h"
 #include "engine/pixel_draw.h"
 #include "engine/pixel_linear.h"
 
@@ -42,7 +43,9 @@ class Tile {
         biases_(memory.take<const float*>(count_of_all_ * p_.tile)),
         row_biases_(memory.take<const float*>(p_.columns + kTogether)),
         chain_at_(memory.take<int64_t>(count_of_all_)),
-        draws_(program, memory) {
+        draws_(program, memory),
+        levels_(program),
+        codes_(program, memory) {
     chains_ = memory.take<float>(place_chains(p_, chain_at_));
   }
 
@@ -51,24 +54,16 @@ class Tile {
     return Scratch::bytes<float>(p.tile * p.image_size) + 2 * Scratch::bytes<Span>(p.read_count) +
            Scratch::bytes<Ready>(all) + Scratch::bytes<const float*>(all * p.tile) +
            Scratch::bytes<const float*>(p.columns + kTogether) + Scratch::bytes<int64_t>(all) +
-           Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p);
+           Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
   }
 
-  void run(int64_t first, int64_t count) {
-    first_ = first, count_ = count;
-    clear();
-    for (int64_t n = 0; n < count_of_all_; ++n)
-      for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
-    for (int64_t i = 0; i < p_.height; ++i) {
-      start_row(row_ = i);
-      row_instructions();
-      if (p_.rows_apart) rows_above();
-      for (int64_t j = 0; j < p_.columns; ++j)
-        for (int64_t k = 0; k <= draws_.count(); ++k) {
-          for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(n, j);
-          if (k < draws_.count() && j < p_.width) draw(i, j, k);
-        }
-    }
+  // The images of a thread at a time, or a block of them that is coded as one.
+  static int64_t block(const PixelProgram& p) { return p.coding ? p.block : p.tile; }
+  void run(int64_t n) {
+    codes_.start(n);
+    const int64_t first = n * block(p_), end = min(p_.batch, first + block(p_));
+    for (int64_t b = first; b < end; b += p_.tile) run(b, min(end - b, p_.tile));
+    codes_.finish(n);
   }
 
  private:
@@ -86,7 +81,26 @@ class Tile {
   int64_t* chain_at_;  // of every instruction: where its chains are, or -1
   float* chains_;      // [columns][images] of each instruction
   Draws draws_;
+  const Levels levels_;
+  Codes codes_;
   int64_t first_ = 0, count_ = 0, row_ = 0;
+
+  void run(int64_t first, int64_t count) {
+    first_ = first, count_ = count;
+    clear();
+    for (int64_t n = 0; n < count_of_all_; ++n)
+      for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
+    for (int64_t i = 0; i < p_.height; ++i) {
+      start_row(row_ = i);
+      row_instructions();
+      if (p_.rows_apart) rows_above();
+      for (int64_t j = 0; j < p_.columns; ++j)
+        for (int64_t k = 0; k <= draws_.count(); ++k) {
+          for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(n, j);
+          if (k < draws_.count() && j < p_.width) draw(i, j, k);
+        }
+    }
+  }
 
   static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
 
@@ -383,10 +397,13 @@ class Tile {
     float* image = at(p_.image, j);
     const bool coupled = Draws::couples_channels(p_);
     const int64_t channel = coupled ? 0 : k, channels = coupled ? p_.channels : 1;
-    draws_.draw(parameters, first_, count_, i * p_.width + j, k);
+    if (p_.coding)
+      codes_.code(parameters, first_, count_, i * p_.width + j, k);
+    else
+      draws_.draw(parameters, first_, count_, i * p_.width + j, k);
     for (int64_t b = 0; b < count_; ++b)
       for (int64_t c = channel; c < channel + channels; ++c) {
-        const float level = static_cast<float>(draws_.level(first_ + b, c, i * p_.width + j));
+        const float level = static_cast<float>(levels_.level(first_ + b, c, i * p_.width + j));
         const float scaled = level * static_cast<float>(p_.scale);
         image[b * p_.image_size + c] = scaled + static_cast<float>(p_.shift);
       }
@@ -397,11 +414,11 @@ class Tile {
 
 int pixel_program(const PixelProgram& p) {
   if (p.type != Type::kFloat32) return kNoKernel;
-  return parallel(pieces_of(p.batch, p.tile), [&](int64_t begin, int64_t end) {
+  return parallel(pieces_of(p.batch, Tile::block(p)), [&](int64_t begin, int64_t end) {
     Scratch memory(Tile::scratch(p));
     if (memory.failed()) return kNoMemory;
     Tile tile(p, memory);
-    for (int64_t n = begin; n < end; ++n) tile.run(n * p.tile, min(p.batch - n * p.tile, p.tile));
+    for (int64_t n = begin; n < end; ++n) tile.run(n);
     return kOk;
   });
 }

@@ -2,7 +2,10 @@
 //
 // The tables are int64 and row by row; what they hold is said at the structs below. Levels are uint8, or int32 where
 // there are more than 256 of them, which only a categorical head has. Addresses that may be null: labels, given with
-// known, evidence, fields, log_probs, log_evidence, parameters.
+// known, evidence, fields, log_probs, log_evidence, parameters, and what codes images.
+//
+// Coding: each block of images has a stream of its own, see pixel_code.h, of which a thread codes one tile after the
+// other, pixel by pixel, draw by draw, image by image. It is done at temperature 1 and draws nothing.
 #pragma once
 
 #include "core/arguments.h"
@@ -16,13 +19,17 @@ GENFAST_ARGUMENTS(PixelProgram,
   const void *given, *known;       // levels and uint8 [B, C, H, W]
   const void* evidence;            // float [B, C, H, W, L]
   const void* fields;              // float [B, field_count]
-  void* images;                    // levels [B, C, H, W], out
+  void* images;                    // levels [B, C, H, W], out; read where they are encoded
   void *log_probs, *log_evidence;  // double [B, draws, H, W], out
   void* parameters;                // float [B, P, H, W], out
+  void* words;                     // uint32 [blocks][most_words], a stream for each block
+  void* word_counts;               // int64 [blocks]; a decoder makes those -1 that no encoder can have written
+  void* intervals;                 // uint32 [B, C, H, W, 2], out of an encoder: the first part and the number of parts
   int64_t read_count, buffer_count;
   int64_t image_size;   // floats of the buffers of one image
   int64_t batch, tile;  // images, and how many of them a thread takes at a time
   int64_t rows_apart;   // 1: whole rows by columns, and of pixels too what rows above give; the results are the same
+  int64_t coding, block, most_words;  // images in a block
   int64_t channels, height, width, columns, levels;
   int64_t head, components, parameter_count, field_count;
   int64_t image, first_parameter;  // reads: where the levels of a pixel go; the parameters of draw 0, 1, ..
@@ -74,6 +81,7 @@ enum Kind : int64_t {
 };
 enum Activation : int64_t { kNone, kOfRelu, kOfElu, kOfTanh, kOfSigmoid };
 enum Head : int64_t { kBernoulli, kCategorical, kMixture };
+enum Coding : int64_t { kNoCoding, kEncode, kDecode };
 
 struct Instruction {
   int64_t kind, sweep, count, activation;

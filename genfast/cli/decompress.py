@@ -9,18 +9,23 @@ import numpy as np
 from torch import Tensor
 
 from genfast._text import shown
-from genfast.cli._codes import open_code_model
 from genfast.cli._command import command
-from genfast.cli.options import add_device, add_out, add_target, out_path, out_paths, positive_int
+from genfast.cli.compress import on_device
+from genfast.cli.options import add_device, add_out, out_path, out_paths, positive_int
+from genfast.cli.progress import counter
 from genfast.data.grid import brightness, png, writer
 from genfast.io import read_bytes, write_bytes
-from genfast.tasks import decompress
-from genfast.tasks.compress import MOST_BYTES
+from genfast.tasks import decompress, file_info
+from genfast.tasks._codes import MOST_BYTES
+from genfast.train.run_folder import open_model
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    add_target(parser)
-    parser.add_argument("file", metavar="FILE", help="the output of genfast compress with the same model")
+    parser.add_argument("file", metavar="FILE", help="the output of genfast compress")
+    text = (
+        "run folder, model folder or name of the model that wrote the file; none if the file holds it or it is shipped"
+    )
+    parser.add_argument("--model", metavar="RUN", help=text)
     text = "FILE.png (a grid, or the image as it is if there is one), FILE.npz (the levels), or a folder of .png files"
     add_out(parser, "OUT", text)
     text = "most bytes of memory for the images and the decoding of one; a file that needs more is refused (2 GiB)"
@@ -33,20 +38,22 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
     write = None if is_folder else writer(out_path(args))
-    model = open_code_model(args)
+    model = on_device(open_model(args.model), args.device) if args.model else None
+    data = read_bytes(args.file, "decompress", args.max_bytes)
     try:
-        images = decompress(model, read_bytes(args.file, "decompress", args.max_bytes), max_bytes=args.max_bytes)
+        info = file_info(data)
+        with counter(info.count, "image") as progress:
+            images = decompress(data, model, max_bytes=args.max_bytes, progress=progress)
     except ValueError as error:
         raise ValueError(f"{shown(args.file)}: {error}") from None
-    levels = model.spec.levels
     if write is None:
         targets = out_paths(args, [path / f"image-{index:05d}.png" for index in range(len(images))])
-        for target, image in zip(targets, _pictures(images, levels), strict=True):
+        for target, image in zip(targets, _pictures(images, info.levels), strict=True):
             write_bytes(target, png(image))
     elif len(images) == 1 and path.suffix.lower() == ".png":
-        write_bytes(path, png(_pictures(images, levels)[0]))
+        write_bytes(path, png(_pictures(images, info.levels)[0]))
     else:
-        write(images, levels)
+        write(images, info.levels)
     print(f"{shown(path)}: {len(images)} images of {images.shape[3]}x{images.shape[2]}")
 
 

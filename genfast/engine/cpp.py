@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 
@@ -18,26 +20,60 @@ FEW = 2  # images in a tile; with so few, reading the weights once for each pixe
 # The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
 _ADDRESSES = (
     *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence", "fields"),
-    *("images", "log_probs", "log_evidence", "parameters"),
+    *("images", "log_probs", "log_evidence", "parameters", "words", "word_counts", "intervals"),
 )
 _NUMBERS = (
-    *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart"),
+    *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart", "coding", "block", "most_words"),
     *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
     *("image", "first_parameter", "seed", "first_index", "draw", "temperature", "scale", "shift"),
 )
 backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
 
 
-def run(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
-    """Draw the images of a request, on the CPU (`device` is not used).
+@dataclass
+class Coding:
+    """How `run` codes the images of a request instead of drawing them.
+
+    Each `block` of images has a stream of its own, in which `tile` of them at a time are coded pixel by pixel, draw by
+    draw, image by image; 24 bits of a share, see csrc/engine/pixel_code.h.
+
+    Attributes:
+        words: uint32 [blocks, most words]. The encoder, `encodes`, writes the streams of the images `given`; the
+            decoder reads them.
+        counts: int64 [blocks], words of each stream. The decoder makes those -1 that no encoder can have written.
+        intervals: uint32 [n, C, H, W, 2], where an encoder writes the first part of 2^24 and the number of parts of
+            each value; None: not wanted.
+    """
+
+    block: int
+    tile: int
+    words: np.ndarray
+    counts: np.ndarray
+    encodes: bool
+    intervals: np.ndarray | None = None
+
+
+def tables_of(program: Program) -> Tables:
+    """What the C++ engine reads of a program, made once."""
+    return program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
+
+
+def run(
+    program: Program, request: SampleRequest, device: torch.device | None = None, coding: Coding | None = None
+) -> Drawn:
+    """Draw the images of a request, on the CPU (`device` is not used), or code them.
 
     The bits do not depend on how the images are split, on the number of threads, or on the instruction set.
     """
-    tables = program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
+    tables = tables_of(program)
     n, spec, likelihood, want = request.n, program.spec, program.likelihood, request.want
     program.check_fields(request.fields, n)
     size = (spec.height, spec.width)
-    images = torch.empty(n, *spec.shape, dtype=spec.dtype, device="cpu")
+    if coding is not None and coding.encodes:
+        assert request.given is not None
+        images, request = request.given.contiguous(), replace(request, given=None)
+    else:
+        images = torch.empty(n, *spec.shape, dtype=spec.dtype, device="cpu")
     maps = {
         "log_probs": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),
         "log_evidence": torch.empty(n, program.draws, *size, dtype=torch.float64, device="cpu"),
@@ -50,14 +86,17 @@ def run(program: Program, request: SampleRequest, device: torch.device | None = 
     inputs = [request.labels, request.given, known, request.evidence, request.fields]
     inputs = [None if value is None else value.contiguous() for value in inputs]
     outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
+    coded = (None, None, None) if coding is None else (coding.words, coding.counts, coding.intervals)
     if n:
         backends.cpp.pixel_program(
             "float32",
             *tables.addresses,
             *(0 if value is None else value.data_ptr() for value in (*inputs, *outputs)),
+            *(0 if value is None else value.ctypes.data for value in coded),
             *tables.sizes,
             n,
-            *tables.tile(n),
+            *(tables.tile(n) if coding is None else (coding.tile, tables.rows_apart(coding.tile))),
+            *((0, 0, 0) if coding is None else (2 - coding.encodes, coding.block, coding.words.shape[1])),
             spec.channels,
             *size,
             program.columns,
@@ -119,12 +158,20 @@ class Tables:
 
         Enough images to amortise reading the weights, few enough that their feature maps stay in cache.
         """
+        tile = self.tile_of(n, torch.get_num_threads())
+        return tile, self.rows_apart(tile)
+
+    def tile_of(self, n: int, threads: int) -> int:
+        """Images that each of so many threads takes at a time, of n."""
         fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
-        fitting, threads = max(LEAST_TILE, min(fitting, MOST_TILE)), torch.get_num_threads()
+        fitting = max(LEAST_TILE, min(fitting, MOST_TILE))
         rounds = -(-n // (threads * fitting))
-        tile = -(-n // (threads * rounds))
+        return -(-n // (threads * rounds))
+
+    def rows_apart(self, tile: int) -> int:
+        """1 where rows are computed apart from pixels, else 0: the same numbers."""
         apart = tile <= FEW or self.weight_bytes > FAR_BYTES
-        return tile, int(apart and tile * self.chain_bytes < MOST_CHAIN_BYTES)
+        return int(apart and tile * self.chain_bytes < MOST_CHAIN_BYTES)
 
     def _constant(self, values: np.ndarray) -> int:
         """Append values, padded to whole panels, to the constants; returns their offset."""

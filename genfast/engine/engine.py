@@ -136,6 +136,11 @@ class Engine:
             raise NotIncremental(f"sample: {compiled}")
         return compiled.program
 
+    def prepared(self) -> tuple[str, Compiled | str, full_forward.FullForward]:
+        """The backend, the program or the reason why there is none, and the network, of the model as it is now."""
+        now, network = self._current()
+        return self._choose(now, network), self._compiled(now, network), network
+
     @property
     def batch_size(self) -> int:
         """Images to draw in one call: few enough for little memory and for calls of one or two seconds."""

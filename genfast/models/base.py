@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -15,10 +15,11 @@ from torch import Tensor
 from genfast import _registry
 from genfast._config import check_options, documented, option
 from genfast._text import shown
+from genfast.engine import shipped
 from genfast.engine.arguments import check_batch, check_labels
 from genfast.engine.protocols import ImageSpec
 from genfast.folders import read_whole
-from genfast.models._pretrained import Pretrained, local_folder, read_config
+from genfast.models._pretrained import SHIPPED, Pretrained, local_folder, read_config
 from genfast.tasks.sample import sample
 
 # name -> (class, class of its config); filled by `register_model`.
@@ -214,3 +215,11 @@ def _load(folder: Path) -> ImageModel:
     if name not in MODELS:
         raise ValueError(f"{shown(folder)}/config.json: expected a model of {sorted(MODELS)}; got {shown(repr(name))}")
     return MODELS[name][0].from_pretrained(folder)
+
+
+def _shipped() -> Iterator[ImageModel]:
+    for folder in sorted(SHIPPED.iterdir()):
+        yield load(folder)
+
+
+shipped.SOURCES.append(_shipped)

@@ -3,7 +3,7 @@
 from genfast.tasks._latent import is_latent
 from genfast.tasks.check import check
 from genfast.tasks.clean import clean
-from genfast.tasks.compress import compress, decompress
+from genfast.tasks.compress import compress, decompress, file_info
 from genfast.tasks.denoise import denoise
 from genfast.tasks.embed import embed, neighbours, save_embedding
 from genfast.tasks.impute import impute
@@ -11,7 +11,7 @@ from genfast.tasks.inpaint import inpaint
 from genfast.tasks.interpolate import interpolate, linear, spherical
 from genfast.tasks.noise import BitFlipNoise, GaussianNoise
 from genfast.tasks.reconstruct import reconstruct
-from genfast.tasks.results import Check, Denoised, Inpainting, Traversal
+from genfast.tasks.results import Check, Denoised, FileInfo, Inpainting, Traversal
 from genfast.tasks.sample import log_prob, sample, stream
 from genfast.tasks.shards import sample_shards
 from genfast.tasks.translate import translate, translate_folder
@@ -21,6 +21,7 @@ __all__ = [
     "BitFlipNoise",
     "Check",
     "Denoised",
+    "FileInfo",
     "GaussianNoise",
     "Inpainting",
     "Traversal",
@@ -30,6 +31,7 @@ __all__ = [
     "decompress",
     "denoise",
     "embed",
+    "file_info",
     "impute",
     "inpaint",
     "interpolate",

@@ -1,251 +1,123 @@
-"""Lossy compression by the codes of a model: images to bytes, and back."""
+"""Compression: images to the bytes of a file, and back; what a file says of itself."""
 
 from __future__ import annotations
 
-import lzma
-import math
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from genfast.engine.arguments import as_levels, check_int, check_integers
-from genfast.engine.protocols import CodeModel, device_of
-from genfast.engine.wrappers import unwraps
-
-# Magic, version, packing, images, channels, height, width, levels - 1, model; big-endian. The body and a CRC-32 of
-# everything before follow.
-HEADER, CHECKSUM = struct.Struct(">4sBBIBHHB8s"), struct.Struct(">I")
-MAGIC, VERSION = b"GFVQ", 1
-MOST_LEVELS = 256
-# More than a batch of photographs.
-MOST_VALUES = MOST_BYTES = 2**31
-BATCH_VALUES = 2**18
-PART = 2**18  # bytes that are unpacked at a time
-# Codes have no alignment or context like text. The dictionary is small, as it is allocated even for a tiny file.
-LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
+from genfast.engine.arguments import check_int
+from genfast.engine.engine import Engine
+from genfast.engine.protocols import CodeModel
+from genfast.engine.wrappers import unwrapped, unwraps
+from genfast.tasks import _codes, _lossless
+from genfast.tasks._codes import MOST_BYTES
+from genfast.tasks.results import FileInfo
 
 
 @unwraps
-def compress(model: nn.Module, images: Tensor) -> bytes:
-    """The codes of images as the bytes of a file.
+def compress(
+    model: nn.Module | Engine,
+    images: Tensor,
+    *,
+    labels: int | Tensor | None = None,
+    lossless: bool | None = None,
+    with_model: bool = False,
+    block: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> bytes:
+    """Images as the bytes of a file, which `decompress` reads.
 
-    Codes are packed to the bits that they need, or to whole bytes, and compressed by zlib or lzma; the smallest result
-    is taken. Images may have any size, also one that the model was not trained on.
+    Losslessly, by an autoregressive model: a range coder takes the place of the draws of the engine, so that the file
+    has as many bits as the model has nats for the images. By a VAE: bits-back coding, with as many bits as its evidence
+    lower bound has nats. The file decodes to the same bits on every CPU.
+
+    With loss, by the codes of a VQ-VAE: they are coded by its prior where it has one for images of this size, or packed
+    by zlib or lzma, whichever is smallest. Images may have any size, also one that the model was not trained on.
 
     Args:
-        model: a `genfast.engine.protocols.CodeModel`, as `genfast.models.VQVAE` is.
-        images: levels, integers [N, C, H, W], with the model's C and levels; H and W at least 1.
-    Returns: bytes, which `decompress` reads.
-    Raises: TypeError or ValueError for another model or images.
+        model: an autoregressive model of `genfast.models`, an `Engine` of another one, a
+            `genfast.engine.protocols.LatentNetworks`, as `genfast.models.VAE` is, or a
+            `genfast.engine.protocols.CodeModel`, as `genfast.models.VQVAE` is.
+        images: levels, integers [n, C, H, W].
+        labels: integers [n], or one for all, of a conditional model. A lossless file holds them.
+        lossless: whether every level comes back; None: for all models but a VQ-VAE.
+        with_model: put the weights into a lossless file, which then needs no model to be read.
+        block: images that share a stream, 1 to 65536, which `decompress` can read alone. A stream takes about 10 bytes
+            more than its images need, that of a VAE 2 more for each latent. None: 256, of a VAE 4096.
+        progress: called with the number of images of each block that is done.
+    Returns: bytes.
+    Raises: TypeError or ValueError for another model or images; RuntimeError for a backend other than cpp.
+
+    Example: `genfast.decompress(genfast.compress(model, images), model)`
     """
-    coder = _check_model("compress", model)
-    c = coder.spec
-    images = check_integers("compress", "images", images)
-    if images.dim() != 4 or images.shape[1] != c.channels or not all(1 <= n < 2**16 for n in images.shape[2:]):
-        expected = f"[N, C, H, W] with C={c.channels}, H and W from 1 to 65535"
-        raise ValueError(f"compress: images must have shape {expected}; got {tuple(images.shape)}")
-    if images.numel() > MOST_VALUES:
-        raise ValueError(f"compress: images must hold at most {MOST_VALUES} values; got {images.numel()}")
-    images = as_levels("compress", "images", images, c.levels)
-    packing, body = _packed(_encoded(coder, images), coder.code_count)
-    count, channels, height, width = images.shape
-    header = HEADER.pack(MAGIC, VERSION, packing, count, channels, height, width, c.levels - 1, coder.decoder_digest())
-    return header + body + CHECKSUM.pack(zlib.crc32(header + body))
+    has_codes = isinstance(model, CodeModel)
+    if lossless is None:
+        lossless = not has_codes
+    if lossless and has_codes:
+        raise ValueError("compress: lossless must be False for a VQ-VAE, whose codes lose detail; got True")
+    if lossless:
+        coder = _lossless.coder_of("compress", model)
+        return _lossless.compress_images(coder, images, labels, with_model, block, progress)
+    if with_model:
+        raise ValueError("compress: with_model must be False for a file with loss; got True")
+    return _codes.compress_codes(model, images, labels)
 
 
-@unwraps
-def decompress(model: nn.Module, data: bytes, *, max_bytes: int = MOST_BYTES) -> Tensor:
-    """The images of a file that `compress` of the same model wrote: uint8 [N, C, H, W] on the CPU.
+def decompress(
+    data: bytes,
+    model: nn.Module | Engine | None = None,
+    *,
+    block: int | None = None,
+    max_bytes: int = MOST_BYTES,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """The images of a file that `compress` wrote.
 
     Equal images take next to no space, so a small file may hold many: `max_bytes` is the most memory that the images
     and the decoding of one of them may take, about.
 
-    Raises: ValueError for bytes that are no such file, incomplete, damaged, of another model, or of larger images.
+    Args:
+        data: the file.
+        model: that which wrote the file; None for a file that holds its model, or was written by shipped weights.
+        block: the number of a block of a lossless file, from 0 on: its images alone.
+        max_bytes: of memory.
+        progress: called with the number of images of each block that is done.
+    Returns: levels [n, C, H, W] on the CPU, uint8 up to 256 of them, else int32.
+    Raises: TypeError for data that are no bytes; ValueError for bytes that are no such file, incomplete, damaged, of
+        another model or other weights, of another arithmetic, or of larger images.
     """
-    coder = _check_model("decompress", model)
-    c = coder.spec
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"decompress: data must be bytes; got {type(data).__name__}")
-    data = bytes(data)
-    if data[:4] != MAGIC:
-        raise ValueError(f"decompress: expected a file of genfast compress; got one that begins with {data[:4]!r}")
-    if len(data) < HEADER.size + CHECKSUM.size:
-        raise ValueError(f"decompress: expected a whole file; got {len(data)} bytes")
-    _, version, packing, count, channels, height, width, top, model_of = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise ValueError(f"decompress: expected version {VERSION} of the format; got {version}")
-    if zlib.crc32(data[: -CHECKSUM.size]) != CHECKSUM.unpack(data[-CHECKSUM.size :])[0]:
-        raise ValueError("decompress: expected a whole file; got one whose checksum is wrong: cut off or damaged")
-    if model_of != coder.decoder_digest() or (channels, top + 1) != (c.channels, c.levels):
-        got = f"{model_of.hex()} for {channels} channels, {top + 1} levels"
-        raise ValueError(f"decompress: expected a file of this model, {coder.decoder_digest().hex()}; got {got}")
+    data = _bytes("decompress", data)
     check_int("decompress", "max_bytes", max_bytes, 1, 2**63)
-    sizes = (count, channels, height, width)
-    if not height or not width:
-        raise ValueError(f"decompress: expected images of at least 1x1 pixels; got {sizes}")
-    grid = _grid(coder, height, width)
-    needed = math.prod(sizes) + min(count, 1) * math.prod(grid) * _bytes_per_code(coder)
-    if needed > max_bytes:
-        expected = f"images that take at most max_bytes={max_bytes} to decode"
-        raise ValueError(f"decompress: expected {expected}; got {sizes}, which take about {needed}")
-    codes = _Codes(packing, data[HEADER.size : -CHECKSUM.size], count * math.prod(grid), coder.code_count)
-    return _decoded(coder, codes, sizes, grid)
+    if data[:4] == _codes.MAGIC:
+        if block is not None:
+            raise ValueError(f"decompress: block must be None for a file with loss; got {block}")
+        return _codes.decompress_codes(_needed(unwrapped(model)), data, max_bytes)
+    file = _lossless.LosslessFile(data, model, max_bytes)
+    blocks = len(file.header.blocks)
+    if block is None:
+        return file.images(0, blocks, progress)
+    check_int("decompress", "block", block, 0, blocks)
+    return file.images(block, 1)
 
 
-def _check_model(call: str, model: nn.Module) -> CodeModel:
-    if not isinstance(model, nn.Module) or not isinstance(model, CodeModel):
-        raise TypeError(f"{call}: model must have codes, as genfast.models.VQVAE has; got {type(model).__name__}")
-    if model.spec.levels > MOST_LEVELS:
-        expected = f"of images of at most {MOST_LEVELS} levels, which a file has a byte for"
-        raise ValueError(f"{call}: model must be {expected}; got {model.spec.levels}")
+def file_info(data: bytes) -> FileInfo:
+    """What a file of `compress` says of itself; needs no model.
+
+    Raises: TypeError for data that are no bytes; ValueError for bytes that are no such file.
+    """
+    data = _bytes("file_info", data)
+    return _codes.info(data) if data[:4] == _codes.MAGIC else _lossless.info(data)
+
+
+def _bytes(call: str, data: Any) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{call}: data must be bytes; got {type(data).__name__}")
+    return bytes(data)
+
+
+def _needed(model: Any) -> Any:
+    if model is None:
+        raise ValueError("decompress: model must be given for a file with loss; got None")
     return model
-
-
-def _grid(model: Any, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the codes of an image of any size."""
-    step = model.stride
-    return -(-height // step), -(-width // step) * model.codes_per_place
-
-
-@torch.no_grad()
-def _encoded(model: Any, images: Tensor) -> np.ndarray:
-    """The codes of images, int64 [N, h, w]."""
-    height, width = images.shape[2:]
-    step, device = model.stride, device_of(model)
-    parts = [np.zeros((0, *_grid(model, height, width)), np.int64)]
-    for part in images.split(_batch_size(model, height, width)) if len(images) else ():
-        # Padded to a multiple of the stride by repeating the last row and column.
-        levels = F.pad(part.to(device).float(), (0, -width % step, 0, -height % step), mode="replicate")
-        parts.append(model.encode(levels.to(torch.uint8), any_size=True).cpu().numpy())
-    return np.concatenate(parts)
-
-
-@torch.no_grad()
-def _decoded(model: Any, codes: _Codes, sizes: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
-    device, (count, _, height, width) = device_of(model), sizes
-    decoded = torch.empty(sizes, dtype=torch.uint8, device="cpu")
-    for images in decoded.split(_batch_size(model, height, width)) if count else ():
-        part = torch.from_numpy(codes.take(len(images) * math.prod(grid)).reshape(-1, *grid))
-        images.copy_(_levels(model, part.to(device))[:, :, :height, :width])
-    return decoded
-
-
-def _levels(model: Any, codes: Tensor) -> Tensor:
-    return model.likelihood.expected(model.decode(codes, any_size=True)).round().to(torch.uint8)
-
-
-class _Largest(TorchFunctionMode):
-    """The most bytes that the arguments and the result of a function of torch take together."""
-
-    bytes = 0
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        tensors = [part for part in (result, *args) if isinstance(part, Tensor)]
-        self.bytes = max(self.bytes, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-        return result
-
-
-@torch.no_grad()
-def _bytes_per_code(model: Any) -> int:
-    """About how much memory the decoding of one more code takes, by that of two small grids."""
-    taken = []
-    for side in (4, 8):
-        codes = torch.zeros(1, side, side * model.codes_per_place, dtype=torch.int64, device=device_of(model))
-        with _Largest() as largest:
-            _levels(model, codes)
-        taken.append(largest.bytes)
-    # Twice: an allocator and a convolution keep more than the tensors.
-    return 2 * (taken[1] - taken[0]) // ((64 - 16) * model.codes_per_place)
-
-
-def _batch_size(model: Any, height: int, width: int) -> int:
-    """Images at a time, by the size to which they are padded."""
-    step = model.stride
-    return max(1, BATCH_VALUES // ((height + -height % step) * (width + -width % step)))
-
-
-def _bits(codes: int) -> int:
-    return max(1, (codes - 1).bit_length())
-
-
-def _packed(codes: np.ndarray, count: int) -> tuple[int, bytes]:
-    """(packing, bytes), the smallest of all. Packing is 2 * compression, plus 1 if codes have whole bytes."""
-    wide = np.ascontiguousarray(codes, ">u2").view(np.uint8).reshape(-1, 2)
-    bits = np.packbits(np.unpackbits(wide, axis=1)[:, 16 - _bits(count) :])
-    whole = wide if count > 256 else np.ascontiguousarray(wide[:, 1])
-    packings = {}
-    for kind, raw in enumerate((bits.tobytes(), whole.tobytes())):
-        packings[kind] = raw
-        packings[2 + kind] = min(
-            (_deflated(raw, how) for how in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)), key=len
-        )
-        packings[4 + kind] = lzma.compress(raw, lzma.FORMAT_RAW, filters=LZMA)
-    return min(packings.items(), key=lambda item: len(item[1]))
-
-
-def _deflated(raw: bytes, strategy: int) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
-    return packer.compress(raw) + packer.flush()
-
-
-class _Codes:
-    """The codes that `_packed` packed, a part at a time. ValueError for more or fewer, and for anything else."""
-
-    def __init__(self, packing: int, body: bytes, values: int, count: int) -> None:
-        self.count, self.bits = count, (16 if count > 256 else 8) if packing % 2 else _bits(count)
-        size, unpacked = (values * self.bits + 7) // 8, 0
-        for part in _inflated(packing // 2, body):
-            unpacked += len(part)
-            if unpacked > size:
-                break
-        if unpacked != size:
-            raise ValueError(f"decompress: expected {size} bytes of codes; got {min(unpacked, size + 1)}")
-        self.parts, self.held, self.used = _inflated(packing // 2, body), b"", 0  # bits of `held`
-
-    def take(self, values: int) -> np.ndarray:
-        """The next codes, int64 [values]."""
-        end = self.used + values * self.bits
-        parts, held = [self.held], len(self.held)
-        while 8 * held < end:
-            parts.append(next(self.parts))
-            held += len(parts[-1])
-        self.held = b"".join(parts)
-        bits = np.unpackbits(np.frombuffer(self.held, np.uint8)[: (end + 7) // 8])[self.used : end]
-        self.held, self.used = self.held[end // 8 :], end % 8
-        codes = bits.reshape(values, self.bits).astype(np.int64) @ (1 << np.arange(self.bits - 1, -1, -1))
-        if values and (top := int(codes.max())) >= self.count:
-            raise ValueError(f"decompress: expected codes of 0 to {self.count - 1}; got {top}")
-        return codes
-
-
-def _inflated(how: int, body: bytes) -> Iterator[bytes]:
-    """The unpacked bytes in parts, so that a small file need not unpack to a large one."""
-    if how not in (0, 1, 2):
-        raise ValueError(f"decompress: expected a packing of 0 to 5; got one of {2 * how}")
-    try:
-        if how == 0:
-            yield from (body[start : start + PART] for start in range(0, len(body), PART))
-        elif how == 1:
-            deflated = zlib.decompressobj(-15)
-            part = deflated.decompress(body, PART)
-            while part:
-                yield part
-                part = deflated.decompress(deflated.unconsumed_tail, PART)
-        else:
-            packed = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=LZMA)
-            part = packed.decompress(body, PART)
-            while part:
-                yield part
-                part = b"" if packed.eof else packed.decompress(b"", PART)
-    except (zlib.error, lzma.LZMAError, EOFError) as error:
-        raise ValueError(f"decompress: expected packed codes; got {error}") from None

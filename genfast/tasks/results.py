@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,6 +23,49 @@ class Check:
     ok: bool
     difference: float
     remedy: str | None
+
+
+@dataclass
+class FileInfo:
+    """What a file of `compress` says of itself, see `file_info`.
+
+    Attributes:
+        kind: "lossless" or "codes".
+        version: of the format.
+        count, channels, height, width, levels, classes: of the images; classes is 0 without labels.
+        size: bytes of the file.
+        block, blocks: images of a stream that is read as a whole, and how many there are.
+        model: fingerprint of what wrote the file, in hexadecimal digits.
+        model_size: bytes of the model that the file holds; 0 for none.
+    """
+
+    kind: str
+    version: int
+    count: int
+    channels: int
+    height: int
+    width: int
+    levels: int
+    classes: int
+    size: int
+    block: int
+    blocks: int
+    model: str
+    model_size: int
+
+    @property
+    def bits_per_dim(self) -> float:
+        """Bits of the file for a value of the images; NaN without images."""
+        values = self.count * self.channels * self.height * self.width
+        return 8 * self.size / values if values else math.nan
+
+    def __str__(self) -> str:
+        images = f"{self.count} images of {self.width}x{self.height}, {self.channels} channels, {self.levels} levels"
+        images += f", labels of {self.classes} classes" if self.classes else ""
+        blocks = f", in {self.blocks} blocks of {self.block} images" if self.kind == "lossless" else ""
+        size = f"{self.size} bytes, {self.bits_per_dim:.4f} bits a dimension{blocks}"
+        held = f", held in {self.model_size} bytes of the file" if self.model_size else ""
+        return f"{self.kind}, version {self.version}: {images}\n{size}\nmodel {self.model}{held}"
 
 
 @dataclass

@@ -12,11 +12,10 @@ from PIL import Image
 from support import mutations
 from support.files import idx_bytes, npz_bytes
 
-from genfast import metrics, models, tasks
+from genfast import metrics, models
 from genfast.cli import equilibrium
 from genfast.cli.inpaint import mask_of
 from genfast.data import ImageData, load
-from genfast.tasks.compress import HEADER
 from genfast.tasks.shards import sample_shards
 from genfast.train import AdversarialConfig, TrainConfig, fit, fit_adversarial
 from genfast.train.checkpoint import checksum
@@ -292,34 +291,6 @@ class Shards(Reader):
         for name, data in self.seeds.items():
             if name.endswith(".npz") and (self.folder / name).read_bytes() != data:
                 raise AssertionError(f"{name} was kept damaged")
-
-
-@register
-class Compressed(Reader):
-    name = "compressed"
-
-    def make(self):
-        torch.manual_seed(0)
-        self.model = models.build("vq-vae", height=SIDE, width=SIDE, levels=2, **MODELS["vq-vae"]).eval()
-        images = torch.from_numpy(GREY)[:, None]
-        self.seeds = {
-            f"{n}.gfz": tasks.compress(self.model, images[:n].repeat(times, 1, 1, 1))
-            for n, times in ((3, 1), (1, 500), (40, 10))
-        }
-
-    def mutate(self, name, data, rng):
-        header = list(HEADER.unpack_from(data))
-        body = data[HEADER.size : -4]
-        for place, most in ((2, 255), (3, 2**32 - 1), (5, 2**16 - 1), (6, 2**16 - 1)):
-            if rng.random() < 0.3:
-                header[place] = rng.choice((0, 1, 2, 3, 4, 5, 6, 100, 4096, most, rng.randint(0, most))) % (most + 1)
-        body = mutations.damaged(body, rng) if rng.random() < 0.3 else body
-        data = HEADER.pack(*header) + body + data[-4:]
-        data = mutations.damaged(data, rng) if rng.random() < 0.3 else data
-        return mutations.signed(data) if rng.random() < 0.8 and len(data) > 4 else data
-
-    def read(self, path):
-        return tasks.decompress(self.model, path.read_bytes(), max_bytes=2**28).numel()
 
 
 @register

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from support import file_readers
+from support.compressed_readers import READERS
 
 ALLOWED = (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # as the CLI
 FORM = re.compile(r".*(expected|must) .*; got .*")
@@ -125,7 +125,7 @@ def batch(reader, seeds: list[int]) -> tuple[Counter, list[Failure]]:
 
 def fuzz(names: list[str], files: int, first: int, folder: Path):
     """(reader name -> counts and seconds, failures) of about so many files, divided among the readers."""
-    readers = [reader(folder) for reader in file_readers.READERS if reader.name in names]
+    readers = [reader(folder) for reader in READERS if reader.name in names]
     weight, result, failures = sum(reader.weight for reader in readers), {}, []
     for reader in readers:
         begun, counts, count = time.perf_counter(), Counter(), max(1, round(files * reader.weight / weight))
@@ -142,14 +142,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--files", type=int, default=30_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--only", nargs="*", default=[reader.name for reader in file_readers.READERS])
+    parser.add_argument("--only", nargs="*", default=[reader.name for reader in READERS])
     parser.add_argument("--seed", type=int, help="one file of the reader in --only, in this process")
     parser.add_argument("--out", type=Path, help="file for the result")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     try:
         if args.seed is not None:
-            reader = next(reader for reader in file_readers.READERS if reader.name in args.only)(folder)
+            reader = next(reader for reader in READERS if reader.name in args.only)(folder)
             print("read:", reader.read(reader.damage(random.Random(args.seed))))
             return 0
         result, failures = fuzz(args.only, args.files, args.first, folder)

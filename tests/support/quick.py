@@ -21,6 +21,12 @@ ELSEWHERE = "not (threads_and_isas or kernel_objects)"
 # What stands elsewhere than its name says -> the tests.
 OTHERS = {
     "CMakeLists.txt": "native",
+    "csrc/core/ans.h": "engine/test_bits_back.py",
+    "csrc/engine/bits_back": "engine/test_bits_back.py",
+    "csrc/engine/latent_bins.h": "engine/test_bits_back.py",
+    "csrc/engine/value_bins.h": "engine/test_bits_back.py",
+    "csrc/engine/network": "engine/test_network.py",
+    "genfast/engine/compiler/layers.py": "engine/test_network.py",
     "csrc/engine": "engine/test_pixel_program.py",
     "kernels/pixel_program.py": "engine/test_pixel_program.py",
     "genfast/testing.py": "losses",

@@ -1,0 +1,157 @@
+"""Measure lossless compression beside the codecs that need no model: `python benchmarks/lossless.py --data-root DATA
+--digits RUN --mnist RUN --photos RUN` writes results/lossless.json and .md.
+
+Binary MNIST is compressed by the shipped weights, the others by the runs that are given; a row is left out without its
+data or run. Every file is decoded and compared before its size is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import gate
+import lossless_report
+import machine
+import timing
+import torch
+from sampling_cases import preset, untrained
+
+import genfast
+from genfast import models
+from genfast.engine.engine import Engine
+from genfast.io import write_bytes
+from genfast.metrics.codecs import classical_sizes
+from genfast.tasks import file_info
+from genfast.train.run_folder import open_model
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = 2
+STATE_BITS = 64  # of a stream: what its coder must write beside the information
+GENFAST, SAMPLING, KNOWN = "genfast", "sampling", "network alone"
+
+
+def main() -> None:
+    parser = gate.options(__doc__, 5, "rows")
+    parser.add_argument("--data-root", default="", help="where MNIST is, binarised and grey")
+    for name in ("digits", "mnist", "photos"):
+        parser.add_argument(f"--{name}", default="", metavar="RUN", help=f"the model of {name}")
+    parser.add_argument("--photo-data", default="", help="a folder of photographs, with valid/")
+    options = parser.parse_args()
+    if not options.ungated:
+        gate.check("the codec", "cpp", ["engine/test_coding.py", "tasks/test_lossless.py"])
+    result = measure(options)
+    if options.ungated or options.only:
+        print("\nnot gated by the tests, or not all rows: nothing was written")
+        return
+    folder = ROOT / "benchmarks" / "results"
+    write_bytes(folder / "lossless.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_bytes(folder / "lossless.md", lossless_report.markdown(result).encode())
+    print("\nwrote benchmarks/results/lossless.json and .md")
+
+
+def measure(options: argparse.Namespace) -> dict:
+    cores = machine.pin(THREADS)
+    result = {"machine": machine.describe(cores, THREADS), "files": [], "rates": [], "alone": []}
+    for name, target, data, split, root, count in _sets(options):
+        if options.only in name:
+            row = _file(name, open_model(target).eval(), genfast.data.load(data, split=split, root=root), count)
+            result["files"].append(row)
+            print(lossless_report.printed(row), flush=True)
+    for name, model in _models():
+        if options.only in name:
+            result["rates"].append(_rates(name, model.eval(), options.seconds))
+            print(result["rates"][-1], flush=True)
+    if options.only in "alone":
+        result["alone"].append(_alone(options.seconds))
+        print(result["alone"][-1], flush=True)
+    return result
+
+
+def _sets(options):
+    """(name, model, data, split, root, images) of each row whose data and run are given."""
+    root = options.data_root or None
+    if root:
+        yield "binary MNIST, valid", "mnist", "mnist-binary", "valid", root, None
+    if options.digits:
+        yield "digits, test", options.digits, "digits", "test", None, None
+    if options.mnist and root:
+        yield "grey MNIST, test", options.mnist, "mnist", "test", root, None
+    if options.photos and options.photo_data:
+        yield "photographs, valid", options.photos, options.photo_data, "valid", None, None
+
+
+def _file(name, model, data, count):
+    """The size of a file of images, beside the other codecs; and of one that holds its model."""
+    images, labels = data.images[:count], None
+    if model.spec.classes:
+        labels = data.labels[:count].long()
+    start = time.perf_counter()
+    file = genfast.compress(model, images, labels=labels)
+    encoded = time.perf_counter()
+    if not torch.equal(genfast.decompress(file, model), images):
+        raise AssertionError(f"{name}: the file must decode to its images")
+    decoded = time.perf_counter()
+    whole = len(genfast.compress(model, images, labels=labels, with_model=True))
+    nats = None
+    if images.shape[1:] == torch.Size(model.spec.shape):
+        nats = -float(genfast.log_prob(model, images, labels=labels).sum())
+    others = {key: vars(size) for key, size in classical_sizes(images.numpy()).items()}
+    best = min(size["size"] for size in others.values() if size["size"])
+    blocks = file_info(file).blocks
+    saved = (best - len(file)) / len(images)  # bytes an image
+    return {
+        "name": name,
+        "model": model.name,
+        "images": len(images),
+        "shape": list(images.shape[1:]),
+        "bytes": len(file),
+        "bits_per_dim": 8 * len(file) / images.numel(),
+        "nll_bits_per_dim": None if nats is None else nats / math.log(2) / images.numel(),
+        "above_nll": None if nats is None else (8 * len(file) - STATE_BITS * blocks) / (nats / math.log(2)) - 1,
+        "blocks": blocks,
+        "with_model_bytes": whole,
+        "model_pays_from": math.ceil((whole - len(file)) / saved) if saved > 0 else None,
+        "encode_per_s": len(images) / (encoded - start),
+        "decode_per_s": len(images) / (decoded - encoded),
+        "others": others,
+    }
+
+
+def _models():
+    """The models of the bars of speed."""
+    yield "PixelCNN, 15 layers of 32", untrained(preset, "pixelcnn", 15, 32)
+    yield "PixelRNN, 7 layers of 16", models.PixelRNN.pretrained("mnist")
+
+
+def _rates(name, model, seconds, count=1024):
+    """Images a second of encoding, decoding and sampling, in turns; and the share of the coder in decoding."""
+    images = genfast.sample(model, count, seed=1)
+    file, engine = genfast.compress(model, images), Engine(model)
+    known = torch.ones(1, *model.spec.shape, dtype=torch.bool).expand(count, -1, -1, -1)
+    contenders = {
+        "encode": partial(genfast.compress, model, images),
+        "decode": partial(genfast.decompress, file, model),
+        SAMPLING: partial(genfast.sample, model, count, seed=1),
+        KNOWN: partial(engine.run, count, seed=1, given=images, known=known),
+    }
+    times = timing.compare(contenders, seconds)
+    rates = {key: count / times[key]["median_ms"] * 1e3 for key in contenders}
+    share = 1 - rates["decode"] / rates[KNOWN]
+    return {"name": name, "images_per_s": rates, "coder_share": share, "times": times}
+
+
+def _alone(seconds):
+    """The time to read one block of 16 images of a file, PixelCNN with 16 features."""
+    model = untrained(preset, "pixelcnn", 15, 16)
+    file = genfast.compress(model, genfast.sample(model, 512), block=16)
+    times = timing.compare({GENFAST: partial(genfast.decompress, file, model, block=17)}, seconds)
+    return {"name": "PixelCNN, 15 layers of 16, a block of 16 images alone", "ms": times[GENFAST]["median_ms"]}
+
+
+if __name__ == "__main__":
+    main()
