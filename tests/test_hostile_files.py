@@ -21,7 +21,7 @@ from support.refusals import Runs, refused
 from genfast import models, tasks
 from genfast._text import shown
 from genfast.io import DEEPEST, MOST_JSON, read_json
-from genfast.tasks.compress import CHECKSUM, HEADER, LZMA, PART
+from genfast.tasks._codes import CHECKSUM, HEADER, LZMA, PART
 from genfast.tasks.shards import sample_shards
 from genfast.train.checkpoint import load_checkpoint, save_checkpoint
 from genfast.train.metrics_log import read_metrics
@@ -164,7 +164,7 @@ def test_messages_on_the_terminal_have_no_control_characters(genfast, tmp_path):
         ["sample", folder, "-n", 1, "--out", tmp_path / "x.png"],
         ["train", "vae", "--data", folder / "no.npz", "--out", tmp_path / "run"],
         ["evaluate", folder],
-        ["decompress", folder, folder / "x.gfz", "--out", tmp_path / "x.png"],
+        ["decompress", folder / "x.gfz", "--out", tmp_path / "x.png"],
         ["sample", folder, "-n", "a\nb\x1b[31m", "--out", tmp_path / "x.png"],
     ):
         code, out, err = genfast(*words)
@@ -339,12 +339,12 @@ def zeros(size, packing):
 def test_a_small_file_of_large_images(sizes, text, packing):
     data = compressed(*sizes, zeros(2**21, packing) if packing else bytes(2000), packing)
     assert len(data) < 4000
-    refused(lambda: tasks.decompress(MODEL, data, max_bytes=2**28), text)
+    refused(lambda: tasks.decompress(data, MODEL, max_bytes=2**28), text)
 
 
 def test_large_images_within_the_budget():
     data = compressed(40_000, 8, 8, zeros(40_000 * 16 * 2 // 8, 4), 4)
     assert len(data) < 400 and 40_000 * 4 > PART // 8
-    images = tasks.decompress(MODEL, data)
+    images = tasks.decompress(data, MODEL)
     assert images.shape == (40_000, 1, 8, 8) and bool((images == images[0]).all())
-    refused(lambda: tasks.decompress(MODEL, data, max_bytes=10**6), "max_bytes=1000000 to decode; got (40000, 1, 8, 8)")
+    refused(lambda: tasks.decompress(data, MODEL, max_bytes=10**6), "max_bytes=1000000 to decode; got (40000, 1, 8, 8)")
