@@ -147,7 +147,11 @@ class Program:
     pixel: list[list[Instruction]]
     parameters: list[Read]
     fields: int = 0
-    prepared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    prepared: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is another program: what was prepared from this one is not of it."""
+        return vars(self) | {"prepared": {}}
 
     @property
     def draws(self) -> int:

@@ -1,6 +1,7 @@
 """Programs as bytes: what is read runs as what was written, and what would leave its memory is refused."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,15 @@ def run_both(a, b, n=3):
 def assert_same(drawn, again):
     for name in ("images", *WANT):
         assert torch.equal(getattr(drawn, name), getattr(again, name)), name
+
+
+def test_a_copy_is_prepared_anew():
+    """It may be changed: the tables of the other program have addresses in its memory."""
+    program = copy.deepcopy(CASES[0].program)
+    request = SampleRequest(1, labels=labels_of(program, 1), given=images_of(program, 1), known=known_of(program, 1))
+    cpp.run(program, request)
+    assert program.prepared.keys() == {"cpp"}
+    assert not any(other.prepared for other in (copy.copy(program), copy.deepcopy(program), replace(program)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
