@@ -78,7 +78,7 @@ VERBS = {
     "traverse": ("vae", lambda made: tasks.traverse(made, images_of("vae"), steps=2).images),
     "reconstruct": ("vq-vae", lambda made: tasks.reconstruct(made, images_of("vq-vae"))),
     "compress": ("vq-vae", lambda made: tasks.compress(made, images_of("vq-vae"))),
-    "decompress": ("vq-vae", lambda made: tasks.decompress(made, public.every("vq-vae", tasks.compress))),
+    "decompress": ("vq-vae", lambda made: tasks.decompress(public.every("vq-vae", tasks.compress), made)),
     "translate": ("pix2pix", lambda made: tasks.translate(made, levels(1, 1, 16, 16))),
     "translate_folder": ("pix2pix", lambda made: public.files(lambda f: public.translated_folder(f, made), "00.png")),
     "sample_shards": ("pixelcnn", lambda made: public.files(lambda f: public.shards(f, made), "samples-00000.npz")),

@@ -138,7 +138,7 @@ def test_a_file_of_codes_has_no_room_for_more_levels():
     with pytest.raises(ValueError, match=message.format("compress")):
         genfast.compress(Codes(), torch.zeros(1, *SHAPE, dtype=torch.int32))
     with pytest.raises(ValueError, match=message.format("decompress")):
-        genfast.decompress(Codes(), b"GFVQ")
+        genfast.decompress(b"GFVQ", Codes())
 
 
 def test_a_likelihood_of_its_own():
