@@ -261,6 +261,19 @@ def call_model(model: torch.nn.Module, classes: int, n: int = 5) -> None:
     genfast.decompress(genfast.compress(model, images, labels=labels, block=3), model)
 
 
+def call_stack() -> None:
+    """The coder of bits back alone: symbols of three kinds, and back."""
+    cumulative = np.tile(np.array([0, 5, 2**23, 2**24], np.uint32), (100, 1))
+    symbols, left, count = np.arange(100) % 3, np.zeros(1, np.int64), np.zeros(1, np.int64)
+    starts = cumulative[np.arange(100), symbols]
+    intervals = np.stack((starts, cumulative[np.arange(100), symbols + 1] - starts), 1)
+    words = np.zeros(102, np.uint32)
+    pushed = intervals.ctypes.data, words.ctypes.data, count.ctypes.data
+    backends.cpp.ans_push("float32", *pushed, len(intervals), len(words))
+    popped = cumulative.ctypes.data, words.ctypes.data, symbols.ctypes.data, left.ctypes.data
+    backends.cpp.ans_pop("float32", *popped, len(symbols), 3, int(count[0]))
+
+
 def built() -> Path:
     """tests/native/run_calls.cpp with the kernels, compiled for aarch64."""
     folder, programs = ROOT / "build" / PROCESSOR, Path(sys.executable).parent
@@ -294,6 +307,7 @@ def main() -> int:
     with timed("record"), recorder.recording():
         call_ops()
         call_engine()
+        call_stack()
     entries = Counter(line.split()[1] for line in recorder.lines)
     assert entries.keys() == backends.cpp.signatures().keys(), "every entry is called"
     with timed("compile"):
