@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from genfast._text import shown
 from genfast.engine.program import ACTIVATIONS, KINDS, MAPS, PANEL, Instruction, Program, Read
 
 MOST_NUMBER = 2**31
@@ -202,4 +203,4 @@ def _power_of_two(name: str, value: int, most: int) -> None:
 
 
 def _wrong(it: Instruction, name: str, expected: str, got: object) -> ValueError:
-    return ValueError(f"program: {name} of {it.kind} must be {expected}; got {got}")
+    return ValueError(f"program: {name} of {it.kind} must be {expected}; got {shown(str(got), 100)}")

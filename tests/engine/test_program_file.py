@@ -184,6 +184,7 @@ HOSTILE = {
     "kind must be one of": changed([*FIRST, "kind"], "conv"),
     "linear: count must lie": changed([*FIRST, "count"], 0),
     "activation of linear must be": changed([*FIRST, "activation"], "gelu"),
+    r"activation of linear must be .*; got .ud800": changed([*FIRST, "activation"], "\ud800"),
     "column_modulus must be a power of two": changed([*FIRST, "column_modulus"], 3),
     "column_remainder must lie in 0 .. 0": changed([*FIRST, "column_remainder"], 1),
     "moduli of linear must be multiples of 2": changed(["buffers", 1, 2], 2),
