@@ -163,7 +163,9 @@ def minibatch_stddev_backward_kernel(
     image, channel, column, columns = place(GROUPS, CHANNELS, FEATURES, PIXELS, BLOCK)
     k = tl.arange(0, BLOCK_G)[:, None].to(tl.int64)
     size, wide, inside = FEATURES * PIXELS, (FEATURES + CHANNELS) * PIXELS, column < columns
-    at, to = image * size + channel * columns + column, image * wide + channel * columns + column
+    at = image * size + channel * columns + column
+    # The gradients of the group's images at `at` too: a second tile of addresses would be registers to spill.
+    grads = grad_y + image * (wide - size)
     of_map = image * wide + (FEATURES + channel) * PIXELS
     total = sum_of_maps(grad_y, of_map, GROUPS * wide, GROUP, PIXELS, BLOCK_G, BLOCK)
     mean, deviation, images = moments(x, k, at, inside, GROUPS, GROUP, size, WHOLE, BLOCK_G, BLOCK)
@@ -172,6 +174,6 @@ def minibatch_stddev_backward_kernel(
     for start in range(0, GROUP, BLOCK_G):
         if not WHOLE:
             images = load_images(x, start + k, at, inside, GROUPS, GROUP, size)
-        grad = load_images(grad_y, start + k, to, inside, GROUPS, GROUP, wide)
+        grad = load_images(grads, start + k, at, inside, GROUPS, GROUP, wide)
         grad += share[None, :] * (images - mean[None, :])
         tl.store(grad_x + (start + k) * GROUPS * size + at, grad.to(kind), mask=inside & (start + k < GROUP))

@@ -249,8 +249,12 @@ def test_what_is_refused_by_name(message):
     assert "at 1 (test_compiler.py:" in str(caught.value) or "at 1 (" in str(caught.value)
 
 
+def generator_of(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def numbers(*shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(shape, generator=generator_of(1))
 
 
 PLACES = {
@@ -275,6 +279,32 @@ def test_numbers_that_vary_over_rows_and_columns(name):
     model = causal(Function(PLACES[name]))
     model[0].weight.data *= 3
     assert_compiled(model)
+
+
+def seeded_twice(x):
+    generator = generator_of(1)
+    first, second = torch.randn(6, 1, 1, generator=generator), torch.randn(5, 6, generator=generator)
+    generator.manual_seed(1)
+    return x * first + second * torch.rand(6, 1, 1, generator=generator)
+
+
+def drawn_in_place(x):
+    weight = nn.init.xavier_normal_(torch.empty(6, 6, 1, 1), generator=generator_of(2))
+    return F.conv2d(x, weight, torch.zeros(6).uniform_(-1, 1, generator=generator_of(3)))
+
+
+DRAWN = {
+    "seeded twice": seeded_twice,
+    "in place": drawn_in_place,
+    "an order": lambda x: x[:, torch.randperm(6, generator=generator_of(5))],
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_constants_drawn_in_the_forward(name):
+    """Each in the state that its generator is in there, though a graph runs later."""
+    torch.manual_seed(0)
+    assert_compiled(causal(Function(DRAWN[name])))
 
 
 class Labelled(nn.Module):

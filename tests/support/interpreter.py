@@ -21,6 +21,7 @@ GUARD, MARK = 64, 77
 def guards(monkeypatch):
     check_addresses(monkeypatch)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+    read_scalars(monkeypatch)
     kernels_of = backends._kernels
     monkeypatch.setattr(backends, "_kernels", lambda op: Guarded(kernels_of(op)))
 
@@ -39,6 +40,17 @@ class Guarded:
             return results.clone() if torch.is_tensor(results) else tuple(result.clone() for result in results)
 
         return launch
+
+
+def read_scalars(monkeypatch):
+    """A scalar that is an array of one number may bound a loop: Triton 3.6 leaves it to NumPy, and 2.4 refuses."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, *rest):
+        patch(tensor, *rest)
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
 
 
 def check_addresses(monkeypatch):

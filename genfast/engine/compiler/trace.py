@@ -18,7 +18,8 @@ from torch._ops import HigherOrderOperator
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from genfast._native import backends
 from genfast._text import first_line
@@ -174,6 +175,28 @@ class _Data(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class _Drawn(TorchFunctionMode):
+    """What is drawn from a `torch.Generator` as a constant of the trace. A graph that holds the generator, which not
+    every torch can, would draw later, from another state."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(kwargs.get("generator"), torch.Generator):
+            return function(*args, **kwargs)
+        tensors = [one for one in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(one, Tensor)]
+        if not tensors:
+            with _disable_current_modes():
+                return function(*args, **kwargs)
+        if len(tensors) > 1 or not function.__name__.endswith("_"):
+            return function(*args, **kwargs)  # a draw that depends on values
+        (x,) = tensors
+        with _disable_current_modes():
+            drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            args, kwargs = pytree.tree_map(lambda one: drawn if one is x else one, (args, kwargs))
+            function(*args, **kwargs)
+        return x.copy_(drawn)
+
+
 def _traced(
     network: Callable[[], _Network], assigns: bool, values: tuple[Any, ...], arguments: list[Argument | None]
 ) -> tuple[fx.GraphModule, list[Any], Any]:
@@ -182,7 +205,7 @@ def _traced(
     network: makes the copy of the model that is traced; a failed trace may leave one unusable.
     """
     refusal: Exception | None = None
-    with _quiet():
+    with _quiet(), _Drawn():
         # torch.export refuses a forward that changes weights, or a scripted module, and makes a graph of its own of
         # what stands under `torch.no_grad()`; plain tracing takes them.
         if not assigns:
