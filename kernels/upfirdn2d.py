@@ -120,13 +120,14 @@ def upfirdn2d_kernel(
     v, h = row * DOWN_V + ORIGIN_V, column * DOWN_H + ORIGIN_H
     phase_v, phase_h, last_v, last_h = v % UP_V, h % UP_H, v // UP_V - LIFT_V, h // UP_H - LIFT_H
     total = tl.zeros((MAPS * BLOCK_H, BLOCK_W), tl.float32)
+    # A sample may be read for a pixel that is not there: two more masks in the loops would be registers to spill.
     for step_v in range((KH + UP_V - 1) // UP_V):
         i = last_v - step_v
-        inside_v = (phase_v + step_v * UP_V < KH) & (i >= 0) & (i < H) & (image < COUNT) & (row < HEIGHT)
+        inside_v = (phase_v + step_v * UP_V < KH) & (i >= 0) & (i < H) & (image < COUNT)
         samples = x + (image * H + i) * W
         for step_h in range((KW + UP_H - 1) // UP_H):
             j = last_h - step_h
-            inside_h = (phase_h + step_h * UP_H < KW) & (j >= 0) & (j < W) & (column < WIDTH)
+            inside_h = (phase_h + step_h * UP_H < KW) & (j >= 0) & (j < W)
             if SEPARABLE:
                 value = taps_of(filter, phase_v, step_v, KH, UP_V, FLIP)
                 value *= taps_of(filter, phase_h, step_h, KW, UP_H, FLIP)
