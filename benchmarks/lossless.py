@@ -27,7 +27,7 @@ from genfast.engine.engine import Engine
 from genfast.engine.protocols import Autoregressive
 from genfast.io import write_bytes
 from genfast.metrics.codecs import classical_sizes
-from genfast.tasks._lossless import Header
+from genfast.tasks._gfz import Header
 from genfast.train.run_folder import open_model
 
 ROOT = Path(__file__).resolve().parent.parent
