@@ -12,17 +12,19 @@ constexpr int64_t kPanel = 16;
 constexpr int kChains = 4;
 // One image reads every weight once: they come from the second-level cache, whose latency this many rows hide.
 constexpr int kAhead = 8;
+constexpr int64_t kLine = 16;  // floats of a cache line
 
-// A register tile: images, vectors of outputs, and chains that are summed at once. Its accumulators take 24 of 32
-// registers with AVX-512, 12 of 16 before it. A second vector of AVX2 saves loads, 10 instead of 16 for 12 multiply-adds:
-// the time of a load is that of a multiply-add there.
+// A register tile: images, vectors of outputs, and accumulators, of which as many chains as fit are summed at once.
+// With AVX2 a second vector saves loads, 10 instead of 16 for 12 multiply-adds, where a load takes the time of one.
 #if defined(__AVX512F__)
-constexpr int kImages = 6, kVectors = 1, kAtOnce = 4;
+constexpr int kImages = 6, kVectors = 1, kAccumulators = 24;
 #elif defined(__AVX2__)
-constexpr int kImages = 3, kVectors = 2, kAtOnce = 2;
+constexpr int kImages = 3, kVectors = 2, kAccumulators = 12;
 #else
-constexpr int kImages = 3, kVectors = 1, kAtOnce = 4;
+constexpr int kImages = 3, kVectors = 1, kAccumulators = 12;
 #endif
+template <int R, int V>
+constexpr int kAtOnce = R * V * kChains <= kAccumulators ? kChains : kChains / 2;
 
 // `count` values for every row of a group, rows `step` apart: at pixel column j from at + (j >> shift) column on.
 struct Span {
@@ -68,7 +70,8 @@ GENFAST_INLINE Vector<float> activated(Vector<float> x, int64_t activation) {
 
 // sum += the products of row k of the operands and `weight`, for V vectors of outputs of R rows.
 template <int R, int V>
-GENFAST_INLINE void add_product(const float* const (&a)[R], int64_t k, const float* weight, Vector<float> (&sum)[R][V]) {
+GENFAST_INLINE void add_product(const float* const (&a)[R], int64_t k, const float* weight,
+                                Vector<float> (&sum)[R][V]) {
   Vector<float> w[V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) w[v] = load(weight + v * kLanes<float>);
@@ -83,7 +86,8 @@ GENFAST_INLINE void add_product(const float* const (&a)[R], int64_t k, const flo
 // Chains first .. first + kAtOnce - 1 of all spans, of rows m .. m + R - 1.
 template <int R, int V>
 GENFAST_INLINE void add_chains(const Linear& job, int64_t j, int64_t shift, int64_t m, int first, const float* weight,
-                               Vector<float> (&sum)[kAtOnce][R][V]) {
+                               Vector<float> (&sum)[kAtOnce<R, V>][R][V]) {
+  constexpr int at_once = kAtOnce<R, V>;
   for (const Span* span = job.spans; span < job.spans + job.span_count; weight += span++->count * kPanel) {
     const float* a[R];
 #pragma GCC unroll 8
@@ -91,12 +95,12 @@ GENFAST_INLINE void add_chains(const Linear& job, int64_t j, int64_t shift, int6
     int64_t k = first;
     for (; k - first + kChains <= span->count; k += kChains) {
 #pragma GCC unroll 4
-      for (int q = 0; R == 1 && q < kAtOnce; ++q) __builtin_prefetch(weight + (k + q + kAhead) * kPanel);
+      for (int q = 0; R == 1 && q < at_once; ++q) __builtin_prefetch(weight + (k + q + kAhead) * kPanel);
 #pragma GCC unroll 4
-      for (int q = 0; q < kAtOnce; ++q) add_product<R, V>(a, k + q, weight + (k + q) * kPanel, sum[q]);
+      for (int q = 0; q < at_once; ++q) add_product<R, V>(a, k + q, weight + (k + q) * kPanel, sum[q]);
     }
 #pragma GCC unroll 4
-    for (int q = 0; q < kAtOnce; ++q)
+    for (int q = 0; q < at_once; ++q)
       if (k + q < span->count) add_product<R, V>(a, k + q, weight + (k + q) * kPanel, sum[q]);
   }
 }
@@ -107,19 +111,20 @@ template <int R, int V, Part kPart>
 __attribute__((noinline)) void linear_tile(const Linear& job, int64_t j, int64_t group, int64_t m, int64_t column,
                                            const float* weight) {
   constexpr int64_t lanes = kLanes<float>;
+  constexpr int at_once = kAtOnce<R, V>;
   const int64_t shift = group * job.group_step;
   float* all_chains =
       job.chains + j * job.chains_column + group * job.chains_group + m * job.chains_step + column * kChains;
   Vector<float> pair[kChains / 2][R][V];  // chains 0 + 1, chains 2 + 3
 #pragma GCC unroll 2
-  for (int first = 0; first < kChains; first += kAtOnce) {
-    Vector<float> sum[kAtOnce][R][V];
+  for (int first = 0; first < kChains; first += at_once) {
+    Vector<float> sum[at_once][R][V];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v)
 #pragma GCC unroll 4
-        for (int q = 0; q < kAtOnce; ++q) {
+        for (int q = 0; q < at_once; ++q) {
           if (kPart == Part::kRest)
             sum[q][r][v] = load(all_chains + r * job.chains_step + (v * kChains + first + q) * lanes);
           else
@@ -131,10 +136,10 @@ __attribute__((noinline)) void linear_tile(const Linear& job, int64_t j, int64_t
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 4
-        for (int q = 0; kPart == Part::kAbove && q < kAtOnce; ++q)
+        for (int q = 0; kPart == Part::kAbove && q < at_once; ++q)
           store(all_chains + r * job.chains_step + (v * kChains + first + q) * lanes, sum[q][r][v]);
 #pragma GCC unroll 2
-        for (int q = 0; q < kAtOnce; q += 2) pair[(first + q) / 2][r][v] = sum[q][r][v] + sum[q + 1][r][v];
+        for (int q = 0; q < at_once; q += 2) pair[(first + q) / 2][r][v] = sum[q][r][v] + sum[q + 1][r][v];
       }
   }
   if (kPart == Part::kAbove) return;
@@ -157,10 +162,22 @@ GENFAST_INLINE void linear_tile_of(const Linear& job, int64_t j, int64_t group, 
   if constexpr (R > 1) linear_tile_of<kPart, V, R - 1>(job, j, group, m, column, weight);
 }
 
+// The operands of rows m .. end - 1 on their way to the cache: feature maps of a tile are larger than it.
+GENFAST_INLINE void fetch(const Linear& job, int64_t j, int64_t m, int64_t end) {
+  for (const Span* span = job.spans; span < job.spans + job.span_count; ++span)
+    for (int64_t r = m; r < end; ++r) {
+      const float* at = span->of(j) + r * span->step;
+      for (int64_t k = 0; k < span->count; k += kLine) __builtin_prefetch(at + k);
+    }
+}
+
 template <Part kPart, int V>
 void linear_columns(const Linear& job, int64_t j, int64_t column, const float* weight) {
   for (int64_t group = 0; group < job.groups; ++group)
-    for (int64_t m = 0; m < job.rows; m += kImages) linear_tile_of<kPart, V>(job, j, group, m, column, weight);
+    for (int64_t m = 0; m < job.rows; m += kImages) {
+      if (column == 0 && job.groups == 1) fetch(job, j, m + kImages, min(m + 2 * kImages, job.rows));
+      linear_tile_of<kPart, V>(job, j, group, m, column, weight);
+    }
 }
 
 // At pixel column j. `depth`: rows of a panel of weights, of which the first is at `weight`.
