@@ -69,7 +69,7 @@ class Coder:
 
     def tile(self, block: int) -> int:
         """How many of the `block` images of a stream are best coded side by side."""
-        return min(cpp.tables_of(self.compiled.program).tile_of(block, 1), block)
+        return cpp.tables_of(self.compiled.program).tile_of(block, 1)
 
     def memory(self, tile: int) -> int:
         """About the bytes that a thread takes to code so many images side by side, and for `probe`."""

@@ -168,7 +168,7 @@ class Tables:
         fitting = max(LEAST_TILE, min(fitting, MOST_TILE))
         rounds = -(-n // (threads * fitting))
         tile = -(-n // (threads * rounds))
-        return tile if tile < REGISTERS else min(-(-tile // REGISTERS) * REGISTERS, MOST_TILE)
+        return tile if tile < REGISTERS else min(-(-tile // REGISTERS) * REGISTERS, MOST_TILE, n)
 
     def rows_apart(self, tile: int) -> int:
         """1 where rows are computed apart from pixels, else 0: the same numbers."""
