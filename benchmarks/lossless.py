@@ -19,7 +19,7 @@ import lossless_report
 import machine
 import timing
 import torch
-from sampling_cases import preset, untrained
+from sampling_cases import PLAIN, plain, preset, untrained
 
 import genfast
 from genfast import models
@@ -27,7 +27,7 @@ from genfast.engine.engine import Engine
 from genfast.engine.protocols import Autoregressive
 from genfast.io import write_bytes
 from genfast.metrics.codecs import classical_sizes
-from genfast.tasks._lossless import Header
+from genfast.tasks._gfz import Header
 from genfast.train.run_folder import open_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,13 +62,14 @@ def measure(options: argparse.Namespace) -> dict:
             row = _file(name, open_model(target).eval(), genfast.data.load(data, split=split, root=root), count)
             result["files"].append(row)
             print(lossless_report.printed(row), flush=True)
-    for name, model in _models():
+    for name, engine in _engines():
         if options.only in name:
-            result["rates"].append(_rates(name, model.eval(), options.seconds))
+            result["rates"].append(_rates(name, engine, options.seconds))
             print(result["rates"][-1], flush=True)
-    if options.only in "alone":
-        result["alone"].append(_alone(options.seconds))
-        print(result["alone"][-1], flush=True)
+    for name, engine in _small_engines():
+        if options.only in f"alone: {name}":
+            result["alone"].append(_alone(name, engine, options.seconds))
+            print(result["alone"][-1], flush=True)
     return result
 
 
@@ -136,21 +137,32 @@ def _bits(model, images, labels):
     return -float(torch.cat(parts).double().sum()) / math.log(2)
 
 
-def _models():
-    """The models of the bars of speed."""
-    yield "PixelCNN, 15 layers of 32", untrained(preset, "pixelcnn", 15, 32)
-    yield "PixelRNN, 7 layers of 16", models.PixelRNN.pretrained("mnist")
+def _engines():
+    """Of the bars of speed: the models and sizes of sampling_cases.py, and the paper's PixelCNN of 15 blocks."""
+    yield f"{PLAIN}, C=32", _plain(32)
+    yield "PixelCNN of the paper, 15 blocks, h=32", Engine(untrained(preset, "pixelcnn", 15, 32))
+    yield "PixelRNN, 7 layers of 16", Engine(models.PixelRNN.pretrained("mnist").eval())
 
 
-def _rates(name, model, seconds, count=1024):
+def _small_engines():
+    """Of the bar of random access."""
+    yield f"{PLAIN}, C=16", _plain(16)
+    yield "PixelCNN of the paper, 15 blocks, h=16", Engine(untrained(preset, "pixelcnn", 15, 16))
+
+
+def _plain(features):
+    return Engine(untrained(plain, features, 2), shape=(1, 28, 28), levels=2, input_range=(0, 1))
+
+
+def _rates(name, engine, seconds, count=1024):
     """Images a second of encoding, decoding and sampling, in turns; and the share of the coder in decoding."""
-    images = genfast.sample(model, count, seed=1)
-    file, engine = genfast.compress(model, images), Engine(model)
-    known = torch.ones(1, *model.spec.shape, dtype=torch.bool).expand(count, -1, -1, -1)
+    images = genfast.sample(engine, count, seed=1)
+    file = genfast.compress(engine, images)
+    known = torch.ones(1, *engine.network.spec.shape, dtype=torch.bool).expand(count, -1, -1, -1)
     contenders = {
-        "encode": partial(genfast.compress, model, images),
-        "decode": partial(genfast.decompress, file, model),
-        SAMPLING: partial(genfast.sample, model, count, seed=1),
+        "encode": partial(genfast.compress, engine, images),
+        "decode": partial(genfast.decompress, file, engine),
+        SAMPLING: partial(genfast.sample, engine, count, seed=1),
         KNOWN: partial(engine.run, count, seed=1, given=images, known=known),
     }
     times = timing.compare(contenders, seconds)
@@ -159,12 +171,11 @@ def _rates(name, model, seconds, count=1024):
     return {"name": name, "images_per_s": rates, "coder_share": share, "times": times}
 
 
-def _alone(seconds):
-    """The time to read one block of 16 images of a file, PixelCNN with 16 features."""
-    model = untrained(preset, "pixelcnn", 15, 16)
-    file = genfast.compress(model, genfast.sample(model, 512), block=16)
-    times = timing.compare({GENFAST: partial(genfast.decompress, file, model, block=17)}, seconds)
-    return {"name": "PixelCNN, 15 layers of 16, a block of 16 images alone", "ms": times[GENFAST]["median_ms"]}
+def _alone(name, engine, seconds):
+    """The time to read one block of 16 images of a file."""
+    file = genfast.compress(engine, genfast.sample(engine, 512), block=16)
+    times = timing.compare({GENFAST: partial(genfast.decompress, file, engine, block=17)}, seconds)
+    return {"name": f"{name}, a block of 16 images alone", "ms": times[GENFAST]["median_ms"]}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 // A range coder: integers alone, words of 32 bits, a state of 64 bits, shares of 2^-24. Its words are those of the
-// queue coder of the library constriction (Bamler 2022, arXiv 2201.01741); tests/support/range_coder.py is its
-// specification.
+// queue coder of the library constriction (Bamler 2022, arXiv 2201.01741), but for the last ones: of the numbers that
+// end a stream it takes one of the fewest bytes. tests/support/range_coder.py is its specification.
 #pragma once
 
 #include "core/common.h"
@@ -26,14 +26,15 @@ class RangeEncoder {
     range_ <<= 32;
   }
 
-  // Writes what is left of the state, as few words as tell it. Gives the number of words in all.
+  // Writes the number within the range that has the most zero bytes at its end, which a reader need not be told. Gives
+  // the number of words in all.
   int64_t finish() {
-    if (range_ == ~uint64_t{0}) return 0;
-    const uint64_t point = lower_ + 0xffffffffu;
+    uint64_t below = ~uint64_t{0};  // the zeros asked for; the next such number lies (0 - lower_) & below above lower_
+    while (((0 - lower_) & below) >= range_) below >>= 8;
+    const uint64_t point = lower_ + ((0 - lower_) & below);
     if (point < lower_) carry();
-    const uint64_t word = point >> 32;
-    words_[count_++] = static_cast<uint32_t>(word);
-    if ((lower_ + range_) >> 32 == word) words_[count_++] = 0;
+    words_[count_++] = static_cast<uint32_t>(point >> 32);
+    words_[count_++] = static_cast<uint32_t>(point);
     return count_;
   }
 

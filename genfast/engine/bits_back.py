@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine.arguments import check_images, check_int, check_labels
 from genfast.engine.calling import copied, probe_images
-from genfast.engine.coding import Layout
+from genfast.engine.coding import LOWEST_FIRST, Layout, packed, unpacked
 from genfast.engine.compiler.layers import lower
 from genfast.engine.engine import check_finite
 from genfast.engine.protocols import LatentNetworks
@@ -106,11 +106,11 @@ class BitsBack:
         return images
 
     def encode(self, images: Tensor, labels: Tensor | None, layout: Layout) -> Iterator[bytes]:
-        """The stream of each block of images: little-endian words. `images`: levels, uint8."""
+        """The stream of each block of images. `images`: levels, uint8."""
         for start in range(0, len(images), layout.block):
             rows = slice(start, start + layout.block)
             words = self.encode_block(images[rows], None if labels is None else labels[rows])
-            yield words.astype("<u4").tobytes()
+            yield packed(words, LOWEST_FIRST)
 
     def decode(
         self, streams: Sequence[bytes], n: int, labels: Tensor | None, layout: Layout, first: int = 0
@@ -120,10 +120,11 @@ class BitsBack:
             start = number * layout.block
             count = min(layout.block, n - start)
             try:
-                words = np.frombuffer(stream, "<u4").astype(np.uint32)
-                yield self.decode_block(words, count, None if labels is None else labels[start : start + count])
+                words = unpacked(stream, LOWEST_FIRST)
+                images = self.decode_block(words, count, None if labels is None else labels[start : start + count])
             except ValueError:
-                yield None
+                images = None
+            yield None if stream.endswith(b"\0") else images
 
     def tile(self, block: int) -> int:
         """1: an image comes after the other on the stack."""

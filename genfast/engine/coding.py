@@ -26,6 +26,10 @@ from genfast.engine.program_file import fingerprints
 from genfast.engine.request import SampleRequest
 
 MOST_TILE = cpp.MOST_TILE
+HIGHEST_FIRST, LOWEST_FIRST = (
+    ">u4",
+    "<u4",
+)  # the bytes of words: of a range coder, whose words are a fraction; of a stack
 PROBES = 2  # images
 PROBE_BYTES = 40  # of memory for each of their values
 
@@ -39,7 +43,7 @@ class Layout:
 
 
 class Coder:
-    """Codes the images of a program in blocks, each a stream of 32-bit words.
+    """Codes the images of a program in blocks, each a stream of bytes.
 
     Args:
         compiled: the program.
@@ -65,14 +69,14 @@ class Coder:
 
     def tile(self, block: int) -> int:
         """How many of the `block` images of a stream are best coded side by side."""
-        return min(cpp.tables_of(self.compiled.program).tile_of(block, 1), block)
+        return cpp.tables_of(self.compiled.program).tile_of(block, 1)
 
     def memory(self, tile: int) -> int:
         """About the bytes that a thread takes to code so many images side by side, and for `probe`."""
         return 4 * cpp.tables_of(self.compiled.program).image_size * tile + PROBE_BYTES * PROBES * self.spec.values
 
     def encode(self, images: Tensor, labels: Tensor | None, layout: Layout) -> Iterator[bytes]:
-        """The stream of each block of images: little-endian words. `images`: levels, of the dtype of the spec."""
+        """The stream of each block of images. `images`: levels, of the dtype of the spec."""
         for start, end in self._parts(len(images), layout):
             request = SampleRequest(end - start, first=start, labels=_rows(labels, start, end), given=images[start:end])
             most = self._most_words(min(layout.block, request.n))
@@ -80,7 +84,7 @@ class Coder:
             counts = np.zeros(len(words), np.int64)
             self._run(request, cpp.Coding(layout.block, layout.tile, words, counts, True))
             for row, count in zip(words, counts, strict=True):
-                yield row[:count].astype("<u4").tobytes()
+                yield packed(row[:count], HIGHEST_FIRST)
 
     def decode(
         self, streams: Sequence[bytes], n: int, labels: Tensor | None, layout: Layout, first: int = 0
@@ -94,13 +98,12 @@ class Coder:
         for start, end in self._parts(n, layout):
             some = streams[start // layout.block : -(-end // layout.block)]
             most = self._most_words(min(layout.block, end - start))
-            fits = [len(stream) % 4 == 0 and len(stream) // 4 <= most for stream in some]
-            longest = max(len(stream) // 4 for stream, fit in zip(some, fits, strict=True) if fit) if any(fits) else 0
-            words, counts = np.zeros((len(some), longest), np.uint32), np.zeros(len(some), np.int64)
-            for row, stream, fit in zip(range(len(some)), some, fits, strict=True):
-                if fit:
-                    counts[row] = len(stream) // 4
-                    words[row, : counts[row]] = np.frombuffer(stream, "<u4")
+            fits = [len(stream) <= 4 * most and not stream.endswith(b"\0") for stream in some]
+            rows = [unpacked(stream if fit else b"", HIGHEST_FIRST) for stream, fit in zip(some, fits, strict=True)]
+            counts = np.array([len(row) for row in rows], np.int64)
+            words = np.zeros((len(some), max(counts)), np.uint32)
+            for to, row in zip(words, rows, strict=True):
+                to[: len(row)] = row
             request = SampleRequest(end - start, first=first + start, labels=_rows(labels, start, end))
             drawn = self._run(request, cpp.Coding(layout.block, layout.tile, words, counts, False))
             for row, images in enumerate(drawn.images.split(layout.block)):
@@ -158,18 +161,29 @@ def _rows(labels: Tensor | None, start: int, end: int) -> Tensor | None:
     return None if labels is None else labels[start:end]
 
 
+def packed(words: np.ndarray, kind: str) -> bytes:
+    """Words as the bytes of a stream, without the zeros at its end. `kind`: the dtype of the words there."""
+    return words.astype(kind).tobytes().rstrip(b"\0")
+
+
+def unpacked(stream: bytes, kind: str) -> np.ndarray:
+    """The words of `packed`, uint32, without words of zero at their end."""
+    return np.frombuffer(stream + bytes(-len(stream) % 4), kind).astype(np.uint32)
+
+
 def code_symbols(values: Tensor, counts: Tensor) -> bytes:
-    """Symbols int64 [n], coded by how often each of them comes, int64 [K], K < 2^24: little-endian words."""
+    """Symbols int64 [n], coded by how often each of them comes, int64 [K], K < 2^24: a stream."""
     words, count = np.empty(len(values) + 2, np.uint32), np.zeros(1, np.int64)
     _code(values.contiguous(), counts, words, count, decodes=0)
-    return words[: count[0]].astype("<u4").tobytes()
+    return packed(words[: count[0]], HIGHEST_FIRST)
 
 
 def decode_symbols(stream: bytes, n: int, counts: Tensor) -> Tensor | None:
     """The n symbols of a stream, int64 [n]; None if it is that of no encoder. `counts` are not negative."""
-    values, count = torch.zeros(n, dtype=torch.int64, device="cpu"), np.array([len(stream) // 4], np.int64)
-    _code(values, counts, np.frombuffer(stream[: len(stream) // 4 * 4], "<u4").astype(np.uint32), count, decodes=1)
-    return None if count[0] < 0 or len(stream) % 4 else values
+    values, words = torch.zeros(n, dtype=torch.int64, device="cpu"), unpacked(stream, HIGHEST_FIRST)
+    count = np.array([len(words)], np.int64)
+    _code(values, counts, words, count, decodes=1)
+    return None if count[0] < 0 or stream.endswith(b"\0") else values
 
 
 def _code(values: Tensor, counts: Tensor, words: np.ndarray, word_count: np.ndarray, decodes: int) -> None:

@@ -15,6 +15,7 @@ from genfast.engine.request import SampleRequest
 CACHE_BYTES = 2 << 20  # of feature maps: twice an L2 cache of 1 MiB, as a pixel touches only a part of them
 FAR_BYTES = 16 << 20  # of weights, which then do not stay in a cache
 LEAST_TILE, MOST_TILE = 12, 96
+REGISTERS = 6  # images whose sums the registers hold, or twice as many as that
 MOST_CHAIN_BYTES = 128 << 20  # of a thread: beyond, rows are not computed apart from pixels
 FEW = 2  # images in a tile; with so few, reading the weights once for each pixel costs too much
 # The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
@@ -166,7 +167,8 @@ class Tables:
         fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
         fitting = max(LEAST_TILE, min(fitting, MOST_TILE))
         rounds = -(-n // (threads * fitting))
-        return -(-n // (threads * rounds))
+        tile = -(-n // (threads * rounds))
+        return tile if tile < REGISTERS else min(-(-tile // REGISTERS) * REGISTERS, MOST_TILE, n)
 
     def rows_apart(self, tile: int) -> int:
         """1 where rows are computed apart from pixels, else 0: the same numbers."""

@@ -3,159 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import as_levels, check_int, check_integers, check_labels
 from genfast.engine.bits_back import BitsBack
-from genfast.engine.coding import MOST_TILE, Coder, Layout, checksum, code_symbols, decode_symbols
+from genfast.engine.coding import Coder, checksum, code_symbols, decode_symbols
 from genfast.engine.engine import Engine
 from genfast.engine.program_file import read_program, write_program
 from genfast.engine.protocols import Autoregressive, ImageSpec, LatentNetworks
 from genfast.engine.shipped import shipped_models
 from genfast.engine.wrappers import unwrapped
-from genfast.random.levels import MOST_LEVELS
+from genfast.tasks._gfz import (
+    CONSTANTS,
+    MOST_BLOCK,
+    MOST_CLASSES,
+    PROBE,
+    STRUCTURE,
+    VERSION,
+    Header,
+    read_numbers,
+    write_number,
+)
 from genfast.tasks.results import FileInfo
-
-# Magic, version, coder, precision, flags; images, their height and width; channels, height, width, levels and classes
-# of the model; images of a stream, patches side by side; fingerprints of the program's structure and constants,
-# arithmetic probe; bytes of the embedded program, of the labels and of the table. Little-endian, as all of the file;
-# docs/gfz.md describes it.
-HEADER = struct.Struct("<4sBBBBQIIIIIIIII8s8s8sQQQ")
-MAGIC, VERSION, PRECISION = b"GFZ\x00", 1, 24
-CODERS = {coder.number: coder for coder in (Coder, BitsBack)}
-CRC = struct.Struct("<I")
-HAS_PROGRAM = 1
-MOST_BLOCK, MOST_CLASSES = 2**16, 2**20
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a losslessly compressed file says of itself.
-
-    Attributes:
-        coder: the number of what coded them.
-        count, height, width: images, and the size of each.
-        spec: of the model. Larger images are cut into patches, one row of them after the other.
-        block, tile: images of a stream; patches side by side in it.
-        structure, constants: fingerprints of the program, 8 bytes each.
-        probe: of the arithmetic, see `Coder.probe`.
-        program: the embedded program, b"" if there is none.
-        labels: coded labels, b"" for an unconditional model.
-        blocks: (bytes, CRC-32C of the decoded levels) of each block.
-        size: bytes of the file.
-    """
-
-    coder: int
-    count: int
-    height: int
-    width: int
-    spec: ImageSpec
-    block: int
-    tile: int
-    structure: bytes
-    constants: bytes
-    probe: bytes
-    program: bytes
-    labels: bytes
-    blocks: list[tuple[int, int]]
-    size: int
-
-    @property
-    def patches(self) -> int:
-        """Of an image."""
-        return -(-self.height // self.spec.height) * -(-self.width // self.spec.width)
-
-    @property
-    def layout(self) -> Layout:
-        """How the patches share streams."""
-        return Layout(self.block * self.patches, self.tile)
-
-    def write(self) -> bytes:
-        """The bytes before the streams."""
-        spec = self.spec
-        sizes = (self.count, self.height, self.width, spec.channels, spec.height, spec.width, spec.levels, spec.classes)
-        table = b"".join(_number(size // 4) + CRC.pack(crc) for size, crc in self.blocks)
-        fixed = HEADER.pack(
-            *(MAGIC, VERSION, self.coder, PRECISION, HAS_PROGRAM if self.program else 0),
-            *sizes,
-            *(self.block, self.tile, self.structure, self.constants, self.probe),
-            *(len(self.program), len(self.labels), len(table)),
-        )
-        head = fixed + self.program + self.labels + table
-        return head + CRC.pack(checksum(head))
-
-    @classmethod
-    def read(cls, data: bytes, call: str = "decompress") -> Header:
-        """That of a file; `call` begins the errors.
-
-        Raises: ValueError for other bytes, or a file that is damaged before its streams, or not whole.
-        """
-        if data[:4] != MAGIC:
-            raise ValueError(f"{call}: expected a file of genfast compress; got one that begins with {data[:4]!r}")
-        if len(data) < HEADER.size + CRC.size:
-            raise ValueError(f"{call}: expected a whole file; got {len(data)} bytes")
-        _, version, coder, precision, flags, *numbers = HEADER.unpack_from(data)
-        if version != VERSION:
-            raise ValueError(f"{call}: expected version {VERSION} of the format; got {version}")
-        count, height, width, *of_model = numbers[:8]
-        block, tile, structure, constants, probe, program_size, labels_size, table_size = numbers[8:]
-        end = HEADER.size + program_size + labels_size + table_size
-        if end + CRC.size > len(data):
-            raise ValueError(f"{call}: expected a file of at least {end + CRC.size} bytes; got {len(data)}: cut off")
-        if checksum(data[:end]) != CRC.unpack_from(data, end)[0]:
-            raise ValueError(f"{call}: expected a header as it was written; got a wrong checksum: it is damaged")
-        spec = ImageSpec(*of_model)
-        fits = coder in CODERS and precision == PRECISION and flags in (0, HAS_PROGRAM) and 1 <= tile <= MOST_TILE
-        fits &= 1 <= block <= MOST_BLOCK and 2 <= spec.levels <= MOST_LEVELS and spec.classes <= MOST_CLASSES
-        fits &= min(height, width, *spec.shape) >= 1
-        if not fits or (flags == HAS_PROGRAM) != (program_size > 0) or (spec.classes > 0) != (labels_size > 0):
-            got = (
-                f"coder {coder}, {precision} bits, flags {flags}, block {block}, tile {tile}, {height}x{width}, {spec}"
-            )
-            raise ValueError(f"{call}: expected a coder, sizes and flags of this version; got {got}")
-        program, rest = data[HEADER.size : HEADER.size + program_size], end - table_size
-        table = _table(call, data[rest:end], -(-count // block))
-        whole = end + CRC.size + sum(stream for stream, _ in table)
-        if whole != len(data):
-            trouble = "cut off" if whole > len(data) else "bytes follow its end"
-            raise ValueError(f"{call}: expected a file of {whole} bytes; got {len(data)}: {trouble}")
-        labels = data[rest - labels_size : rest]
-        return cls(
-            coder, count, height, width, spec, block, tile, structure, constants, probe, program, labels, table, whole
-        )
-
-
-def _number(value: int) -> bytes:
-    """A number in 7 bits a byte, the lowest first; a byte that is not the last has 128 added (LEB128)."""
-    parts = []
-    while value >= 128:
-        parts.append(value % 128 + 128)
-        value //= 128
-    return bytes([*parts, value])
-
-
-def _table(call: str, data: bytes, blocks: int) -> list[tuple[int, int]]:
-    """(bytes of the stream, CRC-32C of its levels) of so many blocks."""
-    table: list[tuple[int, int]] = []
-    at = 0
-    while len(table) < blocks and at < len(data):
-        size = shift = 0
-        while at < len(data) and data[at] >= 128 and shift < 56:
-            size, shift, at = size + (data[at] - 128 << shift), shift + 7, at + 1
-        if at + 1 + CRC.size > len(data) or data[at] >= 128:
-            break
-        table.append((4 * (size + (data[at] << shift)), CRC.unpack_from(data, at + 1)[0]))
-        at += 1 + CRC.size
-    if len(table) != blocks or at != len(data):
-        raise ValueError(f"{call}: expected a table of {blocks} blocks; got one of others")
-    return table
 
 
 def coder_of(call: str, model: Any) -> Coder | BitsBack:
@@ -186,7 +60,7 @@ def compress_images(
     labels = check_labels("compress", labels, spec, len(images), torch.device("cpu"))
     if spec.classes > MOST_CLASSES:
         raise ValueError(f"compress: model must have at most {MOST_CLASSES} classes; got {spec.classes}")
-    (height, width), (structure, constants) = images.shape[2:], coder.fingerprints()
+    (height, width), (structure, constants) = images.shape[2:], _fingerprints(coder)
     header = Header(
         coder.number,
         len(images),
@@ -197,7 +71,7 @@ def compress_images(
         1,
         structure,
         constants,
-        coder.probe(),
+        coder.probe()[:PROBE],
         program=write_program(coder.compiled) if isinstance(coder, Coder) and with_model else b"",
         labels=b"" if labels is None else _coded_labels(labels, spec.classes),
         blocks=[],
@@ -300,17 +174,17 @@ class LosslessFile:
         self._check_memory(max(1, min(header.block, header.count)))
         if header.coder != self.coder.number:
             raise ValueError(f"decompress: expected a model of coder {header.coder}; got one of {self.coder.number}")
-        structure, constants = self.coder.fingerprints()
+        (structure, constants), probe = _fingerprints(self.coder), self.coder.probe()[:PROBE]
         if structure != header.structure:
             expected = f"the model that wrote the file, {header.structure.hex()}"
             raise ValueError(f"decompress: expected {expected}; got another, {structure.hex()}")
         if constants != header.constants:
             expected = f"the weights that wrote the file, {header.constants.hex()}"
             raise ValueError(f"decompress: expected {expected}; got others of the same model, {constants.hex()}")
-        if self.coder.probe() != header.probe:
+        if probe != header.probe:
             raise ValueError(
                 f"decompress: expected the arithmetic that wrote the file, {header.probe.hex()}; got that of another "
-                f"CPU or build, {self.coder.probe().hex()}, which would decode other images"
+                f"CPU or build, {probe.hex()}, which would decode other images"
             )
 
     def _check_memory(self, images: int) -> None:
@@ -328,12 +202,11 @@ class LosslessFile:
     def _labels(self, header: Header) -> Tensor | None:
         if not header.spec.classes:
             return None
-        width = header.spec.classes * 8
-        counts = np.frombuffer(header.labels[:width], "<u8").tolist() if len(header.labels) >= width else []
+        counts, end = read_numbers(header.labels, 0, header.spec.classes)
         labels = None
-        if counts and sum(counts) == header.count:
+        if len(counts) == header.spec.classes and sum(counts) == header.count:
             of_each = torch.tensor(counts, dtype=torch.int64, device="cpu")
-            labels = decode_symbols(header.labels[width:], header.count, of_each)
+            labels = decode_symbols(header.labels[end:], header.count, of_each)
         if labels is None:
             raise ValueError("decompress: expected labels as they were written; got others: they are damaged")
         return labels
@@ -351,17 +224,23 @@ def _coder_of(header: Header, model: nn.Module | Engine | None, max_bytes: int) 
         if not isinstance(shipped, Autoregressive) or shipped.spec != header.spec:
             continue
         engine = Engine.of(cast(nn.Module, shipped))
-        if engine.backend == "cpp" and (coder := Coder.of(engine, "decompress")).fingerprints() == (
-            header.structure,
-            header.constants,
-        ):
+        if engine.backend != "cpp":
+            continue
+        coder = Coder.of(engine, "decompress")
+        if _fingerprints(coder) == (header.structure, header.constants):
             return coder
     raise ValueError(
         "decompress: model must be given for a file that holds none and is of no shipped weights; got None"
     )
 
 
+def _fingerprints(coder: Coder | BitsBack) -> tuple[bytes, bytes]:
+    """What a file says of the model that wrote it."""
+    structure, constants = coder.fingerprints()
+    return structure[:STRUCTURE], constants[:CONSTANTS]
+
+
 def _coded_labels(labels: Tensor, classes: int) -> bytes:
-    """How often each label comes, int64, and the labels, coded by it."""
+    """How often each label comes, and the labels, coded by it."""
     counts = torch.bincount(labels, minlength=classes)
-    return counts.numpy().astype("<i8").tobytes() + code_symbols(labels, counts)
+    return b"".join(map(write_number, counts.tolist())) + code_symbols(labels, counts)

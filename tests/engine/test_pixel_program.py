@@ -281,3 +281,13 @@ def test_constants_of_another_shape_are_refused():
     program.pixel[0][0].weight = program.pixel[0][0].weight[:-1]
     with pytest.raises(ValueError, match="weight must have shape"):
         run(cpp, program, 1, seed=0)
+
+
+def test_tiles_fill_registers():
+    """No image is left over that would take the time of a whole register tile, but where there are no more images."""
+    tables = cpp.tables_of(masked().program)
+    for threads in (1, 2, 3):
+        for n in range(1, 400):
+            tile = tables.tile_of(n, threads)
+            assert 1 <= tile <= min(n, cpp.MOST_TILE)
+            assert tile % cpp.REGISTERS == 0 or tile < cpp.REGISTERS or tile == n

@@ -88,10 +88,12 @@ class Lossless(Reader):
         except ValueError:
             return False
         spec = coder.spec
-        parts.numbers[8:13] = [spec.channels, spec.height, spec.width, spec.levels, spec.classes]
-        parts.numbers[15:17] = coder.fingerprints()
+        of_spec = (spec.channels, spec.height, spec.width, spec.levels, spec.classes)
+        parts.numbers |= zip(lossless_files.FIELDS[3:8], of_spec)
+        structure, constants = coder.fingerprints()
+        parts.fixed[4:6] = structure[:4], constants[:8]
         if coder.memory(parts.get("tile")) < MOST:
-            parts.numbers[17] = coder.probe()
+            parts.fixed[6] = coder.probe()[:4]
         return True
 
     def read(self, path):

@@ -13,7 +13,7 @@ from engine.strangers import STRANGERS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.anyone import quietly
-from support.lossless_files import FIELDS, Parts, by_the_page, fixed, mutated
+from support.lossless_files import FIELDS, Parts, by_the_page, coded_sizes, fixed, leb128, mutated
 from support.mutations import damaged
 from support.refusals import refused
 
@@ -22,7 +22,7 @@ from genfast._native import backends
 from genfast.engine.coding import Coder
 from genfast.engine.engine import Engine
 from genfast.tasks import compress, decompress, file_info
-from genfast.tasks._lossless import CRC, HEADER
+from genfast.tasks._gfz import CRC, FIXED, MOST_SIZE, read_sizes, write_sizes
 
 SMALL = {"height": 4, "width": 5, "hidden": 4, "layers": 1, "head": 4}
 KINDS = {
@@ -106,9 +106,9 @@ def test_a_file_is_what_its_page_says(name):
 
 # What was written once is written always: other bits, or another format, are noticed here.
 WRITTEN = {
-    "bits": "2c0db0ca3e39d8636b60fdda3c60f8ca",
-    "labels": "cf43d7de6321342679b9161b2b8ccd7c",
-    "colours": "4bf4f84d844febc0f84d007b0bc07113",
+    "bits": "231999e6be4bef8f0ee2acad9703c40c",
+    "labels": "665172642d19af3661d42fbde00192ff",
+    "colours": "79d827cb5dc98d8d7f0d9ce241ca1f23",
 }
 
 
@@ -137,12 +137,14 @@ def test_bytes_that_are_no_file():
     for broken, fragments in (
         (b"", ["expected a file of genfast compress", "b''"]),
         (b"PK\3\4" + data[4:], ["expected a file of genfast compress", "begins with b'PK"]),
-        (data[:40], ["expected a whole file", "got 40 bytes"]),
-        (data[:120], ["got 120: cut off"]),
+        (data[:20], ["expected a whole file; got 20 bytes"]),
+        (data[:30], ["expected a whole file; got 30 bytes"]),
+        (data[:50], ["expected a file of at least ", "got 50: cut off"]),
+        (data[:23] + b"\xff" * 9 + data[24:], ["expected a whole file; got a number of more than 9 bytes"]),
         (data[:-1], [f"expected a file of {len(data)} bytes", "cut off"]),
         (data + b"\0", [f"expected a file of {len(data)} bytes", f"got {len(data) + 1}: bytes follow its end"]),
         (data[:4] + b"\2" + data[5:], ["expected version 1 of the format; got 2"]),
-        (data[:30] + b"\7" + data[31:], ["expected a header as it was written", "damaged"]),
+        (data[:12] + b"\7" + data[13:], ["expected a header as it was written", "damaged"]),
         (data[:-3] + b"\7" + data[-2:], ["expected blocks as they were written; got block 2 damaged"]),
     ):
         refused(lambda broken=broken: decompress(broken, model), "decompress: ", *fragments, kinds=ValueError)
@@ -171,7 +173,7 @@ def test_headers_of_no_version():
                 blocks = -(-7 // max(value, 1))
                 parts.streams, parts.checksums = [b""] * blocks, [0] * blocks
             call = lambda parts=parts: decompress(parts.file(), MODELS["bits"])  # noqa: E731
-            refused(call, "decompress: expected a coder, sizes and flags", kinds=ValueError)
+            refused(call, "decompress: expected a coder and sizes of this version", kinds=ValueError)
 
 
 def test_files_of_another_model():
@@ -202,7 +204,7 @@ def test_files_of_another_model():
 def test_another_arithmetic(monkeypatch):
     monkeypatch.setattr(Coder, "probe", lambda self: b"elsewher")
     for data, model in ((FILES["bits"], MODELS["bits"]), (FILES["rnn"], None)):
-        fragments = ["expected the arithmetic that wrote the file, ", "656c736577686572, which would decode other"]
+        fragments = ["expected the arithmetic that wrote the file, ", "656c7365, which would decode other"]
         refused(lambda data=data, model=model: decompress(data, model), *fragments, kinds=ValueError)
 
 
@@ -221,17 +223,16 @@ def test_the_probe_sees_every_bit_of_the_shares(monkeypatch):
 def test_damaged_labels():
     data, model = FILES["labels"], MODELS["labels"]
     parts = Parts.of(data)
-    counts = [int.from_bytes(parts.labels[n : n + 8], "little") for n in (0, 8, 16)]
-    assert sum(counts) == 7
+    stream = parts.labels[3:]
+    assert sum(parts.labels[:3]) == 7
     for labels in (
         b"\1",
-        parts.labels[:23],
-        bytes(24) + parts.labels[24:],
-        b"".join(n.to_bytes(8, "little") for n in (2**63, 2**63, 7)) + parts.labels[24:],
-        b"".join(n.to_bytes(8, "little") for n in (2**62, 2**63 - 1, 2**62 + 2)) + parts.labels[24:],
-        b"".join(n.to_bytes(8, "little") for n in (2**64 - 1, 8, 0)) + parts.labels[24:],
-        parts.labels + bytes(8),
-        parts.labels[:-1],
+        parts.labels[:2],
+        b"\xff" * 30 + stream,
+        bytes(3) + stream,
+        *(b"".join(map(leb128, counts)) + stream for counts in ((2**63 - 1, 8, 0), (2**62, 2**62, 7), (6, 2, 0))),
+        parts.labels + b"\0",
+        parts.labels + b"\1" * 8,
     ):
         parts.labels = labels
         call = lambda: decompress(parts.file(), model)  # noqa: E731, B023
@@ -320,6 +321,27 @@ def test_a_model_that_reads_what_is_known_cannot_be_put_into_a_file():
     refused(lambda: compress(engine, images, with_model=True), "must need nothing of its model", kinds=ValueError)
 
 
+# The sizes of the streams.
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [7], [0, 0, 0], [3660, 3712, 3601, 240], [1, 2**40, 1], [2**62], [5] * 300])
+def test_sizes(sizes):
+    for block, rest in ((1, 0), (256, 240), (256, 0)):
+        count = max(0, block * len(sizes) - rest)
+        data = write_sizes(sizes, block, count)
+        assert data == coded_sizes(sizes, block, count) and len(data) <= 1 + MOST_SIZE * len(sizes)
+        assert read_sizes(data, block, count) == sizes
+        for other in (data + b"\0", data + b"\1", data[:-1], b"\xff" + data):
+            assert other == data or read_sizes(other, block, count) != sizes
+    assert read_sizes(b"\0" + b"\0" * 30, 1, 2) is read_sizes(b"\0\x40", 1, 1) is read_sizes(b"\0", 1, 0) is None
+
+
+def test_sizes_cost_what_they_vary():
+    """Blocks of about 3,660 bytes, up to 70 off: two bytes each would be more."""
+    sizes = [3660 + int(70 * np.sin(n * n)) for n in range(1000)]
+    assert len(write_sizes(sizes, 256, 256_000)) < 1200
+
+
 # Damage.
 
 
@@ -355,7 +377,7 @@ def test_damage_that_an_attacker_repaired(name, seed):
 @given(junk=st.binary(max_size=300))
 def test_any_bytes(junk):
     assume(junk[:4] != b"GFVQ")  # which another model writes
-    for data in (junk, b"GFZ\0\1\1\x18" + junk):
+    for data in (junk, b"GFZ\0\1\1\x18" + junk, FILES["bits"][:23] + junk):
         with pytest.raises(ValueError, match="^decompress: expected "):
             decompress(data, MODELS["bits"])
 
@@ -365,4 +387,4 @@ def test_parts_are_those_of_the_file():
         assert Parts.of(data).file() == data
     parts = Parts.of(FILES["bits"])
     assert [parts.get(name) for name in FIELDS[:8]] == [7, 4, 5, 1, 4, 5, 2, 0] and parts.get("block") == 3
-    assert HEADER.size == 100 and CRC.size == 4, "another reader relies on it"
+    assert FIXED.size == 23 and CRC.size == 4, "another reader relies on it"
