@@ -134,6 +134,11 @@ def matmul(op: Operation, a: Any, b: Any) -> Value:
     return multiplied(op, a, first, b, second, result)
 
 
+@handles("aten::outer", "aten::ger")
+def outer(op: Operation, a: Any, b: Any) -> Value:
+    return multiplied(op, a, "x", b, "y", "xy")
+
+
 @handles("aten::tensordot")
 def tensordot(op: Operation, a: Any, b: Any, dims: Sequence[int], others: Sequence[int], *rest: Any) -> Value:
     first = list(LETTERS[: len(a.shape)])
