@@ -189,10 +189,8 @@ def _reason(loss: Loss, nats: Tensor | None, left_out: Sequence[str] = (), idle_
             return f"nll is {ratio:.6g} times the nats of an image and {of_value:.6g} times those of a value"
     if idle_labels:
         return "forward gives the same for any label: give condition={name: labels} in place of classes"
-    if left_out:
-        names = ", ".join(left_out)
-        return f"the loss may give forward {names} too, which these conventions do not: see condition and classes"
+    given = f", or give forward {', '.join(left_out)} too: see condition and classes" if left_out else ""
     return (
         "the loss may leave out pixels, weight or clamp them, or be a bound; or it may evaluate another model, or this "
-        "one on other inputs"
+        f"one on other inputs{given}"
     )
