@@ -151,3 +151,43 @@ def test_what_a_model_keeps_and_depends_on_is_not_forgotten():
         trained(torch.rand(16, *SHAPE))
     with pytest.raises(ValueError, match="which must work; got RuntimeError: Sizes of tensors must match"):
         genfast.sample(trained, 2, **BASE)
+
+
+class Drawing(nn.Module):
+    """Also draws a value for itself, as a loop that samples does, by a probability that no image changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.chance = plain(Masked(6, 6)), nn.Parameter(torch.rand(1))
+
+    def forward(self, x):
+        own = torch.distributions.Bernoulli(torch.sigmoid(self.chance)).sample()
+        return self.body(torch.where(x < 0, own, x))
+
+
+def test_random_numbers_of_torch_are_left_as_they_were():
+    """Also where a forward draws, whatever its image."""
+    model, images = alive(Drawing()), some(SHAPE, LEVELS, 6)
+    before = torch.get_rng_state()
+    engine = genfast.Engine(model, backend="cpp", **BASE)
+    engine.log_prob(images)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Overwriting(nn.Module):
+    """Two channels whose layout the sizes do not tell, by weights that forward multiplies with their mask in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3, padding=1)
+        self.register_buffer("mask", torch.tensor([[1.0, 1, 1], [1, 0, 0], [0, 0, 0]]))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.conv.weight *= self.mask
+        return {"logits": self.conv(x)}
+
+
+def test_a_layout_to_be_told_by_a_model_that_writes_to_its_weights():
+    with pytest.raises(ValueError, match=r"output must say how the output is laid out, 'logits: B \(C L\) H W' or"):
+        genfast.Engine(alive(Overwriting()), shape=(2, 4, 3), levels=4, input_range=(0, 1))
