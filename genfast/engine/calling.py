@@ -24,6 +24,7 @@ PROBES = 2  # images of a probe: with a single one, what squeezes loses its batc
 # For each model that is in `evaluating`: how many are inside, and the modules that were in training mode before.
 _EVALUATING: dict[Any, tuple[int, list[nn.Module]]] = {}
 _MODES = threading.Lock()
+MOST_ROWS = 1024  # of a batch that a model may have kept something of
 MOST_TRIED = 12  # groups of tensors that are tried as what is kept of an earlier batch
 # For each model the tensors that it keeps of an earlier batch: (module, attribute).
 _FORGOTTEN: WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = WeakKeyDictionary()
@@ -183,7 +184,7 @@ def forget_batch(model: nn.Module, x: Tensor, labels: Tensor | None, condition: 
     kept: dict[int, list[tuple[str, str]]] = {}
     for name, module in model.named_modules():
         for attribute, value in (*vars(module).items(), *module._buffers.items()):
-            if isinstance(value, Tensor) and value.dim() and len(value) not in (0, len(x)):
+            if isinstance(value, Tensor) and value.dim() and 0 < len(value) <= MOST_ROWS and len(value) != len(x):
                 kept.setdefault(len(value), []).append((name, attribute))
     # All that have as many rows, then one of them alone.
     groups = list(kept.items())
