@@ -187,7 +187,8 @@ def check_labels(
     classes = spec.classes
     if not classes:
         if labels is not None:
-            raise ValueError(f"{call}: labels must be None for an unconditional model; got {kind_of(labels)}")
+            expected = "None for a model without classes (a foreign one has those of the keyword classes)"
+            raise ValueError(f"{call}: labels must be {expected}; got {kind_of(labels)}")
         return None
     if type(labels) is int:
         if not 0 <= labels < classes:

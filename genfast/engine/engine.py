@@ -19,7 +19,7 @@ from genfast.engine.arguments import check_images, check_labels
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
-from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable
+from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable, labels_matter
 from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
 from genfast.engine.program import Drawn, Program
@@ -250,6 +250,11 @@ class Engine:
                     check_causal(network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
+                if network.reading and network.spec.classes > 1 and not labels_matter(network):
+                    _warn(
+                        "sample: the outputs of the model should depend on the labels; got the same for any: does "
+                        "forward read them under another name? Then give condition={name: labels} in place of classes"
+                    )
             self._compare_range(now, network)
             selected[self.asked] = name
         return selected[self.asked]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain, probe_images, scale_of
+from genfast.engine.calling import (
+    PROBES,
+    at_work,
+    call,
+    call_error,
+    copied,
+    forget_batch,
+    inputs_of,
+    probe_images,
+    scale_of,
+)
 from genfast.engine.conventions import ARE_FLAT, Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
@@ -179,15 +190,21 @@ class FullForward:
 
     def _call(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False) -> Any:
         assert self.conventions is not None
-        arguments = (x,) if labels is None else (x, labels.to(self.device))
+        labels = None if labels is None else labels.to(self.device)
         try:
-            return plain(self.model(*arguments, **condition))
+            return call(self.model, x, labels, condition)
         except Exception as error:
+            # It may keep something of the size of its first batch: a new copy has none, unless its original has.
             if not explain:
-                # It may keep something of the size of its first batch: a new copy has none.
-                self.model = copied(self.original).eval()
-                return plain(self.model(*arguments, **condition))
-            raise call_error(self.conventions, arguments, condition, error) from error
+                with suppress(Exception):
+                    return self._call_anew(x, labels, condition)
+            if not forget_batch(self.original, x, labels, condition):
+                raise call_error(self.model, self.conventions, x, labels, condition, error) from error
+        return self._call_anew(x, labels, condition)
+
+    def _call_anew(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
+        self.model = copied(self.original).eval()
+        return call(self.model, x, labels, condition)
 
     def fresh(self) -> FullForward:
         """The same with a foreign model that was never called."""

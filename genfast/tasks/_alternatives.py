@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genfast.engine.calling import at_work, copied, inputs_of, plain
+from genfast.engine.calling import at_work, call, copied, inputs_of
 from genfast.engine.compiler import NotCausal
 from genfast.engine.compiler.proof import check_causal
 from genfast.engine.conventions import INPUTS, OF_FLOATS, Conventions, Keywords
@@ -151,14 +151,13 @@ class Alternatives:
         levels = self.images[:n] if arrangement is None else arrangement.inputs(self.images[:n])
         if conventions.inputs not in OF_FLOATS and not _in_range(levels, self.own.spec):
             return None  # an embedding has no entry for such a level; on a GPU it would end the process
-        arguments = [inputs_of(conventions, levels, self.dtype)]
-        arguments += [] if self.labels is None else [self.labels[:n]]
+        x, labels = inputs_of(conventions, levels, self.dtype), None if self.labels is None else self.labels[:n]
         condition = {name: value[:n].to(levels.device) for name, value in conventions.condition.items()}
         condition = {name: value.expand(n, *value.shape[1:]) for name, value in condition.items()}
         if n not in self.copies:
             self.copies[n] = copied(self.model).eval()
         try:
-            return plain(self.copies[n](*arguments, **condition))
+            return call(self.copies[n], x, labels, condition)
         except Exception:  # whatever it raises: the model does not take such inputs
             return None
 
@@ -308,7 +307,7 @@ class _Expression(str):
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "({:g}, {:g})".format(*value)
+        return "({:.10g}, {:.10g})".format(*value)
     return value if isinstance(value, _Expression) else repr(value)
 
 
@@ -321,7 +320,11 @@ def _entrances(own: Conventions) -> Iterator[tuple[Change, Conventions]]:
     """What may enter the model. A range that is not known costs nothing: it must be given anyway."""
     top = float(own.spec.levels - 1)
     usual = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, top), (0.0, 255.0))
-    ranges = [own.input_range] * (own.input_range is not None) + [*usual, *((high, low) for low, high in usual)]
+    # x / 256, x / 128 - 1, x / 256 - 0.5, and MNIST less its mean over its standard deviation.
+    part = top / (top + 1)
+    others = ((0.0, part), (-1.0, 2 * part - 1), (-0.5, part - 0.5), (-0.1307 / 0.3081, 0.8693 / 0.3081))
+    ranges = [own.input_range] * (own.input_range is not None)
+    ranges += [*usual, *((high, low) for low, high in usual), *others]
     for inputs in dict.fromkeys((own.inputs, *INPUTS)):
         if inputs == "codes" and own.spec.channels > 1:
             continue

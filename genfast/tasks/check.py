@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.calling import at_work, not_given
+from genfast.engine.compiler.proof import labels_matter
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.engine import Engine, check_finite, refuse_beside_engine
 from genfast.engine.protocols import Autoregressive, Generator, ImageSpec, Translator, device_of
@@ -135,11 +138,24 @@ def _compared(
         return Check(False, difference, f"backend='full_forward' makes them agree: {why}")
     remedy = search.find()
     if remedy is None:
-        closest, text = search.closest
-        near = f" (the nearest: {text}, with a difference of {closest:.1g})" if math.isfinite(closest) else ""
-        why = search.not_causal or _reason(loss, nats)
-        remedy = f"none of {search.tried} other conventions makes them agree{near}: {why}"
+        remedy = _no_remedy(search, _reason(loss, nats, not_given(model, own), _idle_labels(engine)), refusal)
+        return Check(False, difference, remedy)
     return Check(False, difference, f"{remedy}; as described, {refusal}" if refusal else remedy)
+
+
+def _no_remedy(search: Alternatives, reason: str, refusal: str) -> str:
+    """What to say where no other conventions agree."""
+    if search.not_causal:
+        return (
+            "its forward agrees with the loss, but no usual order of pixels is its own: give pixel_order, or look at "
+            f"its masks: {search.not_causal}"
+        )
+    if not search.tried:  # the model takes no other inputs either
+        return refusal
+    closest, text = search.closest
+    near = f" (the nearest: {text}, with a difference of {closest:.1g})" if math.isfinite(closest) else ""
+    remedy = f"none of {search.tried} other conventions makes them agree{near}: {reason}"
+    return f"{remedy}; as described, {refusal}" if refusal else remedy
 
 
 def _resolved(engine: Engine) -> tuple[Conventions, Layout]:
@@ -150,8 +166,20 @@ def _resolved(engine: Engine) -> tuple[Conventions, Layout]:
     return replace(own, head=reading.head) if reading.head in PROBABILITIES else own, reading.layout
 
 
-def _reason(loss: Loss, nats: Tensor | None) -> str:
-    """The most likely reason for a difference that no convention explains."""
+def _idle_labels(engine: Engine | None) -> bool:
+    """Whether a foreign model gives the same for any label: forward may know them under another name."""
+    if engine is None or engine.conventions is None or engine.conventions.spec.classes < 2:
+        return False
+    network = engine.network
+    with torch.no_grad(), at_work(network.model):
+        return not labels_matter(network)
+
+
+def _reason(loss: Loss, nats: Tensor | None, left_out: Sequence[str] = (), idle_labels: bool = False) -> str:
+    """The most likely reason for a difference that no convention explains.
+
+    left_out: arguments that forward also takes, and were not given; idle_labels: whether they change nothing.
+    """
     if nats is not None and loss.difference(-nats) <= BOUND:
         return "nll returns the log-probability, and must return its negative"
     if nats is not None and len(loss.numbers) > 1:
@@ -159,7 +187,10 @@ def _reason(loss: Loss, nats: Tensor | None) -> str:
         if bool(((ratios / ratios[0] - 1).abs() < 1e-5).all()):
             ratio, of_value = float(ratios[0]), float(ratios[0]) * loss.values
             return f"nll is {ratio:.6g} times the nats of an image and {of_value:.6g} times those of a value"
+    if idle_labels:
+        return "forward gives the same for any label: give condition={name: labels} in place of classes"
+    given = f", or give forward {', '.join(left_out)} too: see condition and classes" if left_out else ""
     return (
         "the loss may leave out pixels, weight or clamp them, or be a bound; or it may evaluate another model, or this "
-        "one on other inputs"
+        f"one on other inputs{given}"
     )

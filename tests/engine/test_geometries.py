@@ -297,3 +297,79 @@ def test_convolutions_over_thin_images(shape):
     images = some(shape, 3)
     y = returned(model, images, 3)
     assert_right(model, log_softmax_of(y, images), images, shape=shape, levels=3, input_range=(0, 1))
+
+
+class Written(nn.Module):
+    """One hidden layer that grows with every value, by an outer product; each logit is written to its row of zeros."""
+
+    def __init__(self, values=12, hidden=5):
+        super().__init__()
+        self.inner, self.outer = nn.Parameter(torch.randn(hidden, values)), nn.Parameter(torch.randn(values, hidden))
+
+    def forward(self, x):
+        logits, x = torch.zeros(x.shape[1], x.shape[0]), x.t()
+        state = torch.zeros(x.shape[1], len(self.inner))
+        for place in range(len(x)):
+            logits[place] = torch.sigmoid(state) @ self.outer[place]
+            state = state + torch.outer(x[place], self.inner[:, place])
+        return logits.t()
+
+
+def test_logits_that_a_loop_writes_into_zeros():
+    model, images = alive(Written()), some((1, 4, 3), 2)
+    expected = log_sigmoid_of(returned(model, images, 2, flat=True), images.flatten(1))
+    assert_right(model, expected, images, shape=(1, 4, 3), levels=2, input_range=(0, 1), inputs="flat")
+
+
+class Local(nn.Module):
+    """Convolutions whose mask is another at every pixel, for an order of its own; windows by unfold."""
+
+    def __init__(self, order, height, width, features=5):
+        super().__init__()
+        time = torch.empty(height * width, dtype=torch.long)
+        time[order] = torch.arange(len(order))
+        neighbours = F.unfold(F.pad(time.view(1, 1, height, width).float(), (1, 1, 1, 1), value=1e3), 3)[0]
+        self.register_buffer("before", (neighbours < time).float())
+        self.register_buffer("until", (neighbours <= time).float())
+        self.first, self.second = nn.Linear(9, features), nn.Linear(9 * features, features)
+        self.out = nn.Conv2d(features, 3, 1)
+
+    def masked(self, x, layer, mask):
+        windows = F.unfold(x, 3, padding=1).view(len(x) * x.shape[1], 9, -1) * mask
+        y = layer.weight @ windows.view(len(x), -1, windows.shape[2]) + layer.bias[:, None]
+        return y.view(len(x), -1, *x.shape[2:])
+
+    def forward(self, x):
+        h = torch.tanh(self.masked(x, self.first, self.before))
+        return self.out(h + torch.tanh(self.masked(h, self.second, self.until)))
+
+
+@pytest.mark.parametrize("snake", [False, True])
+def test_convolutions_with_a_mask_for_each_pixel(snake):
+    grid = torch.arange(12).view(4, 3)
+    grid[1::2] = grid[1::2].flip(1) if snake else grid[1::2]
+    order = grid.flatten()
+    model, images = alive(Local(order, 4, 3)), some((1, 4, 3), 3)
+    expected = log_softmax_of(returned(model, images, 3), images[:, 0])
+    told = {"pixel_order": order} if snake else {}
+    assert_right(model, expected, images, shape=(1, 4, 3), levels=3, input_range=(0, 1), **told)
+
+
+def test_convolutions_in_an_order_from_right_to_left():
+    class Mirrored(nn.Module):
+        """Masked convolutions with their windows mirrored: pixels at the right come first."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.out = Masked(1, 5, 3, "A"), Masked(5, 5), nn.Conv2d(5, 3, 1)
+
+        def forward(self, x):
+            for layer in (self.first, self.second):
+                weight = (layer.weight * layer.mask).flip(3)
+                x = torch.tanh(F.conv2d(x, weight, layer.bias, padding=layer.padding))
+            return self.out(x)
+
+    order = torch.arange(12).view(4, 3).flip(1).flatten()
+    model, images = alive(Mirrored()), some((1, 4, 3), 3)
+    expected = log_softmax_of(returned(model, images, 3), images[:, 0])
+    assert_right(model, expected, images, shape=(1, 4, 3), levels=3, input_range=(0, 1), pixel_order=order)

@@ -198,6 +198,10 @@ REARRANGED = {
     "expand": lambda x: x[:, :1].expand(-1, 6, -1, -1) + x[:, :1].expand_as(x) * x,
     "shuffle": lambda x: F.channel_shuffle(x, 2),
     "turned": rows(lambda x: x.t().t()),
+    "windows": lambda x: (
+        F.unfold(x, 3, padding=1).unflatten(1, (6, 9))[:, :, :5].mean(2).unflatten(2, x.shape[2:])
+        + F.unfold(x, (2, 3), dilation=(2, 1), padding=(1, 1))[:, ::6].unflatten(2, x.shape[2:])
+    ),
     "functions of what is scattered": lambda x: x[:, ORDER].exp() + x[:, ORDER].sigmoid() * x + 2 * x.flip(1) + 1,
 }
 OPERATIONS = {**ACTIVATIONS, **ARITHMETIC, **CHOICES, **STATISTICS, **PRODUCTS, **REARRANGED}
@@ -263,6 +267,7 @@ REFUSED = {
     "a norm of order 3": lambda x: x.norm(p=3, dim=1, keepdim=True) + x,
     "powers with different exponents": lambda x: x ** torch.arange(6.0).view(6, 1, 1),
     "more than two operands": lambda x: torch.einsum("bchw,c,c->bchw", x, V, V),
+    "windows with strides": lambda x: x + F.unfold(x, 3, padding=1, stride=5).mean(),
     "more than a function of one value": lambda x: x.div(2, rounding_mode="floor"),
 }
 

@@ -147,6 +147,9 @@ RANGES = {
     (-0.5, 0.5): lambda x: x / 5 - 0.5,
     (0, 5): lambda x: x.float(),
     (1, 0): lambda x: 1 - x / 5,
+    (0, 5 / 6): lambda x: x / 6,
+    (-1, 1 - 2 / 6): lambda x: x / 3 - 1,
+    (-0.1307 / 0.3081, (1 - 0.1307) / 0.3081): lambda x: (x / 5 - 0.1307) / 0.3081,
 }
 
 
@@ -154,10 +157,11 @@ RANGES = {
 def test_a_wrong_input_range(right):
     model = Net(1, 6)
     loss = lambda images: nats(model(RANGES[right](images)), images)  # noqa: E731
-    assert remedied(genfast.check(model, of_levels(), loss, **GREY, input_range=(0, 1)), f"input_range={right} makes")
+    named = "input_range=({:.10g}, {:.10g}) makes them agree".format(*right)
+    assert remedied(genfast.check(model, of_levels(), loss, **GREY, input_range=(0, 1)), named)
     unknown = genfast.check(model, of_levels(), loss, **GREY)
     assert math.isinf(unknown.difference) and "input_range must be given" in unknown.remedy
-    assert remedied(unknown, f"input_range={right} makes them agree", "as described")
+    assert remedied(unknown, named, "as described")
 
 
 def test_probabilities_that_are_taken_for_logits():
@@ -328,7 +332,7 @@ def test_logits_that_look_like_probabilities():
 def test_a_loss_that_agrees_with_a_model_that_is_not_causal():
     model = nn.Conv2d(1, 6, 3, padding=1)
     result = genfast.check(model, of_levels(), lambda x: nats(model(x / 5), x), **GREY, input_range=(0, 1))
-    assert math.isinf(result.difference) and remedied(result, "none of", "the model must be causal")
+    assert math.isinf(result.difference) and remedied(result, "give pixel_order", "the model must be causal")
 
 
 def test_an_engine_that_differs_from_the_forward_is_found(monkeypatch):

@@ -84,16 +84,18 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
 @backends.float_mode()
 def compile_traced(traced: Trace, network: FullForward) -> Compiled:
     """The program of a traced model, in the first geometry in which it has one; a foreign one is verified."""
-    try:
-        return _in_a_geometry(traced, network)
-    except NotCausal:
-        raise
-    except NotIncremental:
-        # What is recorded is in smaller operations, not all of which can be read.
-        if not 0 < traced.recorded < MOST_TWICE:
+    # Operations on constants run here: they may draw random numbers, and write to weights.
+    with torch.no_grad(), at_work(network.model):
+        try:
+            return _in_a_geometry(traced, network)
+        except NotCausal:
             raise
-    traced = trace_model(network.original, network.spec, network.conventions, may_record=False)
-    return _in_a_geometry(traced, network)
+        except NotIncremental:
+            # What is recorded is in smaller operations, not all of which can be read.
+            if not 0 < traced.recorded < MOST_TWICE:
+                raise
+        traced = trace_model(network.original, network.spec, network.conventions, may_record=False)
+        return _in_a_geometry(traced, network)
 
 
 def _in_a_geometry(traced: Trace, network: FullForward) -> Compiled:
@@ -217,7 +219,8 @@ def chosen(traced: Trace, network: FullForward, readings: list[Reading]) -> list
     """The readings that agree with the graph, which shows where rows and columns are; all, where it does not."""
     inputs = network.conventions.inputs if network.conventions else "images"
     try:
-        _, output = Reader(traced, network.spec, "grid", inputs, network.scale, network.shift).run()
+        with torch.no_grad(), at_work(network.model):
+            _, output = Reader(traced, network.spec, "grid", inputs, network.scale, network.shift).run()
     except NotIncremental:
         return readings
     fitting = []

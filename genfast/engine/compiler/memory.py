@@ -133,6 +133,8 @@ def _as_value(op: Operation, node: fx.Node, whole: Any, part: Any) -> Value:
 
 def _alone(op: Operation, part: Value) -> str:
     """The dimension that was picked of an image: rows or columns where one alone is left, else features."""
+    if part.graph.domain == (0, 1, 0, 1):  # all values are features
+        return FEATURE
     sizes = ((ROW, op.spec.height), (COLUMN, op.spec.width))
     picked = [name for name, full in sizes if name not in part.dims and part.size[name] == 1 < full]
     if len(picked) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from genfast.engine.compiler.sums import linear_step, matrix
 from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
 
 LETTERS = string.ascii_letters
+MOST_WEIGHTS = 1 << 28  # of the matrix that one product becomes: the same for each pixel, where these are features
 
 
 def contracted(op: Operation, x: Value, names: str, weight: np.ndarray, labels: str, result: str) -> Value:
@@ -33,6 +35,8 @@ def contracted(op: Operation, x: Value, names: str, weight: np.ndarray, labels: 
     inputs = [label for label in names if label not in spatial]
     outputs = [label for label in result if label not in spatial]
     sizes = dict(zip(names, x.codes.shape)) | dict(zip(labels, weight.shape))
+    if math.prod(sizes[label] for label in (*inputs, *outputs)) > MOST_WEIGHTS:
+        raise Unsupported("a product over the features of so many pixels")
     every = _table(weight, labels, inputs, outputs, sizes)
     codes = x.codes.reshape([sizes[label] for label in inputs]).reshape(-1)
     zeros = np.zeros(every.shape[1], np.float32)
@@ -132,6 +136,11 @@ def matmul(op: Operation, a: Any, b: Any) -> Value:
     second = "y" if ranks[1] == 1 else batch[len(batch) - ranks[1] + 2 :] + "yz"
     result = batch + "x" * (ranks[0] > 1) + "z" * (ranks[1] > 1)
     return multiplied(op, a, first, b, second, result)
+
+
+@handles("aten::outer", "aten::ger")
+def outer(op: Operation, a: Any, b: Any) -> Value:
+    return multiplied(op, a, "x", b, "y", "xy")
 
 
 @handles("aten::tensordot")

@@ -95,6 +95,14 @@ def check_repeatable(network: FullForward) -> None:
             )
 
 
+def labels_matter(network: FullForward) -> bool:
+    """Whether a foreign model that takes labels gives random images other outputs for others of them."""
+    images, labels = _probe(network.spec)
+    assert labels is not None  # the model takes some
+    given, others = (_parameters(network, images, one) for one in (labels, (labels + 1) % network.spec.classes))
+    return not torch.equal(given, others)
+
+
 def check_causal(network: FullForward, places: int = 16) -> None:
     """Raise NotCausal if an output of a foreign model changes with a later value: from some place on, all values of a
     random image are changed, and no output up to there may move."""

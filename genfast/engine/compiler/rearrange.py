@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from genfast.engine.compiler.entrance import embedding
-from genfast.engine.compiler.handlers import depends, handles, view
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value
+from genfast.engine.compiler.handlers import depends, handles, pad, stack, view
+from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, reshaped, sliced
 
 
 def _feature(x: Value, dim: int, what: str) -> int:
@@ -110,6 +110,27 @@ def repeat_interleave(op: Operation, x: Value, times: Any, dim: int | None = Non
     if dim is None:
         raise Unsupported("a repetition of a whole batch")
     return x.like(np.repeat(x.codes, _numbers(times), _feature(x, dim, "a repetition")))
+
+
+@handles("aten::im2col")
+def im2col(
+    op: Operation,
+    x: Value,
+    window: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Value:
+    """The windows of all pixels, [B, F * window, H * W]."""
+    if len(x.shape) != 4 or any(step != 1 for step in stride):
+        raise Unsupported("windows with strides, or of what is no image")
+    x = pad(op, x, [padding[1], padding[1], padding[0], padding[0]])
+    sizes = [n - d * (k - 1) for n, k, d in zip(x.shape[2:], window, dilation)]
+    moved = []
+    for i, j in np.ndindex(*window):
+        row, column = i * dilation[0], j * dilation[1]
+        moved.append(sliced(sliced(x, 2, row, row + sizes[0]), 3, column, column + sizes[1]))
+    return reshaped(stack(op, moved, 2), (x.shape[0], x.shape[1] * len(moved), sizes[0] * sizes[1]))
 
 
 @handles("aten::channel_shuffle", "aten::native_channel_shuffle")

@@ -8,9 +8,21 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.handlers import HANDLERS, depends, handles
 from genfast.engine.compiler.plan import Entry, Rectangle, Step
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Operation, Unsupported, Value, array, line
+from genfast.engine.compiler.values import (
+    BATCH,
+    COLUMN,
+    FEATURE,
+    LINE,
+    ROW,
+    Operation,
+    Unsupported,
+    Value,
+    array,
+    line,
+    reshaped,
+)
 
 
 def matrix(op: Operation, x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -146,13 +158,15 @@ def conv2d(
         return conv1d(op, x, weight, bias, stride, padding, dilation, groups)
     check_constant(weight, bias)
     x = x.as_image()
-    if not x.is_image():
-        raise Unsupported("a convolution of anything but [B, F, H, W]")
-    weight = array(weight)
     outputs, inputs, height, width = weight.shape
     stride, dilation = _pair(stride), _pair(dilation)
     reach = [d * (k - 1) for d, k in zip(dilation, (height, width))]
     before, after = _padding(padding, reach)
+    if not x.is_image():
+        if x.dims != (BATCH, FEATURE, FEATURE, FEATURE) or groups != 1 or list(before) != list(after):
+            raise Unsupported("a convolution of anything but [B, F, H, W]")
+        return _convolved(op, x, weight, bias, stride, before, dilation)
+    weight = array(weight)
     if stride[0] != stride[1]:
         raise Unsupported(f"a convolution with stride {stride}")
     rows, columns = (
@@ -173,6 +187,17 @@ def conv2d(
     y = linear_step(x, entries, bias, (0, rows, 0, columns), op.where, x.stride * stride[0])
     size = x.size | {ROW: rows, COLUMN: columns}
     return x.like(y.reshape(1, -1, 1, 1), size=size, stride=x.stride * stride[0])
+
+
+def _convolved(op: Operation, x: Value, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any) -> Value:
+    """A convolution where all pixels are features: a product with the windows of all of them."""
+    # These are in modules that import this one.
+    windows = HANDLERS["aten::im2col"](op, x, weight.shape[2:], dilation, padding, stride)
+    y = HANDLERS["aten::matmul"](op, weight.detach().flatten(1), windows)
+    if bias is not None:
+        y = HANDLERS["aten::add"](op, y, bias.detach()[:, None])
+    sizes = [n + 2 * p - d * (k - 1) for n, p, d, k in zip(x.shape[2:], padding, dilation, weight.shape[2:])]
+    return reshaped(y, (x.shape[0], len(weight), *sizes))
 
 
 def _padding(padding: Any, reach: list[int]) -> tuple[Sequence[int], Sequence[int]]:

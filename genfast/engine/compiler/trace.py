@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from genfast._native import backends
 from genfast._text import first_line
-from genfast.engine.calling import PROBES, at_work, call_error, copied, inputs_of, plain, probe_images
+from genfast.engine.calling import PROBES, at_work, call, call_error, copied, forget_batch, inputs_of, probe_images
 from genfast.engine.compiler.nodes import written_by
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.compiler.recorder import record
@@ -31,7 +31,7 @@ from genfast.engine.conventions import Conventions
 from genfast.engine.protocols import ImageSpec, device_of, dtype_of
 
 _STREAMS = threading.RLock()  # only one thread at a time puts its own streams in the place of the process's
-MOST_EXPORTED = 1000  # operations of a forward that torch.export traces; others, and recurrent ones, are recorded
+MOST_EXPORTED = 250  # operations of a forward that torch.export traces; others, and recurrent ones, are recorded
 MOST_LABELS = 16  # labels that one forward is traced with
 
 
@@ -70,16 +70,22 @@ class Trace:
 
 
 class _Network(nn.Module):
-    """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it."""
+    """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it.
 
-    def __init__(self, model: nn.Module, forward: str, names: Sequence[str]) -> None:
+    names: of the condition of a foreign model, whose entries are the last arguments; None: `network` of another.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str] | None) -> None:
         super().__init__()
         self.model = copied(model).eval()
-        self.call, self.names = getattr(self.model, forward), names
+        self.names = names
 
     def forward(self, *arguments: Any) -> Any:
+        if self.names is None:
+            return self.model.network(*arguments)
         count = len(arguments) - len(self.names)
-        return plain(self.call(*arguments[:count], **dict(zip(self.names, arguments[count:]))))
+        labels = arguments[1] if count > 1 else None
+        return call(self.model, arguments[0], labels, dict(zip(self.names, arguments[count:])))
 
 
 def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
@@ -94,8 +100,7 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
         arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
-        names: tuple[str, ...] = ()
-        forward = "network"
+        names: tuple[str, ...] | None = None
     else:
         dtype = dtype_of(model)
         # Where the range is to be inferred, it does not matter yet.
@@ -105,25 +110,27 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
         for name, value in conventions.condition.items():
             rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
             arguments.append(Argument("condition", value[rows].to(device), name))
-        names, forward = tuple(conventions.condition), "__call__"
+        names = tuple(conventions.condition)
     values = tuple(None if one is None else one.value for one in arguments)
     with at_work(model), torch.no_grad():
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
-        network = _Network(model, forward, names)
+        network = _Network(model, names)
         try:
             assigns, operations = _assigns(network, values)
         except Exception as error:
             if conventions is None:
                 raise
-            first = [one.value for one in arguments if one is not None and one.kind != "condition"]
-            raise call_error(conventions, first, condition_of(arguments), error) from error
+            x, condition = arguments[0].value, condition_of(arguments)
+            if not forget_batch(model, x, labels, condition):
+                raise call_error(model, conventions, x, labels, condition, error) from error
+            assigns, operations = _assigns(_Network(model, names), values)
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
             long = recurrent or operations > MOST_EXPORTED
             if may_record and conventions is not None and long and not assigns:
-                module, structure = _recorded(_Network(model, forward, names), values)
+                module, structure = _recorded(_Network(model, names), values)
                 return Trace(module, list(arguments), batch, structure, max(1, operations))
-            module, given, structure = _traced(lambda: _Network(model, forward, names), assigns, values, arguments)
+            module, given, structure = _traced(lambda: _Network(model, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
 
