@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -282,13 +281,15 @@ def _scales(axes: Any, log_x: bool, log_y: bool) -> None:
         if not log or high < 30 * low:
             axis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
             axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda value, _: number(_short(value), 3))
+        axis.set_major_formatter(lambda value, _: _tick(value))
 
 
-def _short(value: float) -> float | int:
-    """A value of a tick without the rounding errors of its computation."""
-    rounded = float(f"{value:.6g}")
-    return int(rounded) if rounded == math.floor(rounded) and abs(rounded) < 1e15 else rounded
+def _tick(value: float) -> str:
+    """A value at a tick, without the rounding errors of its computation: 0.25, 2,000, 30 M."""
+    for size, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{value / size:,.4g}{prefix}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _legend(axes: Any) -> None:
