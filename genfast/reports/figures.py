@@ -19,7 +19,7 @@ INK = "#1d2733"  # becomes the colour of the page's text
 # Between light and dark, so that they are seen on both.
 COLOURS = ("#d9582b", "#3b82c4", "#2f9e6e", "#8b62c9", "#b0792a", "#c2477f", "#5f8a8b", "#8a94a0")
 TONES = {"plain": COLOURS[1], "good": COLOURS[2], "bad": "#d64545", "muted": COLOURS[7]}
-STYLE = {
+STYLE: dict[Any, Any] = {
     **{f"{name}.color": INK for name in ("text", "xtick", "ytick")},
     **{"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.facecolor": "none", "axes.linewidth": 0.8},
     **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.8},
@@ -266,7 +266,8 @@ def _colour(number_: int) -> str:
     return COLOURS[number_ % len(COLOURS)]
 
 
-def _colours(parts: Sequence[Line] | Sequence[Points]) -> list[str]:
+def _colours(parts: Sequence[Any]) -> list[str]:
+    """The colour of each part: that of its tone, else the next one."""
     return [TONES[part.tone] if part.tone else _colour(number_) for number_, part in enumerate(parts)]
 
 
