@@ -31,7 +31,7 @@ from genfast.metrics.intervals import Interval, difference_interval, ratio_inter
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
 from genfast.metrics.memorisation import Memorisation, memorisation, neighbour_ratios
-from genfast.metrics.probe import linear_probe, neighbour_accuracy
+from genfast.metrics.probe import linear_probe, linear_probe_hits, neighbour_accuracy
 from genfast.metrics.rate_distortion import Rate, rate_distortion
 from genfast.metrics.sharpness import Sharpness, image_energies, sharpness
 from genfast.metrics.translation import translation_errors
@@ -58,6 +58,7 @@ __all__ = [
     "difference_interval",
     "find_faults",
     "image_energies",
+    "linear_probe_hits",
     "memorisation",
     "neighbour_ratios",
     "ratio_interval",

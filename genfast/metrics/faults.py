@@ -96,7 +96,8 @@ def find_faults(
         training: that the model was trained on, uint8 [m, C, H, W].
         held_out: uint8 [k, C, H, W], that it was not trained on.
         levels: values of a channel.
-        predicted, predicted_held_out: integers [n] and [k], classes by a classifier; None: classes are not tested.
+        predicted, predicted_held_out: integers [n] and [k], classes by a classifier, -1 for an image of no class; None:
+            classes are not tested.
         shares: floats [K], the frequencies of the classes among the training images.
         level: probability of a false alarm of each test.
         seed: of the bootstrap.
@@ -143,15 +144,17 @@ def _drops(
         return Fault(name, None, "classes are not tested without labels")
     expected = torch.as_tensor(shares, dtype=torch.float64, device="cpu")
     counts, of_real = (_counts(given, len(expected)) for given in (predicted, held_out))
-    if int(counts.sum()) != len(images):
-        raise ValueError(f"find_faults: predicted must be of {len(images)} images; got {int(counts.sum())}")
+    if len(as_tensor(predicted)) != len(images):
+        raise ValueError(f"find_faults: predicted must be of {len(images)} images; got {len(as_tensor(predicted))}")
     # A classifier misses some of a class among real images too.
-    expected = torch.minimum(expected / expected.sum(), of_real / of_real.sum())
+    expected = torch.minimum(expected / expected.sum(), of_real / of_real.sum().clamp(min=1))
     there = [k for k in range(len(expected)) if expected[k] > 0]
     chance = {k: at_most(int(counts[k]), int(counts.sum()), THINNED * float(expected[k])) for k in there}
     dropped = tuple(k for k in there if chance[k] < level / len(there))
     if still:
         return Fault(name, None, "classes are not tested in images that hardly differ")
+    if counts.sum() < len(images) / 2:
+        return Fault(name, None, "classes are not tested, as more than half of the images are of none")
     words = f"{len(there) - len(dropped)} of {len(there)} classes at least half as often as in the data"
     if dropped:
         each = ", ".join(f"{k} ({int(counts[k])} of {100 * float(expected[k]):.1f} % expected)" for k in dropped)
@@ -161,12 +164,13 @@ def _drops(
 
 def _counts(given: ArrayLike, classes: int) -> Tensor:
     labels = as_tensor(given).cpu()
-    if labels.is_floating_point() or labels.ndim != 1 or (len(labels) and not 0 <= int(labels.min())):
+    if labels.is_floating_point() or labels.ndim != 1 or not len(labels):
         got = f"{labels.dtype} {tuple(labels.shape)}"
-        raise ValueError(f"find_faults: predicted classes must be integers [n] of at least 0; got {got}")
-    if len(labels) and int(labels.max()) >= classes:
-        raise ValueError(f"find_faults: predicted classes must lie in 0..{classes - 1}; got {int(labels.max())}")
-    return torch.bincount(labels.long(), minlength=classes).double()
+        raise ValueError(f"find_faults: predicted classes must be integers [n], at least one; got {got}")
+    if not -1 <= int(labels.min()) <= int(labels.max()) < classes:
+        got = f"{int(labels.min())} to {int(labels.max())}"
+        raise ValueError(f"find_faults: predicted classes must lie in -1..{classes - 1}; got {got}")
+    return torch.bincount(labels[labels >= 0].long(), minlength=classes).double()
 
 
 def _blurs(sharp: Sharpness, still: bool) -> Fault:

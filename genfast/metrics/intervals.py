@@ -72,9 +72,7 @@ def at_most(count: int, trials: int, share: float) -> float:
         return 1.0
     if share >= 1:
         return 0.0
-    terms = (
-        _log_choose(trials, k) + k * math.log(share) + (trials - k) * math.log1p(-share) for k in range(count + 1)
-    )
+    terms = (_log_choose(trials, k) + k * math.log(share) + (trials - k) * math.log1p(-share) for k in range(count + 1))
     return min(1.0, sum(map(math.exp, terms)))
 
 
