@@ -13,12 +13,14 @@ from torch import Tensor
 from genfast.engine.arguments import as_tensor
 from genfast.metrics.intervals import Interval, at_most, bootstrap_means, bounded
 from genfast.metrics.memorisation import Memorisation, memorisation
-from genfast.metrics.sharpness import Sharpness, sharpness
+from genfast.metrics.sharpness import Sharpness, image_energies, sharpness
 
 LEVEL = 0.01  # of each test: that a faultless model is flagged
 COPIED = 0.02  # share of the images, beyond that of held-out ones, from which copies are a fault
 THINNED = 0.5  # of the frequency of a class, below which it is dropped
 BLURRED = 0.8  # of the detail of held-out images, below which images are blurred
+BLURRED_SHARE = 0.15  # of images with less detail than nearly all held-out ones, from which some are blurred
+LEAST_DETAIL = 0.02  # quantile of the held-out images for it
 STILL = 0.5  # of the variance of the data, below which a model makes nearly one image
 NEAR_MEAN = 0.1  # of the variance of the data, as a squared distance from the training mean
 DIRECTIONS = 10  # principal components of the data
@@ -83,10 +85,12 @@ def find_faults(
       and by a share of `COPIED` or more.
     - drops classes: a class is generated less than half as often as in the data, at `level` for all classes together.
     - blurs: what a blur of 3x3 pixels takes away, relative to the contrast, is less than `BLURRED` of that of held-out
-      images, with its whole interval.
+      images, with its whole interval; or more than `BLURRED_SHARE` of the images have less of it than nearly all
+      held-out ones.
     - copies the training mean: in the directions of the largest variance of the data, theirs is less than half, and
       they lie around the training mean; makes nearly one image: the same around another one. Then sharpness and classes
-      are not faults of their own.
+      are not faults of their own. A strong blur takes variance away too, but also the detail of the mean, which tells
+      it from these.
 
     A test is of the difference from held-out images and must exceed a margin, so that a model which is good but not
     perfect is not flagged.
@@ -108,12 +112,13 @@ def find_faults(
     copies = memorisation(images, training, held_out)
     sharp = sharpness(images, held_out, levels, level=1 - 2 * level, seed=seed)
     variance, away = _spread(images, training, held_out, level, seed)
-    still = variance.high < STILL
+    low = variance.high < STILL
+    still = low and _mean_detail(images, training, levels) > BLURRED
     return Faults(
         (
             _memorises(copies, level),
             _drops(predicted, predicted_held_out, shares, images, level, still),
-            _blurs(sharp, still),
+            _blurs(sharp, images, held_out, levels, level, still),
             *_is_still(variance, away, still),
         ),
         copies,
@@ -173,11 +178,29 @@ def _counts(given: ArrayLike, classes: int) -> Tensor:
     return torch.bincount(labels[labels >= 0].long(), minlength=classes).double()
 
 
-def _blurs(sharp: Sharpness, still: bool) -> Fault:
+def _blurs(sharp: Sharpness, images: Tensor, held_out: Tensor, levels: int, level: float, still: bool) -> Fault:
     if still:
         return Fault("blurs", None, "sharpness is not tested in images that hardly differ")
-    words = f"detail is {sharp.detail} of that of held-out images; below {BLURRED:g} it is blurred"
-    return Fault("blurs", sharp.detail.high < BLURRED, words)
+    words = f"detail is {sharp.detail} of that of held-out images; below {BLURRED:g} they are blurred"
+    details = [_details(image_energies(part, levels)) for part in (images, held_out)]
+    least = torch.quantile(details[1], LEAST_DETAIL)
+    hits, others = (int((part < least).sum()) for part in details)
+    p = at_least_of(hits, len(images), hits + others, len(images) + len(held_out))
+    some = p < level and hits / len(images) > BLURRED_SHARE
+    if some:
+        words += f"; {100 * hits / len(images):.1f} % of the images have less than {100 * LEAST_DETAIL:g} % of these"
+    return Fault("blurs", some or sharp.detail.high < BLURRED, words)
+
+
+def _details(energies: Tensor) -> Tensor:
+    """The energy of high frequencies of each image over its contrast, 1 for an image of one colour: [n]."""
+    return torch.where(energies[:, 2] > 1e-12, energies[:, 1] / energies[:, 2].clamp(min=1e-12), 1.0)
+
+
+def _mean_detail(images: Tensor, training: Tensor, levels: int) -> float:
+    """The detail of the mean of the images over that of the mean of the training images."""
+    one, other = (_details(image_energies(x.double().mean(0, keepdim=True), levels)) for x in (images, training))
+    return float(one / other.clamp(min=1e-300))
 
 
 def _is_still(variance: Interval, away: float, still: bool) -> tuple[Fault, Fault]:

@@ -33,7 +33,7 @@ class Comparison:
     """What `compare` returns.
 
     Attributes:
-        data: name of the training data.
+        data, levels: name of the training data, and values of a channel.
         training, validation, held_out: images of each split; compared: of either set in the distances.
         minutes: the budget of each model, of time of the CPU; None for finished runs.
         threads: of the CPU.
@@ -46,6 +46,7 @@ class Comparison:
     """
 
     data: str
+    levels: int
     training: int
     validation: int
     held_out: int
@@ -155,6 +156,7 @@ def _compared(
     held_out = ref.held_out
     result = Comparison(
         ref.training.name,
+        held_out.levels,
         len(ref.training),
         validation,
         len(held_out),

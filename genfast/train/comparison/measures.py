@@ -197,7 +197,7 @@ def _likelihood(studied: Studied, model: Any, ref: Reference) -> None:
     made.nats_by = "exact"
     if isinstance(model, ImportanceSampled):
         made.nats_by = f"importance sampling, {ref.importance} samples: at most, in expectation"
-    elif isinstance(model, Bounded):
+    elif isinstance(model, Bounded) and not isinstance(model, Autoregressive):
         made.nats_by = "bound, by each image's own codes" if isinstance(model, CodeModel) else "bound"
     with evaluating(model):
         for batch in batches(inputs(model, ref.held_out), 250):
