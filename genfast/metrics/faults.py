@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from genfast.engine.arguments import as_tensor
-from genfast.metrics.intervals import Interval, at_most, bootstrap_means, bounded
+from genfast.metrics.intervals import Interval, at_least_of, at_most, bootstrap_means, bounded
 from genfast.metrics.memorisation import Memorisation, memorisation
 from genfast.metrics.sharpness import Sharpness, image_energies, sharpness
 
