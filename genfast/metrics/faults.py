@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -222,7 +221,6 @@ def _spread(images: Tensor, training: Tensor, held_out: Tensor, level: float, se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the method is a random one
         directions = torch.pca_lowrank(base - middle, q=count, center=False)[2]
-    settings: Any = {"resamples": 2000}
     means, spreads = [], []
     for number, part in enumerate((images, held_out)):
         points = (part.cpu().flatten(1).double() - middle) @ directions
@@ -230,7 +228,7 @@ def _spread(images: Tensor, training: Tensor, held_out: Tensor, level: float, se
         distinct, which = torch.unique(part.cpu().flatten(1), dim=0, return_inverse=True)
         rows = torch.stack((centred, torch.ones_like(centred)), 1)
         together = torch.zeros(len(distinct), 2, dtype=torch.float64, device="cpu").index_add_(0, which, rows)
-        drawn = bootstrap_means(together, seed=seed + number, **settings)
+        drawn = bootstrap_means(together, seed=seed + number)
         means.append(points.mean(0))
         spreads.append((float(centred.mean()), drawn[:, 0] / drawn[:, 1]))
     (value, drawn), (of_real, drawn_real) = spreads

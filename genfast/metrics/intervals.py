@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 ENTRIES = 2**24  # of a block of weights
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genfast.metrics.intervals import Interval, bootstrap_means, bounded
+from genfast.metrics.intervals import RESAMPLES, Interval, bootstrap_means, bounded
 
 COLUMNS = ("gradient", "high_frequency", "contrast")
 
@@ -54,7 +54,7 @@ def image_energies(images: Tensor, levels: int) -> Tensor:
 
 
 def sharpness(
-    images: Tensor, real: Tensor, levels: int, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    images: Tensor, real: Tensor, levels: int, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Sharpness:
     """Energies of images relative to real ones::
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genfast.metrics.intervals import Interval
-from genfast.reports.blocks import Block, Cell, Figure, Mark, Page, Picture, Section, Table
+from genfast.reports.blocks import Block, Cell, Figure, Findings, Mark, Page, Picture, Section, Table
 from genfast.reports.figures import Bar, bars
 from genfast.reports.numbers import interval, number
 from genfast.reports.sheets import sheet
@@ -30,12 +29,12 @@ def comparison_page(compared: Compared, out: str) -> Page:
         f"{result.validation:,} to choose weights by, {result.held_out:,} held out, on which all is measured."
     )
     sections = [
-        Section("Claims", [_claims(result.claims)]),
+        Section("Claims", _claims(result.claims)),
         Section("Draws", [_real(compared), *(_sheet(one, result) for one in compared.studied)]),
         Section("Likelihood and compression", _likelihoods(result)),
         Section("How far draws are from held-out images", [_distances(result), *_class_tables(result)]),
         Section("Sharpness", _sharpness(result)),
-        Section("Copies and other faults", [_faults(result)]),
+        Section("Copies and other faults", _faults(result)),
         *_latents(result),
         *_equilibria(result),
         *_repairs(compared),
@@ -72,13 +71,13 @@ def _tiles(result: Comparison) -> list[tuple[Cell, str]]:
     return [*tiles, (flagged, "models with a fault that their draws show")]
 
 
-def _claims(claims: Sequence[Claim]) -> Table:
-    rows = [
-        (claim.sentence, verdict_mark(claim), _between(claim.value), claim.how[:1].upper() + claim.how[1:])
-        for claim in claims
-    ]
-    caption = "True or false where the whole interval of 95 % says so, on these data and with this budget."
-    return Table(("claim", "verdict", "value", "what it is"), rows, caption)
+def _claims(claims: Sequence[Claim]) -> list[Block]:
+    rows = []
+    for claim in claims:
+        value = "" if claim.value is None else f"{_between(claim.value)}: "
+        rows.append((claim.sentence, verdict_mark(claim), value + claim.how))
+    text = "True or false where the whole interval of 95 % says so, on these data and with this budget; else undecided."
+    return [text, Findings(rows)]
 
 
 def _between(value: Interval | None) -> str:
@@ -177,15 +176,20 @@ def _sharpness(result: Comparison) -> list[Block]:
     return [Table(heads, rows, caption), figure]
 
 
-def _faults(result: Comparison) -> Table:
-    rows = []
+def _faults(result: Comparison) -> list[Block]:
+    rows, found_in = [], []
     for m in result.models:
         if m.faults is None:
             continue
         copies = m.faults.memorisation
         found = Mark(", ".join(m.faults.found), "bad") if m.faults.found else Mark("none found", "good")
         shares = (f"{100 * copies.near:.1f} %", f"{100 * copies.near_held_out:.1f} %")
-        rows.append((label(m, result), found, copies.median, copies.held_out, *shares, copies.p, str(m.faults)))
+        rows.append((label(m, result), found, copies.median, copies.held_out, *shares, copies.p))
+        found_in += [
+            (f"{label(m, result)}: {test.name}", Mark("fault", "bad"), test.words)
+            for test in m.faults.tests
+            if test.found
+        ]
     heads = (
         "model",
         "faults",
@@ -200,7 +204,7 @@ def _faults(result: Comparison) -> Table:
         "Ratio: distance to the nearest training image over that to the second nearest; small for a copy. Each test "
         "flags a faultless model once in 100 times at most."
     )
-    return Table(heads, rows, caption)
+    return [Table(heads, rows, caption), *([Findings(found_in)] if found_in else [])]
 
 
 def _latents(result: Comparison) -> list[Section]:
@@ -239,7 +243,7 @@ def _repairs(compared: Compared) -> list[Section]:
     known, noisy, noise = damaged(ref)
     images, levels = ref.held_out.images[: len(noisy)], ref.held_out.levels
     given = torch.where(known, images, torch.zeros_like(images))
-    seen = noise.picture(noisy, levels)
+    seen = (noise.picture(noisy, levels).clamp(0, 1) * (levels - 1)).round().to(torch.uint8)
     blocks: list[Block] = []
     names = [label(one.measures, compared.result) for one in able]
     for file, what, damage, results, values in (
@@ -247,7 +251,7 @@ def _repairs(compared: Compared) -> list[Section]:
         (
             "cleaned.png",
             "noisy",
-            _as_levels(seen, levels),
+            seen,
             [one.cleaned for one in able],
             [one.measures.cleaned for one in able],
         ),
@@ -262,11 +266,6 @@ def _repairs(compared: Compared) -> list[Section]:
         alt = f"{len(images)} rows of a held-out image, what was {what}, and the results of {len(names)} models"
         blocks.append(sheet(file, rows, levels, alt=alt, caption=f"{lead}: {told}.", columns=len(columns), heads=heads))
     return [Section("The same images, filled in and cleaned", blocks)]
-
-
-def _as_levels(shades: Tensor, levels: int) -> Tensor:
-    """0..255 as the nearest levels."""
-    return (shades.float() * (levels - 1) / 255).round().to(torch.uint8)
 
 
 def _costs(result: Comparison) -> list[Block]:

@@ -273,7 +273,7 @@ def _colours(parts: Sequence[Any]) -> list[str]:
 
 def _scales(axes: Any, log_x: bool, log_y: bool) -> None:
     """The scales, and tick labels with separators of thousands."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
     for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
         low, high = sorted(axis.get_data_interval())
@@ -282,6 +282,7 @@ def _scales(axes: Any, log_x: bool, log_y: bool) -> None:
         if not log or high < 30 * low:
             axis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
             axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(lambda value, _: _tick(value))
 
 
