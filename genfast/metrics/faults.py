@@ -116,7 +116,7 @@ def find_faults(
     return Faults(
         (
             _memorises(copies, level),
-            _drops(predicted, predicted_held_out, shares, images, level, still),
+            _drops(predicted, predicted_held_out, shares, images, level, low),
             _blurs(sharp, images, held_out, levels, level, still),
             *_is_still(variance, away, still),
         ),
@@ -141,7 +141,7 @@ def _drops(
     shares: Sequence[float] | Tensor | None,
     images: Tensor,
     level: float,
-    still: bool,
+    low: bool,
 ) -> Fault:
     name = "drops classes"
     if predicted is None or held_out is None or shares is None:
@@ -155,7 +155,7 @@ def _drops(
     there = [k for k in range(len(expected)) if expected[k] > 0]
     chance = {k: at_most(int(counts[k]), int(counts.sum()), THINNED * float(expected[k])) for k in there}
     dropped = tuple(k for k in there if chance[k] < level / len(there))
-    if still:
+    if low:
         return Fault(name, None, "classes are not tested in images that hardly differ")
     if counts.sum() < len(images) / 2:
         return Fault(name, None, "classes are not tested, as more than half of the images are of none")
