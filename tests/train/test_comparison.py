@@ -10,9 +10,10 @@ from support.pieces import integers, levels
 from genfast import metrics
 from genfast.data import ImageData, load
 from genfast.metrics.intervals import Interval
-from genfast.train.comparison import FAMILIES, Latents, ModelMeasures, Studied, claims
+from genfast.train.comparison import FAMILIES, Latents, ModelMeasures, Studied, claims, compare, training
 from genfast.train.comparison.claims import decided
 from genfast.train.comparison.families import recipes
+from genfast.train.loop import RunResult
 from genfast.train.start import start
 
 DIGITS = dict.fromkeys(("data", "data_root", "size", "levels", "bits", "max_gb", "strict")) | {"data": "digits"}
@@ -62,6 +63,19 @@ def test_the_budget_is_of_cpu_time(tmp_path):
     assert result.reason == "finished" and result.step > 1
     assert 1.1 < time.process_time() - began, "1.2 s of training"
     assert time.perf_counter() - wall > 0.5
+
+
+def test_a_signal_ends_the_comparison_not_one_training(tmp_path, monkeypatch):
+    begun = []
+
+    def stopped(out, **settings):
+        begun.append(settings["model"])
+        return RunResult(3, 10, "interrupted")
+
+    monkeypatch.setattr(training, "start", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(DIGITS, tmp_path, minutes=1.0)
+    assert begun == ["pixelrnn"]
 
 
 def studied(kind, title, draws, **measures):

@@ -127,7 +127,7 @@ def compare_runs(
 
     Raises: ValueError for runs of other images, or of another split of them; FileNotFoundError for a missing run.
     """
-    sources = [data_of(run, data_options) for run in runs]
+    sources = [{key: value for key, value in data_of(run, data_options).items() if value} for run in runs]
     for run, source in zip(runs, sources, strict=True):
         if source != sources[0]:
             expected = f"the data of {shown(runs[0])}, {shown(sources[0])}, or --data"

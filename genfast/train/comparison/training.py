@@ -47,13 +47,15 @@ def train_model(
     """Train a model of a family in the run folder `out` for so many minutes of time of the CPU.
 
     A VQ-VAE has half of them, and its prior, in `out`/prior, the other half.
+
+    Raises: as `start`; KeyboardInterrupt if a signal ends a training, after its checkpoint.
     """
     codes = recipe.family.kind == "codes"
     _forget_peak()
     began, steps = time.process_time(), 0
     shared: Any = {"overwrite": overwrite, "of_cpu": True, "bar": bar, "tell": tell}
     of_training = recipe.train_options | {"seed": seed, "budget": minutes / (2 if codes else 1)}
-    steps += start(
+    steps += _finished(
         out,
         model=recipe.family.model,
         model_options=recipe.model_options,
@@ -61,19 +63,27 @@ def train_model(
         data_options=source,
         conditional=recipe.conditional,
         **shared,
-    ).step
+    )
     if codes:
         base = preset(PRIOR, "codes")
         lasts = {"steps": recipe.train_options["steps"], "device": "cpu", "seed": seed, "budget": minutes / 2}
-        steps += start(
+        steps += _finished(
             out / "prior",
             model=PRIOR,
             model_options=dict(base.model),
             train_options=base.train | lasts,
             data_options=dict.fromkeys(source) | {"data": f"codes:{out}"},
             **shared,
-        ).step
+        )
     return Cost((time.process_time() - began) / 60, steps, _peak())
+
+
+def _finished(out: Path, **settings: Any) -> int:
+    """The updates of a training. Raises: KeyboardInterrupt for one that a signal ended, after its checkpoint."""
+    result = start(out, **settings)
+    if result.reason != "finished":
+        raise KeyboardInterrupt
+    return result.step
 
 
 def _forget_peak() -> None:
