@@ -63,7 +63,9 @@ def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0, overwrite: b
 
 def _is_demo(out: Path) -> bool:
     """Whether the run in `out` is one of this command; in version 0.1.0 it was the only one without a preset."""
-    settings = load_run(out) if has_settings(out) else {}
+    if not has_settings(out):
+        return False
+    settings = load_run(out)
     return "preset" not in settings if settings.get("demo") is None else bool(settings["demo"])
 
 

@@ -6,9 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from genfast import metrics
 from genfast._text import shown
 from genfast.cli import report
@@ -29,19 +26,13 @@ from genfast.cli.progress import counter, draw
 from genfast.data import ImageData
 from genfast.engine.protocols import Generator
 from genfast.io import check_writable, write_bytes
-from genfast.random import permutation
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import check, inputs, labels_in_shares
 from genfast.train.loop import pick_device
-from genfast.train.metrics_log import read_metrics
 from genfast.train.quality import STEPS, run_classifier
 from genfast.train.run_data import data_of, held_out_data, load_data
 from genfast.train.run_folder import STANDING, cache_of, open_model
-
-NEEDED = ("accuracy_real", "accuracy_fake", "accuracy", "accuracy_count")
-# Shares, and the slope.
-DRAWN = ("accuracy_low", "accuracy_high", "d_real", "d_fake", "calibration_slope")
-LAST = 0.1  # share of the records that the verdict is on; a single record may be far off
+from genfast.train.standing import monitored, monitored_path, pooled, samples_state
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -93,59 +84,15 @@ def run(args: argparse.Namespace) -> None:
     print(f"{shown(path)}: accuracy, D(x), D(G(z)) and modes over the steps")
 
 
-def monitored(run: str) -> list[dict[str, Any]]:
-    """The records of RUN/metrics.jsonl that have the fields of an `EquilibriumMonitor`."""
-    path = monitored_path(run)
-    records = [record for record in read_metrics(path) if _is_monitored(record)]
-    if not records:
-        expected = f"records of an adversarial training, with {', '.join(NEEDED)}"
-        raise ValueError(f"{shown(path)}: expected {expected}; got none")
-    return records
-
-
-def _is_monitored(record: dict[str, Any]) -> bool:
-    """Whether a record has the fields of an `EquilibriumMonitor`, in their bounds."""
-    if not all(name in record for name in (*NEEDED, *DRAWN)) or record["accuracy_count"] < 1:
-        return False
-    covered = "classes_hit" not in record or 0 <= record["classes_hit"] <= record.get("classes", 0) != 0
-    return covered and all(0 <= record[name] <= 1 for name in (*NEEDED[:3], *DRAWN[:-1]))
-
-
-def monitored_path(run: str) -> Path:
-    """RUN/metrics.jsonl; FileNotFoundError if it is missing."""
-    path = Path(run) / "metrics.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{shown(run)}: expected a run folder with a file metrics.jsonl; got none")
-    return path
-
-
-def pooled(records: list[dict[str, Any]]) -> metrics.Accuracy:
-    """The discriminator's accuracy over the last tenth of the records, at least one."""
-    last = records[-max(1, round(LAST * len(records))) :]
-    total = sum(record["accuracy_count"] for record in last)
-    real, fake, both = (sum(r[name] * r["accuracy_count"] for r in last) / total for name in NEEDED[:3])
-    both = min(max(both, 0.0), 1.0)
-    return metrics.Accuracy(real, fake, both, *metrics.wilson_interval(both, total), total)
-
-
 def _samples(
     model: Any, source: dict[str, Any], training: ImageData, args: argparse.Namespace
 ) -> tuple[metrics.Coverage | None, float]:
-    """(coverage or None, variance over that of the data) of samples."""
+    """`samples_state` of samples, by a classifier where there are labels."""
     samples = draw(model, args.images, seed=args.seed, labels=labels_in_shares(model, training, args.images, args.seed))
-    variance = float(_total_variance(samples) / _total_variance(training.images))
     if training.labels is None:
-        return None, variance
+        return samples_state(samples, training, None, args.seed)
     held_out: Any = held_out_data(source, None, warn)
     settings: Any = {"device": pick_device(args.device), "seed": args.seed, "folder": cache_of(args.target)}
     with counter(STEPS, "step") as progress:
         classifier, _ = run_classifier(training, held_out, progress=progress, **settings)
-    order = permutation(len(training), args.seed)  # a random subset
-    real = classifier.features(training.images[order[: max(args.images, 1000)]])
-    inside = metrics.looks_real(real, classifier.features(samples)).cpu()
-    predicted = torch.where(inside, classifier.predict(samples).cpu(), -1)
-    return metrics.mode_coverage(predicted, training.labels, training.classes), variance
-
-
-def _total_variance(images: Tensor) -> Tensor:
-    return images.double().flatten(1).var(0).sum().clamp(min=1e-12)
+    return samples_state(samples, training, classifier, args.seed)

@@ -8,7 +8,19 @@ from typing import Any
 
 from genfast import metrics
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_device, add_split, add_target, data_options, positive_int, say, warn
+from genfast.cli.options import (
+    add_data,
+    add_device,
+    add_json,
+    add_split,
+    add_target,
+    data_options,
+    out_path,
+    positive_int,
+    say,
+    warn,
+    write_result,
+)
 from genfast.cli.progress import counter, draw, track
 from genfast.train.evaluate import Evaluation, evaluate
 from genfast.train.quality import SampleQuality
@@ -32,15 +44,20 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of those samples; other likelihoods are exact (0)")
     text = "of a GAN's samples: classifier, pixels, or REAL.npz GENERATED.npz (a classifier, where there are labels)"
     add("--features", nargs="+", metavar="FEATURES", help=text)
+    add_json(parser)
 
 
 @command("evaluate", "likelihood of held-out images, beside baselines", options)
 def run(args: argparse.Namespace) -> None:
     settings: Any = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     where = args.target, data_options(args), args.split, args.batch, args.device
-    settings |= {"draw": draw, "track": track, "bar": counter, "tell": warn, "say": say}
-    for line in lines(evaluate(*where, **settings)):
-        print(line)
+    settings |= {"draw": draw, "track": track, "bar": counter, "tell": warn}
+    if args.json not in (None, "-"):
+        out_path(argparse.Namespace(**vars(args) | {"overwrite": True}), args.json)
+    result = evaluate(*where, **settings, say=(lambda data: None) if args.json == "-" else say)
+    if not write_result(args, result):
+        for line in lines(result):
+            print(line)
 
 
 def lines(evaluation: Evaluation) -> Iterator[str]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from genfast._text import MESSAGE, shown
 from genfast.data import CHOICES, ImageData, PairData, datasets, describe
-from genfast.io import check_free, check_writable
+from genfast.io import check_free, check_writable, json_bytes, write_bytes
+from genfast.reports import plain
 
-WRITTEN = ("out", "neighbours")  # options that name what a command writes
+WRITTEN = ("out", "neighbours", "json")  # options that name what a command writes
 OF_MODEL = ("model", "checkpoint", "config.json", "metrics.jsonl", "model.safetensors")  # what is read of a RUN
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
 
@@ -103,6 +104,24 @@ def _holds(folder: Path, path: Path, names: Sequence[str]) -> bool:
     """Whether a path lies in a folder, under one of these names if there are any."""
     path, folder = path.resolve(), folder.resolve()
     return path.is_relative_to(folder) and (not names or path.relative_to(folder).parts[:1] in {(n,) for n in names})
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    text = "write the same numbers as JSON to a file, which is replaced; - prints them in the place of the text"
+    parser.add_argument("--json", metavar="FILE", help=text)
+
+
+def write_result(args: argparse.Namespace, result: Any) -> bool:
+    """Write a result as --json asks; whether it was printed in the place of text."""
+    if args.json is None:
+        return False
+    content = json_bytes(plain(result))
+    if args.json != "-":
+        write_bytes(out_path(argparse.Namespace(**vars(args) | {"overwrite": True}), args.json), content)
+        return False
+    sys.stdout.write(content.decode())
+    return True
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

@@ -24,12 +24,16 @@ from genfast.metrics.distances import (
 from genfast.metrics.distortion import psnr
 from genfast.metrics.duality_gap import DualityGap, duality_gap
 from genfast.metrics.equilibrium import EquilibriumMonitor
+from genfast.metrics.faults import Fault, Faults, find_faults
 from genfast.metrics.imputation import imputation_error
 from genfast.metrics.inception import inception_score
+from genfast.metrics.intervals import Interval, difference_interval, ratio_interval
 from genfast.metrics.latent import active_units, latent_nll
 from genfast.metrics.likelihood import bits_per_dim, independent_pixel_nll
-from genfast.metrics.probe import linear_probe, neighbour_accuracy
+from genfast.metrics.memorisation import Memorisation, memorisation, neighbour_ratios
+from genfast.metrics.probe import linear_probe, linear_probe_hits, neighbour_accuracy
 from genfast.metrics.rate_distortion import Rate, rate_distortion
+from genfast.metrics.sharpness import Sharpness, image_energies, sharpness
 from genfast.metrics.translation import translation_errors
 from genfast.metrics.verdict import Verdict, verdict
 
@@ -46,6 +50,19 @@ __all__ = [
     "Coverage",
     "DualityGap",
     "EquilibriumMonitor",
+    "Fault",
+    "Faults",
+    "Interval",
+    "Memorisation",
+    "Sharpness",
+    "difference_interval",
+    "find_faults",
+    "image_energies",
+    "linear_probe_hits",
+    "memorisation",
+    "neighbour_ratios",
+    "ratio_interval",
+    "sharpness",
     "Verdict",
     "active_units",
     "bits_per_dim",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genfast.engine.arguments import INTEGERS, as_tensor, check_int
@@ -24,14 +25,24 @@ def neighbour_accuracy(points: Tensor, labels: Tensor, queries: Tensor, query_la
 
 
 def linear_probe(train_z: Tensor, train_labels: Tensor, test_z: Tensor, test_labels: Tensor) -> float:
-    """Accuracy of a linear classifier of the vectors on the test vectors.
-
-    It is logistic regression on standardised vectors, by scikit-learn.
+    """Accuracy of a linear classifier of the vectors on the test vectors: the mean of `linear_probe_hits`.
 
     Args: train_z, test_z: float [m, Z], [n, Z]; train_labels, test_labels: integers [m], [n].
     Returns: a float in [0, 1].
     Raises: ImportError without scikit-learn; ValueError for shapes that do not fit, or training labels of one class.
     Example: `genfast.metrics.linear_probe(genfast.embed(vae, train), y, genfast.embed(vae, test), y_test)`
+    """
+    return float(linear_probe_hits(train_z, train_labels, test_z, test_labels).double().mean())
+
+
+def linear_probe_hits(train_z: Tensor, train_labels: Tensor, test_z: Tensor, test_labels: Tensor) -> Tensor:
+    """Which of the test vectors a linear classifier of the vectors names right.
+
+    It is logistic regression on standardised vectors, by scikit-learn. Two embeddings of the same images are compared
+    image by image: `difference_interval` of their hits.
+
+    Args, Raises: as `linear_probe`.
+    Returns: bool [n].
     """
     train_labels, test_labels = _labelled("linear_probe", train_z, train_labels, test_z, test_labels)
     if len(train_labels.unique()) < 2:
@@ -44,7 +55,7 @@ def linear_probe(train_z: Tensor, train_labels: Tensor, test_z: Tensor, test_lab
         raise ImportError("linear_probe: expected the package scikit-learn; pip install scikit-learn") from None
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     probe.fit(np.asarray(train_z, dtype=np.float64), np.asarray(train_labels))
-    return float(probe.score(np.asarray(test_z, dtype=np.float64), np.asarray(test_labels)))
+    return torch.from_numpy(probe.predict(np.asarray(test_z, dtype=np.float64))) == test_labels
 
 
 def _labelled(call: str, points: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor) -> list[Tensor]:

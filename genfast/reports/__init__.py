@@ -1,6 +1,7 @@
 """Reports: one self-contained page with figures, tables and pictures, and its numbers as JSON, in a folder."""
 
-from genfast.reports.blocks import Block, Facts, Figure, Mark, Page, Picture, Section, Table
+from genfast.reports.blocks import Block, Facts, Figure, Findings, Mark, Page, Picture, Section, Table
+from genfast.reports.comparison import comparison_page, label
 from genfast.reports.figures import Bar, Line, Points, bars, columns, histogram, lines, scatter
 from genfast.reports.numbers import interval, number, plain
 from genfast.reports.page import check_report, html, write_report
@@ -11,6 +12,7 @@ __all__ = [
     "Block",
     "Facts",
     "Figure",
+    "Findings",
     "Line",
     "Mark",
     "Page",
@@ -21,9 +23,11 @@ __all__ = [
     "bars",
     "check_report",
     "columns",
+    "comparison_page",
     "histogram",
     "html",
     "interval",
+    "label",
     "lines",
     "number",
     "plain",

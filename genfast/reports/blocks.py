@@ -52,6 +52,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """Sentences with verdicts, one below the other: (sentence, verdict, what it is from)."""
+
+    kind: ClassVar[str] = "findings"
+    rows: Sequence[tuple[str, Mark, str]]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A plot, which the functions of `genfast.reports.figures` draw.
 
@@ -106,7 +114,7 @@ class Picture:
         return self.size[0] * max(1, self.most // self.size[0])
 
 
-Block = str | Facts | Table | Figure | Picture
+Block = str | Facts | Findings | Table | Figure | Picture
 
 
 @dataclass(frozen=True)

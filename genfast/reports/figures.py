@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ INK = "#1d2733"  # becomes the colour of the page's text
 # Between light and dark, so that they are seen on both.
 COLOURS = ("#d9582b", "#3b82c4", "#2f9e6e", "#8b62c9", "#b0792a", "#c2477f", "#5f8a8b", "#8a94a0")
 TONES = {"plain": COLOURS[1], "good": COLOURS[2], "bad": "#d64545", "muted": COLOURS[7]}
-STYLE = {
+STYLE: dict[Any, Any] = {
     **{f"{name}.color": INK for name in ("text", "xtick", "ytick")},
     **{"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.facecolor": "none", "axes.linewidth": 0.8},
     **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.8},
@@ -267,13 +266,14 @@ def _colour(number_: int) -> str:
     return COLOURS[number_ % len(COLOURS)]
 
 
-def _colours(parts: Sequence[Line] | Sequence[Points]) -> list[str]:
+def _colours(parts: Sequence[Any]) -> list[str]:
+    """The colour of each part: that of its tone, else the next one."""
     return [TONES[part.tone] if part.tone else _colour(number_) for number_, part in enumerate(parts)]
 
 
 def _scales(axes: Any, log_x: bool, log_y: bool) -> None:
     """The scales, and tick labels with separators of thousands."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
     for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
         low, high = sorted(axis.get_data_interval())
@@ -282,13 +282,16 @@ def _scales(axes: Any, log_x: bool, log_y: bool) -> None:
         if not log or high < 30 * low:
             axis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
             axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda value, _: number(_short(value), 3))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(lambda value, _: _tick(value))
 
 
-def _short(value: float) -> float | int:
-    """A value of a tick without the rounding errors of its computation."""
-    rounded = float(f"{value:.6g}")
-    return int(rounded) if rounded == math.floor(rounded) and abs(rounded) < 1e15 else rounded
+def _tick(value: float) -> str:
+    """A value at a tick, without the rounding errors of its computation: 0.25, 2,000, 30 M."""
+    for size, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{value / size:,.4g}{prefix}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _legend(axes: Any) -> None:

@@ -94,8 +94,8 @@ def write_report(
         (out / name).unlink(missing_ok=True)
     for name, content in files.items():
         write_bytes(out / name, content)
-    content = {MARKER: 1, "genfast": __version__, "machine": dict(page.machine), "files": [*files]}
-    write_bytes(out / REPORT, json_bytes(plain(content | plain(data))))
+    about = {MARKER: 1, "genfast": __version__, "machine": dict(page.machine), "files": [*files]}
+    write_bytes(out / REPORT, json_bytes(plain(about | plain(data))))
     write_bytes(out / INDEX, html(page).encode())
     return out / INDEX
 

@@ -356,6 +356,23 @@ class Loop(ABC):
         self.trained = self.seconds
 
 
+def of_cpu_time(kind: type[Loop]) -> type[Loop]:
+    """A loop whose budget is of time of the CPU, of all threads together, from its first step on."""
+
+    class OfCPUTime(kind):  # type: ignore[valid-type, misc]
+        began: float | None = None
+
+        def update(self) -> None:
+            self.began = time.process_time() if self.began is None else self.began
+            super().update()
+
+        def is_over(self) -> bool:
+            self.trained = time.process_time() - self.began if self.began is not None else 0.0
+            return super().is_over()
+
+    return OfCPUTime
+
+
 def check_images(train: Data, valid: Data) -> None:
     """ValueError for images that are no levels, or training and validation images of different shape or levels."""
     for data in (train, valid):

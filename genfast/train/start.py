@@ -23,7 +23,7 @@ from genfast.train.checkpoint import copy_into, open_checkpoint
 from genfast.train.codes import attach_prior, check_prior, is_codes
 from genfast.train.config import RunConfig, config_type, is_adversarial, rounds_of
 from genfast.train.inputs import check, check_pairs
-from genfast.train.loop import RunResult, check_same_images, pick_device, run_training, saved_state
+from genfast.train.loop import RunResult, check_same_images, of_cpu_time, pick_device, run_training, saved_state
 from genfast.train.presets import preset as recipe_of
 from genfast.train.run_data import Tell, load_data, named, once, silent
 from genfast.train.run_folder import CONFIG, load_run, machine, open_model, run_settings, run_writer
@@ -48,6 +48,7 @@ def start(
     overwrite: bool = False,
     init_from: str | None = None,
     minutes: float | None = None,
+    of_cpu: bool = False,
     threads: int | None = None,
     bar: Bar = lambda steps, done: nullcontext(),
     tell: Tell = silent,
@@ -58,7 +59,8 @@ def start(
     Nothing in `out` changes before all is checked: a run that is overwritten is whole until the other has begun.
     `conditional`, for models whose config has `classes`: whether to train on the labels of the data; None: as the
     preset says. `minutes`: the `budget` of a new run that is given neither steps nor epochs; otherwise, as for `fit`,
-    when to stop, ready for `resume`. `bar(steps, done)` is a context whose value is called with each record of
+    when to stop, ready for `resume`. `of_cpu`: whether the budget is of time of the CPU, of all threads together,
+    which other processes do not shorten. `bar(steps, done)` is a context whose value is called with each record of
     metrics.jsonl. `tell` is called with what the user should know of the data, `say` with which data these are, before
     the work.
 
@@ -105,7 +107,8 @@ def start(
         done = saved_state(out).step if resume else 0
         say(f"{describe(training)}; {len(validation)} to validate on")
         with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
-            kind = AdversarialRun if is_adversarial(network) else Run
+            kind: Any = AdversarialRun if is_adversarial(network) else Run
+            kind = of_cpu_time(kind) if of_cpu else kind
             options: Any = {"resume": resume, "minutes": minutes, "progress": progress, "settings": settings}
             result: RunResult = run_training(kind, network, training, validation, config, out, **options)
     if is_codes(source):

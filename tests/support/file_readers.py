@@ -13,7 +13,6 @@ from support import mutations
 from support.files import idx_bytes, npz_bytes
 
 from genfast import metrics, models
-from genfast.cli import equilibrium
 from genfast.cli.inpaint import mask_of
 from genfast.data import ImageData, load
 from genfast.tasks.shards import sample_shards
@@ -23,6 +22,7 @@ from genfast.train.metrics_log import MetricsLog
 from genfast.train.quality import given_features, run_classifier
 from genfast.train.run_data import data_of
 from genfast.train.run_folder import load_run, open_model
+from genfast.train.standing import monitored, pooled
 from genfast.train.start import start
 
 READERS = []
@@ -258,7 +258,7 @@ class Metrics(RunFiles):
         return mutations.damaged(data, rng) if rng.random() < 0.3 else mutations.mutated_lines(data, rng)
 
     def read(self, path):
-        equilibrium.pooled(equilibrium.monitored(path.parent))
+        pooled(monitored(path.parent))
         MetricsLog(path).forget_after(1)
 
 

@@ -65,7 +65,7 @@ IDLE = {
     *("likelihoods.Likelihood", "likelihoods.default_likelihood", "likelihoods.likelihood", "likelihoods.softmax"),
     *("likelihoods.read_output", "models.register_model", "models.build", "models.Autoregressive", "models.GAN"),
     *("models.ImageModel", "tasks.is_latent", "train.preset", "train.learning_rate"),
-    "reports.check_report",
+    *("reports.check_report", "reports.label", "reports.comparison_page"),
     *("data.load_mnist", "data.load_mnist_binary", "data.load_pairs"),  # read as `data.load_npz` and `data.load` do
 }
 
@@ -318,6 +318,10 @@ def vectors():
     return normal(12, 3), 0.5 * normal(10, 3, seed=1) + 0.2
 
 
+def logits_of_one_size():
+    return normal(9), normal(9, seed=1)
+
+
 def logits():
     return normal(9), normal(7, seed=1) - 1
 
@@ -457,8 +461,13 @@ CALLS = {
     "metrics.density_coverage": lambda: metrics.density_coverage(*vectors()),
     "metrics.discriminator_accuracy": accuracy,
     "metrics.duality_gap": lambda: gap(model("dcgan")),
+    "metrics.difference_interval": lambda: metrics.difference_interval(*logits_of_one_size()),
+    "metrics.find_faults": lambda: metrics.find_faults(
+        levels(20, 1, 8, 8), levels(30, 1, 8, 8, seed=1), levels(20, 1, 8, 8, seed=2), 256
+    ),
     "metrics.frechet_distance": lambda: metrics.frechet_distance(*vectors()),
     "metrics.gzip_nats": lambda: metrics.gzip_nats(levels(3, 1, 8, 8), 256),
+    "metrics.image_energies": lambda: metrics.image_energies(levels(3, 1, 8, 8), 256),
     "metrics.imputation_error": lambda: every(
         "vae", lambda made, images: metrics.imputation_error(1.5 * images.float(), images, left(made), 256)
     ),
@@ -469,16 +478,23 @@ CALLS = {
     "metrics.kernel_distance": lambda: metrics.kernel_distance(*vectors(), subsets=3, size=5),
     "metrics.latent_nll": lambda: metrics.latent_nll(model("vae"), [images_of("vae")], samples=3),
     "metrics.linear_probe": lambda: metrics.linear_probe(*2 * (vectors()[0], integers(12, below=2))),
+    "metrics.linear_probe_hits": lambda: metrics.linear_probe_hits(*2 * (vectors()[0], integers(12, below=2))),
     "metrics.looks_real": lambda: metrics.looks_real(*vectors()),
+    "metrics.memorisation": lambda: metrics.memorisation(
+        levels(5, 1, 8, 8), levels(9, 1, 8, 8, seed=1), levels(5, 1, 8, 8, seed=2)
+    ),
     "metrics.mmd": lambda: metrics.mmd(*vectors()),
     "metrics.mode_coverage": lambda: metrics.mode_coverage(integers(9, below=3), [0.5, 0.3, 0.2], 3),
     "metrics.neighbour_accuracy": lambda: metrics.neighbour_accuracy(*2 * (vectors()[0], integers(12, below=2))),
+    "metrics.neighbour_ratios": lambda: metrics.neighbour_ratios(levels(5, 1, 8, 8), levels(9, 1, 8, 8, seed=1)),
     "metrics.png_bytes": lambda: metrics.png_bytes(np.arange(16, dtype=np.uint8).reshape(4, 4, 1)),
     "metrics.png_nats": lambda: metrics.png_nats(levels(3, 1, 8, 8), 256),
     "metrics.precision_recall": lambda: metrics.precision_recall(*vectors()),
     "metrics.psnr": lambda: metrics.psnr(levels(2, 1, 4, 4), levels(2, 1, 4, 4, seed=1), 256),
     "metrics.rate_distortion": lambda: every("vq-vae", metrics.rate_distortion),
+    "metrics.ratio_interval": lambda: metrics.ratio_interval(normal(9).exp(), normal(7, seed=1).exp()),
     "metrics.reliability": lambda: metrics.reliability(*(part.sigmoid() for part in logits())),
+    "metrics.sharpness": lambda: metrics.sharpness(levels(5, 1, 8, 8), levels(6, 1, 8, 8, seed=1), 256),
     "metrics.train_classifier": trained_classifier,
     "metrics.translation_errors": lambda: metrics.translation_errors(model("pix2pix"), *2 * (pairs(),)),
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
