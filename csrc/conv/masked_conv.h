@@ -280,6 +280,23 @@ struct PaddedPlace {
   int64_t operator()(int64_t pixel) const { return first + pixel / width * row + pixel % width; }
 };
 
+// sums [whole vectors] += every row of `from` [rows][columns].
+template <class T, class S>
+void add_rows(int64_t rows, int64_t columns, const S* from, T* sums) {
+  for (int64_t c = 0; c < columns; c += kLanes<T>) {
+    Vector<T> sum = load(sums + c);
+    for (int64_t p = 0; p < rows; ++p) sum += load(from + p * columns + c, columns - c);
+    store(sums + c, sum);
+  }
+}
+
+// to [columns][rows] from sums [rows][whole vectors of columns].
+template <class T, class S>
+void write_transposed(const T* sums, int64_t rows, int64_t columns, S* to) {
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = 0; r < rows; ++r) assign(*to++, sums[r * round_up(columns, kLanes<T>) + c]);
+}
+
 // A bias in whole vectors, zeros without one.
 template <class T, class S>
 void pad_bias(const S* bias, int64_t count, T* to) {

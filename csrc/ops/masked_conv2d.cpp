@@ -69,10 +69,8 @@ int backward_images(const MaskedConv2dBackward& a, const ConvShape& s, const Ari
       fill_padded(s, s.inputs, true, static_cast<const S*>(a.x) + b * s.pixels() * s.inputs, map);
       add_tap_products(s, map, gradient, room, sums);
     }
-    if (a.grad_bias) {
-      T* bias = sums + s.taps() * s.inputs * round_up(s.outputs, kLanes<T>);
-      for (int64_t p = 0; p < s.pixels(); ++p) add(grad_y + p * s.outputs, s.outputs, bias);
-    }
+    if (a.grad_bias)
+      add_rows(s.pixels(), s.outputs, grad_y, sums + s.taps() * s.inputs * round_up(s.outputs, kLanes<T>));
   }
   return kOk;
 }

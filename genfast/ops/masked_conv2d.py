@@ -85,7 +85,7 @@ def masked_conv2d(
         raise ValueError(f"{op}: mask must be 'A' or 'B'; got {mask!r}")
     check_whole(op, "colors", colors, 1, min(inputs, outputs) + 1)
     check_whole(op, "dilation", dilation, 1, 2**15 + 1)
-    _check_kernel(op, x, weight)
+    check_kernel(op, weight)
     if colors > 1:
         centre = torch.zeros(weight.shape[2:], dtype=torch.bool, device=weight.device)
         centre[weight.shape[2] // 2, weight.shape[3] // 2] = True
@@ -97,15 +97,16 @@ def masked_conv2d(
     return y.permute(0, 3, 1, 2)
 
 
-def _check_kernel(op: str, x: Tensor, weight: Tensor, *settings: object) -> None:
+def check_kernel(op: str, weight: Tensor) -> None:
+    """The kernel of a weight [O, C, KH, KW] has a centre."""
     sizes = tuple(weight.shape[2:])
     if any(size % 2 == 0 or size > MOST_TAPS for size in sizes):
         raise ValueError(f"{op}: KH and KW of weight must be odd and at most {MOST_TAPS}; got {sizes}")
 
 
-def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor, *settings: int) -> None:
-    """The same for the op itself."""
-    _check_kernel(op, x, weight)
+def _check(op: str, x: Tensor, weight: Tensor, *rest: object) -> None:
+    """What the op itself is given."""
+    check_kernel(op, weight)
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor, centre: int, dilation: int) -> Tensor:
