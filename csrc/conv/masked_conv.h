@@ -148,38 +148,78 @@ struct ConvMap {
   int64_t row, features;
 };
 
+// Where the pixels of an image are in memory: rows of `row` pixels.
+struct PixelWalk {
+  int64_t width, row, column, at;
+
+  GENFAST_INLINE PixelWalk(int64_t w, int64_t r) : width(w), row(r), column(0), at(0) {}
+  GENFAST_INLINE void next() {
+    ++at;
+    if (++column == width) column = 0, at += row - width;
+  }
+};
+
+// A tile of full height, whose sums never leave the registers.
+template <class T, int V, int R>
+GENFAST_INLINE void sum_taps(const Taps& taps, const T* const (&base)[R], const T* b, const T* bias,
+                             Vector<T> (&sum)[R][V]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    const Vector<T> start = load(bias + v * kLanes<T>);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) sum[r][v] = start;
+  }
+  for (int64_t n = 0; n < taps.count; ++n)
+    for (int64_t run = 0; run < taps.at[n].runs; ++run) {
+      const int64_t offset = taps.at[n].offset + run * taps.at[n].step;
+      const T* rows[R];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) rows[r] = base[r] + offset;
+      b = accumulate<T, R, V>(sum, rows, taps.at[n].depth, 1, b);
+    }
+}
+
 template <class T, int V, class Store>
-void convolve_panel(const Taps& taps, const ConvMap<T>& map, int64_t width, int64_t pixels, const T* panel,
-                    const T* bias, int64_t column, int64_t columns, const Store& store) {
+void convolve_panel(const Taps& taps, const ConvMap<T>& map, int64_t width, int64_t to_row, int64_t pixels,
+                    const T* panel, const T* bias, int64_t column, int64_t columns, const Store& store) {
   constexpr int64_t lanes = kLanes<T>;
   constexpr int rows = kPanelRows<V>;
-  T sum[rows * V * lanes];
-  const T *start[rows], *at[kMostRows][rows], *base = map.data;
-  Source<T> sources[kMostRows];
-  for (int r = 0; r < rows; ++r) start[r] = bias;
-  for (int64_t n = 0; n < taps.count; ++n) sources[n] = {at[n], taps.at[n].runs, taps.at[n].step, taps.at[n].depth, 1};
-  int64_t j = 0;
+  const int64_t last = columns - column - (V - 1) * lanes;  // columns of the last vector
+  PixelWalk from(width, map.row), to(width, to_row);
   for (int64_t p = 0; p < pixels; p += rows) {
     const int64_t height = min(rows, pixels - p);
-    for (int64_t r = 0; r < height; ++r) {
-      for (int64_t n = 0; n < taps.count; ++n) at[n][r] = base + taps.at[n].offset;
-      base += map.features;
-      if (++j == width) j = 0, base += (map.row - width) * map.features;
+    // A last tile that is not full repeats its last pixel.
+    const T* base[rows];
+    int64_t place[rows];
+    for (int r = 0; r < rows; ++r) {
+      base[r] = map.data + from.at * map.features, place[r] = to.at;
+      if (r + 1 < height) from.next(), to.next();
     }
-    tile_of<T, V, rows>(height, start, lanes, sources, static_cast<int>(taps.count), panel, sum);
-    for (int64_t r = 0; r < height; ++r)
-      for (int64_t c = 0; c < V * lanes && column + c < columns; c += lanes)
-        store(p + r, column + c, load(sum + r * V * lanes + c), min(lanes, columns - column - c));
+    from.next(), to.next();
+    Vector<T> sum[rows][V];
+    sum_taps<T, V, rows>(taps, base, panel, bias, sum);
+    const auto store_row = [&](int r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        if (v + 1 < V || last >= lanes)
+          store(p + r, place[r], column + v * lanes, sum[r][v], lanes);
+        else
+          store(p + r, place[r], column + v * lanes, sum[r][v], last);
+    };
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; ++r)
+      if (r < height) store_row(r);
   }
 }
 
-// store(pixel, column, vector, count) of bias [columns, in whole vectors] + the taps of every pixel.
+// store(pixel, its place in rows of `to_row` pixels, column, vector, count) of bias [columns, in whole vectors] + the
+// taps of every pixel.
 template <class T, class Store>
-void convolve(const Taps& taps, const ConvMap<T>& map, int64_t width, int64_t pixels, const T* panels, const T* bias,
-              int64_t columns, const Store& store) {
+void convolve(const Taps& taps, const ConvMap<T>& map, int64_t width, int64_t to_row, int64_t pixels, const T* panels,
+              const T* bias, int64_t columns, const Store& store) {
   for_each_panel<T>(columns, [&](int64_t column, auto vectors) {
-    convolve_panel<T, vectors.value>(taps, map, width, pixels, panels + taps.depth * column, bias + column, column,
-                                     columns, store);
+    convolve_panel<T, vectors.value>(taps, map, width, to_row, pixels, panels + taps.depth * column, bias + column,
+                                     column, columns, store);
   });
 }
 
@@ -264,21 +304,18 @@ void write_weight_gradient(const ConvShape& s, const T* sums, S* to) {
       for (int64_t n = 0; n < kernel; ++n) assign(*to++, n < s.taps() ? sums[(n * s.inputs + c) * stride + o] : T(0));
 }
 
+// The place of the first pixel of an image in a padded map.
+GENFAST_INLINE int64_t first_place(const ConvShape& s, bool at_top) {
+  return (at_top ? s.above * s.dilation * s.row() : 0) + s.side * s.dilation;
+}
+
 // An image [pixels, features] as the middle of a padded map, whose zeros are there already.
 template <class T, class S>
 void fill_padded(const ConvShape& s, int64_t features, bool at_top, const S* from, T* to) {
-  to += ((at_top ? s.above * s.dilation * s.row() : 0) + s.side * s.dilation) * features;
+  to += first_place(s, at_top) * features;
   for (int64_t i = 0; i < s.height; ++i, from += s.width * features, to += s.row() * features)
     copy<T>(from, s.width * features, to);
 }
-
-// The place of a pixel in such a map.
-struct PaddedPlace {
-  int64_t width, row, first;
-  PaddedPlace(const ConvShape& s, bool at_top)
-      : width(s.width), row(s.row()), first((at_top ? s.above * s.dilation * s.row() : 0) + s.side * s.dilation) {}
-  int64_t operator()(int64_t pixel) const { return first + pixel / width * row + pixel % width; }
-};
 
 // sums [whole vectors] += every row of `from` [rows][columns].
 template <class T, class S>

@@ -31,8 +31,9 @@ int forward(const MaskedConv2dForward& a) {
     for (int64_t b = begin; b < end; ++b) {
       S* y = static_cast<S*>(a.y) + b * s.pixels() * s.outputs;
       fill_padded(s, s.inputs, true, static_cast<const S*>(a.x) + b * s.pixels() * s.inputs, map);
-      convolve<T>(taps, {map, s.row(), s.inputs}, s.width, s.pixels(), panels, bias, s.outputs,
-                  [&](int64_t p, int64_t column, Vector<T> x, int64_t n) { store(y + p * s.outputs + column, x, n); });
+      convolve<T>(
+          taps, {map, s.row(), s.inputs}, s.width, s.width, s.pixels(), panels, bias, s.outputs,
+          [&](int64_t p, int64_t, int64_t column, Vector<T> x, int64_t n) { store(y + p * s.outputs + column, x, n); });
     }
     return kOk;
   });
@@ -61,9 +62,10 @@ int backward_images(const MaskedConv2dBackward& a, const ConvShape& s, const Ari
     fill_padded(s, s.outputs, false, grad_y, gradient);
     if (a.grad_x) {
       S* grad_x = static_cast<S*>(a.grad_x) + b * s.pixels() * s.inputs;
-      convolve<T>(
-          taps, {gradient, s.row(), s.outputs}, s.width, s.pixels(), panels, zeros, s.inputs,
-          [&](int64_t p, int64_t column, Vector<T> x, int64_t n) { store(grad_x + p * s.inputs + column, x, n); });
+      convolve<T>(taps, {gradient, s.row(), s.outputs}, s.width, s.width, s.pixels(), panels, zeros, s.inputs,
+                  [&](int64_t p, int64_t, int64_t column, Vector<T> x, int64_t n) {
+                    store(grad_x + p * s.inputs + column, x, n);
+                  });
     }
     if (a.grad_weight) {
       fill_padded(s, s.inputs, true, static_cast<const S*>(a.x) + b * s.pixels() * s.inputs, map);

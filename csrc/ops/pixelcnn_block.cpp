@@ -70,22 +70,23 @@ void forward_image(const PixelcnnBlockForward& a, const Block& s, const Weights<
   S* saved_inner = a.inner ? static_cast<S*>(a.inner) + b * pixels * hidden : nullptr;
   S* saved_outer = a.outer ? static_cast<S*>(a.outer) + b * pixels * hidden : nullptr;
   S* y = static_cast<S*>(a.y) + b * pixels * features;
-  const PaddedPlace place(s.conv, true);
+  T* middle = inner + first_place(s.conv, true) * hidden;
   store_relu(x, pixels * features, active);
-  convolve<T>(taps_of_pixel(features), {active, pixels, features}, pixels, pixels, weights.down, weights.down_bias,
-              hidden, [&](int64_t p, int64_t column, Vector<T> d, int64_t n) {
+  convolve<T>(taps_of_pixel(features), {active, s.conv.width, features}, s.conv.width, s.conv.row(), pixels,
+              weights.down, weights.down_bias, hidden,
+              [&](int64_t p, int64_t place, int64_t column, Vector<T> d, int64_t n) {
                 d = round_to<S>(relu<T>(d));
-                store(inner + place(p) * hidden + column, d, n);
+                store(middle + place * hidden + column, d, n);
                 if (saved_inner) store(saved_inner + p * hidden + column, d, n);
               });
-  convolve<T>(taps_before(s.conv), {inner, s.conv.row(), hidden}, s.conv.width, pixels, weights.conv, weights.bias,
-              hidden, [&](int64_t p, int64_t column, Vector<T> e, int64_t n) {
+  convolve<T>(taps_before(s.conv), {inner, s.conv.row(), hidden}, s.conv.width, s.conv.width, pixels, weights.conv,
+              weights.bias, hidden, [&](int64_t p, int64_t, int64_t column, Vector<T> e, int64_t n) {
                 e = round_to<S>(relu<T>(e));
                 store(outer + p * hidden + column, e, n);
                 if (saved_outer) store(saved_outer + p * hidden + column, e, n);
               });
-  convolve<T>(taps_of_pixel(hidden), {outer, pixels, hidden}, pixels, pixels, weights.up, weights.up_bias, features,
-              [&](int64_t p, int64_t column, Vector<T> sum, int64_t n) {
+  convolve<T>(taps_of_pixel(hidden), {outer, pixels, hidden}, pixels, pixels, pixels, weights.up, weights.up_bias,
+              features, [&](int64_t p, int64_t, int64_t column, Vector<T> sum, int64_t n) {
                 store(y + p * features + column, load(x + p * features + column, n) + sum, n);
               });
 }
@@ -185,13 +186,13 @@ void backward_image(const Backward<S>& job, int64_t b, const Maps<Arithmetic<S>>
   S* grad_x = static_cast<S*>(a.grad_x) + b * pixels * features;
   const T* grad_y = widened(static_cast<const S*>(a.grad_y) + b * pixels * features, pixels * features, maps.given);
   const Vector<T> zero = broadcast(T(0));
-  const PaddedPlace place(s.conv, false);
+  T* middle = maps.gradient + first_place(s.conv, false) * hidden;
 
   // Through the 1x1 up, into a map that the convolution's gradient reads.
-  convolve<T>(taps_of_pixel(features), {grad_y, pixels, features}, pixels, pixels, job.up, job.zeros, hidden,
-              [&](int64_t p, int64_t column, Vector<T> g, int64_t n) {
+  convolve<T>(taps_of_pixel(features), {grad_y, s.conv.width, features}, s.conv.width, s.conv.row(), pixels, job.up,
+              job.zeros, hidden, [&](int64_t p, int64_t place, int64_t column, Vector<T> g, int64_t n) {
                 g = load(outer + p * hidden + column, n) > zero ? g : zero;
-                store(maps.gradient + place(p) * hidden + column, g, n);
+                store(middle + place * hidden + column, g, n);
                 store(sums.bias + column, load(sums.bias + column) + g);  // beyond n both are 0
               });
   const T* active_outer = widened(outer, pixels * hidden, maps.outer);
@@ -202,8 +203,8 @@ void backward_image(const Backward<S>& job, int64_t b, const Maps<Arithmetic<S>>
   // Through the convolution.
   fill_padded(s.conv, hidden, true, inner, maps.inner);
   add_tap_products(s.conv, maps.inner, maps.gradient, maps.room, sums.conv);
-  convolve<T>(taps_after(s.conv), {maps.gradient, s.conv.row(), hidden}, s.conv.width, pixels, job.conv, job.zeros,
-              hidden, [&](int64_t p, int64_t column, Vector<T> g, int64_t n) {
+  convolve<T>(taps_after(s.conv), {maps.gradient, s.conv.row(), hidden}, s.conv.width, s.conv.width, pixels, job.conv,
+              job.zeros, hidden, [&](int64_t p, int64_t, int64_t column, Vector<T> g, int64_t n) {
                 g = load(inner + p * hidden + column, n) > zero ? g : zero;
                 store(maps.inner_gradient + p * hidden + column, g, n);
                 store(sums.down_bias + column, load(sums.down_bias + column) + g);
@@ -213,8 +214,8 @@ void backward_image(const Backward<S>& job, int64_t b, const Maps<Arithmetic<S>>
   store_relu(x, pixels * features, maps.active);
   add_products(pixels, hidden, static_cast<const T*>(maps.inner_gradient), maps.room, 1,
                [&](int64_t) -> Factor<T> { return {maps.active, features, features, sums.down}; });
-  convolve<T>(taps_of_pixel(hidden), {maps.inner_gradient, pixels, hidden}, pixels, pixels, job.down, job.zeros,
-              features, [&](int64_t p, int64_t column, Vector<T> g, int64_t n) {
+  convolve<T>(taps_of_pixel(hidden), {maps.inner_gradient, pixels, hidden}, pixels, pixels, pixels, job.down, job.zeros,
+              features, [&](int64_t p, int64_t, int64_t column, Vector<T> g, int64_t n) {
                 const int64_t at = p * features + column;
                 g = load(maps.active + at, n) > zero ? g : zero;
                 store(grad_x + at, load(grad_y + at, n) + g, n);
