@@ -83,8 +83,10 @@ def masked_conv2d(
         check_shape(op, "bias", bias, (outputs,), "[O]", O=outputs)
     if mask not in ("A", "B"):
         raise ValueError(f"{op}: mask must be 'A' or 'B'; got {mask!r}")
-    check_whole(op, "colors", colors, 1, min(inputs, outputs) + 1)
-    check_whole(op, "dilation", dilation, 1, 2**15 + 1)
+    check_whole(op, "colors", colors, 1, 2**31)
+    check_whole(op, "dilation", dilation, 1, 2**15)
+    if colors > min(inputs, outputs):
+        raise ValueError(f"{op}: colors must be at most C and O, {inputs} and {outputs}; got {colors}")
     check_kernel(op, weight)
     if colors > 1:
         centre = torch.zeros(weight.shape[2:], dtype=torch.bool, device=weight.device)
@@ -138,12 +140,12 @@ _call = register(
     OpSchema(
         name="masked_conv2d",
         autocast="lower",
-        arguments={"x": "float [B, H, W, C]", "weight": "float [O, C, KH, KW]", "bias": "float [O] or none"},
+        arguments={"x": "float [B, H, W, C]", "weight": "float [O, C, K, L]", "bias": "float [O] or none"},
         outputs={"y": "float [B, H, W, O]"},
         residuals=("x", "weight", "bias"),
         optional=("x", "weight", "bias"),
         settings={"centre": "int", "dilation": "int"},
-        limits={"C": (1, math.inf), "O": (1, math.inf), "centre": (0, 1), "dilation": (1, 2**15)},
+        limits={"C": (1, math.inf), "O": (1, math.inf), "centre": (0, 1), "dilation": (1, 2**15 - 1)},
         check=_check,
         numbers=(
             *("batch", "height", "width", "inputs", "outputs"),

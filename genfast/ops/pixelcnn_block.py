@@ -18,7 +18,7 @@ _ARGUMENTS = {
     "x": "float [B, H, W, F]",
     "down_weight": "float [C, F]",
     "down_bias": "float [C]",
-    "weight": "float [C, C, KH, KW]",
+    "weight": "float [C, C, K, L]",
     "bias": "float [C]",
     "up_weight": "float [F, C]",
     "up_bias": "float [F]",

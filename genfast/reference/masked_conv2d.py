@@ -16,8 +16,8 @@ def masked_conv2d_ref(
     outputs, inputs, height, width = weight.shape
     above, side = height // 2, width // 2
     # All rows below the centre are masked; without them the convolution takes nearly half the work.
-    used = tap_mask(outputs, inputs, height, width, mask, colors)[:, :, : above + 1].to(weight)
-    weight = weight[:, :, : above + 1] * used
+    used = tap_mask(outputs, inputs, height, width, mask, colors)[:, :, : above + 1].to(weight.device)
+    weight = torch.where(used, weight[:, :, : above + 1], 0)
     # torch takes no images without rows or columns.
     rows, columns = x.shape[2:]
     x = F.pad(x, (side * dilation, side * dilation + (columns == 0), above * dilation, int(rows == 0)))
