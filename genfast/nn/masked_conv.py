@@ -27,6 +27,11 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
     Raises: ValueError for another mask, or fewer features than colours.
     Example: `color_mask(3, 3, 3, "A")` is strictly lower triangular.
     """
+    _check_colors(inputs, outputs, colors, mask)
+    return masked_conv2d.color_mask(inputs, outputs, colors, mask)
+
+
+def _check_colors(inputs: int, outputs: int, colors: int, mask: str) -> None:
     if mask not in ("A", "B"):
         raise ValueError(f"color_mask: mask must be 'A' or 'B'; got {mask!r}")
     if colors < 1 or min(inputs, outputs) < colors:
@@ -34,7 +39,6 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
             "color_mask: expected at least one feature for each colour and one colour; "
             f"got {inputs} inputs, {outputs} outputs, colors={colors}"
         )
-    return masked_conv2d.color_mask(inputs, outputs, colors, mask)
 
 
 class MaskedConv2d(Stateful):
@@ -69,6 +73,7 @@ class MaskedConv2d(Stateful):
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if height < 1 or width < 1 or height % 2 == 0 or width % 2 == 0:
             raise ValueError(f"MaskedConv2d: kernel_size must be odd; got {kernel_size}")
+        _check_colors(in_channels, out_channels, colors, mask)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, (height, width)
         self.mask_type, self.colors = mask, colors
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, height, width))
