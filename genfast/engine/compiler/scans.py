@@ -97,14 +97,14 @@ def diagonal_block(
 @handles("genfast::masked_conv2d_forward")
 def masked_conv(
     op: Operation, x: Value, weight: Tensor, bias: Tensor, centre: int, dilation: int, *rest: Any
-) -> list[Value]:
+) -> Value:
     check_constant(weight, bias)
     outputs, inputs, height, width = weight.shape
     used = weight * tap_mask(outputs, inputs, height, width, "B" if centre else "A", 1).to(weight)
     padding = [height // 2 * dilation, width // 2 * dilation]
     image = permute(op, x, (0, 3, 1, 2))
     y = conv2d(op, image, used, bias if bias.numel() else None, 1, padding, dilation)
-    return [permute(op, y, (0, 2, 3, 1))]
+    return permute(op, y, (0, 2, 3, 1))
 
 
 @handles("genfast::pixelcnn_block_forward")
@@ -120,7 +120,7 @@ def pixelcnn_block(
     *rest: Any,
 ) -> list[Value]:
     inner = linear(op, apply(op, "relu", [x]), down_weight, down_bias)
-    outer = masked_conv(op, apply(op, "relu", [inner]), weight, bias, 1, 1)[0]
+    outer = masked_conv(op, apply(op, "relu", [inner]), weight, bias, 1, 1)
     return [add(op, linear(op, apply(op, "relu", [outer]), up_weight, up_bias), x)]
 
 
