@@ -1,7 +1,7 @@
 // Gradients of the weights of a grid LSTM: one product an image, summed in an order that no thread count changes.
 #pragma once
 
-#include "core/parallel.h"
+#include "core/partial_sums.h"
 #include "lstm/grid_scan.h"
 
 namespace genfast {
@@ -23,16 +23,6 @@ template <class S>
 int64_t weight_gradient_scratch(const GridShape& s) {
   using T = Arithmetic<S>;
   return Scratch::bytes<T>(s.taps * s.hidden * s.pixels()) + Scratch::bytes<T>(column_room<T>(s.pixels(), s.gates()));
-}
-
-template <class T, class S>
-void add(const S* from, int64_t count, T* to) {
-  for (int64_t n = 0; n < count; n += kLanes<T>)
-    store(to + n, load(to + n, count - n) + load(from + n, count - n), count - n);
-}
-template <class T, class S>
-void copy(const S* from, int64_t count, T* to) {
-  for (int64_t n = 0; n < count; n += kLanes<T>) store(to + n, load(from + n, count - n), count - n);
 }
 
 template <class S, class Walk>
@@ -68,17 +58,6 @@ void add_weight_gradient(const Walk& walk, Map<const S> input, Map<const S> hidd
   multiply<T>({size, s.gates(), s.pixels(), neighbours, 1, size, columns, state, nullptr, state, s.gates()});
 }
 
-// Adds `parts` partial sums, `stride` elements apart, into the first.
-template <class T>
-void reduce(T* sums, int64_t parts, int64_t stride, int64_t size) {
-  constexpr int64_t chunk = 1024;
-  parallel(pieces_of(size, chunk), [&](int64_t begin, int64_t end) {
-    for (int64_t part = 1; part < parts; ++part)
-      for (int64_t e = begin * chunk; e < min(end * chunk, size); e += kLanes<T>)
-        store(sums + e, load(sums + e) + load(sums + part * stride + e));
-  });
-}
-
 // What h0 [C] receives: the gate gradients of the pixels that read it, through the weights they read it by.
 template <class S>
 void outside_gradient(const GridShape& s, const S* weight, const Arithmetic<S>* outside, S* grad_h0) {
@@ -89,11 +68,6 @@ void outside_gradient(const GridShape& s, const S* weight, const Arithmetic<S>* 
         sum += to_arithmetic(weight[(tap * s.hidden + u) * s.gates() + n]) * outside[tap * s.gates() + n];
     assign(grad_h0[u], sum);
   }
-}
-
-template <class S>
-void write(S* to, const Arithmetic<S>* from, int64_t count) {
-  for (int64_t n = 0; n < count; ++n) assign(to[n], from[n]);
 }
 
 }  // namespace

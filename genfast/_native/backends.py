@@ -151,8 +151,10 @@ def _refusal(op: str, backend: str, device: str, layout: torch.layout, dtype: to
     if backend == "triton" and device not in ("cuda", "cpu"):
         return f"needs a CUDA tensor, not one on {device}"
     served = dtypes(op, backend)
+    if not served:
+        return "has no kernel of this op"
     if dtype not in served:
-        return f"serves {', '.join(_short(d) for d in served) or 'no dtype'}, not {_short(dtype)}"
+        return f"serves {', '.join(_short(d) for d in served)}, not {_short(dtype)}"
     missing = _triton_missing() if backend == "triton" else None
     if backend == "triton" and device == "cpu" and not missing and not _interpreting():
         return "needs a CUDA tensor (or TRITON_INTERPRET=1, for tests), not one on cpu"

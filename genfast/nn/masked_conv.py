@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast import ops
 from genfast._state import Stateful
+from genfast.reference import masked_conv2d
 
 
 def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B"] = "B") -> Tensor:
@@ -25,6 +27,11 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
     Raises: ValueError for another mask, or fewer features than colours.
     Example: `color_mask(3, 3, 3, "A")` is strictly lower triangular.
     """
+    _check_colors(inputs, outputs, colors, mask)
+    return masked_conv2d.color_mask(inputs, outputs, colors, mask)
+
+
+def _check_colors(inputs: int, outputs: int, colors: int, mask: str) -> None:
     if mask not in ("A", "B"):
         raise ValueError(f"color_mask: mask must be 'A' or 'B'; got {mask!r}")
     if colors < 1 or min(inputs, outputs) < colors:
@@ -32,8 +39,6 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: Literal["A", "B
             "color_mask: expected at least one feature for each colour and one colour; "
             f"got {inputs} inputs, {outputs} outputs, colors={colors}"
         )
-    source, target = (torch.arange(n, dtype=torch.int64, device="cpu") * colors // n for n in (inputs, outputs))
-    return source < target[:, None] if mask == "A" else source <= target[:, None]
 
 
 class MaskedConv2d(Stateful):
@@ -68,6 +73,7 @@ class MaskedConv2d(Stateful):
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if height < 1 or width < 1 or height % 2 == 0 or width % 2 == 0:
             raise ValueError(f"MaskedConv2d: kernel_size must be odd; got {kernel_size}")
+        _check_colors(in_channels, out_channels, colors, mask)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, (height, width)
         self.mask_type, self.colors = mask, colors
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, height, width))
@@ -77,14 +83,8 @@ class MaskedConv2d(Stateful):
 
     def constants(self) -> dict[str, Tensor | None]:
         """The mask: 1 for the weights that are used."""
-        height, width = self.kernel_size
-        mask = torch.zeros(self.out_channels, self.in_channels, height, width, dtype=torch.float32, device="cpu")
-        mask[:, :, : height // 2] = 1
-        mask[:, :, height // 2, : width // 2] = 1
-        mask[:, :, height // 2, width // 2] = color_mask(
-            self.in_channels, self.out_channels, self.colors, self.mask_type
-        )
-        return {"mask": mask}
+        sizes = self.out_channels, self.in_channels, *self.kernel_size
+        return {"mask": masked_conv2d.tap_mask(*sizes, self.mask_type, self.colors).float()}
 
     def reset_parameters(self, gain: float = 3**-0.5) -> None:
         """Weights uniform with standard deviation gain / sqrt(fan in); the fan in counts only the unmasked weights.
@@ -97,15 +97,16 @@ class MaskedConv2d(Stateful):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
+    def masked_weight(self) -> Tensor:
+        """The weight, 0 where a colour may not read another; what comes after the centre is never read."""
+        return self.weight if self.colors == 1 and self.kernel_size != (1, 1) else self.weight * self.mask
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.mask
+        weight = self.masked_weight()
         if self.kernel_size == (1, 1):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        # All rows below the centre are masked; without them the convolution takes nearly half the work.
-        above, side = self.kernel_size[0] // 2, self.kernel_size[1] // 2
-        weight = weight[:, :, : above + 1].contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(F.pad(x, (side, side, above, 0)), weight, self.bias)
-        return y.contiguous(memory_format=torch.channels_last)
+        # Between colours the mask is in the weight.
+        return ops.masked_conv2d(x, weight, self.bias, "B" if self.colors > 1 else self.mask_type)
 
     def extra_repr(self) -> str:
         return (

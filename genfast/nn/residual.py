@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genfast import ops
 from genfast.nn.masked_conv import MaskedConv2d
 
 
@@ -44,8 +45,16 @@ class ResidualConvBlock(nn.Module):
         return self.conv.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
-        return x + F.dropout2d(y, self.dropout, self.training)
+        if self.dropout and self.training:
+            y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
+            return x + F.dropout2d(y, self.dropout)
+        weights = (
+            *(self.down.masked_weight().flatten(1), self.down.bias),
+            *(self.conv.masked_weight(), self.conv.bias),
+            *(self.up.masked_weight().flatten(1), self.up.bias),
+        )
+        y = ops.pixelcnn_block(x.permute(0, 2, 3, 1), *weights)
+        return y.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         kernel_size = self.conv.kernel_size[0]

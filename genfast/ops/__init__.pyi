@@ -14,9 +14,11 @@ from genfast.ops.importance_bound import importance_bound as importance_bound
 from genfast.ops.kernel_sum import kernel_sum as kernel_sum
 from genfast.ops.logistic_mixture import logistic_mixture_nll as logistic_mixture_nll
 from genfast.ops.logistic_mixture import logistic_mixture_sample as logistic_mixture_sample
+from genfast.ops.masked_conv2d import masked_conv2d as masked_conv2d
 from genfast.ops.minibatch_discrimination import minibatch_discrimination as minibatch_discrimination
 from genfast.ops.minibatch_stddev import minibatch_stddev as minibatch_stddev
 from genfast.ops.nearest_neighbors import nearest_neighbors as nearest_neighbors
+from genfast.ops.pixelcnn_block import pixelcnn_block as pixelcnn_block
 from genfast.ops.row_lstm import row_lstm as row_lstm
 from genfast.ops.spectral_norm import power_iteration as power_iteration
 from genfast.ops.spectral_norm import spectral_norm as spectral_norm
@@ -40,9 +42,11 @@ __all__ = [
     "kernel_sum",
     "logistic_mixture_nll",
     "logistic_mixture_sample",
+    "masked_conv2d",
     "minibatch_discrimination",
     "minibatch_stddev",
     "nearest_neighbors",
+    "pixelcnn_block",
     "row_lstm",
     "power_iteration",
     "spectral_norm",

@@ -15,9 +15,11 @@ from genfast.reference.importance_bound import importance_bound_ref as importanc
 from genfast.reference.kernel_sum import kernel_sum_ref as kernel_sum_ref
 from genfast.reference.logistic_mixture import logistic_mixture_nll_ref as logistic_mixture_nll_ref
 from genfast.reference.logistic_mixture import logistic_mixture_sample_ref as logistic_mixture_sample_ref
+from genfast.reference.masked_conv2d import masked_conv2d_ref as masked_conv2d_ref
 from genfast.reference.minibatch_discrimination import minibatch_discrimination_ref as minibatch_discrimination_ref
 from genfast.reference.minibatch_stddev import minibatch_stddev_ref as minibatch_stddev_ref
 from genfast.reference.nearest_neighbors import nearest_neighbors_ref as nearest_neighbors_ref
+from genfast.reference.pixelcnn_block import pixelcnn_block_ref as pixelcnn_block_ref
 from genfast.reference.row_lstm import row_lstm_ref as row_lstm_ref
 from genfast.reference.spectral_norm import power_iteration_ref as power_iteration_ref
 from genfast.reference.spectral_norm import spectral_norm_ref as spectral_norm_ref

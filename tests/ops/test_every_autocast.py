@@ -12,7 +12,9 @@ from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 EVERY = SPECS | SAMPLERS | NON_DIFFERENTIABLE
 HALF = [torch.bfloat16, torch.float16]
 RULES = {
-    "lower": {"diagonal_block", "diagonal_lstm", "row_lstm", "upfirdn2d"},  # torch.nn.LSTM, conv2d
+    "lower": {  # torch.nn.LSTM, conv2d
+        *("diagonal_block", "diagonal_lstm", "masked_conv2d", "pixelcnn_block", "row_lstm", "upfirdn2d"),
+    },
     "float32": {  # cdist, norm
         *("codebook_statistics", "kernel_sum", "minibatch_discrimination", "nearest_neighbors"),
         *("power_iteration", "spectral_norm", "vector_quantize"),

@@ -25,9 +25,16 @@ VALUES = {
     "up": (3, 2, 4, 5),
     "down": (3, 2, 4),
     "padding": (5, 4, 6, 7, 8),
+    "colors": (3, 2, 4, 5),  # one colour needs no mask, and is a graph of its own
+    "dilation": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
 }
 # Sizes that every value fits.
-SIZES = {"minibatch_stddev": {"B": 6, "G": 2, "F": 1}, "upfirdn2d": {"H": 24, "W": 25}, "bias_act": {"K": 8}}
+SIZES = {
+    "minibatch_stddev": {"B": 6, "G": 2, "F": 1},
+    "upfirdn2d": {"H": 24, "W": 25},
+    "bias_act": {"K": 8},
+    "masked_conv2d": {"C": 5, "O": 5},
+}
 CASES = [
     (op, name)
     for op, spec in EVERY.items()

@@ -1,4 +1,4 @@
-"""Recurrent layers over the image, and the gates of genfast."""
+"""Recurrent layers over the image, and the other ops of genfast."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 import genfast.engine.compiler.entrance  # noqa: F401  its handlers
 from genfast.engine.compiler import functions, products, rearrange
 from genfast.engine.compiler.arithmetic import add, apply, mul
-from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, select, stack, unbind
+from genfast.engine.compiler.handlers import HANDLERS, chunk, depends, handles, permute, select, stack, unbind
 from genfast.engine.compiler.plan import Operand, Step
-from genfast.engine.compiler.sums import check_constant, linear, linear_step, matrix
+from genfast.engine.compiler.sums import check_constant, conv2d, linear, linear_step, matrix
 from genfast.engine.compiler.values import (
     BATCH,
     COLUMN,
@@ -29,6 +29,7 @@ from genfast.engine.compiler.values import (
     reshaped,
     windowed,
 )
+from genfast.reference.masked_conv2d import tap_mask
 
 # This module imports all others with handlers: after it every handler is registered.
 __all__ = ["HANDLERS", "functions", "products", "rearrange"]
@@ -91,6 +92,36 @@ def diagonal_block(
     entries = [(v.codes.reshape(-1), 0, 0, (0, 0), projection) for v in (left, lowered)]
     y = linear_step(x, entries, array(output_bias), x.domain, op.where)
     return [add(op, x.like(y.reshape(x.codes.shape)), x)]
+
+
+@handles("genfast::masked_conv2d_forward")
+def masked_conv(
+    op: Operation, x: Value, weight: Tensor, bias: Tensor, centre: int, dilation: int, *rest: Any
+) -> Value:
+    check_constant(weight, bias)
+    outputs, inputs, height, width = weight.shape
+    used = weight * tap_mask(outputs, inputs, height, width, "B" if centre else "A", 1).to(weight)
+    padding = [height // 2 * dilation, width // 2 * dilation]
+    image = permute(op, x, (0, 3, 1, 2))
+    y = conv2d(op, image, used, bias if bias.numel() else None, 1, padding, dilation)
+    return permute(op, y, (0, 2, 3, 1))
+
+
+@handles("genfast::pixelcnn_block_forward")
+def pixelcnn_block(
+    op: Operation,
+    x: Value,
+    down_weight: Tensor,
+    down_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    *rest: Any,
+) -> list[Value]:
+    inner = linear(op, apply(op, "relu", [x]), down_weight, down_bias)
+    outer = masked_conv(op, apply(op, "relu", [inner]), weight, bias, 1, 1)
+    return [add(op, linear(op, apply(op, "relu", [outer]), up_weight, up_bias), x)]
 
 
 def check_grid(gates: Value) -> None:
