@@ -14,15 +14,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-import gate
-import lossless_report
-import machine
-import timing
 import torch
-from sampling_cases import preset, untrained
 
 import genfast
-from genfast import models
+from genfast.benchmarks import gate, lossless_report, machine, timing
+from genfast.benchmarks.coding import CODING_MODELS, coding_model, images_of
+from genfast.benchmarks.sampling_cases import preset, untrained
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import Autoregressive
 from genfast.io import write_bytes
@@ -43,7 +40,7 @@ def main() -> None:
     parser.add_argument("--photo-data", default="", help="a folder of photographs, with valid/")
     options = parser.parse_args()
     if not options.ungated:
-        gate.check("the codec", "cpp", ["engine/test_coding.py", "tasks/test_lossless.py"])
+        gate.check(ROOT, "the codec", "cpp", ["engine/test_coding.py", "tasks/test_lossless.py"])
     result = measure(options)
     if options.ungated or options.only:
         print("\nnot gated by the tests, or not all rows: nothing was written")
@@ -62,9 +59,9 @@ def measure(options: argparse.Namespace) -> dict:
             row = _file(name, open_model(target).eval(), genfast.data.load(data, split=split, root=root), count)
             result["files"].append(row)
             print(lossless_report.printed(row), flush=True)
-    for name, model in _models():
+    for name in CODING_MODELS:
         if options.only in name:
-            result["rates"].append(_rates(name, model.eval(), options.seconds))
+            result["rates"].append(_rates(name, coding_model(name), options.seconds))
             print(result["rates"][-1], flush=True)
     if options.only in "alone":
         result["alone"].append(_alone(options.seconds))
@@ -136,15 +133,9 @@ def _bits(model, images, labels):
     return -float(torch.cat(parts).double().sum()) / math.log(2)
 
 
-def _models():
-    """The models of the bars of speed."""
-    yield "PixelCNN, 15 layers of 32", untrained(preset, "pixelcnn", 15, 32)
-    yield "PixelRNN, 7 layers of 16", models.PixelRNN.pretrained("mnist")
-
-
 def _rates(name, model, seconds, count=1024):
     """Images a second of encoding, decoding and sampling, in turns; and the share of the coder in decoding."""
-    images = genfast.sample(model, count, seed=1)
+    images = images_of(name, count)
     file, engine = genfast.compress(model, images), Engine(model)
     known = torch.ones(1, *model.spec.shape, dtype=torch.bool).expand(count, -1, -1, -1)
     contenders = {

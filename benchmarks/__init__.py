@@ -1,0 +1,1 @@
+"""Benchmarks: what genfast is measured against, and how."""
