@@ -10,18 +10,22 @@ from typing import Any
 
 import torch
 
+from genfast._text import shown
 from genfast.benchmarks import machine
+from genfast.benchmarks.differences import Difference, differences
+from genfast.benchmarks.page import page
 from genfast.benchmarks.rows import COMPILED, EAGER, Limits, Report, Row, Summary
-from genfast.benchmarks.runner import Case, many_shapes, measure
+from genfast.benchmarks.runner import PASSES, Case, many_shapes, measure
 from genfast.benchmarks.suites import SUITES
 from genfast.cli._command import command
 from genfast.cli.options import out_paths, positive_int, warn
 from genfast.cli.progress import counter
-from genfast.io import write_json
+from genfast.io import write_bytes, write_json
+from genfast.reports import html
 
 AGAINST = (EAGER, COMPILED)
-QUICK_SECONDS, QUICK_PASSES, QUICK_CASE = 65.0, 3, 0.3  # when the last pass begins no case more; of a case
-SECONDS, PASSES = 5.0, 5  # of a case; over all cases
+QUICK_SECONDS, QUICK_PASSES, QUICK_CASE = 65.0, 5, 0.3  # when the last pass begins no case more; of a case
+SECONDS = 5.0  # of a case
 HEADER = ("ms (quartiles)", "eager", "compile", "limit", "kept", "images/s", "match")
 
 
@@ -34,6 +38,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=_against, metavar="LIST", help=text)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="cores and threads to keep to (torch's own)")
     parser.add_argument("--json", metavar="FILE", help="write the result, which --compare reads")
+    parser.add_argument("--html", metavar="FILE", help="write the result as one page, with figures")
+    parser.add_argument("--compare", metavar="OLD.json", help="tell what has changed since that result")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--anyway", action="store_true", help="measure on a machine that is busy, or with more threads")
 
@@ -48,8 +54,8 @@ def _against(text: str) -> tuple[str, ...]:
 @command("bench", "how fast genfast is on this machine, beside plain PyTorch", options)
 def run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
-    if args.json:
-        out_paths(args, [Path(args.json)])
+    old = Report.read(args.compare) if args.compare else None
+    out_paths(args, [Path(path) for path in (args.json, args.html) if path])
     cases = _cases(args)
     threads = args.threads or torch.get_num_threads()
     if not args.anyway and (why := machine.refusal(threads)):
@@ -60,10 +66,13 @@ def run(args: argparse.Namespace) -> None:
     for line in machine_lines(about, limits):
         print(line, flush=True)
     report = Report(about, limits, tuple(_measured(args, cases, started)))
-    for line in (*table(report), *summary_lines(report)):
+    changes = differences(old, report) if old else []
+    for line in (*table(report), *summary_lines(report), *(change_lines(old, report, changes) if old else ())):
         print(line)
     if args.json:
         write_json(args.json, report.as_json())
+    if args.html:
+        write_bytes(args.html, html(page(report, changes)).encode())
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
@@ -133,6 +142,21 @@ def summary_lines(report: Report) -> Iterator[str]:
     yield from (f"  {row.worst():.2f}x  {title(row)}" for row in summary.lost[:5])
     for row in summary.wrong:
         yield f"WRONG: {title(row)}: the result differs from the reference by {row.difference}"
+
+
+def change_lines(old: Report, new: Report, changes: Sequence[Difference]) -> Iterator[str]:
+    """What has changed, the worst first."""
+    for name in ("cpu", "threads", "isa", "torch"):
+        if old.machine.get(name) != new.machine[name]:
+            yield f"other {name}: {shown(old.machine.get(name))} before, {new.machine[name]} now"
+    called = sorted((change for change in changes if change.called), key=lambda change: -change.times)
+    untold = sum(change.called is None for change in changes)
+    yield f"{len(called)} of {len(changes)} rows have changed by more than their scatter"
+    yield from (f"  {change.times:.2f} times as long  {title(change.row)}" for change in called)
+    if untold:
+        yield f"{untold} rows had too few passes to tell: measure longer, without --quick"
+    if missing := len(new.rows) - len(changes):
+        yield f"{missing} rows were not measured before"
 
 
 def title(row: Row) -> str:
