@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from genfast.benchmarks.differences import Difference
 from genfast.benchmarks.rows import COMPILED, EAGER, Limits, Report, Row, Summary
 from genfast.reports import Bar, Block, Figure, Line, Mark, Page, Points, Section, Table, bars, lines, scatter
+from genfast.reports.blocks import Cell
 from genfast.reports.numbers import number
 
 NAMES = {EAGER: "eager PyTorch", COMPILED: "torch.compile"}
 COLUMNS = ("case", "ms", "quartiles", "eager", "compile", "of the limit", "kept, MB", "images/s", "match")
 MOST_BARS = 60  # of a figure
+LONGEST = 38  # characters of the name of a bar
 NOTES = (
     "Times are medians of calls in turns. A ratio above 1 says how many times as long as genfast the other takes; its "
     "whisker goes from quartile to quartile of both.",
@@ -27,7 +29,9 @@ def page(report: Report, changes: Sequence[Difference] = ()) -> Page:
     """The page of a report, and of what has changed since another."""
     summary, machine = Summary.of(report.rows), report.machine
     means = ((summary.eager, "times as long by eager PyTorch"), (summary.compiled, "times as long by torch.compile"))
-    facts = [(number(mean, 3), f"{words}, geometric mean") for mean, words in means if mean is not None]
+    facts: list[tuple[Cell, str]] = [
+        (number(mean, 3), f"{words}, geometric mean") for mean, words in means if mean is not None
+    ]
     facts += [(len(summary.lost), f"of {summary.rows} rows lost"), (len(summary.wrong), "results that are not right")]
     sections = [Section(title, blocks) for title, blocks in _sections(report, changes) if blocks]
     return Page(
@@ -39,7 +43,7 @@ def page(report: Report, changes: Sequence[Difference] = ()) -> Page:
             ("genfast bench --json FILE", "the same as data"),
             ("genfast bench --compare FILE", "what has changed since"),
         ),
-        machine=machine,
+        machine={**machine, "device": machine["cpu"]},
         notes=NOTES,
     )
 
@@ -68,7 +72,7 @@ def _bars(suite: str, contender: str, rows: Sequence[Row]) -> Figure | None:
         lost += ratio < 1
         low, high = other.low_ms / ours.high_ms, other.high_ms / ours.low_ms
         tone = "bad" if ratio < 1 else "good"
-        made.append(Bar(_label(row), ratio, low, high, tone, f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.2f}x"))
+        made.append(Bar(_short(row), ratio, low, high, tone, f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.2f}x"))
     words = f"{suite} beside {NAMES[contender]}: times as long as genfast"
     shown = f"the {MOST_BARS} smallest of {len(found)}" if len(found) > MOST_BARS else f"{len(found)} rows"
     return bars(
@@ -76,7 +80,7 @@ def _bars(suite: str, contender: str, rows: Sequence[Row]) -> Figure | None:
         made,
         alt=f"{words}, {shown}; {lost} below 1",
         x="times as long as genfast",
-        caption=f"{words}. Below 1, in red, genfast is slower.",
+        caption=f"{words}. Below 1, in red, genfast is slower. → forward, ⇄ forward and backward.",
         levels={"as fast": 1.0},
         log=True,
     )
@@ -138,7 +142,7 @@ def _table(rows: Sequence[Row], limits: Limits) -> Table:
     )
 
 
-def _cells(row: Row, limits: Limits) -> list[str | int | float | Mark | None]:
+def _cells(row: Row, limits: Limits) -> list[Cell]:
     time, share = row.ours, row.share(limits)
     match = None if row.match is None else Mark(f"{row.difference:.0e}", "good" if row.match else "bad")
     return [
@@ -159,12 +163,19 @@ def _ratio(times: float | None) -> Mark | None:
 
 def _changes(changes: Sequence[Difference]) -> Table:
     called = [change for change in changes if change.called]
-    rows = [
+    rows: list[list[Cell]] = [
         [_label(change.row), Mark(f"{change.times:.2f}x", "bad" if change.times > 1 else "good")]
         for change in sorted(called, key=lambda change: -change.times)
     ]
     caption = f"{len(called)} of {len(changes)} rows differ by more than their scatter."
     return Table(("case", "times as long as before"), rows, caption)
+
+
+def _short(row: Row) -> str:
+    """What fits above a bar on a telephone."""
+    text = f"{row.name} {row.shape}".strip()
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return f"{text} {'⇄' if row.direction == 'forward+backward' else '→'}"
 
 
 def _label(row: Row) -> str:

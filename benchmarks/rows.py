@@ -266,7 +266,9 @@ def _timing(value: dict[str, Any]) -> Timing:
 
 
 def _row(value: dict[str, Any]) -> Row:
-    words = [_text(value[name], name) for name in ("suite", "name", "shape", "dtype", "direction")]
+    suite, name, shape, dtype, direction = (
+        _text(value[word], word) for word in ("suite", "name", "shape", "dtype", "direction")
+    )
     times = {name: _timing(_object(t, "times")) for name, t in _object(value["times"], "times").items()}
     if not times:
         raise _Unfit("a time in each row; got none")
@@ -274,7 +276,11 @@ def _row(value: dict[str, Any]) -> Row:
     if match is not None and not isinstance(match, bool):
         raise _Unfit(f"true, false or null as match; got {shown(match)}")
     return Row(
-        *words,
+        suite,
+        name,
+        shape,
+        dtype,
+        direction,
         times=times,
         missing={name: _text(why, "missing") for name, why in _object(value["missing"], "missing").items()},
         flops=int(_number(value["flops"], "flops")),
