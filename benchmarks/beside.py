@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genfast import testing
 from genfast.benchmarks import machine, matching, work
-from genfast.benchmarks.rows import OURS, Limits, Row
+from genfast.benchmarks.rows import OURS, Row
 from genfast.benchmarks.runner import PASSES, Case, Prepared, measure
 
 
@@ -23,12 +23,10 @@ class Compared:
     Attributes:
         rows: of the forward pass, and of it with the backward pass where something requires a gradient. The first of
             the `times` of a row is "genfast", or the last that was given.
-        limits: what the machine reached in the same run.
         busy: how many cores others kept busy meanwhile; None where nothing tells.
     """
 
     rows: tuple[Row, ...]
-    limits: Limits
     busy: float | None
 
     def __str__(self) -> str:
@@ -83,9 +81,9 @@ def compare(
     if any(_leaves(function, args) for function in ordered.values()):
         directions.append("forward+backward")
     cases = [_case(ordered, args, direction) for direction in directions]
-    limits, neighbours = machine.limits(0.3), machine.Neighbours()
+    neighbours = machine.Neighbours()
     rows = measure(cases, seconds=seconds, passes=passes)
-    return Compared(tuple(rows), limits, neighbours.cores())
+    return Compared(tuple(rows), neighbours.cores())
 
 
 def _case(contenders: Mapping[str, Callable[..., Any]], args: Sequence[Any], direction: str) -> Case:

@@ -64,26 +64,28 @@ def interval(row: Row) -> Interval | None:
     ratios = sorted(_ratios(row))
     if len(ratios) < FEWEST:
         return None
-    left_out = trimmed(len(ratios))
-    kept = ratios[left_out : len(ratios) - left_out]
+    fast, slow = trimmed(len(ratios))
+    kept = ratios[fast : len(ratios) - slow]
     return Interval(kept[0] / (1 + WIDENED), kept[-1] * (1 + WIDENED))
 
 
 @cache
-def trimmed(passes: int) -> int:
-    """How many passes may be left out at each end, for `CHANCE`."""
-    return max((k for k in range((passes - 1) // 2) if chance(passes, k) <= CHANCE), default=0)
+def trimmed(passes: int) -> tuple[int, int]:
+    """How many of the fastest and of the slowest passes may be left out for `CHANCE`: as many as possible, and more of
+    the slow ones, in which somebody was in the way."""
+    pairs = [(fast, fast + more) for fast in range(passes // 3) for more in range(3) if 2 * fast + more < passes - 1]
+    return max((pair for pair in pairs if chance(passes, *pair) <= CHANCE), key=lambda p: (sum(p), p), default=(0, 0))
 
 
-def chance(passes: int, left_out: int) -> float:
+def chance(passes: int, fast: int, slow: int) -> float:
     """That the intervals of two sets of passes from one distribution have no point in common.
 
-    All orders of the 2n passes are as likely. Counted are those in which the (k+1)-smallest of one set lies above the
-    (n-k)-smallest of the other: j of the one, at most k, stand before that place, in any order, and k of the other and
-    the rest of the one behind it.
+    All orders of the 2n passes are as likely. Counted are those in which the (fast+1)-smallest of one set lies above
+    the (n-slow)-smallest of the other: j of the one, at most `fast`, stand before that place, in any order, and `slow`
+    of the other and the rest of the one behind it.
     """
-    n, k = passes, left_out
-    orders = sum(math.comb(n - k - 1 + j, j) * math.comb(k + n - j, k) for j in range(k + 1))
+    n = passes
+    orders = sum(math.comb(n - slow - 1 + j, j) * math.comb(slow + n - j, slow) for j in range(fast + 1))
     return 2 * orders / math.comb(2 * n, n)
 
 

@@ -15,7 +15,17 @@ def check(checkout: Path, what: str, backend: str, tests: Iterable[str], *option
 
     From tests/, so that the installed package is imported and not the checkout.
     """
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", checkout]
+    pytest: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        checkout,
+    ]
     environment = {**os.environ, "GENFAST_REQUIRE": backend}
     if subprocess.run([*pytest, *options, *tests], cwd=checkout / "tests", env=environment, check=False).returncode:
         raise SystemExit(f"benchmarks: {what} must pass the tests before any speed is reported")

@@ -272,6 +272,9 @@ def _row(value: dict[str, Any]) -> Row:
     times = {name: _timing(_object(t, "times")) for name, t in _object(value["times"], "times").items()}
     if not times:
         raise _Unfit("a time in each row; got none")
+    calibration = tuple(_time(ms, "calibration_ms") for ms in _list(value["calibration_ms"], "calibration_ms"))
+    if any(len(timing.passes_ms) != len(calibration) for timing in times.values()):
+        raise _Unfit(f"as many passes_ms as calibration_ms, {len(calibration)}; got others")
     match, kept, difference = value["match"], value["kept_bytes"], value["difference"]
     if match is not None and not isinstance(match, bool):
         raise _Unfit(f"true, false or null as match; got {shown(match)}")
@@ -289,5 +292,5 @@ def _row(value: dict[str, Any]) -> Row:
         images=int(_number(value["images"], "images")),
         match=match,
         difference=None if difference is None else _number(difference, "difference"),
-        calibration_ms=tuple(_time(ms, "calibration_ms") for ms in _list(value["calibration_ms"], "calibration_ms")),
+        calibration_ms=calibration,
     )
