@@ -17,6 +17,7 @@ from genfast.io import read_json
 OURS, EAGER, COMPILED = "genfast", "eager", "compile"
 LAYOUT = 1  # of the JSON
 KIND = "genfast bench"
+MOST_PASSES = 100
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,8 @@ def _row(value: dict[str, Any]) -> Row:
     if not times:
         raise _Unfit("a time in each row; got none")
     calibration = tuple(_time(ms, "calibration_ms") for ms in _list(value["calibration_ms"], "calibration_ms"))
+    if not 1 <= len(calibration) <= MOST_PASSES:
+        raise _Unfit(f"1 to {MOST_PASSES} passes as calibration_ms; got {len(calibration)}")
     if any(len(timing.passes_ms) != len(calibration) for timing in times.values()):
         raise _Unfit(f"as many passes_ms as calibration_ms, {len(calibration)}; got others")
     match, kept, difference = value["match"], value["kept_bytes"], value["difference"]

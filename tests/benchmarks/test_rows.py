@@ -41,6 +41,8 @@ def changed(value, path, to):
         (["rows", 0, "times", "genfast", "median_ms"], -1, "a number of at least 1e-09 as median_ms; got -1"),
         (["rows", 0, "times", "genfast", "median_ms"], True, "as median_ms; got True"),
         (["rows", 0, "times", "genfast", "passes_ms"], [1.0], "as many passes_ms as calibration_ms, 11"),
+        (["rows", 0, "calibration_ms"], [], "1 to 100 passes as calibration_ms; got 0"),
+        (["rows", 0, "calibration_ms"], [1.0] * 101, "1 to 100 passes as calibration_ms; got 101"),
         (["rows", 0, "name"], None, "a text as name; got NoneType"),
         (["rows", 0, "match"], "yes", "true, false or null as match; got yes"),
         (["rows", 0, "flops"], KeyError, "'flops'"),
