@@ -1,8 +1,10 @@
 """Reports of the benchmark that nobody measured."""
 
 import numpy as np
+from support.pieces import made_layer, normal
+from torch import nn
 
-from genfast.benchmarks import Limits, Report, Row, Timing
+from genfast.benchmarks import Limits, Report, Row, Timing, compare, differences
 
 MACHINE = {
     **{"cpu": "a CPU", "cores": 2, "threads": 2, "isa": "x86-64-v3", "isas": ["x86-64-v3"], "cpp": "compiled"},
@@ -44,3 +46,18 @@ def scattered(random, rows, passes=11, speed=1.0, slower=1.0, scatter=0.02):
         calibration = tuple(5.0 * moment * np.exp(0.003 * random.randn(passes)))
         made.append(Row("ops", f"op {number}", "B=1", "float32", "forward", times, calibration_ms=calibration))
     return report(*made)
+
+
+def beside():
+    """What two layers compute, not how long they take."""
+    layers = {"mine": nn.ReLU(), "genfast": made_layer("BiasAct")}
+    made = compare(layers, [normal(2, 4, 3, 3).requires_grad_()], seconds=0.0, passes=1)
+    return [(row.direction, row.match, row.difference, row.kept_bytes) for row in made.rows]
+
+
+def changes():
+    old, new = (report(row(ours=ms)) for ms in (1.0, 2.0))
+    return [(change.times, change.called, change.old, change.new) for change in differences(old, new)]
+
+
+CALLS = {"benchmarks.compare": beside, "benchmarks.differences": changes}  # of support/public.py

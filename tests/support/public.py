@@ -35,20 +35,7 @@ from support.pieces import (
 from torch import nn
 
 import genfast
-from genfast import (
-    benchmarks,
-    data,
-    likelihoods,
-    losses,
-    metrics,
-    models,
-    random,
-    reference,
-    reports,
-    tasks,
-    testing,
-    train,
-)
+from genfast import data, likelihoods, losses, metrics, models, random, reference, reports, tasks, testing, train
 from genfast.data.gaussian_mixture import GaussianMixture
 from genfast.data.grid import png
 from genfast.engine.protocols import Density
@@ -57,7 +44,7 @@ from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 ROOMS = {
     "genfast": genfast,
-    "benchmarks": benchmarks,
+    "benchmarks": genfast.benchmarks,
     "data": data,
     "likelihoods": likelihoods,
     "losses": losses,
@@ -108,7 +95,6 @@ def op(name, scale=1, **backend):
     return testing.evaluate(function, inputs) if name in SPECS else function(**inputs)
 
 
-# Arguments of a layer's constructor, and the sizes of its inputs.
 def layer(name):
     """Outputs, gradients and state after a forward in training mode, and the output in evaluation mode."""
     module = copy.deepcopy(made_layer(name)).train()
@@ -364,18 +350,6 @@ def figure(name):
     return getattr(reports, name)(f"{name}.svg", *contents[name], **about).svg
 
 
-def beside():
-    """What two layers compute, not how long they take."""
-    layers = {"mine": nn.ReLU(), "genfast": made_layer("BiasAct")}
-    made = benchmarks.compare(layers, [normal(2, 4, 3, 3).requires_grad_()], seconds=0.0, passes=1)
-    return [(row.direction, row.match, row.difference, row.kept_bytes) for row in made.rows]
-
-
-def changes():
-    old, new = (bench_reports.report(bench_reports.row(ours=ms)) for ms in (1.0, 2.0))
-    return [(change.times, change.called, change.old, change.new) for change in benchmarks.differences(old, new)]
-
-
 def report():
     plot = reports.lines("lines.svg", [reports.Line("a", [1, 2], [3, 4])], alt="A line", x="x", y="y")
     return reports.Page("title", "lead", [reports.Section("one", [reports.Table(("n",), [(0.1,)]), plot])])
@@ -511,8 +485,7 @@ CALLS = {
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
     "metrics.wilson_interval": lambda: metrics.wilson_interval(0.3, 9),
     **{f"reports.{name}": partial(figure, name) for name in ("lines", "bars", "columns", "scatter", "histogram")},
-    "benchmarks.compare": beside,
-    "benchmarks.differences": changes,
+    **bench_reports.CALLS,
     "reports.html": lambda: reports.html(report()),
     "reports.interval": lambda: reports.interval(0.5, 1e5),
     "reports.number": lambda: reports.number(1 / 3),
