@@ -13,7 +13,7 @@ ISA ?=
 WERROR ?= OFF
 DEFINES := GENFAST_ISA=$(ISA);GENFAST_WERROR=$(WERROR)
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md LICENSE \
-	$(shell find genfast kernels csrc -type f -not -name '*.pyc' 2>/dev/null)
+	$(shell find genfast kernels benchmarks csrc -type f -not -path "benchmarks/results/*" -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS ?= constraints.txt
 
@@ -51,7 +51,7 @@ quick:
 	@test -x $(BIN)/pytest || $(MAKE) $(VENV)/installed
 	@rm -rf $(INPLACE)
 	@mkdir -p $(INPLACE) $(QUICK)
-	@for entry in genfast/* kernels; do ln -sfn $(CURDIR)/$$entry $(INPLACE)/; done
+	@for entry in genfast/* kernels benchmarks; do ln -sfn $(CURDIR)/$$entry $(INPLACE)/; done
 	@test -e $(QUICK)/build.ninja || PATH=$(abspath $(BIN)):$$PATH cmake -S . -B $(QUICK) -G Ninja \
 		-DCMAKE_BUILD_TYPE=Release -DGENFAST_ISA=native -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >$(QUICK)/configure.log || \

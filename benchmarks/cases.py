@@ -12,17 +12,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
-import machine
-import rivals
 import torch
-from rivals import COMPILED, COMPILED_STEP, EAGER, OURS, REFERENCE
 from torch import Tensor, nn
 
 from genfast import ops, testing
 from genfast._native import backends
+from genfast.benchmarks import machine, rivals
+from genfast.benchmarks.rivals import COMPILED, COMPILED_STEP, EAGER, OURS, REFERENCE
 from genfast.models import PixelRNN, PixelRNNConfig
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS, Spec
 from genfast.train.config import TrainConfig
@@ -273,17 +271,6 @@ def _training_step(batch):
 
 def _peak_bytes(op, sizes, contender):
     """The most memory that a process of its own ever held, torch and the arguments included."""
-    command = [sys.executable, Path(__file__), json.dumps([op, dict(sizes), contender, torch.get_num_threads()])]
+    what = json.dumps([op, dict(sizes), contender, torch.get_num_threads()])
+    command = [sys.executable, "-m", "genfast.benchmarks.peak_memory", what]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _run_alone(op, sizes, contender, threads):
-    torch.set_num_threads(threads)
-    rivals.contenders(op, "cpp")[contender](**spec_of(op).inputs(sizes))
-    # Not getrusage: its peak begins with that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    print(1024 * int(status.split("VmHWM:")[1].split()[0]))
-
-
-if __name__ == "__main__":
-    _run_alone(*json.loads(sys.argv[1]))

@@ -9,17 +9,25 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def check(what: str, backend: str, tests: Iterable[str], *options: str) -> None:
+def check(checkout: Path, what: str, backend: str, tests: Iterable[str], *options: str) -> None:
     """Run `tests`, paths below tests/, in a process of its own where `backend` must serve; end here unless they pass.
 
     From tests/, so that the installed package is imported and not the checkout.
     """
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", ROOT]
+    pytest: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        checkout,
+    ]
     environment = {**os.environ, "GENFAST_REQUIRE": backend}
-    if subprocess.run([*pytest, *options, *tests], cwd=ROOT / "tests", env=environment, check=False).returncode:
+    if subprocess.run([*pytest, *options, *tests], cwd=checkout / "tests", env=environment, check=False).returncode:
         raise SystemExit(f"benchmarks: {what} must pass the tests before any speed is reported")
 
 

@@ -18,20 +18,19 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-import cases
-import gate
-import rivals
 import torch
 import triton
-from rivals import COMPILED, COMPILED_STEP, EAGER, OURS, REFERENCE
 from torch import Tensor, nn
 
 from genfast import losses, ops, testing
 from genfast import nn as layers
+from genfast.benchmarks import cases, gate, rivals
+from genfast.benchmarks.rivals import COMPILED, COMPILED_STEP, EAGER, OURS, REFERENCE
 from genfast.io import write_bytes
 from genfast.models import PixelRNN, PixelRNNConfig
 from genfast.reference import NON_DIFFERENTIABLE, SPECS
 
+ROOT = Path(__file__).resolve().parent.parent
 DTYPES = (torch.bfloat16, torch.float32)
 # The step of training measures it.
 LEFT_OUT = ("diagonal_block",)
@@ -54,9 +53,9 @@ def main() -> None:
     }
     print(about)
     if not options.ungated:
-        gate.check("the kernels", "triton", ["triton/test_triton.py"])
+        gate.check(ROOT, "the kernels", "triton", ["triton/test_triton.py"])
         if importlib.util.find_spec("genfast._C") and importlib.util.find_spec("hypothesis"):
-            gate.check("the ops", "triton", gate.tests_of_ops(), "-k", "triton")
+            gate.check(ROOT, "the ops", "triton", gate.tests_of_ops(), "-k", "triton")
         for op in CHECKED:
             check_results(op)
     result = {"machine": about, "rows": []}
@@ -66,7 +65,7 @@ def main() -> None:
     if options.ungated or options.only:
         print("\nnot gated by the tests, or not all cases: nothing was written")
     else:
-        folder = Path(__file__).resolve().parent / "results"
+        folder = ROOT / "benchmarks" / "results"
         folder.mkdir(exist_ok=True)
         name = about["gpu"].lower().replace(" ", "-")
         write_bytes(folder / f"{name}.json", (json.dumps(result, indent=1) + "\n").encode())

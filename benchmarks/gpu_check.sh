@@ -7,13 +7,14 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 package=build/gpu
 
-# The package as it installs. Where pip can build nothing, the same without the C++ core: kernels/ inside genfast/.
+# The package as it installs. Where pip can build nothing, the same without the C++ core: kernels/ and benchmarks/ inside genfast/.
 rm -rf "$package"
 mkdir -p "$package"
 if ! "$python" -m pip install --quiet --no-deps --target "$package" .; then
     rm -rf "$package"/*
     cp -r genfast "$package/genfast"
     cp -r kernels "$package/genfast/kernels"
+    cp -r benchmarks "$package/genfast/benchmarks"
 fi
 PYTHONPATH="$PWD/$package"
 export PYTHONPATH

@@ -12,13 +12,13 @@ import math
 import time
 from pathlib import Path
 
-import machine
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal
 from torch.nn import functional as F
 
 from genfast import models
+from genfast.benchmarks import machine
 from genfast.io import write_bytes
 
 CASES = {

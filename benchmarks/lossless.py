@@ -14,16 +14,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-import gate
-import lossless_report
-import machine
-import timing
 import torch
-from sampling_cases import PLAIN, plain, preset, untrained
 
 import genfast
-from genfast import models
-from genfast.engine.engine import Engine
+from genfast.benchmarks import gate, lossless_report, machine, timing
+from genfast.benchmarks.coding import ALONE, CODING_ENGINES, coding_engine, images_of
 from genfast.engine.protocols import Autoregressive
 from genfast.io import write_bytes
 from genfast.metrics.codecs import classical_sizes
@@ -43,7 +38,7 @@ def main() -> None:
     parser.add_argument("--photo-data", default="", help="a folder of photographs, with valid/")
     options = parser.parse_args()
     if not options.ungated:
-        gate.check("the codec", "cpp", ["engine/test_coding.py", "tasks/test_lossless.py"])
+        gate.check(ROOT, "the codec", "cpp", ["engine/test_coding.py", "tasks/test_lossless.py"])
     result = measure(options)
     if options.ungated or options.only:
         print("\nnot gated by the tests, or not all rows: nothing was written")
@@ -62,13 +57,13 @@ def measure(options: argparse.Namespace) -> dict:
             row = _file(name, open_model(target).eval(), genfast.data.load(data, split=split, root=root), count)
             result["files"].append(row)
             print(lossless_report.printed(row), flush=True)
-    for name, engine in _engines():
+    for name in CODING_ENGINES:
         if options.only in name:
-            result["rates"].append(_rates(name, engine, options.seconds))
+            result["rates"].append(_rates(name, coding_engine(name), options.seconds))
             print(result["rates"][-1], flush=True)
-    for name, engine in _small_engines():
+    for name in ALONE:
         if options.only in f"alone: {name}":
-            result["alone"].append(_alone(name, engine, options.seconds))
+            result["alone"].append(_alone(name, coding_engine(name), options.seconds))
             print(result["alone"][-1], flush=True)
     return result
 
@@ -137,26 +132,9 @@ def _bits(model, images, labels):
     return -float(torch.cat(parts).double().sum()) / math.log(2)
 
 
-def _engines():
-    """Of the bars of speed: the models and sizes of sampling_cases.py, and the paper's PixelCNN of 15 blocks."""
-    yield f"{PLAIN}, C=32", _plain(32)
-    yield "PixelCNN of the paper, 15 blocks, h=32", Engine(untrained(preset, "pixelcnn", 15, 32))
-    yield "PixelRNN, 7 layers of 16", Engine(models.PixelRNN.pretrained("mnist").eval())
-
-
-def _small_engines():
-    """Of the bar of random access."""
-    yield f"{PLAIN}, C=16", _plain(16)
-    yield "PixelCNN of the paper, 15 blocks, h=16", Engine(untrained(preset, "pixelcnn", 15, 16))
-
-
-def _plain(features):
-    return Engine(untrained(plain, features, 2), shape=(1, 28, 28), levels=2, input_range=(0, 1))
-
-
 def _rates(name, engine, seconds, count=1024):
     """Images a second of encoding, decoding and sampling, in turns; and the share of the coder in decoding."""
-    images = genfast.sample(engine, count, seed=1)
+    images = images_of(name, count)
     file = genfast.compress(engine, images)
     known = torch.ones(1, *engine.network.spec.shape, dtype=torch.bool).expand(count, -1, -1, -1)
     contenders = {

@@ -20,11 +20,11 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-import quality_report
 import torch
 
 import genfast
 from genfast import metrics, models
+from genfast.benchmarks import quality_report
 from genfast.cli import report
 from genfast.cli.sample import sample_labels
 from genfast.data import ImageData

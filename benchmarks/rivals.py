@@ -6,6 +6,7 @@ RIVALS, at the end.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,6 @@ from torch.nn.utils import parametrizations
 
 from genfast import ops
 from genfast.reference import SPECS
-
-try:
-    from sklearn.neighbors import NearestNeighbors
-except ModuleNotFoundError:  # a machine with a GPU does without
-    NearestNeighbors = None
 
 OURS, EAGER, REFERENCE = "genfast", "good eager", "reference backend"
 COMPILED, COMPILED_STEP = "torch.compile", "torch.compile of its step"
@@ -57,12 +53,15 @@ def of(op: str) -> Rivals:
 
 
 def contenders(op: str, backend: str) -> dict[str, Callable]:
-    """Functions of the arguments of `op` by name, genfast's on `backend` first."""
+    """Functions of the arguments of `op` by name, genfast's on `backend` first.
+
+    "auto": as a user calls it, on the CPU.
+    """
     rivals, function = of(op), getattr(ops, op)
     reference = partial(function, backend="reference")
     eager = rivals.eager or reference
     functions = {OURS: partial(function, backend=backend), rivals.name: eager, **rivals.others}
-    if backend == "cpp":
+    if backend != "triton" and importlib.util.find_spec("sklearn"):
         functions |= rivals.on_cpu
     if rivals.compiled and op in SPECS:
         if rivals.step:
@@ -264,6 +263,8 @@ def kernel_sum_eager(x: Tensor, y: Tensor, kernel: str, gamma: float, coef0: flo
 
 
 def nearest_neighbors_sklearn(x: Tensor, y: Tensor, k: int) -> tuple:
+    from sklearn.neighbors import NearestNeighbors
+
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(y.numpy()).kneighbors(x.numpy())
 
 

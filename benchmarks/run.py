@@ -9,14 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
-import cases
-import gate
-import machine
-import report
-import timing
 import torch
 
 from genfast._native import backends
+from genfast.benchmarks import cases, gate, machine, report, timing
 from genfast.io import write_bytes
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
@@ -29,7 +25,7 @@ def main() -> None:
     if not options.ungated:
         stems = dict.fromkeys(backends.stem(op) for op in (*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE))
         tests = [*gate.tests_of_ops(), *(f"ops/test_{stem}.py" for stem in stems)]
-        gate.check("the ops", "cpp", tests, "-k", "cpp")
+        gate.check(ROOT, "the ops", "cpp", tests, "-k", "cpp")
     result = measure(options)
     if options.ungated:
         print("\nnot gated by the tests: nothing was written")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from genfast.models import build
 from genfast.nn import MaskedConv2d
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from support import everyday  # noqa: E402
 
 PLAIN = "PixelCNN, 7 layers of 3x3"
 LSTM = "Diagonal BiLSTM, 7 layers, h=16"
@@ -67,9 +62,6 @@ def cases() -> Iterator[Case]:
     yield Case("PixelRNN, Row LSTM, 7 layers, h=16", "", (preset, "pixelrnn", 7, 16, "row"), 64, rivals=rivals)
     yield Case("PixelCNN of the paper, 15 blocks, h=32", "", (preset, "pixelcnn", 15, 32), 64, rivals=rivals)
     yield Case("Gated PixelCNN, 12 layers, h=32", "", (preset, "gated-pixelcnn", 12, 32), 64, rivals=rivals)
-    many = {**grey, "levels": 256}
-    for name, kind in (("plain", "PlainPixelCNN"), ("gated", "GatedPixelCNN")):
-        yield Case(f"a user's own {name} PixelCNN", "256 levels", (own, kind), 64, 2, many, rivals=(FULL, CACHED))
     yield Case("PixelCNN++, 32x32x3", "160 filters, 5 blocks", (plus_plus,), 32, rivals=rivals, rival_images=2)
 
 
@@ -97,11 +89,6 @@ def preset(name: str, layers: int, hidden: int, kind: str | None = None) -> nn.M
     """A model of `genfast.models` for binary images of 28x28."""
     kind = {} if kind is None else {"kind": kind}
     return build(name, channels=1, height=28, width=28, levels=2, hidden=hidden, layers=layers, **kind)
-
-
-def own(kind: str) -> nn.Module:
-    """A model of tests/support/everyday.py, in which there is nothing of genfast."""
-    return getattr(everyday, kind)()
 
 
 def plus_plus() -> nn.Module:

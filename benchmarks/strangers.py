@@ -16,13 +16,10 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import gate
-import machine
-import strangers_report
-import timing
 import torch
 
 import genfast
+from genfast.benchmarks import gate, machine, strangers_report, timing
 from genfast.io import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +39,7 @@ THREADS = 2
 def main() -> None:
     options = gate.options(__doc__, 2, "models").parse_args()
     if not options.ungated:
-        gate.check("models of strangers", "cpp", ["engine/test_strangers.py"])
+        gate.check(ROOT, "models of strangers", "cpp", ["engine/test_strangers.py"])
     result = measure(options)
     if options.ungated or options.only:
         print("\nnot gated by the tests, or not all models: nothing was written")

@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "genfast").rglob("*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
 CSRC = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp", ".def"))
-SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *BENCHMARKS])
+# Of the benchmarks, what a wheel holds: the scripts need a checkout.
+INSTALLED = [path for path in BENCHMARKS if 'if __name__ == "__main__":\n    main()' not in path.read_text()]
 OPS = sorted([*SPECS, *SAMPLERS, *NON_DIFFERENTIABLE])
 STEMS = sorted({backends.stem(op) for op in OPS})
 ISAS = ("plain", "v3", "v4", "v4_bf16", "neon")
@@ -119,9 +122,9 @@ def test_no_file_without_its_op():
         stems = {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")}
         # An engine for whole models, not an op.
         assert stems - {"pixel_program"} == expected, folder
-    engines = {file for file in LISTED if file.startswith("engine/")}
-    assert {f"ops/{path.stem}" for path in (ROOT / "csrc/ops").iterdir()} == set(LISTED) - engines
-    assert set(LISTED) - engines == {f"ops/{stem}" for stem in STEMS}
+    others = {file for file in LISTED if file.startswith(("engine/", "core/"))}
+    assert {f"ops/{path.stem}" for path in (ROOT / "csrc/ops").iterdir()} == set(LISTED) - others
+    assert set(LISTED) - others == {f"ops/{stem}" for stem in STEMS}
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *CSRC, *SCRIPTS], ids=name)
@@ -198,7 +201,7 @@ def unnamed(path):
                 yield node.lineno
 
 
-@pytest.mark.parametrize("path", [*PACKAGE, *KERNELS], ids=name)
+@pytest.mark.parametrize("path", [*PACKAGE, *KERNELS, *INSTALLED], ids=name)
 def test_every_tensor_names_its_dtype_and_device(path):
     """The defaults of both are the user's, who may have made them float64 or meta."""
     assert not list(unnamed(path))
@@ -365,7 +368,12 @@ def test_the_installed_package_is_this_checkout():
     installed = Path(genfast.__file__).parent
     for path in PACKAGE:
         assert (installed / path.relative_to(ROOT / "genfast")).read_bytes() == path.read_bytes(), name(path)
-    kernels = Path(genfast.__path__[0]) / "kernels"
     if installed != ROOT / "genfast":
-        for path in KERNELS:
-            assert (kernels / path.name).read_bytes() == path.read_bytes(), name(path)
+        for path in [*KERNELS, *INSTALLED]:
+            assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), name(path)
+
+
+def test_a_wheel_leaves_out_what_needs_a_checkout():
+    excluded = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]["exclude"]
+    needing = [path for path in BENCHMARKS if path not in INSTALLED] + [ROOT / "benchmarks" / "gpu_check.sh"]
+    assert sorted(excluded) == sorted(f"genfast/{name(path)}" for path in [ROOT / "benchmarks" / "results", *needing])

@@ -34,6 +34,7 @@ LAYERS = (
     ("metrics",),
     ("train",),
     ("reports",),
+    ("benchmarks",),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -47,7 +48,15 @@ OPTIONAL = {
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
-} | {f"genfast.kernels.{path.stem}".removesuffix(".__init__"): path for path in sorted((ROOT / "kernels").glob("*.py"))}
+}
+# What a checkout has beside the package, and a wheel in it; not the scripts of the benchmarks, which have a checkout.
+SCRIPT = 'if __name__ == "__main__":\n    main()'
+MODULES |= {
+    ".".join(("genfast", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for folder in ("kernels", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if SCRIPT not in path.read_text()
+}
 
 
 def statements(node, inside=False):

@@ -37,6 +37,7 @@ _DTYPES: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
 _STEMS: dict[str, str] = {}
 _is_compiling = torch.compiler.is_dynamo_compiling
 _TRACING = contextvars.ContextVar("tracing", default=False)
+_only_reference = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def select(op: str, tensor: Tensor, backend: str = "auto", candidates: tuple[str
     """The backend that serves `op` for `tensor`: the one asked for, or for "auto" the first that can."""
     if backend not in NAMES:
         raise ValueError(f"{op}: backend must be one of {', '.join(NAMES)}; got {backend!r}")
+    if backend == "auto" and _only_reference:
+        return "reference"
     compiling = _is_compiling()
     if backend == "auto" and not compiling and _TRACING.get():
         return candidates[0]
@@ -210,6 +213,17 @@ def tracing() -> Iterator[None]:
         yield
     finally:
         _TRACING.reset(token)
+
+
+@contextlib.contextmanager
+def reference_only() -> Iterator[None]:
+    """Inside, "auto" takes the reference in the whole process: what a model costs without the kernels."""
+    global _only_reference
+    before, _only_reference = _only_reference, True
+    try:
+        yield
+    finally:
+        _only_reference = before
 
 
 def stem(op: str) -> str:

@@ -5,25 +5,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from genfast.benchmarks import gate
 from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The comparisons at small sizes, nothing compiled: group, case, mode, and contender -> the shapes of what it returns.
 SCRIPT = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 torch.compile = lambda function, **options: function
-import cases, rivals
 from genfast import testing
+from genfast.benchmarks import cases, rivals
 MOST = {"B": 4, "H": 6, "W": 6}
 bench = cases.shapes
 least = lambda sizes: {letter: min(size, MOST.get(letter, 64)) for letter, size in sizes.items()}
 cases.shapes = lambda op: {case: least(sizes) for case, sizes in bench(op).items()}
-if sys.argv[3:]:
-    del rivals.RIVALS[sys.argv[3]], cases.TITLES[sys.argv[3]]
-for comparison in cases.comparisons(sys.argv[2]):
+if sys.argv[2:]:
+    del rivals.RIVALS[sys.argv[2]], cases.TITLES[sys.argv[2]]
+for comparison in cases.comparisons(sys.argv[1]):
     if comparison.mode != "training step":
         comparison.contenders.pop("sgemm", None)
         made = {name: testing.outputs_of(run()) for name, run in comparison.contenders.items()}
@@ -34,7 +34,7 @@ for comparison in cases.comparisons(sys.argv[2]):
 
 
 def compared(only="", without=()):
-    command = [sys.executable, "-c", SCRIPT, ROOT / "benchmarks", only, *without]
+    command = [sys.executable, "-c", SCRIPT, only, *without]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -62,9 +62,5 @@ def test_an_op_without_an_entry_is_compared_with_its_reference():
 
 
 def test_the_tests_before_a_measurement_exist():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import gate
-
-    sys.path.pop(0)
     tests = gate.tests_of_ops()
     assert len(tests) == 4 and all((ROOT / "tests" / test).is_file() for test in tests)

@@ -11,8 +11,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 root, name = Path(sys.argv[1]), sys.argv[2]
-sys.path.insert(0, str(root / "benchmarks"))
-import lossless_report, quality_report, report, sampling_report, strangers_report
+from genfast.benchmarks import lossless_report, quality_report, report, sampling_report, strangers_report
 results = json.loads((root / "benchmarks/results" / f"{name}.json").read_text())
 if name == "quality":
     page = quality_report.likelihoods(results)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COPIED = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "genfast", "kernels", "csrc")
+COPIED = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "genfast", "kernels", "benchmarks", "csrc")
 USE = """
 import genfast, torch
 from genfast.models import PixelRNN, PixelRNNConfig

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from support import mutations
+from support import bench_reports, mutations
 from support.files import idx_bytes, npz_bytes
 
 from genfast import metrics, models
+from genfast.benchmarks import Report, differences
 from genfast.cli.inpaint import mask_of
 from genfast.data import ImageData, load
+from genfast.io import json_bytes
 from genfast.tasks.shards import sample_shards
 from genfast.train import AdversarialConfig, TrainConfig, fit, fit_adversarial
 from genfast.train.checkpoint import checksum
@@ -435,3 +437,21 @@ class Pairs(Reader):
     def read(self, path):
         data = load(f"pairs:{path}", split="train")
         return values([data.source, data.target])
+
+
+@register
+class BenchReport(Reader):
+    name = "bench report"
+
+    def make(self):
+        made = bench_reports.report(bench_reports.row(), bench_reports.row("b", compiled=3.0, images=4))
+        self.seeds = {"old.json": json_bytes(made.as_json())}
+
+    def mutate(self, name, data, rng):
+        return mutations.mutated_json(data, rng)
+
+    def read(self, path):
+        made = Report.read(path)
+        for change in differences(made, made):
+            if change.called:
+                raise AssertionError(f"{change.row.key} differs from itself")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from support import bench_reports
 from support.pieces import (
     LAYERS,
     MODELS,
@@ -43,6 +44,7 @@ from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 
 ROOMS = {
     "genfast": genfast,
+    "benchmarks": genfast.benchmarks,
     "data": data,
     "likelihoods": likelihoods,
     "losses": losses,
@@ -93,7 +95,6 @@ def op(name, scale=1, **backend):
     return testing.evaluate(function, inputs) if name in SPECS else function(**inputs)
 
 
-# Arguments of a layer's constructor, and the sizes of its inputs.
 def layer(name):
     """Outputs, gradients and state after a forward in training mode, and the output in evaluation mode."""
     module = copy.deepcopy(made_layer(name)).train()
@@ -500,6 +501,7 @@ CALLS = {
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
     "metrics.wilson_interval": lambda: metrics.wilson_interval(0.3, 9),
     **{f"reports.{name}": partial(figure, name) for name in ("lines", "bars", "columns", "scatter", "histogram")},
+    **bench_reports.CALLS,
     "reports.html": lambda: reports.html(report()),
     "reports.interval": lambda: reports.interval(0.5, 1e5),
     "reports.number": lambda: reports.number(1 / 3),
