@@ -118,7 +118,9 @@ def _matched(path: str | Path, rows: list[list[str]], at: int, data: ImageData) 
     known: dict[str, str] = {}
     for number, row in enumerate(rows[1:], 2):
         if row[key_of] in known:
-            raise ValueError(f"{shown(path)}: expected one row for each image; got {shown(row[key_of])} again, row {number}")
+            raise ValueError(
+                f"{shown(path)}: expected one row for each image; got {shown(row[key_of])} again, row {number}"
+            )
         known[row[key_of]] = row[at]
     missing = [key for key in keys if key not in known]
     if missing:

@@ -89,7 +89,9 @@ def groups_of(column: Column, latents: Latents, nats: Tensor, errors: Tensor, se
     p = (1 + (null >= observed - 1e-9).sum(0)).double() / (len(null) + 1)
     q = benjamini_hochberg(p)
     information = (observed - null.mean(0)) / (2 * len(column.codes))
-    told = [Told(number, *values) for number, *values in zip(latents.numbers, *(x.tolist() for x in (information, p, q)))]
+    told = [
+        Told(number, *values) for number, *values in zip(latents.numbers, *(x.tolist() for x in (information, p, q)))
+    ]
     return Groups(column.name, tuple(found), tuple(sorted(told, key=lambda row: -row.information)))
 
 

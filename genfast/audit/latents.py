@@ -150,4 +150,3 @@ def traversals(latents: Latents, steps: int = 7, span: float = 3.0) -> Tensor:
     for latent in range(z.shape[1]):
         rows[latent, :, latent] = middle[latent] + values * spread[latent]
     return latents.decode(rows.flatten(0, 1)).unflatten(0, (-1, steps))
-

@@ -75,9 +75,7 @@ def audit(
 class _Audit:
     """An audit under way."""
 
-    def __init__(
-        self, model: Any, data: Any, other: Any, columns: Sequence[Column], seed: int, bar: Bar
-    ) -> None:
+    def __init__(self, model: Any, data: Any, other: Any, columns: Sequence[Column], seed: int, bar: Bar) -> None:
         self.model, self.data, self.other, self.columns, self.seed, self.bar = model, data, other, columns, seed, bar
 
     def run(self) -> Audit:
@@ -93,7 +91,9 @@ class _Audit:
         for column in self.columns:
             asked += [tie(factor, column.name, column.codes[None], column.groups, seed) for factor in found]
         ties = tuple(t for t in asked if t is not None)
-        tie_q = tuple(benjamini_hochberg(torch.tensor([t.result.p for t in ties], dtype=torch.float64, device="cpu")).tolist())
+        tie_q = tuple(
+            benjamini_hochberg(torch.tensor([t.result.p for t in ties], dtype=torch.float64, device="cpu")).tolist()
+        )
         level = LEVEL / max(1, len(ties))
         regions, region_codes = regions_of(latents, seed)
         pixels, shift = self._shift(images, latents)
@@ -219,7 +219,9 @@ def _weights(ties: Sequence[Tie], columns: Sequence[Column], regions: Tensor) ->
         what = f"groups of {columns[0].name} equal"
         if not own:
             return balance(what, columns[0].codes, level=True)
-        return balance(f"{what}, and {own[0].factor.name} independent of them", columns[0].codes, own[0].factor.codes, level=True)
+        return balance(
+            f"{what}, and {own[0].factor.name} independent of them", columns[0].codes, own[0].factor.codes, level=True
+        )
     own = [t for t in ties if t.other == "content"]
     if own:
         return balance(f"{own[0].factor.name} independent of what images show", own[0].groups, own[0].factor.codes)

@@ -128,9 +128,7 @@ def _latents(values: tuple[Tensor, Tensor], numbers: tuple[int, ...], seed: int)
     return tuple(sorted((Differing(*row) for row in rows), key=lambda row: (row.p, -abs(row.difference))))
 
 
-def _smallest(
-    features: Tensor, codes: Tensor, sizes: tuple[int, int], level: float, seed: int
-) -> float | None:
+def _smallest(features: Tensor, codes: Tensor, sizes: tuple[int, int], level: float, seed: int) -> float | None:
     """The smallest share that is found, by planting: that share of a second set drawn from one of ten clusters."""
     kinds = clusters(features, 10, seed + 1)[0]
     hot = torch.cat([F.one_hot(column).float() for column in codes.unbind(1)], 1)
@@ -155,7 +153,9 @@ def _smallest(
     null = statistics(0.0)
     mean, spread = null.mean(0), null.std(0).clamp(min=1e-9)
     # Chi-squared is skewed: its quantile is read off a gamma distribution with the same mean and variance.
-    limits = torch.tensor([_gamma_quantile(float(m), float(s), level) for m, s in zip(mean, spread)], dtype=torch.float32, device="cpu")
+    limits = torch.tensor(
+        [_gamma_quantile(float(m), float(s), level) for m, s in zip(mean, spread)], dtype=torch.float32, device="cpu"
+    )
     for share in PLANTED:
         if float((statistics(share) > limits).any(1).double().mean()) >= ENOUGH:
             return share
@@ -168,6 +168,8 @@ def _gamma_quantile(mean: float, spread: float, level: float) -> float:
     low, high = 0.0, mean + 40 * spread
     for _ in range(60):
         middle = (low + high) / 2
-        upper = torch.special.gammaincc(*(torch.tensor(x, dtype=torch.float64, device="cpu") for x in (shape, middle / scale)))
+        upper = torch.special.gammaincc(
+            *(torch.tensor(x, dtype=torch.float64, device="cpu") for x in (shape, middle / scale))
+        )
         low, high = (middle, high) if float(upper) > level else (low, middle)
     return high

@@ -13,7 +13,7 @@ from genfast._text import MESSAGE, shown
 from genfast.data import CHOICES, ImageData, PairData, datasets, describe
 from genfast.io import check_free, check_writable
 
-WRITTEN = ("out", "neighbours")  # options that name what a command writes
+WRITTEN = ("out", "neighbours", "json")  # options that name what a command writes
 OF_MODEL = ("model", "checkpoint", "config.json", "metrics.jsonl", "model.safetensors")  # what is read of a RUN
 DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
 

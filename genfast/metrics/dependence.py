@@ -74,9 +74,7 @@ def dependence(codes: Tensor, partitions: Tensor, *, permutations: int = 999, se
     return Dependence(float((observed - mean)[best]) / (2 * count), best, strength, p, of_null)
 
 
-def g_statistics(
-    codes: Tensor, partitions: Tensor, *, permutations: int = 999, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def g_statistics(codes: Tensor, partitions: Tensor, *, permutations: int = 999, seed: int = 0) -> tuple[Tensor, Tensor]:
     """G of each partition, float64 [m], and of permuted codes [permutations, m]; arguments as `dependence`."""
     check_int("dependence", "permutations", permutations, 1)
     if codes.ndim != 1 or partitions.ndim != 2 or partitions.shape[1] != len(codes):
@@ -99,9 +97,7 @@ def g_statistics(
     return rows[0], torch.stack(rows[1:])
 
 
-def pairwise_dependence(
-    values: Tensor, *, bins: int = 8, permutations: int = 99, seed: int = 0
-) -> Pairwise:
+def pairwise_dependence(values: Tensor, *, bins: int = 8, permutations: int = 99, seed: int = 0) -> Pairwise:
     """Mutual information of every pair of variables, each cut into bins of equal counts.
 
     As all variables have the same marginal distribution then, so have the permutations of all pairs: a pair is judged

@@ -30,9 +30,7 @@ class TwoSample:
     p: float
 
 
-def two_sample_test(
-    a: Tensor, b: Tensor, *, permutations: int = 999, features: int = 256, seed: int = 0
-) -> TwoSample:
+def two_sample_test(a: Tensor, b: Tensor, *, permutations: int = 999, features: int = 256, seed: int = 0) -> TwoSample:
     """A kernel two-sample test of all vectors, by random Fourier features of a Gaussian kernel.
 
     ::
@@ -73,9 +71,7 @@ def two_sample_test(
     return TwoSample(observed, observed - half, observed + half, p)
 
 
-def share_test(
-    bins: Tensor, first: int, *, permutations: int = 999, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def share_test(bins: Tensor, first: int, *, permutations: int = 999, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Which of several discrete variables differ between the first vectors and the others.
 
     The statistic of a variable is chi-squared of its counts in both sets; the p-value is its rank among permutations of
