@@ -78,7 +78,8 @@ def _of_vae(model: LatentModel, images: Tensor, progress: Progress | None) -> La
         return expected_images(model, full[:, None], check_call("audit", model, len(z)))[:, 0].cpu()
 
     def encode(x: Tensor) -> Tensor:
-        return embed(model, x)[:, order]
+        means: Any = embed(model, x)
+        return means[:, order]
 
     return Latents(means[:, order], tuple(order.tolist()), kl[order], "nats", model.latent_size, decode, encode)
 

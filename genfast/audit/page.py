@@ -14,7 +14,8 @@ from genfast.audit.groups import Groups
 from genfast.audit.result import LIMITS, Audit, Copies
 from genfast.audit.shifts import Shift
 from genfast.audit.ties import Tie
-from genfast.reports import Block, Facts, Line, Mark, Page, Picture, Section, Table, interval, lines, number, sheet
+from genfast.reports import Block, Facts, Line, Mark, Page, Section, Table, interval, lines, number, sheet
+from genfast.reports.blocks import Cell
 
 ROWS = 12  # of a table, at most
 SHOWN = 8  # of a sheet, rows at most
@@ -133,12 +134,12 @@ def _tie_blocks(t: Tie, at: int, images: Tensor, levels: int) -> Iterator[Block]
     order = apart.nan_to_num(0).argsort(descending=True)[:ROWS].tolist()
     most = overall.argsort(descending=True)[:6].tolist()
     heads = (shown(t.other), "images", *(f"{t.factor.name} {group + 1}" for group in most))
-    rows = [
+    rows: list[Sequence[Cell]] = [
         (shown(t.names[row]), int(table[row].sum()), *(_percent(table[row, g] / table[row].sum()) for g in most))
         for row in order
         if table[row].sum()
     ]
-    rows.append(("all", int(table.sum()), *(_percent(overall[group]) for group in most)))
+    rows.append(("all images", int(table.sum()), *(_percent(overall[group]) for group in most)))
     yield Table(heads, rows, f"Shares of each {t.factor.name}, in the groups that are farthest from chance.")
     examples = []
     for row in order[:SHOWN]:
@@ -156,9 +157,10 @@ def _pairs(audit: Audit) -> Iterator[Section]:
         for pair in audit.pairs[:ROWS]
     ]
     together = sum(pair.together for pair in audit.pairs)
+    whole = f"{number(audit.total_correlation, 3)} nats (p {number(audit.total_correlation_p)})"
     text = (
         f"{together} of {len(audit.pairs)} pairs of latents go together at a false discovery rate of 5 %. The total "
-        f"correlation of all of them is {number(audit.total_correlation, 3)} nats (p {number(audit.total_correlation_p)}). "
+        f"correlation of all of them is {whole}. "
         "That may be the set, or how this model cuts it up: these pairs are listed and are no findings."
     )
     table = Table(("latents", "information", "p", "q"), rows, "Mutual information in nats, less that of permutations.")
@@ -288,8 +290,8 @@ def _weights(audit: Audit) -> Section:
     w = audit.weights
     text = (
         f"weights.csv has a weight for each image that makes {shown(w.what)}: what is off falls from "
-        f"{number(w.before, 3)} to {number(w.after, 3)} nats. Weighted so, the set counts as {number(round(w.effective))} "
-        f"images."
+        f"{number(w.before, 3)} to {number(w.after, 3)} nats. Weighted so, the set counts as "
+        f"{number(round(w.effective))} images."
     )
     return Section("Weights that balance the set", [text])
 

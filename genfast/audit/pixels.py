@@ -79,8 +79,13 @@ def take_apart(images: Tensor, levels: int) -> Parts:
 
 def content_features(parts: Parts) -> Tensor:
     """Principal components of the contents, float [n, at most CONTENT]."""
-    small = F.adaptive_avg_pool2d(parts.content, [min(SIDE, size) for size in parts.content.shape[2:]])
-    return principal(small.flatten(1), CONTENT)
+    return principal(reduced(parts.content).flatten(1), CONTENT)
+
+
+def reduced(x: Tensor) -> Tensor:
+    """Images [n, C, H, W] of at most 16x16 pixels."""
+    height, width = x.shape[2:]
+    return F.adaptive_avg_pool2d(x, (min(SIDE, height), min(SIDE, width)))
 
 
 def content_kinds(features: Tensor, seed: int = 0) -> Tensor:

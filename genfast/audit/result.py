@@ -19,8 +19,8 @@ LIMITS = (
     "That two things go together in a set does not say that one makes the other, nor that the world is so, nor that it "
     "is wrong.",
     "What never varies in the set cannot be seen in it: who or what is missing altogether leaves no trace.",
-    "Latents are what this model needed to draw the images. Another model may cut them up otherwise, and pairs of latents "
-    "go together in most sets, as the strokes of a digit do: they are listed, and not called findings.",
+    "Latents are what this model needed to draw the images. Another model may cut them up otherwise, and pairs of "
+    "latents go together in most sets, as the strokes of a digit do: they are listed, and not called findings.",
     "No finding means no imbalance as large as the power of the audit says, of the kinds that it looks for.",
 )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genfast.audit.columns import Column
-from genfast.audit.groups import groups_of, scores
+from genfast.audit.groups import Groups, groups_of, scores
 from genfast.audit.latents import Latents, check_audited, latents_of, traversals
 from genfast.audit.pixels import content_features, content_kinds, factors, take_apart
 from genfast.audit.regions import followed, properties, regions_of
@@ -100,7 +100,7 @@ class _Audit:
         copies = [Copies("pixels", near_duplicates(pixels, level=LEVEL / 2))]
         if found:  # of the first set alone
             copies.append(Copies("content, whatever the colours", near_duplicates(content, level=LEVEL / 2)))
-        groups = ()
+        groups: tuple[Groups, ...] = ()
         if self.columns:
             with self.bar(len(images), "image") as progress:
                 of_each = scores(self.model, images, progress)
@@ -159,8 +159,8 @@ def _of_latents(
     information, p = (table[upper[0], upper[1]] for table in (found.information, found.p))
     q = benjamini_hochberg(p)
     pairs = [
-        PairRow(latents.numbers[i], latents.numbers[j], *values, together=values[2] <= FDR)
-        for (i, j), *values in zip(upper.T.tolist(), information.tolist(), p.tolist(), q.tolist())
+        PairRow(latents.numbers[i], latents.numbers[j], nats, chance, rate, rate <= FDR)
+        for (i, j), nats, chance, rate in zip(upper.T.tolist(), information.tolist(), p.tolist(), q.tolist())
     ]
     return rows, tuple(sorted(pairs, key=lambda row: -row.information)), total_correlation(latents.values, seed=seed)
 
@@ -174,14 +174,15 @@ def _tied(ties: Sequence[Tie], tie_q: Sequence[float]) -> list[Finding]:
         what = "what the images show" if t.other == "content" else f"the column {t.other}"
         text = (
             f"{t.factor.name} goes with {what} (mutual information {t.result.information:.3f} nats): "
-            f"{100 * share:.0f} % of {t.names[row]} have {t.factor.name} {group + 1}, {100 * overall:.0f} % of all images"
+            f"{100 * share:.0f} % of {t.names[row]} have {t.factor.name} {group + 1}, "
+            f"{100 * overall:.0f} % of all images"
         )
         found.append(Finding("tie", text, q, t.result.strength))
     return found
 
 
 def _farthest(t: Tie) -> tuple[int, int, float, float]:
-    """(group of the other, group of the factor, share there, share overall) of the cell that is farthest from chance."""
+    """(group of the other, group of the factor, share there, share overall) of the cell farthest above chance."""
     table = t.table.double()
     overall = table.sum(0) / table.sum()
     expected = table.sum(1, keepdim=True) * overall
@@ -213,7 +214,7 @@ def _shifted(shift: Shift | None) -> list[Finding]:
 
 
 def _weights(ties: Sequence[Tie], columns: Sequence[Column], regions: Tensor) -> Weights:
-    """Of the first column, or else of what the images show, or of the regions where neither colour nor lighting vary."""
+    """By the first column, else by what the images show, or by regions where neither colour nor lighting varies."""
     if columns:
         own = [t for t in ties if t.other == columns[0].name]
         what = f"groups of {columns[0].name} equal"

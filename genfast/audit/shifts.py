@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genfast.audit.clusters import clusters, principal
+from genfast.audit.pixels import reduced
 from genfast.metrics.dependence import benjamini_hochberg, equal_bins
 from genfast.metrics.two_sample import TwoSample, share_test, two_sample_test
 
-SIDE = 16  # pixels that images are reduced to, at most
 COMPONENTS = 40
 GRAINS = (8, 16, 32)
 LISTED = 16  # the grain whose kinds are listed
@@ -73,8 +73,7 @@ class Shift:
 
 def pixel_features(images: Tensor, levels: int) -> Tensor:
     """Main components of images, reduced to at most 16x16 pixels, float [n, at most 40]."""
-    x = images.cpu().float() / (levels - 1)
-    return principal(F.adaptive_avg_pool2d(x, [min(SIDE, s) for s in x.shape[2:]]).flatten(1), COMPONENTS)
+    return principal(reduced(images.cpu().float() / (levels - 1)).flatten(1), COMPONENTS)
 
 
 def shift_of(
@@ -114,7 +113,8 @@ def _kinds(features: Tensor, codes: Tensor, centres: Tensor, first: int, seed: i
     for kind in range(count):
         ours = (codes == kind).nonzero()[:, 0]
         near = (features[ours] - centres[kind]).norm(dim=1).argsort()[:EXAMPLES]
-        found.append(Kind(*(float(x[kind]) for x in (*shares, p, q)), tuple(ours[near].tolist())))
+        a, b, chance, rate = (float(x[kind]) for x in (*shares, p, q))
+        found.append(Kind(a, b, chance, rate, tuple(ours[near].tolist())))
     return tuple(sorted(found, key=lambda kind: (kind.p, -abs(kind.first - kind.second))))
 
 

@@ -117,7 +117,7 @@ def _data(args: argparse.Namespace, tell: Tell) -> tuple[ImageData, ImageData | 
     data: Any = load_data(source, split, tell)
     say(data)
     columns = [_column(args, text, data) for text in args.column]
-    other = None
+    other: Any = None
     if args.against in CHOICES:
         other = load_data(source, args.against, tell)
     elif args.against:

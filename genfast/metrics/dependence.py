@@ -61,7 +61,7 @@ def dependence(codes: Tensor, partitions: Tensor, *, permutations: int = 999, se
         seed: of the permutations.
     Returns: `Dependence`.
     Raises: ValueError for shapes that do not fit, or fewer than 2 images.
-    Paper: Kullback, Information Theory and Statistics, 1959, chapter 8 (G); Phipson and Smyth 2010, arXiv 1603.05766 (p).
+    Paper: of G: Kullback, Information Theory and Statistics, 1959; of p: Phipson and Smyth 2010, arXiv 1603.05766.
     Example: `genfast.metrics.dependence(colours, kinds[None]).p`
     """
     observed, null = g_statistics(codes, partitions, permutations=permutations, seed=seed)

@@ -39,8 +39,8 @@ def near_duplicates(x: Tensor, *, level: float = 0.01) -> Duplicates:
 
         P(d_1 / d_k < r) = 1 - (1 - r^D)^(k - 1)     for points that are locally uniform in D dimensions
 
-    D is estimated at each point from the distances of its neighbours, without the nearest, and of theirs; it is at least
-    the median of all points.
+    D is estimated at each point from the distances of its neighbours, without the nearest, and of theirs; it is at
+    least the median of all points.
 
     Args:
         x: float [n, F].
