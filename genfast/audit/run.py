@@ -12,11 +12,10 @@ from torch import Tensor
 from genfast.audit.columns import Column
 from genfast.audit.groups import Groups, groups_of, scores
 from genfast.audit.latents import Latents, check_audited, latents_of, traversals
-from genfast.audit.pixels import content_features, content_kinds, factors, take_apart
 from genfast.audit.regions import followed, properties, regions_of
 from genfast.audit.result import Audit, Copies, Finding, LatentRow, PairRow
 from genfast.audit.shifts import Shift, pixel_features, shift_of
-from genfast.audit.ties import Tie, planted, power, tie
+from genfast.audit.ties import Tie, planted, power, ties_of
 from genfast.audit.weights import Weights, balance
 from genfast.engine.arguments import check_int
 from genfast.engine.wrappers import unwraps
@@ -83,22 +82,12 @@ class _Audit:
         images = data.images.cpu()
         latents = self._latents(images)
         rows, pairs, (together, together_p) = _of_latents(latents, images, data.levels, seed)
-        parts = take_apart(images, data.levels)
-        content = content_features(parts)
-        partitions = content_kinds(content, seed)
-        found = factors(parts, seed)
-        asked = [tie(factor, "content", partitions, seed=seed) for factor in found]
-        for column in self.columns:
-            asked += [tie(factor, column.name, column.codes[None], column.groups, seed) for factor in found]
-        ties = tuple(t for t in asked if t is not None)
-        tie_q = tuple(
-            benjamini_hochberg(torch.tensor([t.result.p for t in ties], dtype=torch.float64, device="cpu")).tolist()
-        )
-        level = LEVEL / max(1, len(ties))
+        found = ties_of(images, data.levels, self.columns, seed)
+        ties, content, level = found.ties, found.content, LEVEL / max(1, len(found.ties))
         regions, region_codes = regions_of(latents, seed)
         pixels, shift = self._shift(images, latents)
         copies = [Copies("pixels", near_duplicates(pixels, level=LEVEL / 2))]
-        if found:  # of the first set alone
+        if ties:  # of the first set alone
             copies.append(Copies("content, whatever the colours", near_duplicates(content, level=LEVEL / 2)))
         groups: tuple[Groups, ...] = ()
         if self.columns:
@@ -110,7 +99,7 @@ class _Audit:
             images=len(data),
             levels=data.levels,
             files=tuple(data.files) + (() if self.other is None else tuple(self.other.files)),
-            findings=(*_tied(ties, tie_q), *_copied(copies, len(data)), *_shifted(shift)),
+            findings=(*_tied(ties, found.q), *_copied(copies, len(data)), *_shifted(shift)),
             strength=max((t.result.strength for t in ties if t.other == "content"), default=None),
             latents=rows,
             unit=latents.unit,
@@ -120,8 +109,8 @@ class _Audit:
             total_correlation=together,
             total_correlation_p=together_p,
             ties=ties,
-            tie_q=tie_q,
-            power=power(content, partitions, level, seed),
+            tie_q=found.q,
+            power=power(content, found.partitions, level, seed),
             column_power={c.name: planted(c.codes, c.codes[None], level, seed) for c in self.columns},
             regions=tuple(regions),
             copies=tuple(copies),

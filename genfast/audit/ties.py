@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from genfast.audit.clusters import clusters
-from genfast.audit.pixels import Factor
-from genfast.metrics.dependence import Dependence, dependence, g_statistics
+from genfast.audit.columns import Column
+from genfast.audit.pixels import Factor, content_features, content_kinds, factors, take_apart
+from genfast.metrics.dependence import Dependence, benjamini_hochberg, dependence, g_statistics
 
 SHARES = (0.52, 0.54, 0.56, 0.58, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 TRIALS = 60
@@ -39,6 +40,21 @@ class Tie:
 
 
 @dataclass(frozen=True)
+class Ties:
+    """What `ties_of` returns.
+
+    Attributes:
+        ties: the factors that vary, with the contents and with each column; q: of each, over all of them.
+        content: features of the contents, float [n, D]; partitions: their kinds at every grain, int64 [grains, n].
+    """
+
+    ties: tuple[Tie, ...]
+    q: tuple[float, ...]
+    content: Tensor
+    partitions: Tensor
+
+
+@dataclass(frozen=True)
 class Power:
     """The power of the test of a tie, measured by planting one.
 
@@ -55,6 +71,19 @@ class Power:
     smallest: float | None
     level: float
     trials: int
+
+
+def ties_of(images: Tensor, levels: int, columns: Sequence[Column] = (), seed: int = 0) -> Ties:
+    """Every tie of colour and lighting of images, levels uint8 [n, C, H, W], with their contents and with columns."""
+    parts = take_apart(images, levels)
+    content = content_features(parts)
+    partitions, found = content_kinds(content, seed), factors(parts, seed)
+    asked = [tie(factor, "content", partitions, seed=seed) for factor in found]
+    for column in columns:
+        asked += [tie(factor, column.name, column.codes[None], column.groups, seed) for factor in found]
+    ties = tuple(t for t in asked if t is not None)
+    p = torch.tensor([t.result.p for t in ties], dtype=torch.float64, device="cpu")
+    return Ties(ties, tuple(benjamini_hochberg(p).tolist()), content, partitions)
 
 
 def tie(factor: Factor, other: str, partitions: Tensor, names: Sequence[str] = (), seed: int = 0) -> Tie | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -84,17 +83,25 @@ def g_statistics(codes: Tensor, partitions: Tensor, *, permutations: int = 999, 
     codes, partitions = codes[kept].long().cpu(), partitions[:, kept].long().cpu()
     if len(codes) < 2:
         raise ValueError(f"dependence: codes must be of at least 2 images; got {len(codes)}")
-    places = [_one_hot(partition).T.contiguous() for partition in partitions]
-    everything, sizes = torch.cat(places), [len(place) for place in places]
-    values = _one_hot(codes)
-    totals = values.double().sum(0)
+    places = [_one_hot(partition) for partition in partitions]
+    everything, sizes = torch.cat(places, 1), [place.shape[1] for place in places]
+    values = codes.unique(return_inverse=True)[1]
+    count = int(values.max()) + 1
     generator = torch.Generator("cpu").manual_seed(seed)
-    rows = []
-    for number in range(permutations + 1):
-        order = torch.randperm(len(codes), generator=generator, dtype=torch.int64, device="cpu")
-        table = everything @ (values[order] if number else values)  # counts up to 2**24 are whole in float32
-        rows.append(torch.stack([_g(part, totals) for part in table.double().split(sizes)]))
-    return rows[0], torch.stack(rows[1:])
+    rows, batch = [], max(1, min(64, 2**22 // (count * len(codes))))
+    for start in range(-1, permutations, batch):
+        orders = [
+            torch.randperm(len(codes), generator=generator, dtype=torch.int64, device="cpu")
+            for _ in range(min(batch, permutations - start))
+        ]
+        shuffled = values[torch.stack(orders)]
+        if start < 0:
+            shuffled[0] = values
+        hot = F.one_hot(shuffled, count).transpose(1, 2).float()
+        table = (hot @ everything).double()  # [orders, values, groups]; counts up to 2**24 are whole in float32
+        rows.append(torch.stack([_g(part) for part in table.split(sizes, 2)], 1))
+    found = torch.cat(rows)
+    return found[0], found[1:]
 
 
 def pairwise_dependence(values: Tensor, *, bins: int = 8, permutations: int = 99, seed: int = 0) -> Pairwise:
@@ -210,11 +217,10 @@ def _informations(a: Tensor, b: Tensor, pairs: Tensor) -> Tensor:
     return (torch.xlogy(table, table * n) - torch.xlogy(table, rows * columns)).sum((1, 2)) / n
 
 
-def _g(table: Tensor, totals: Tensor) -> Tensor:
-    """G = 2 n I of a table of counts [groups, values], whose columns have these totals."""
-    rows = table.sum(1, keepdim=True)
-    expected = rows * totals / math.fsum(totals.tolist())
-    return 2 * (torch.xlogy(table, table) - torch.xlogy(table, expected)).sum()
+def _g(table: Tensor) -> Tensor:
+    """G = 2 n I of tables of counts [.., values, groups]."""
+    expected = table.sum(-1, keepdim=True) * table.sum(-2, keepdim=True) / table.sum((-2, -1), keepdim=True)
+    return 2 * (torch.xlogy(table, table) - torch.xlogy(table, expected)).sum((-2, -1))
 
 
 def _one_hot(codes: Tensor) -> Tensor:

@@ -55,8 +55,10 @@ def near_duplicates(x: Tensor, *, level: float = 0.01) -> Duplicates:
         none = torch.zeros(0, dtype=torch.float64, device="cpu")
         return Duplicates(none.view(0, 2).long(), none, none, none, 0.0)
     distances, indices = _others(x.cpu(), k)
-    logs = (distances[:, -1:].clamp(min=1e-30) / distances[:, 1:-1].clamp(min=1e-30)).log()
-    inverse = logs.mean(1)[indices].mean(1)  # 1 / D, averaged over the neighbourhood
+    logs = (distances[:, -1:] / distances[:, 1:-1].clamp(min=1e-30)).log().mean(1)
+    known = distances[:, 1] > 0  # not of several copies of a vector
+    logs = torch.where(known, logs, logs[known].median() if known.any() else 1.0)
+    inverse = logs[indices].mean(1)  # 1 / D, averaged over the neighbourhood
     dimension = 1 / inverse.clamp(1e-2, max(1e-2, float(inverse.median())))
     ratio = distances[:, 0] / distances[:, -1].clamp(min=1e-30)
     ratio[distances[:, -1] == 0] = 0.0
