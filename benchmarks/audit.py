@@ -134,7 +134,7 @@ def shifts(options: argparse.Namespace) -> list[dict]:
             features = pixel_features(torch.cat((images[:half], images[second])), LEVELS)
             none = torch.zeros(half, 1), torch.zeros(len(rest), 1)
             shift = shift_of(("a", "b"), features, half, none, (0,), LEVEL, number)
-            found += shift.p <= LEVEL
+            found += shift.test.p <= LEVEL
             smallest.append(shift.smallest)
         known = [value for value in smallest if value is not None]
         rows.append({"share": share, "found": int(found), "smallest": float(np.median(known)) if known else None})

@@ -59,14 +59,14 @@ def markdown(result: dict) -> str:
         "",
         "## Clean sets",
         "",
-        f"Whole audits with a shuffled column: findings in {some} of {len(found)}; a latent marked as telling the column "
-        f"in {told} of {len(found)} (false discovery rate 5 %).",
+        f"Whole audits with a shuffled column: findings in {some} of {len(found)}; a latent marked as telling the "
+        f"column in {told} of {len(found)} (false discovery rate 5 %).",
         "",
         "## Time",
         "",
         f"{timed['images']:,} images of {timed['size']}x{timed['size']} in colour, a model given, a column, "
-        f"{timed['threads']} threads: {timed['seconds']:.0f} s, {timed['cpu_seconds']:.0f} CPU-seconds. The machine was "
-        "shared, so that the first is an upper limit.",
+        f"{timed['threads']} threads: {timed['seconds']:.0f} s, {timed['cpu_seconds']:.0f} CPU-seconds. The machine "
+        "was shared, so that the first is an upper limit.",
         "",
     ]
     return "\n".join(lines)

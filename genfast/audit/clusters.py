@@ -11,10 +11,11 @@ from torch import Tensor
 
 
 def principal(x: Tensor, most: int) -> Tensor:
-    """The first principal components of vectors [n, D], at most `most`, float32 on their own scale."""
+    """The first principal components of vectors [n, D], at most `most` and at least one, float32 on their own scale."""
     centred = x.double() - x.double().mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred)
     kept = values.flip(0)[:most] > 1e-9 * float(values[-1].clamp(min=1e-30))
+    kept[0] = True
     return (centred @ vectors.flip(1)[:, :most][:, kept]).float()
 
 
@@ -25,8 +26,6 @@ def clusters(x: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     except ImportError:
         raise ImportError("audit: expected the package scikit-learn; pip install scikit-learn") from None
     points = np.ascontiguousarray(x.cpu().float().numpy())
-    if points.shape[1] == 0:
-        points = np.zeros((len(points), 1), np.float32)
     distinct = len(np.unique(points, axis=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of points that are one within rounding

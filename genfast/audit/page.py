@@ -231,7 +231,7 @@ def _shift(audit: Audit, shift: Shift, images: Tensor) -> Iterator[Section]:
     tiles = Facts(
         [
             (f"{test.mmd:.2e}", f"squared MMD, {test.low:.1e} to {test.high:.1e}"),
-            (shift.p, "p of both tests together"),
+            (test.p, "p of it and of the shares of kinds"),
             (_share(shift.smallest), "smallest planted share of one kind that is found"),
         ]
     )

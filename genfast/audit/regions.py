@@ -96,6 +96,8 @@ def followed(values: Tensor, named: dict[str, Tensor]) -> list[tuple[str, float]
         return (r - r.mean(0)) / r.std(0, correction=0).clamp(min=1e-9)
 
     varying = {name: value for name, value in named.items() if float(value.std()) > 1e-6}
+    if not varying:
+        return [("", 0.0)] * values.shape[1]
     z = ranks(values)
     shares = torch.stack([(z * ranks(value)[:, None]).mean(0).square() for value in varying.values()])
     best, which = shares.max(0)

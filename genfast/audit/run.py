@@ -193,13 +193,13 @@ def _copied(copies: Sequence[Copies], first: int) -> list[Finding]:
 
 
 def _shifted(shift: Shift | None) -> list[Finding]:
-    if shift is None or shift.p > LEVEL:
+    if shift is None or shift.test.p > LEVEL:
         return []
     kinds = [kind for kind in shift.kinds if kind.q <= FDR]
     text = f"{shift.first} and {shift.second} are not of one distribution"
     if kinds:
         text += f": {100 * kinds[0].first:.1f} % and {100 * kinds[0].second:.1f} % of them are of kind 1"
-    return [Finding("shift", text, shift.p, shift.test.mmd)]
+    return [Finding("shift", text, shift.test.p, max(shift.test.strengths))]
 
 
 def _weights(ties: Sequence[Tie], columns: Sequence[Column], regions: Tensor) -> Weights:

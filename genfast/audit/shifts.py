@@ -53,8 +53,7 @@ class Shift:
     Attributes:
         first, second: names of the sets.
         sizes: images of both.
-        test: of the main components of the pixels.
-        p: of both tests together, that and the one of the shares of kinds: by Bonferroni.
+        test: of the main components of the pixels and of the shares of kinds at several grains.
         kinds: those with the smallest p first.
         latents: those with the smallest p first.
         smallest: the smallest share of the second set that could be of one kind more, and be found in 80 % of planted
@@ -65,7 +64,6 @@ class Shift:
     second: str
     sizes: tuple[int, int]
     test: TwoSample
-    p: float
     kinds: tuple[Kind, ...]
     latents: tuple[Differing, ...]
     smallest: float | None
@@ -90,18 +88,18 @@ def shift_of(
     The features know nothing of which image is of which set, so that permutations are exact. A model that was trained
     on one of the sets does know: the differences of its latents say where to look, and decide nothing.
     """
-    test = two_sample_test(features[:first], features[first:], seed=seed)
+    # Of raw components the largest few, such as colour, would drown the others.
+    scaled = features / features.std(0, correction=0).clamp(min=1e-6).sqrt()
     grains = [grain for grain in GRAINS if grain == GRAINS[0] or 10 * grain <= len(features)]
-    partitions = [clusters(features, grain, seed) for grain in grains]
+    partitions = [clusters(scaled, grain, seed) for grain in grains]
     codes = torch.stack([found[0] for found in partitions], 1)
-    of_shares, _ = share_test(codes, first, seed=seed)
-    p = min(1.0, (1 + len(grains)) * min(test.p, float(of_shares.min())))
+    test = two_sample_test(scaled[:first], scaled[first:], bins=codes, seed=seed)
     at = grains.index(LISTED) if LISTED in grains else 0
-    kinds = _kinds(features, *partitions[at], first, seed)
+    kinds = _kinds(scaled, *partitions[at], first, seed)
     latents = _latents(values, numbers, seed)
     sizes = first, len(features) - first
-    smallest = _smallest(features, codes, sizes, level / (1 + len(grains)), seed)
-    return Shift(*names, sizes, test, p, kinds, latents, smallest)
+    smallest = _smallest(scaled, codes, sizes, level / (1 + len(grains)), seed)
+    return Shift(*names, sizes, test, kinds, latents, smallest)
 
 
 def _kinds(features: Tensor, codes: Tensor, centres: Tensor, first: int, seed: int) -> tuple[Kind, ...]:

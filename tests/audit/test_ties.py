@@ -1,4 +1,4 @@
-"""Ties of colour with content: planted ones are found, clean sets are clean, whatever the colours and where they are."""
+"""Ties of colour with content: planted ones are found, clean sets are clean, whatever the colours are and where."""
 
 import numpy as np
 import pytest
