@@ -29,6 +29,7 @@ from genfast.train.run_folder import machine
 ROOT = Path(__file__).resolve().parent.parent
 SETS, LEVELS = 20, 16
 SHARES = (0.9, 0.7, 0.55)
+SHIFTED = (0.0, 0.05, 0.1, 0.2)
 
 
 def main() -> None:
@@ -121,7 +122,7 @@ def duplicates(options: argparse.Namespace) -> list[dict]:
 def shifts(options: argparse.Namespace) -> list[dict]:
     """Two halves of the digits, the second with a share of its images replaced by other images of one digit."""
     rows = []
-    for share in (0.0, 0.05, 0.1, 0.2):
+    for share in SHIFTED:
         found, smallest = 0, []
         for number in range(options.sets):
             images, y = coloured(options.images, None, 7000 + number)
