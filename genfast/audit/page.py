@@ -60,7 +60,7 @@ def page(
     lead = f"{audit.images:,} images of {shown(audit.data)}: what varies in them, and where the set is biased."
     facts = [
         (count, "finding" if count == 1 else "findings"),
-        (len(audit.latents), "latents carry information"),
+        (audit.carrying, "latents carry information"),
         (sum(len(copies.found.pairs) for copies in audit.copies), "near duplicates"),
         (_share(audit.power.smallest), "smallest tie that would be found"),
     ]
@@ -84,7 +84,7 @@ def _latents(audit: Audit) -> Section:
         (str(row.latent), row.information, row.follows or "none", row.share if row.follows else None)
         for row in audit.latents[:ROWS]
     ]
-    told = f"The most informative of {len(audit.latents)}; {audit.unused} others carry none."
+    told = f"The most informative first. {audit.carrying} of {audit.unused + len(audit.latents)} carry information."
     blocks: list[Block] = [Table(("latent", unit, "follows", "share of its variance, by rank"), rows, told)]
     moved = audit.traversals[:SHOWN]
     heads = [(text, 1) for text in STEPS] if moved.shape[1] == len(STEPS) else []

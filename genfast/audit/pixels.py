@@ -8,6 +8,7 @@ the images are; where they are found to depend on each other, the set has the de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ BETWEEN = 0.02  # largest share of two groups of colours in the middle between t
 RARE = 0.01  # share of the images below which a colour is left out
 MOST_COLOURS = 24
 SIDE = 16  # pixels of the content, at most
+BLOCK = 2**22  # values of images at a time
 CONTENT = 30  # its principal components, at most
 GRAINS = (4, 8, 16, 32, 64)  # numbers of kinds of content
 
@@ -58,7 +60,17 @@ class Factor:
 
 def take_apart(images: Tensor, levels: int) -> Parts:
     """Colours and content of levels uint8 [n, C, H, W]; the ground is the colour of the larger part of an image."""
-    x = images.cpu().float() / (levels - 1)
+    return Parts(*(torch.cat(part) for part in zip(*map(_apart, blocks(images, levels)), strict=True)))
+
+
+def blocks(images: Tensor, levels: int) -> Iterator[Tensor]:
+    """Images as floats from 0 to 1, as many at a time as do not matter to memory."""
+    for part in images.split(max(1, BLOCK // images[0].numel())):
+        yield part.cpu().float() / (levels - 1)
+
+
+def _apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Content, ink and ground."""
     n, channels, height, width = x.shape
     pixels = x.flatten(2)
     middle = pixels.mean(2, keepdim=True)
@@ -74,7 +86,7 @@ def take_apart(images: Tensor, levels: int) -> Parts:
     spread = v.var(1, correction=0).clamp(min=1e-9)
     slope = (centred * (v - v.mean(1, keepdim=True))[:, None]).mean(2) / spread[:, None]
     ground = middle[..., 0] - slope * v.mean(1, keepdim=True)
-    return Parts(v.view(n, 1, height, width), ground + slope, ground)
+    return v.view(n, 1, height, width), ground + slope, ground
 
 
 def content_features(parts: Parts) -> Tensor:

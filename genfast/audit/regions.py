@@ -10,6 +10,7 @@ from torch import Tensor
 from genfast import ops
 from genfast.audit.clusters import clusters
 from genfast.audit.latents import Latents
+from genfast.audit.pixels import blocks
 
 REGIONS = 24
 NEIGHBOURS = 10
@@ -63,9 +64,13 @@ def regions_of(latents: Latents, seed: int = 0) -> tuple[list[Region], Tensor]:
 
 def properties(images: Tensor, levels: int) -> dict[str, Tensor]:
     """Properties of images that have a name, {name: float [n]}, of levels uint8 [n, C, H, W]."""
-    x = images.cpu().float() / (levels - 1)
+    found = [_properties(part) for part in blocks(images, levels)]
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def _properties(x: Tensor) -> dict[str, Tensor]:
     grey = x.mean(1)
-    n, height, width = grey.shape
+    height, width = grey.shape[1:]
     mass = (grey - grey.flatten(1).amin(1)[:, None, None]).clamp(min=0)
     total = mass.sum((1, 2)).clamp(min=1e-6)
     down = torch.linspace(-1, 1, height, dtype=torch.float32, device="cpu")[:, None]

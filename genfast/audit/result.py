@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from genfast.audit.groups import Groups
+from genfast.audit.latents import CARRIED
 from genfast.audit.regions import Region
 from genfast.audit.shifts import Shift
 from genfast.audit.ties import Power, Tie
@@ -83,8 +84,8 @@ class Audit:
         data: name of the set; images: how many; levels: values of a channel; files: names, or none.
         findings: what chance does not explain.
         strength: of the strongest tie of colour or lighting with content, whether or not it is found; None without.
-        latents: `LatentRow`s, the most informative first; unit: of their information, "nats" or "share".
-        unused: latents of the model that carry none.
+        latents: `LatentRow`s, two at least, the most informative first; unit: of their information, "nats" or "share".
+        unused: the other latents of the model.
         traversals: float [Z, steps, C, H, W], in which one latent moves.
         pairs: `PairRow`s, those that share most first.
         total_correlation: of all these latents in nats; total_correlation_p.
@@ -123,6 +124,11 @@ class Audit:
     level: float
     seed: int
 
+    @property
+    def carrying(self) -> int:
+        """How many latents carry information: 0.01 nats, or 1 % of the variance, at least."""
+        return sum(row.information >= CARRIED for row in self.latents)
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as values for JSON, without images."""
         return {
@@ -134,6 +140,7 @@ class Audit:
             "strength": self.strength,
             "latents": {
                 "unit": self.unit,
+                "carrying": self.carrying,
                 "unused": self.unused,
                 "rows": [vars(row) for row in self.latents],
             },

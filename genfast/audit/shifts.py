@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genfast.audit.clusters import clusters, principal
-from genfast.audit.pixels import reduced
+from genfast.audit.pixels import blocks, reduced
 from genfast.metrics.dependence import benjamini_hochberg, equal_bins
 from genfast.metrics.two_sample import TwoSample, share_test, two_sample_test
 
@@ -71,7 +71,7 @@ class Shift:
 
 def pixel_features(images: Tensor, levels: int) -> Tensor:
     """Main components of images, reduced to at most 16x16 pixels, float [n, at most 40]."""
-    return principal(reduced(images.cpu().float() / (levels - 1)).flatten(1), COMPONENTS)
+    return principal(torch.cat([reduced(part).flatten(1) for part in blocks(images, levels)]), COMPONENTS)
 
 
 def shift_of(

@@ -98,8 +98,8 @@ def lines(result: Audit) -> Iterator[str]:
     yield f"{count or 'no'} finding{'' if count == 1 else 's'} in {result.images} images"
     for finding in result.findings:
         yield f"  {finding.kind}: {finding.text} (p {finding.p:.3g})"
-    follows = (f"{row.latent} ({row.follows or 'no property'})" for row in result.latents[:10])
-    yield f"{len(result.latents)} latents carry information: {', '.join(follows)}"
+    follows = (f"{row.latent} ({row.follows or 'no property'})" for row in result.latents[: min(10, result.carrying)])
+    yield f"{result.carrying} latents carry information{': ' if result.carrying else ''}{', '.join(follows)}"
     smallest = result.power.smallest
     found = "none" if smallest is None else f"{100 * smallest:.0f}/{100 * (1 - smallest):.0f} or more"
     yield f"ties with what images show that would have been found: {found}"
