@@ -175,7 +175,13 @@ def timed(options: argparse.Namespace) -> dict:
     wall, cpu = time.perf_counter(), time.process_time()
     audit(model, images, columns=columns)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"images": options.timed, "size": 28, "threads": 2, "seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+    return {
+        "images": options.timed,
+        "size": 28,
+        "threads": torch.get_num_threads(),
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
+    }
 
 
 if __name__ == "__main__":

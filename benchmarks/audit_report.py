@@ -64,9 +64,9 @@ def markdown(result: dict) -> str:
         "",
         "## Time",
         "",
-        f"{timed['images']:,} images of {timed['size']}x{timed['size']} in colour, a model given, a column, "
-        f"{timed['threads']} threads: {timed['seconds']:.0f} s, {timed['cpu_seconds']:.0f} CPU-seconds. The machine "
-        "was shared, so that the first is an upper limit.",
+        f"{timed['images']:,} images of {timed['size']}x{timed['size']} in colour, a model given, a column: "
+        f"{timed['cpu_seconds']:.0f} CPU-seconds, {timed['threads']} thread{'s' * (timed['threads'] > 1)}. They took "
+        f"{timed['seconds']:.0f} s on a machine that was shared, which says nothing of a quiet one.",
         "",
     ]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from support.audited import AUDITED
 from support.pieces import (
     LAYERS,
     MODELS,
@@ -355,37 +356,12 @@ def report():
     return reports.Page("title", "lead", [reports.Section("one", [reports.Table(("n",), [(0.1,)]), plot])])
 
 
-def audited():
-    """What an audit finds of noise in two colours."""
-    shape, red = levels(120, 1, 8, 8, levels=2), integers(120, below=2)[:, None, None, None]
-    images = 15 * torch.cat((red * shape, (1 - red) * shape, 0 * shape), 1)
-    model_ = models.VAE(models.VAEConfig(channels=3, height=8, width=8, levels=16, latent=3, hidden=4, layers=0)).eval()
-    found = audit.audit(model_, images.to(torch.uint8), columns=[audit.column("a", ["x", "y"] * 60)])
-    return [tie.result.null for tie in found.ties], found.weights.values
-
-
-def read_column():
-    image_data = data.ImageData(levels(2, 1, 2, 2), 256, "two")
-    return files(
-        lambda folder: (
-            (folder / "a.csv").write_text("index,b\n0,x\n1,y\n")
-            and audit.read_column(folder / "a.csv", "b", image_data).codes
-        )
-    )
-
-
 LOGITS, ROWS = [(5,), (5,)], [(4, 3), (6, 3)]
-CALLS = {
+CALLS = AUDITED | {
     **{f"ops.{name}": partial(op, name) for name in EVERY},
     # Products of these are denormal. The projection of minibatch discrimination is torch's own product, which flushes.
     **{f"ops.{name} of 1e-20": partial(op, name, 1e-20) for name in EVERY if name != "minibatch_discrimination"},
     **{f"reference.{name}_ref": partial(op, name, backend="reference") for name in EVERY},
-    "audit.audit": audited,
-    "audit.balance": lambda: audit.balance("two", integers(20, below=3), integers(20, below=2, seed=1)).values,
-    "audit.column": lambda: audit.column("a", ["x", "y", "x"]).codes,
-    "audit.label_column": lambda: audit.label_column(image_set("projection-gan")).codes,
-    "audit.read_column": read_column,
-    "audit.weights_csv": lambda: audit.weights_csv(audit.balance("one", integers(9, below=3)), ()),
     **{f"nn.{name}": partial(layer, name) for name in (*LAYERS, "SpectralNorm", "ReferenceBatch")},
     **{f"models.{models.MODELS[kind][0].__name__}": partial(of_model, kind) for kind in MODELS},
     **{f"likelihoods.{kind.__name__}": partial(likelihood, kind) for kind in likelihoods.LIKELIHOODS.values()},
@@ -476,14 +452,10 @@ CALLS = {
     ),
     "metrics.EquilibriumMonitor": monitor,
     "metrics.active_units": lambda: metrics.active_units(model("vae"), [images_of("vae")]),
-    "metrics.benjamini_hochberg": lambda: metrics.benjamini_hochberg(normal(5).sigmoid()),
     "metrics.bits_per_dim": lambda: metrics.bits_per_dim(normal(3), 4),
     "metrics.calibration": lambda: metrics.calibration(*logits()),
     "metrics.classical_sizes": lambda: metrics.classical_sizes(levels(3, 1, 8, 8)),
     "metrics.codebook_use": lambda: metrics.codebook_use(integers(20, below=8), 8),
-    "metrics.dependence": lambda: (
-        metrics.dependence(integers(30, below=3), integers(30, below=4)[None], permutations=9).null
-    ),
     "metrics.density_coverage": lambda: metrics.density_coverage(*vectors()),
     "metrics.discriminator_accuracy": accuracy,
     "metrics.duality_gap": lambda: gap(model("dcgan")),
@@ -502,20 +474,15 @@ CALLS = {
     "metrics.looks_real": lambda: metrics.looks_real(*vectors()),
     "metrics.mmd": lambda: metrics.mmd(*vectors()),
     "metrics.mode_coverage": lambda: metrics.mode_coverage(integers(9, below=3), [0.5, 0.3, 0.2], 3),
-    "metrics.near_duplicates": lambda: metrics.near_duplicates(normal(40, 2)).pairs,
     "metrics.neighbour_accuracy": lambda: metrics.neighbour_accuracy(*2 * (vectors()[0], integers(12, below=2))),
-    "metrics.pairwise_dependence": lambda: metrics.pairwise_dependence(normal(40, 3), permutations=3).p,
     "metrics.png_bytes": lambda: metrics.png_bytes(np.arange(16, dtype=np.uint8).reshape(4, 4, 1)),
     "metrics.png_nats": lambda: metrics.png_nats(levels(3, 1, 8, 8), 256),
     "metrics.precision_recall": lambda: metrics.precision_recall(*vectors()),
     "metrics.psnr": lambda: metrics.psnr(levels(2, 1, 4, 4), levels(2, 1, 4, 4, seed=1), 256),
     "metrics.rate_distortion": lambda: every("vq-vae", metrics.rate_distortion),
     "metrics.reliability": lambda: metrics.reliability(*(part.sigmoid() for part in logits())),
-    "metrics.share_test": lambda: metrics.share_test(integers(30, 2, below=3), 12, permutations=9),
-    "metrics.total_correlation": lambda: metrics.total_correlation(normal(40, 3), permutations=3),
     "metrics.train_classifier": trained_classifier,
     "metrics.translation_errors": lambda: metrics.translation_errors(model("pix2pix"), *2 * (pairs(),)),
-    "metrics.two_sample_test": lambda: metrics.two_sample_test(*vectors(), permutations=9).p,
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
     "metrics.wilson_interval": lambda: metrics.wilson_interval(0.3, 9),
     **{f"reports.{name}": partial(figure, name) for name in ("lines", "bars", "columns", "scatter", "histogram")},
