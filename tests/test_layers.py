@@ -34,6 +34,7 @@ LAYERS = (
     ("metrics",),
     ("train",),
     ("reports",),
+    ("audit",),
     ("benchmarks",),
     ("cli",),
     ("__init__", "__main__"),

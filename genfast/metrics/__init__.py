@@ -5,6 +5,14 @@ from genfast.metrics.codebook import codebook_use
 from genfast.metrics.codecs import CodecSize, classical_sizes
 from genfast.metrics.compression import gzip_nats, png_bytes, png_nats
 from genfast.metrics.coverage import Coverage, mode_coverage
+from genfast.metrics.dependence import (
+    Dependence,
+    Pairwise,
+    benjamini_hochberg,
+    dependence,
+    pairwise_dependence,
+    total_correlation,
+)
 from genfast.metrics.discriminator import (
     Accuracy,
     Calibration,
@@ -23,6 +31,7 @@ from genfast.metrics.distances import (
 )
 from genfast.metrics.distortion import psnr
 from genfast.metrics.duality_gap import DualityGap, duality_gap
+from genfast.metrics.duplicates import Duplicates, near_duplicates
 from genfast.metrics.equilibrium import EquilibriumMonitor
 from genfast.metrics.faults import Fault, Faults, find_faults
 from genfast.metrics.imputation import imputation_error
@@ -35,6 +44,7 @@ from genfast.metrics.probe import linear_probe, linear_probe_hits, neighbour_acc
 from genfast.metrics.rate_distortion import Rate, rate_distortion
 from genfast.metrics.sharpness import Sharpness, image_energies, sharpness
 from genfast.metrics.translation import translation_errors
+from genfast.metrics.two_sample import TwoSample, share_test, two_sample_test
 from genfast.metrics.verdict import Verdict, verdict
 
 __all__ = [
@@ -44,6 +54,17 @@ __all__ = [
     "linear_probe",
     "imputation_error",
     "Accuracy",
+    "Dependence",
+    "Duplicates",
+    "Pairwise",
+    "TwoSample",
+    "benjamini_hochberg",
+    "dependence",
+    "near_duplicates",
+    "pairwise_dependence",
+    "share_test",
+    "total_correlation",
+    "two_sample_test",
     "Calibration",
     "Classifier",
     "CodecSize",

@@ -11,12 +11,14 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 root, name = Path(sys.argv[1]), sys.argv[2]
-from genfast.benchmarks import lossless_report, quality_report, report, sampling_report, strangers_report
+from genfast.benchmarks import audit_report, lossless_report, quality_report, report, sampling_report, strangers_report
 results = json.loads((root / "benchmarks/results" / f"{name}.json").read_text())
 if name == "quality":
     page = quality_report.likelihoods(results)
 elif name == "gan_quality":
     page = quality_report.adversarial(results)
+elif name == "audit":
+    page = audit_report.markdown(results)
 elif name == "lossless":
     page = lossless_report.markdown(results)
 elif name == "strangers":

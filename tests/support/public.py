@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from support import bench_reports
+from support.audited import AUDITED
 from support.pieces import (
     LAYERS,
     MODELS,
@@ -35,7 +36,7 @@ from support.pieces import (
 from torch import nn
 
 import genfast
-from genfast import data, likelihoods, losses, metrics, models, random, reference, reports, tasks, testing, train
+from genfast import audit, data, likelihoods, losses, metrics, models, random, reference, reports, tasks, testing, train
 from genfast.data.gaussian_mixture import GaussianMixture
 from genfast.data.grid import png
 from genfast.engine.protocols import Density
@@ -45,6 +46,7 @@ from genfast.reference import NON_DIFFERENTIABLE, SAMPLERS, SPECS
 ROOMS = {
     "genfast": genfast,
     "benchmarks": genfast.benchmarks,
+    "audit": audit,
     "data": data,
     "likelihoods": likelihoods,
     "losses": losses,
@@ -360,7 +362,7 @@ def report():
 
 
 LOGITS, ROWS = [(5,), (5,)], [(4, 3), (6, 3)]
-CALLS = {
+CALLS = AUDITED | {
     **{f"ops.{name}": partial(op, name) for name in EVERY},
     # Products of these are denormal. The projection of minibatch discrimination is torch's own product, which flushes.
     **{f"ops.{name} of 1e-20": partial(op, name, 1e-20) for name in EVERY if name != "minibatch_discrimination"},

@@ -95,9 +95,7 @@ def diagonal_block(
 
 
 @handles("genfast::masked_conv2d_forward")
-def masked_conv(
-    op: Operation, x: Value, weight: Tensor, bias: Tensor, centre: int, dilation: int, *rest: Any
-) -> Value:
+def masked_conv(op: Operation, x: Value, weight: Tensor, bias: Tensor, centre: int, dilation: int, *rest: Any) -> Value:
     check_constant(weight, bias)
     outputs, inputs, height, width = weight.shape
     used = weight * tap_mask(outputs, inputs, height, width, "B" if centre else "A", 1).to(weight)
