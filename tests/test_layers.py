@@ -33,6 +33,7 @@ LAYERS = (
     ("models",),
     ("metrics",),
     ("train",),
+    ("reports",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genfast import metrics, models, ops
+from genfast import metrics, models, ops, reports
 from genfast._defaults import plain_defaults
 from genfast._native import backends
-from genfast._version import __version__
 from genfast.cli import report
 from genfast.cli._command import command
 from genfast.cli.options import positive, say
 from genfast.cli.progress import progress_bar
 from genfast.data import ImageData, load_digits
-from genfast.data.grid import brightness, grid, png, rows
-from genfast.io import check_free, write_bytes, write_json
 from genfast.reference.diagonal_lstm import diagonal_lstm_ref
 from genfast.tasks import sample
 from genfast.train.config import TrainConfig
@@ -32,10 +30,11 @@ from genfast.train.evaluate import nll_table
 from genfast.train.loop import run_training
 from genfast.train.metrics_log import read_metrics
 from genfast.train.presets import preset
-from genfast.train.run_folder import has_settings, load_run, open_model, run_settings, run_writer
+from genfast.train.run_folder import has_settings, load_run, machine, open_model, run_settings, run_writer
 from genfast.train.trainer import FitResult, Run
 
-REPORT = ("index.html", "metrics.json", "samples.png", "filled.png", "loss.png", "mnist.png")
+# What earlier versions wrote beside the run.
+EARLIER = ("index.html", "metrics.json", "samples.png", "filled.png", "loss.png", "mnist.png")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +56,9 @@ def demo(out: str | Path, *, seconds: float = 110.0, seed: int = 0, overwrite: b
     """
     out = Path(out)
     with run_writer(out, overwrite=overwrite):
-        replaces = overwrite and _is_demo(out)
-        for name in REPORT:
-            check_free(out / name, replaces)
-        _write(out, seconds, seed)
+        ours = EARLIER if overwrite and _is_demo(out) else ()
+        reports.check_report(out, overwrite, ours)
+        _write(out, seconds, seed, overwrite, ours)
 
 
 def _is_demo(out: Path) -> bool:
@@ -69,7 +67,7 @@ def _is_demo(out: Path) -> bool:
     return "preset" not in settings if settings.get("demo") is None else bool(settings["demo"])
 
 
-def _write(out: Path, seconds: float, seed: int) -> None:
+def _write(out: Path, seconds: float, seed: int, overwrite: bool, ours: Sequence[str]) -> None:
     """Train, and write the report."""
     train, valid, test = (load_digits(split) for split in ("train", "valid", "test"))
     say(train)
@@ -88,25 +86,14 @@ def _write(out: Path, seconds: float, seed: int) -> None:
         "test_bits_per_dim": {name: metrics.bits_per_dim(nats, dims) for name, nats in table.items()},
         "samples_per_second": rate,
         "scan": scan_speed(),
-        "machine": {
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "genfast": __version__,
-        },
+        "machine": machine(torch.device("cpu")),
     }
-    write_json(out / "metrics.json", facts)
-    lines = {"independent pixels (test)": table["independent pixels"]}
-    pictures = {
-        "samples.png": report.beside(test.images[:64], samples[:64], train.levels),
-        "filled.png": _filled(model, test.images[:8], seed),
-        "loss.png": report.curves(read_metrics(out / "metrics.jsonl"), lines),
-    }
-    mnist = _mnist_samples(seed)
-    if mnist is not None:
-        pictures["mnist.png"] = png(grid(mnist, 2, columns=10))
-    for name, picture in pictures.items():
-        write_bytes(out / name, picture)
-    write_bytes(out / "index.html", report.page(facts, pictures).encode())
+    shown = _completed(model, test.images[:8], seed)
+    images = (model.spec, test.images[:64], samples[:64], shown, _mnist_samples(seed))
+    page = report.demo_page(facts, read_metrics(out / "metrics.jsonl"), *images, _next(out))
+    for name in {*ours} - {*page.files(), "index.html"}:
+        (out / name).unlink(missing_ok=True)
+    reports.write_report(out, page, facts, overwrite=overwrite, ours=ours)
     for line in _lines(facts, out):
         print(line)
 
@@ -121,6 +108,7 @@ def scan_speed(batch: int = 64, size: int = 28, hidden: int = 16) -> dict[str, A
         reference = _median_ms(partial(diagonal_lstm_ref, gates, weight), 5)
     return {
         "case": f"diagonal_lstm forward, batch {batch}, {size}x{size}, {hidden} units, 2 directions",
+        "shape": f"{batch} images of {size}x{size} and {hidden} units in both directions",
         "backend": backends.explanation("diagonal_lstm", gates, weight).backend,
         "native_ms": native,
         "pure_pytorch_ms": reference,
@@ -167,13 +155,23 @@ def _timed_samples(model: Any, seed: int) -> tuple[Tensor, float]:
     return samples, len(samples) / (time.perf_counter() - start)
 
 
-def _filled(model: Any, images: Tensor, seed: int, times: int = 6) -> bytes:
-    """A PNG: held-out images, their upper halves, and completions of these by the model."""
+def _completed(model: Any, images: Tensor, seed: int) -> Tensor:
+    """Held-out images, their upper halves, and completions of these by the model, as `report.completions`."""
     known = torch.zeros(1, 1, *images.shape[2:], dtype=torch.bool, device="cpu")
     known[:, :, : images.shape[2] // 2] = True
-    drawn = sample(model, times * len(images), seed=seed, given=images.repeat_interleave(times, 0), mask=known)
-    true, drawn = (brightness(x, model.spec.levels) for x in (images, drawn))
-    return rows(true, torch.where(known, true, 128), *drawn.unflatten(0, (-1, times)).unbind(1))
+    given = images.repeat_interleave(report.FILLED, 0)
+    return report.completions(images, known, sample(model, len(given), seed=seed, given=given, mask=known))
+
+
+def _next(out: Path) -> list[tuple[str, str]]:
+    """What to do with the model: (command, words)."""
+    run = shlex.quote(str(out))
+    return [
+        (f"genfast sample {run} -n 64 --out samples.png", "Draw more digits:"),
+        (f"genfast compress {run} --data digits --out digits.gfz", "Code the test set with it, without loss:"),
+        (f"genfast inpaint {run} --mask lower --out filled.png", "Fill in missing pixels:"),
+        ("genfast train pixelrnn --data FOLDER --size 32 --out runs/mine", "Train one on pictures of yours:"),
+    ]
 
 
 def _mnist_samples(seed: int) -> Tensor | None:

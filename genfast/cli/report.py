@@ -1,49 +1,114 @@
-"""The pictures and the page of the demo, and the plot of an adversarial training."""
+"""The page of the demo, and the plot of an adversarial training."""
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from genfast.data.grid import grid
+from genfast import reports
+from genfast.engine.protocols import ImageSpec
 
 INK, ACCENT, MUTED = "#1d2733", "#d9582b", "#8a94a0"
+FILLED = 6  # lower halves drawn to each upper half
+NAMES = {"model": "PixelRNN", "independent pixels": "each pixel by itself", "gzip": "gzip", "PNG": "PNG"}
 
 
-def beside(real: Tensor, drawn: Tensor, levels: int) -> bytes:
-    """A PNG: held-out images on the left, the model's samples on the right."""
-    figure, axes = _figure(9, 4.9, columns=2)
-    for axis, images, title in zip(
-        axes, (real, drawn), ("real digits (held out)", "samples of the model"), strict=True
-    ):
-        picture = grid(images, levels)
-        axis.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, color=INK)
-        axis.axis("off")
-    return _png(figure)
+def demo_page(
+    facts: dict[str, Any],
+    records: list[dict[str, Any]],
+    spec: ImageSpec,
+    real: Tensor,
+    drawn: Tensor,
+    filled: Tensor,
+    mnist: Tensor | None,
+    commands: list[tuple[str, str]],
+) -> reports.Page:
+    """The report of the demo.
+
+    `real`, `drawn`: held-out and drawn images [n, C, H, W]; `filled`: rows of a held-out image, what was given of it,
+    and `FILLED` draws, [n * (2 + FILLED), C, H, W]; `mnist`: samples of the shipped model.
+    """
+    scan = facts["scan"]
+    faster = scan["pure_pytorch_ms"] / scan["native_ms"]
+    table = reports.Table(
+        ("code", "nats per image", "bits per pixel"),
+        [(NAMES[name], nats, facts["test_bits_per_dim"][name]) for name, nats in facts["test_nats_per_image"].items()],
+        "The 300 test images, which the model never saw: fewer bits are better. gzip and PNG are the sizes of the "
+        "whole test set, compressed.",
+    )
+    options: Any = {"levels": spec.levels, "columns": 8}
+    samples = [
+        reports.sheet("real.png", real, alt="64 digits of the test set", caption="Real digits, held out.", **options),
+        reports.sheet(
+            "samples.png",
+            drawn,
+            alt="64 digits that the PixelRNN drew",
+            caption="Digits that the PixelRNN drew, pixel by pixel.",
+            **options,
+        ),
+        reports.sheet(
+            "filled.png",
+            filled,
+            alt="Rows of a held-out digit, its upper half, and six digits completed from that half",
+            caption="The model is given the upper half of a digit that it never saw, and draws the lower half.",
+            heads=(("digit", 1), ("given", 1), (f"{FILLED} completions", FILLED)),
+            **options,
+        ),
+    ]
+    speed = (
+        f"The recurrent layer of the model reads an image along its diagonals. Forward, for {scan['shape']}, it takes "
+        f"{reports.number(scan['native_ms'], 3)} ms by genfast ({scan['backend']}) and "
+        f"{reports.number(scan['pure_pytorch_ms'], 3)} ms in pure PyTorch."
+    )
+    sections = [
+        reports.Section("How well it codes digits", [table, _curves(records, facts)]),
+        reports.Section("What it draws", samples),
+        reports.Section("How fast it is", [speed]),
+    ]
+    if mnist is not None:
+        alt = "Handwritten digits that the shipped PixelRNN drew"
+        caption = "Samples of the PixelRNN that comes with the package, trained on binary MNIST."
+        picture = reports.sheet("mnist.png", mnist, 2, alt=alt, caption=caption, columns=5)
+        sections.append(reports.Section("The model that comes with genfast", [picture]))
+    tiles = (
+        (facts["test_bits_per_dim"]["model"], "bits per pixel on the test set"),
+        (f"{facts['training_seconds']:.0f} s", f"of training, {facts['steps']:,} steps"),
+        (round(facts["samples_per_second"]), "images drawn per second"),
+        (f"{faster:.1f} x", "as fast as pure PyTorch in its recurrent layer"),
+    )
+    lead = f"{facts['data']}. A model of {facts['parameters']:,} parameters."
+    return reports.Page("PixelRNN on digits", lead, sections, tiles, commands, facts["machine"])
 
 
-def curves(records: list[dict[str, Any]], lines: dict[str, float]) -> bytes:
-    """A PNG: training and validation NLL over the steps, and baselines as `lines`, {label: nats}."""
-    figure, (axis,) = _figure(9, 3.6)
+def _curves(records: list[dict[str, Any]], facts: dict[str, Any]) -> reports.Figure:
+    """Training and validation NLL over the steps."""
     valid = [r for r in records if "valid_nats" in r]
-    axis.plot([r["step"] for r in records], [r["train_nats"] for r in records], color=MUTED, lw=1, label="training")
-    axis.plot([r["step"] for r in valid], [r["valid_nats"] for r in valid], color=ACCENT, lw=2, label="validation")
-    for label, nats in lines.items():
-        axis.axhline(nats, color=INK, lw=1, ls="--", label=label)
     best = min(valid, key=lambda r: r["valid_nats"])
-    axis.plot(best["step"], best["valid_nats"], "o", color=ACCENT, label="kept weights")
-    shown = [best["valid_nats"], valid[0]["valid_nats"], *lines.values()]
-    axis.set_ylim(0.97 * min(shown), 1.03 * max(shown))
-    axis.set(xlabel="step", ylabel="nats per image")
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    curves = [
+        reports.Line("training", [r["step"] for r in records], [r["train_nats"] for r in records], tone="muted"),
+        reports.Line("validation", [r["step"] for r in valid], [r["valid_nats"] for r in valid]),
+    ]
+    alone = facts["test_nats_per_image"]["independent pixels"]
+    return reports.lines(
+        "loss.svg",
+        curves,
+        levels={"each pixel by itself": alone},
+        x="step",
+        y="nats per image",
+        log_y=True,
+        alt=f"Training and validation loss over {facts['steps']:,} steps: validation falls to "
+        f"{best['valid_nats']:.1f} nats per image at step {best['step']:,}",
+        caption=f"Averaged weights are judged on the validation images; those of step {best['step']:,} are kept.",
+    )
+
+
+def completions(images: Tensor, known: Tensor, drawn: Tensor) -> Tensor:
+    """Rows of an image, what was given of it (the rest 0), and its draws [n * times, ...], as one set."""
+    given = torch.where(known, images, torch.zeros_like(images))
+    return torch.cat((images[:, None], given[:, None], drawn.unflatten(0, (len(images), -1))), 1).flatten(0, 1)
 
 
 def standing(records: list[dict[str, Any]]) -> bytes:
@@ -79,59 +144,6 @@ def standing(records: list[dict[str, Any]]) -> bytes:
         axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         axis.spines[["top", "right"]].set_visible(False)
     return _png(figure)
-
-
-def page(facts: dict[str, Any], pictures: dict[str, bytes]) -> str:
-    """The report as one self-contained HTML page."""
-    scan = facts["scan"]
-    rows = "".join(
-        f"<tr><td>{'PixelRNN' if name == 'model' else html.escape(name)}</td><td>{nats:.2f}</td>"
-        f"<td>{facts['test_bits_per_dim'][name]:.3f}</td></tr>"
-        for name, nats in facts["test_nats_per_image"].items()
-    )
-    tiles = "".join(
-        f"<div><b>{value}</b><span>{html.escape(text)}</span></div>"
-        for value, text in (
-            (f"{facts['test_bits_per_dim']['model']:.3f}", "bits per dimension on the test set"),
-            (f"{facts['training_seconds']:.0f} s", f"of training, {facts['steps']} steps"),
-            (f"{facts['samples_per_second']:.0f}", "samples per second"),
-            (
-                f"{scan['pure_pytorch_ms'] / scan['native_ms']:.1f}x",
-                f"{scan['backend']} scan against pure PyTorch",
-            ),
-        )
-    )
-    captions = {
-        "samples.png": "Every pixel of the samples was drawn from the model, one after the other.",
-        "filled.png": "Held-out digits, their upper halves, and six lower halves that the model drew to each.",
-        "loss.png": "Averaged weights are judged on the validation images; the best are kept.",
-        "mnist.png": "The PixelRNN that comes with the package, trained on binary MNIST: genfast sample mnist",
-    }
-    figures = "".join(
-        f'<figure><img alt="{name}" src="{_inline(data)}">'
-        f"<figcaption>{html.escape(captions[name])}</figcaption></figure>"
-        for name, data in pictures.items()
-    )
-    machine = facts["machine"]
-    small = (
-        f"{scan['case']}: {scan['native_ms']:.2f} ms by {scan['backend']}, "
-        f"{scan['pure_pytorch_ms']:.1f} ms by pure PyTorch, {machine['threads']} threads. "
-        f"genfast {machine['genfast']}, torch {machine['torch']}. "
-        f"gzip and PNG are the sizes of the whole test set, compressed."
-    )
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    return template.format(
-        tiles=tiles,
-        rows=rows,
-        figures=figures,
-        data=html.escape(facts["data"]),
-        small=html.escape(small),
-        parameters=f"{facts['parameters']:,}",
-    )
-
-
-def _inline(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
