@@ -191,10 +191,11 @@ def forget_batch(model: nn.Module, x: Tensor, labels: Tensor | None, condition: 
     groups += [(rows, [one]) for rows, found in kept.items() for one in found if len(found) > 1]
     for rows, found in groups[:MOST_TRIED]:
         index = torch.arange(rows, dtype=torch.int64, device=x.device) % len(x)
-        several = [value if value is None else value[index] for value in (x, labels, *condition.values())]
+        of_labels = None if labels is None else labels[index]
+        rows_of = {name: value[index] for name, value in condition.items()}
         before = _FORGOTTEN.get(model, [])
         try:
-            expected = call(copied(model).eval(), several[0], several[1], dict(zip(condition, several[2:])))
+            expected = call(copied(model).eval(), x[index], of_labels, rows_of)
             _FORGOTTEN[model] = before + found
             if _begin_alike(expected, call(copied(model).eval(), x, labels, condition)):
                 return True

@@ -120,9 +120,10 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
         except Exception as error:
             if conventions is None:
                 raise
-            x, condition = arguments[0].value, condition_of(arguments)
-            if not forget_batch(model, x, labels, condition):
-                raise call_error(model, conventions, x, labels, condition, error) from error
+            entered, condition = values[0], condition_of(arguments)
+            assert entered is not None  # the images
+            if not forget_batch(model, entered, labels, condition):
+                raise call_error(model, conventions, entered, labels, condition, error) from error
             assigns, operations = _assigns(_Network(model, names), values)
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
