@@ -199,7 +199,6 @@ def _faults(result: Comparison) -> list[Block]:
         "near",
         "near, held out",
         "p",
-        "what was measured",
     )
     caption = (
         "Ratio: distance to the nearest training image over that to the second nearest; small for a copy. Each test "
