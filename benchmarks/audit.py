@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from genfast.audit.columns import Column
 from genfast.audit.pixels import FLOOR
 from genfast.audit.run import LEVEL, audit
 from genfast.audit.shifts import pixel_features, shift_of
-from genfast.audit.ties import planted, power, ties_of
+from genfast.audit.ties import Power, planted, power, ties_of
 from genfast.benchmarks import audit_report
 from genfast.io import write_bytes
 from genfast.metrics.duplicates import near_duplicates
@@ -78,8 +79,8 @@ def ties(options: argparse.Namespace) -> list[dict]:
     """Strength and p of the strongest tie of every set, without and with the column, for each share."""
     rows = []
     for share in (None, *SHARES):
-        found = {"share": share, "strength": [], "p": [], "column_strength": [], "column_p": []}
-        reported, of_column = [], []
+        found: dict[str, list[float]] = {name: [] for name in ("strength", "p", "column_strength", "column_p")}
+        powers: dict[str, list[Power]] = {"power": [], "column_power": []}
         for number in range(options.sets):
             images, y = coloured(options.images, share, 1000 * (SHARES.index(share) + 1 if share else 0) + number)
             column = Column("digit", y, tuple("0123456789"))
@@ -89,13 +90,14 @@ def ties(options: argparse.Namespace) -> list[dict]:
                 found[f"{name}strength"].append(max((r.strength for r in own), default=0.0))
                 found[f"{name}p"].append(min((r.p for r in own), default=1.0))
             if share is None and number < 3:
-                reported.append(power(every.content, every.partitions, LEVEL))
-                of_column.append(planted(column.codes, column.codes[None], LEVEL))
-        for name, powers in (("power", reported), ("column_power", of_column)):
-            if powers:
-                shares = powers[0].shares
-                found[name] = dict(zip(map(str, shares), np.mean([p.found for p in powers], 0).round(4).tolist()))
-        rows.append(found)
+                powers["power"].append(power(every.content, every.partitions, LEVEL))
+                powers["column_power"].append(planted(column.codes, column.codes[None], LEVEL))
+        row: dict[str, Any] = {"share": share, **found}
+        for name, some in powers.items():
+            if some:
+                shares = map(str, some[0].shares)
+                row[name] = dict(zip(shares, np.mean([p.found for p in some], 0).round(4).tolist()))
+        rows.append(row)
         print(share, np.mean(np.array(found["p"]) <= LEVEL), np.mean(np.array(found["column_p"]) <= LEVEL), flush=True)
     return rows
 
@@ -145,7 +147,7 @@ def shifts(options: argparse.Namespace) -> list[dict]:
 
 def small_vae(size: int, levels: int) -> VAE:
     torch.manual_seed(0)
-    shape = {"channels": 3, "height": size, "width": size, "levels": levels}
+    shape: dict[str, Any] = {"channels": 3, "height": size, "width": size, "levels": levels}
     return VAE(VAEConfig(**shape, latent=8, hidden=16, layers=1)).eval()
 
 

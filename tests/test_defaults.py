@@ -26,7 +26,7 @@ SETTINGS = (
 # Torch's own convolutions and sums, whose order depends on the threads: there only the settings of one count are equal.
 OF_TORCH = {
     *("likelihoods.LogisticMixture", "metrics.duality_gap", "metrics.train_classifier"),
-    *("train.fit", "train.fit_adversarial"),
+    *("metrics.find_faults", "train.fit", "train.fit_adversarial"),
 }
 
 

@@ -106,8 +106,8 @@ class Coder:
                 to[: len(row)] = row
             request = SampleRequest(end - start, first=first + start, labels=_rows(labels, start, end))
             drawn = self._run(request, cpp.Coding(layout.block, layout.tile, words, counts, False))
-            for row, images in enumerate(drawn.images.split(layout.block)):
-                yield images if fits[row] and counts[row] >= 0 else None
+            for n, images in enumerate(drawn.images.split(layout.block)):
+                yield images if fits[n] and counts[n] >= 0 else None
 
     def intervals(self, images: Tensor, labels: Tensor | None = None) -> np.ndarray:
         """What the coder is given of each value: uint32 [n, C, H, W, 2], the first of 2^24 parts and their number.

@@ -93,11 +93,11 @@ def memorisation(images: Tensor, training: Tensor, held_out: Tensor) -> Memorisa
         p = at_least_of(hits, len(ratios), hits + others, len(ratios) + len(of_held_out))
         best = min(best, (p, threshold))
     p, threshold = min(1.0, best[0] * len(THRESHOLDS)), best[1]
-    shares = [float((x <= threshold).double().mean()) for x in (ratios, of_held_out)]
+    near, near_held_out = (float((x <= threshold).double().mean()) for x in (ratios, of_held_out))
     order = ratios.argsort()
     pairs = torch.stack((rows[order], nearest[order]), 1)
-    medians = [float(x.median()) for x in (ratios, of_held_out)]
-    return Memorisation(*medians, threshold, *shares, p, len(ratios), pairs)
+    median, held_out_median = (float(x.median()) for x in (ratios, of_held_out))
+    return Memorisation(median, held_out_median, threshold, near, near_held_out, p, len(ratios), pairs)
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

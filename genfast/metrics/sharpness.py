@@ -87,8 +87,8 @@ def sharpness(
         resampled.append(drawn[:, :3] / drawn[:, 3:])
         counts.append(len(together))
     value, spread = (_ratios(*pair) for pair in (means, resampled))
-    columns = [bounded(float(v), s, level) for v, s in zip(value, spread.T, strict=True)]
-    return Sharpness(*columns, *counts)
+    gradient, high, contrast, detail = (bounded(float(v), s, level) for v, s in zip(value, spread.T, strict=True))
+    return Sharpness(gradient, high, contrast, detail, counts[0], counts[1])
 
 
 def _copies(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,11 +49,8 @@ class ResidualConvBlock(nn.Module):
         if self.dropout and self.training:
             y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
             return x + F.dropout2d(y, self.dropout)
-        weights = (
-            *(self.down.masked_weight().flatten(1), self.down.bias),
-            *(self.conv.masked_weight(), self.conv.bias),
-            *(self.up.masked_weight().flatten(1), self.up.bias),
-        )
+        down, conv, up = ((part.masked_weight(), part.bias) for part in (self.down, self.conv, self.up))
+        weights: Any = (down[0].flatten(1), down[1], *conv, up[0].flatten(1), up[1])  # each has a bias
         y = ops.pixelcnn_block(x.permute(0, 2, 3, 1), *weights)
         return y.permute(0, 3, 1, 2)
 

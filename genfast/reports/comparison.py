@@ -111,9 +111,10 @@ def _likelihoods(result: Comparison) -> list[Block]:
         heads, rows, f"Of {result.held_out:,} held-out images; bits are per value of a pixel. Fewer are better."
     )
     drawn = [
-        Bar(label(m, result), m.bits_per_dim, *(m.bits_per_dim * x / m.nats.value for x in (m.nats.low, m.nats.high)))
+        Bar(label(m, result), m.bits_per_dim, unit * m.nats.low, unit * m.nats.high)
         for m in result.models
         if m.bits_per_dim is not None and m.nats is not None
+        for unit in [m.bits_per_dim / m.nats.value]
     ]
     return [table, *([_bits(drawn)] if drawn else [])]
 
@@ -198,7 +199,6 @@ def _faults(result: Comparison) -> list[Block]:
         "near",
         "near, held out",
         "p",
-        "what was measured",
     )
     caption = (
         "Ratio: distance to the nearest training image over that to the second nearest; small for a copy. Each test "

@@ -19,7 +19,8 @@ from genfast.engine.arguments import as_levels, check_integers
 from genfast.engine.coding import Coder
 from genfast.engine.engine import Engine
 from genfast.engine.protocols import CodeModel, device_of
-from genfast.tasks._lossless import MOST_BLOCK, LosslessFile, compress_images
+from genfast.tasks._gfz import MOST_BLOCK
+from genfast.tasks._lossless import LosslessFile, compress_images
 from genfast.tasks.results import FileInfo
 
 # Magic, version, packing, images, channels, height, width, levels - 1, model; big-endian. The body and a CRC-32 of

@@ -170,7 +170,7 @@ def read_sizes(data: bytes, block: int, count: int) -> list[int] | None:
     if not blocks or not 1 <= len(data) <= 1 + MOST_SIZE * blocks or data[0] > MOST_GOLOMB:
         return [] if not blocks and not data else None
     k, bits = data[0], f"{int.from_bytes(data[1:], 'big'):0{8 * len(data) - 8}b}" if len(data) > 1 else ""
-    at, sizes = 0, []
+    at, sizes = 0, list[int]()
     for number in range(blocks):
         first = bits.find("1", at)
         end = 2 * first - at + k + 1

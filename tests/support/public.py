@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support import bench_reports
+from support import bench_reports, public_reports
 from support.audited import AUDITED
 from support.pieces import (
     LAYERS,
@@ -343,24 +343,6 @@ def accuracy():
     return metrics.discriminator_accuracy(*logits(), "wasserstein")
 
 
-def figure(name):
-    """The SVG of a plot."""
-    about = {"alt": "A plot", "x": "x"} | ({} if name in ("bars", "histogram") else {"y": "y"})
-    contents = {
-        "lines": ([reports.Line("a", [1, 2], [3, 4])],),
-        "bars": ([reports.Bar("a", 1.0, 0.5, 1.5)],),
-        "columns": (["a", "b"], {"c": [1, 2]}),
-        "scatter": ([reports.Points("a", [1, 2], [3, 4])],),
-        "histogram": ({"a": normal(9).numpy()},),
-    }
-    return getattr(reports, name)(f"{name}.svg", *contents[name], **about).svg
-
-
-def report():
-    plot = reports.lines("lines.svg", [reports.Line("a", [1, 2], [3, 4])], alt="A line", x="x", y="y")
-    return reports.Page("title", "lead", [reports.Section("one", [reports.Table(("n",), [(0.1,)]), plot])])
-
-
 LOGITS, ROWS = [(5,), (5,)], [(4, 3), (6, 3)]
 CALLS = AUDITED | {
     **{f"ops.{name}": partial(op, name) for name in EVERY},
@@ -502,16 +484,8 @@ CALLS = AUDITED | {
     "metrics.translation_errors": lambda: metrics.translation_errors(model("pix2pix"), *2 * (pairs(),)),
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
     "metrics.wilson_interval": lambda: metrics.wilson_interval(0.3, 9),
-    **{f"reports.{name}": partial(figure, name) for name in ("lines", "bars", "columns", "scatter", "histogram")},
     **bench_reports.CALLS,
-    "reports.html": lambda: reports.html(report()),
-    "reports.interval": lambda: reports.interval(0.5, 1e5),
-    "reports.number": lambda: reports.number(1 / 3),
-    "reports.plain": lambda: reports.plain({"a": normal(3)}),
-    "reports.sheet": lambda: reports.sheet("a.png", levels(4, 1, 8, 8), 256, columns=2, alt="Four images").data,
-    "reports.write_report": lambda: files(
-        lambda folder: reports.write_report(folder, report(), {"a": 1}).name, "index.html", "report.json", "lines.svg"
-    ),
+    **public_reports.CALLS,
     "train.fit": lambda: trained("pixelcnn", train.fit, short(train.TrainConfig)),
     "train.fit_adversarial": lambda: trained("dcgan", train.fit_adversarial, short(train.AdversarialConfig)),
     "train.mean_nats": lambda: train.mean_nats(model("pixelcnn"), [images_of("pixelcnn")]),

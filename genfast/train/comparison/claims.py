@@ -155,8 +155,8 @@ def _slow(by_kind: dict[str, list[Studied]]) -> list[Claim]:
     for engine in (True, False):
         way = "with genfast's engine" if engine else "by whole forward passes"
         sentence = f"Sampling the autoregressive model is slow, {way}"
-        ours = [m.images_per_second if engine else m.without_engine for m in _measures(by_kind)]
-        ours, rivals = [x for x in ours if x is not None], [x for x in gans if x is not None]
+        rates = [m.images_per_second if engine else m.without_engine for m in _measures(by_kind)]
+        ours, rivals = [x for x in rates if x is not None], [x for x in gans if x is not None]
         if not ours or not rivals:
             made.append(_missing(sentence, "needs an autoregressive model and a GAN"))
             continue

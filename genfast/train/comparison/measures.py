@@ -48,6 +48,7 @@ SHOWN = 8  # images that are filled in and cleaned
 CHAIN = 40  # steps of the Markov chains that do it
 SUBSETS = 50  # of the kernel distance
 TIMINGS = 5
+PROBED = 5000  # training images of a linear probe, at most
 
 
 @dataclass(frozen=True)
@@ -191,19 +192,21 @@ def study(model: Any, run: str | Path, seed: int, cost: Cost | None, minutes: fl
 @torch.no_grad()
 def _likelihood(studied: Studied, model: Any, ref: Reference) -> None:
     """Nats of each held-out image."""
-    if is_adversarial(model) or not isinstance(model, (Density, Bounded)):
+    importance, bounded = isinstance(model, ImportanceSampled), isinstance(model, Bounded)
+    if is_adversarial(model) or not (bounded or isinstance(model, Density)):
         return
-    made, parts, done = studied.measures, [], 0
+    parts: list[Tensor] = []
+    made, done = studied.measures, 0
     made.nats_by = "exact"
-    if isinstance(model, ImportanceSampled):
+    if importance:
         made.nats_by = f"importance sampling, {ref.importance} samples: at most, in expectation"
-    elif isinstance(model, Bounded) and not isinstance(model, Autoregressive):
+    elif bounded and not isinstance(model, Autoregressive):
         made.nats_by = "bound, by each image's own codes" if isinstance(model, CodeModel) else "bound"
     with evaluating(model):
         for batch in batches(inputs(model, ref.held_out), 250):
-            if isinstance(model, ImportanceSampled):
+            if importance:
                 values = model.log_prob(*batch, samples=ref.importance, seed=ref.seed, first=done)
-            elif isinstance(model, Bounded):
+            elif bounded:
                 values = model.bound(*batch, first=done)
             else:
                 values = model.log_prob(*batch)
@@ -216,10 +219,10 @@ def _likelihood(studied: Studied, model: Any, ref: Reference) -> None:
 
 def _file(made: ModelMeasures, model: Any, ref: Reference) -> None:
     """Bits of a real file of the held-out images, which is read back."""
-    images = ref.held_out.images
-    if not isinstance(model, (Autoregressive, LatentNetworks, CodeModel)):
+    images, has_codes = ref.held_out.images, isinstance(model, CodeModel)
+    if not has_codes and not isinstance(model, (Autoregressive, LatentNetworks)):
         return
-    labels = ref.held_out.labels if model.spec.classes and not isinstance(model, CodeModel) else None
+    labels = ref.held_out.labels if model.spec.classes and not has_codes else None
     data = compress(model, images, labels=labels)
     back = decompress(data, model).cpu()
     made.file_bits = 8 * len(data) / images.numel()
@@ -231,7 +234,8 @@ def _draws(studied: Studied, model: Any, ref: Reference) -> None:
     """Sharpness, distances, classes and faults of the draws."""
     made, real, levels = studied.measures, ref.held_out.images, ref.held_out.levels
     made.sharpness = metrics.sharpness(studied.draws, real, levels, seed=ref.seed)
-    if isinstance(model, Reconstructor):
+    decodes = isinstance(model, Reconstructor)
+    if decodes:
         labels = ref.held_out.labels if model.spec.classes else None
         studied.means = reconstruct(model, real, labels).cpu()
         made.sharpness_of_means = metrics.sharpness(studied.means, real, levels, seed=ref.seed)
@@ -287,23 +291,24 @@ def _latents(model: Any, ref: Reference) -> Latents:
     made = Latents(model.latent_size, int(metrics.active_units(model, parts).sum()))
     if ref.training.labels is None or ref.held_out.labels is None:
         return made
-    rows = permutation(len(ref.training), ref.seed)[:5000]
-    known, asked = ref.training.select(rows, "probed"), ref.held_out
-    hits = []
-    for vectors in (
-        [embed(model, data.images, data.labels if model.spec.classes else None) for data in (known, asked)],
-        [data.images.flatten(1).float() for data in (known, asked)],
-    ):
-        hits.append(metrics.linear_probe_hits(vectors[0], known.labels, vectors[1], asked.labels))
-    made.probe, made.pixels = (float(hit.double().mean()) for hit in hits)
-    made.better = metrics.difference_interval(*hits, seed=ref.seed)
+    known = ref.training.select(permutation(len(ref.training), ref.seed)[:PROBED], "probed")
+    labels: Any = (known.labels, ref.held_out.labels)
+    sets = known.images, ref.held_out.images
+    latents: Any = [embed(model, x, y if model.spec.classes else None) for x, y in zip(sets, labels, strict=True)]
+    pixels = [x.flatten(1).float() for x in sets]
+    told, told_by_pixels = (
+        metrics.linear_probe_hits(vectors[0], labels[0], vectors[1], labels[1]) for vectors in (latents, pixels)
+    )
+    made.probe, made.pixels = float(told.double().mean()), float(told_by_pixels.double().mean())
+    made.better = metrics.difference_interval(told, told_by_pixels, seed=ref.seed)
     return made
 
 
 def _repair(studied: Studied, model: Any, ref: Reference) -> None:
     """Fill in the lower halves of the same images, and clean the same noisy ones."""
     images, levels = ref.held_out.images[:SHOWN], ref.held_out.levels
-    settings: Any = {"seed": ref.seed, "labels": ref.held_out.labels[:SHOWN] if model.spec.classes else None}
+    labels: Any = ref.held_out.labels
+    settings: Any = {"seed": ref.seed, "labels": labels[:SHOWN] if model.spec.classes else None}
     known, noisy, noise = damaged(ref)
     studied.filled = inpaint(model, images, known, steps=CHAIN, **settings).images.cpu()
     studied.cleaned = denoise(model, noisy, noise, method="mean", samples=2, steps=CHAIN, **settings).images.cpu()
