@@ -178,7 +178,7 @@ def _scan(op, about, sizes, inputs, wanted):
 def _sequence(op, about, sizes, inputs, wanted):
     batch, height, width, size = (sizes[letter] for letter in "BHWC")
     weight, features = inputs["weight"].requires_grad_(), 2 * size
-    x = torch.randn(batch, height, width, features, requires_grad=True)
+    x = torch.randn(batch, height, width, features, dtype=torch.float32, device="cpu", requires_grad=True)
     linear = nn.Linear(features, 8 * size)
 
     def layer() -> Tensor:
@@ -250,7 +250,7 @@ def _training_step(batch):
     torch.manual_seed(0)
     model = PixelRNN(PixelRNNConfig(channels=1, height=28, width=28, levels=2, hidden=16, layers=7))
     optimizer = make_optimizer(model, TrainConfig())
-    images = torch.randint(2, (batch, 1, 28, 28), dtype=torch.uint8)
+    images = torch.randint(2, (batch, 1, 28, 28), dtype=torch.uint8, device="cpu")
 
     def train(block: Callable) -> None:
         with mock.patch.object(ops, "diagonal_block", block):

@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row in each process (2)")
     parser.add_argument("--threads", type=int, default=1, help="cores and threads to keep to (1)")
     parser.add_argument("--rounds", type=int, default=1, help="of three processes each (1)")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--out", default=str(RESULT), metavar="FILE", help="what to write (results/changes.json)")
     parser.add_argument("--process", nargs=2, metavar=("SLOWER", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.process:
         slower, file = options.process
-        write_json(file, measured(float(slower), options.seconds, options.threads))
+        write_json(file, measured(float(slower), options))
         return
     neighbours, rounds = machine.Neighbours(), []
     for number in range(options.rounds):
@@ -57,7 +58,7 @@ def one_round(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     for number, slower in enumerate((0.0, 0.0, PLANTED)):
         file = place.with_suffix(f"{place.suffix}.{number}.json")
         command = [sys.executable, __file__, "--seconds", str(options.seconds), "--threads", str(options.threads)]
-        subprocess.run([*command, "--process", str(slower), str(file)], check=True)
+        subprocess.run([*command, "--only", options.only, "--process", str(slower), str(file)], check=True)
         reports.append(Report.read(file))
         file.unlink()
     same, slowed = (differences(reports[0], other) for other in reports[1:])
@@ -72,14 +73,14 @@ def one_round(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     }
 
 
-def measured(slower: float, seconds: float, threads: int) -> dict[str, Any]:
+def measured(slower: float, options: argparse.Namespace) -> dict[str, Any]:
     """A report of this process, as JSON, of programs with so much of their time added."""
-    about = machine.describe(machine.usable_cores(), threads)
-    machine.keep_to(threads)
+    about = machine.describe(machine.usable_cores(), options.threads)
+    machine.keep_to(options.threads)
     torch.manual_seed(0)
     cases = [slowed(case, slower) for suite in MEASURED for case in SUITES[suite].cases(True, ())]
     cases = [replace(case, prepare=timed_alone(case.prepare)) for case in cases]
-    rows = measure(cases, seconds=seconds)
+    rows = measure([case for case in cases if options.only in str(case)], seconds=options.seconds)
     return Report(about, Limits(None, 1.0, {1: 1.0}), tuple(rows)).as_json()
 
 

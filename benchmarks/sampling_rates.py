@@ -40,7 +40,7 @@ def rival(
         eager = Engine(model, backend="torch", **case.options)
         return partial(eager.run, case.batch, seed=0), case.batch, 1.0
     images = case.rival_images or case.batch
-    zeros = torch.zeros(images, *network.spec.shape, dtype=torch.uint8)
+    zeros = torch.zeros(images, *network.spec.shape, dtype=torch.uint8, device="cpu")
     forward = timing.once(partial(network.parameters, zeros, None))
     forward = min(forward, timing.once(partial(network.parameters, zeros, None)))
     spec, likelihood = network.spec, network.likelihood
