@@ -13,6 +13,7 @@ from support import mutations
 from support.files import idx_bytes, npz_bytes
 
 from genfast import metrics, models
+from genfast.audit import read_column
 from genfast.cli import equilibrium
 from genfast.cli.inpaint import mask_of
 from genfast.data import ImageData, load
@@ -435,3 +436,15 @@ class Pairs(Reader):
     def read(self, path):
         data = load(f"pairs:{path}", split="train")
         return values([data.source, data.target])
+
+
+@register
+class Columns(Reader):
+    name = "columns"
+
+    def make(self):
+        rows = "".join(f'{i},"a, {i % 3}",{i / 7}\n' for i in range(40))
+        self.seeds = {"about.csv": b"\xef\xbb\xbf" + f"index,site,age\n{rows}".encode()}
+
+    def read(self, path):
+        return values([read_column(path, name, image_data()).codes for name in ("site", "age")])
