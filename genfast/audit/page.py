@@ -61,7 +61,7 @@ def page(
     facts = [
         (count, "finding" if count == 1 else "findings"),
         (audit.carrying, "latents carry information"),
-        (sum(len(copies.found.pairs) for copies in audit.copies), "near duplicates"),
+        (sum(len(copies.found.pairs) for copies in audit.copies), "pairs of near duplicates"),
         (_share(audit.power.smallest), "smallest tie that would be found"),
     ]
     return Page("Audit", lead, sections, facts, commands, machine or {})
@@ -69,7 +69,7 @@ def page(
 
 def _findings(audit: Audit) -> Section:
     about = (
-        f"What chance explains in fewer than {number(audit.level)} of clean sets, for each kind of test. "
+        f"What chance explains in one of {round(1 / audit.level)} clean sets at most, for each kind of test. "
         "Of a tie, p is the false discovery rate over all ties."
     )
     if not audit.findings:
@@ -109,7 +109,7 @@ def _ties(audit: Audit, images: Tensor) -> Iterator[Section]:
         yield Section("Colour, lighting and content", [text])
         return
     rows = [
-        (t.factor.name, shown(t.other), t.result.information, t.result.strength, t.result.p, _marked(q))
+        (t.factor.name, shown(t.other), t.result.information, t.result.strength, _chance(t.result.p), _marked(q))
         for t, q in zip(audit.ties, audit.tie_q, strict=True)
     ]
     about = (
@@ -153,11 +153,11 @@ def _tie_blocks(t: Tie, at: int, images: Tensor, levels: int) -> Iterator[Block]
 
 def _pairs(audit: Audit) -> Iterator[Section]:
     rows = [
-        (f"{pair.first} and {pair.second}", pair.information, pair.p, _marked(pair.q, FDR))
+        (f"{pair.first} and {pair.second}", pair.information, _chance(pair.p), _marked(pair.q, FDR))
         for pair in audit.pairs[:ROWS]
     ]
     together = sum(pair.together for pair in audit.pairs)
-    whole = f"{number(audit.total_correlation, 3)} nats (p {number(audit.total_correlation_p)})"
+    whole = f"{number(audit.total_correlation, 3)} nats (p {_chance(audit.total_correlation_p)})"
     text = (
         f"{together} of {len(audit.pairs)} pairs of latents go together at a false discovery rate of 5 %. The total "
         f"correlation of all of them is {whole}. "
@@ -213,7 +213,7 @@ def _copies_blocks(audit: Audit, copies: Copies, at: int, images: Tensor) -> Ite
         return
     yield f"By {copies.how}: {len(found.pairs):,} pairs; {limit}."
     rows = [
-        (*(shown(file, 80) for file in audit.names(pair)), ratio, p)
+        (*(shown(file, 80) for file in audit.names(pair)), ratio, _chance(p))
         for pair, ratio, p in zip(found.pairs[:ROWS].tolist(), found.ratio.tolist(), found.p.tolist())
     ]
     yield Table(("image", "and", "distance", "p"), rows, "Distance relative to the 16th neighbour; p of the whole set.")
@@ -231,18 +231,18 @@ def _shift(audit: Audit, shift: Shift, images: Tensor) -> Iterator[Section]:
     tiles = Facts(
         [
             (f"{test.mmd:.2e}", f"squared MMD, {test.low:.1e} to {test.high:.1e}"),
-            (test.p, "p of it and of the shares of kinds"),
+            (_chance(test.p), "p of it and of the shares of kinds"),
             (_share(shift.smallest), "smallest planted share of one kind that is found"),
         ]
     )
     kinds = shift.kinds[:ROWS]
     rows = [
-        (f"kind {at}", _percent(kind.first), _percent(kind.second), kind.p, _marked(kind.q, FDR))
+        (f"kind {at}", _percent(kind.first), _percent(kind.second), _chance(kind.p), _marked(kind.q, FDR))
         for at, kind in enumerate(kinds, 1)
     ]
     near = min(len(kind.examples) for kind in kinds)
     examples = torch.cat([images[list(kind.examples[:near])] for kind in kinds[:SHOWN]])
-    latents = [(str(row.latent), row.difference, row.p, _marked(row.q, FDR)) for row in shift.latents[:ROWS]]
+    latents = [(str(row.latent), row.difference, _chance(row.p), _marked(row.q, FDR)) for row in shift.latents[:ROWS]]
     about = "Kinds of images by their pixels, those that differ most first; p by permutation."
     blocks: list[Block] = [
         f"{shift.sizes[0]:,} images of {first} and {shift.sizes[1]:,} of {second}, by the pixels of both: a kernel "
@@ -280,7 +280,7 @@ def _groups(audit: Audit, found: Groups, at: int) -> Section:
     ]
     heads = ("group", "images", "nats", "95 %", "squared error", "95 %")
     about = "Nats per image by the model's bound, and the mean squared error of reconstructions of values from 0 to 1."
-    told = [(str(t.latent), t.information, t.p, _marked(t.q, FDR)) for t in found.told[:ROWS]]
+    told = [(str(t.latent), t.information, _chance(t.p), _marked(t.q, FDR)) for t in found.told[:ROWS]]
     caption = "Latents that tell the column: mutual information in nats, less that of permutations."
     blocks = [Table(heads, rows, about), Table(("latent", "information", "p", "q"), told, caption)]
     return Section(f"Groups of {shown(found.column)}", blocks)
@@ -323,8 +323,13 @@ def _found(smallest: float | None) -> str:
     return "less than 80 % are found at any share" if smallest is None else f"80 % are found from {_share(smallest)} on"
 
 
-def _marked(q: float, level: float = 0.01) -> Mark | float:
-    return Mark(number(q), "bad") if q <= level else q
+def _marked(q: float, level: float = 0.01) -> Mark | str:
+    return Mark(_chance(q), "bad") if q <= level else _chance(q)
+
+
+def _chance(p: float) -> str:
+    """A probability as short as it is known."""
+    return f"{p:.2g}" if p >= 1e-6 else "< 1e-6"
 
 
 def _share(share: float | None) -> str | None:

@@ -136,7 +136,7 @@ def pairwise_dependence(values: Tensor, *, bins: int = 8, permutations: int = 99
     above = len(pooled) - torch.searchsorted(pooled, observed - 1e-12)
     information = torch.zeros(width, width, dtype=torch.float64, device="cpu")
     p = torch.ones(width, width, dtype=torch.float64, device="cpu")
-    for table, found in ((information, observed - pooled.mean()), (p, (1 + above) / (len(pooled) + 1))):
+    for table, found in ((information, observed - pooled.mean()), (p, (1 + above).double() / (len(pooled) + 1))):
         table[upper[0], upper[1]] = table[upper[1], upper[0]] = found.double()
     return Pairwise(information, p)
 

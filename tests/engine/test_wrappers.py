@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import genfast
-from genfast import metrics, tasks, train
+from genfast import audit, metrics, tasks, train
 from genfast.engine.compiler import compile_program
 from genfast.engine.wrappers import unwrapped
 
@@ -66,6 +66,7 @@ def masked(kind):
 
 
 VERBS = {
+    "audit": ("vae", lambda made: [vars(row) for row in audit.audit(made, images_of("vae", 120)).latents]),
     "sample": ("vae", lambda made: tasks.sample(made, 2)),
     "stream": ("pixelcnn", lambda made: next(tasks.stream(made, 2))),
     "log_prob": ("pixelcnn", lambda made: tasks.log_prob(made, images_of("pixelcnn"))),

@@ -7,13 +7,17 @@ import torch
 from support.pieces import image_set, integers, levels, normal
 
 from genfast import audit, data, metrics, models
+from genfast._defaults import plain_defaults
 
 
 def audited():
     """What an audit finds of noise in two colours."""
     shape, red = levels(120, 1, 8, 8, levels=2), integers(120, below=2)[:, None, None, None]
     images = 15 * torch.cat((red * shape, (1 - red) * shape, 0 * shape), 1)
-    model = models.VAE(models.VAEConfig(channels=3, height=8, width=8, levels=16, latent=3, hidden=4, layers=0)).eval()
+    torch.manual_seed(0)
+    with plain_defaults():
+        sizes = {"channels": 3, "height": 8, "width": 8, "levels": 16}
+        model = models.VAE(models.VAEConfig(**sizes, latent=3, hidden=4, layers=0)).eval()
     found = audit.audit(model, images.to(torch.uint8), columns=[audit.column("a", ["x", "y"] * 60)])
     return [tie.result.null for tie in found.ties], found.weights.values
 

@@ -13,6 +13,7 @@ from support import bench_reports, mutations
 from support.files import idx_bytes, npz_bytes
 
 from genfast import metrics, models
+from genfast.audit import read_column
 from genfast.benchmarks import Report, differences
 from genfast.cli.inpaint import mask_of
 from genfast.data import ImageData, load
@@ -455,3 +456,15 @@ class BenchReport(Reader):
         for change in differences(made, made):
             if change.called:
                 raise AssertionError(f"{change.row.key} differs from itself")
+
+
+@register
+class Columns(Reader):
+    name = "columns"
+
+    def make(self):
+        rows = "".join(f'{i},"a, {i % 3}",{i / 7}\n' for i in range(40))
+        self.seeds = {"about.csv": b"\xef\xbb\xbf" + f"index,site,age\n{rows}".encode()}
+
+    def read(self, path):
+        return values([read_column(path, name, image_data()).codes for name in ("site", "age")])
