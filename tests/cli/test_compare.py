@@ -31,7 +31,8 @@ def test_it_trains_and_reports(compared):
     assert len(report["claims"]) == 7 and all(c["verdict"] in ("true", "false", "undecided") for c in report["claims"])
     rnn, vae, gan = report["models"]
     assert rnn["file_by"] == vae["file_by"] == "without loss" and gan["nats"] is None
-    assert rnn["bits_per_dim"] < rnn["file_bits"] < rnn["bits_per_dim"] + 0.2
+    header = 8 * 300 / (report["held_out"] * 64)  # bits per value of what a file of so few images has besides
+    assert rnn["bits_per_dim"] < rnn["file_bits"] < rnn["bits_per_dim"] + header
     for one in report["models"]:
         assert one["cost"]["minutes"] >= 0.9 / 60 and one["parameters"] > 0 and one["images_per_second"]["value"] > 0
         assert one["sharpness"]["gradient"]["low"] <= one["sharpness"]["gradient"]["value"]
