@@ -20,18 +20,21 @@ from genfast.cli._command import command
 from genfast.cli.options import (
     add_data,
     add_device,
+    add_json,
     add_out,
+    beside,
+    check_json,
     data_options,
     nonnegative_int,
-    out_path,
     positive,
     positive_int,
     say,
     warn,
+    write_result,
 )
 from genfast.cli.progress import counter, progress_bar
 from genfast.data import ALL, CHOICES, ImageData, locate
-from genfast.io import json_bytes, write_bytes
+from genfast.io import write_bytes
 from genfast.random import permutation
 from genfast.train.loop import pick_device
 from genfast.train.run_data import Tell, data_of, load_data, named, once
@@ -64,7 +67,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE.csv", help="where the columns are")
     parser.add_argument("--images", type=positive_int, help="only so many images, random ones (all)", metavar="N")
     add_out(parser, "FOLDER", "the report: index.html, report.json, pictures and weights.csv")
-    parser.add_argument("--json", metavar="FILE.json", help="the numbers of the report to another file as well")
+    add_json(parser)
     parser.add_argument("--seed", type=nonnegative_int, default=0, help="of permutations, clusters and training (0)")
     parser.add_argument("--minutes", type=positive, default=2.0, help="to train for, without RUN (2)")
     add_device(parser)
@@ -74,7 +77,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     reports.check_report(out, args.overwrite, (WEIGHTS,))
-    file = out_path(args, args.json) if args.json else None
+    check_json(args)
     if not (args.target or args.data):
         raise ValueError("audit: expected RUN, --data DATA or both; got neither")
     data, other, columns = _data(args, once(warn))
@@ -85,11 +88,10 @@ def run(args: argparse.Namespace) -> None:
     content = result.to_dict()
     index = reports.write_report(out, made, content, overwrite=args.overwrite, ours=(WEIGHTS,))
     write_bytes(out / WEIGHTS, weights_csv(result.weights, data.files))
-    if file:
-        write_bytes(file, json_bytes(reports.plain(content)))
-    for line in lines(result):
-        print(shown(line, MESSAGE))
-    print(f"report: {shown(index)}, weights: {shown(out / WEIGHTS)}")
+    if not write_result(args, content):
+        for line in lines(result):
+            print(shown(line, MESSAGE))
+        print(f"report: {shown(index)}, weights: {shown(out / WEIGHTS)}")
 
 
 def lines(result: Audit) -> Iterator[str]:
@@ -115,7 +117,7 @@ def _data(args: argparse.Namespace, tell: Tell) -> tuple[ImageData, ImageData | 
     whole = bool(args.data) and locate(args.data)[0].reads_all
     split = args.split or (ALL if whole else "train")
     data: Any = load_data(source, split, tell)
-    say(data)
+    say(data, args)
     columns = [_column(args, text, data) for text in args.column]
     other: Any = None
     if args.against in CHOICES:
@@ -126,7 +128,7 @@ def _data(args: argparse.Namespace, tell: Tell) -> tuple[ImageData, ImageData | 
         with suppress(LookupError):  # data without a test split
             other = load_data(source, "test", tell)
     if other is not None:
-        say(other)
+        say(other, args)
     if args.images and args.images < len(data):
         rows = permutation(len(data), args.seed)[: args.images].sort().values
         columns = [replace(column, codes=column.codes[rows]) for column in columns]
@@ -165,7 +167,7 @@ def _model(args: argparse.Namespace, out: Path) -> Any:
         minutes=args.minutes,
         bar=progress_bar,
         tell=warn,
-        say=partial(print, flush=True),
+        say=partial(print, file=beside(args), flush=True),
     )
     return open_model(out / RUN).to(pick_device(args.device))
 

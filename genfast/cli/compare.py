@@ -13,7 +13,7 @@ import torch
 from genfast import reports
 from genfast._text import shown
 from genfast.cli._command import command
-from genfast.cli.options import add_data, add_json, data_options, positive_int, warn, write_result
+from genfast.cli.options import add_data, add_json, beside, check_json, data_options, positive_int, warn, write_result
 from genfast.cli.progress import progress_bar
 from genfast.train.comparison import FAMILIES, Comparison, compare, compare_runs
 from genfast.train.comparison.families import TITLES
@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("runs", nargs="*", metavar="RUN", help="finished runs to compare; none: families are trained on --data")
     add_data(parser)
     add("--out", required=True, metavar="FOLDER", help="where the report goes, and the runs that are trained")
-    add("--overwrite", action="store_true", help="replace the report and the runs that are there")
+    add("--overwrite", action="store_true", help="replace the report, the runs and the file of --json")
     text = "time of the CPU, of all threads together, to train each model: 90s, 10m, 2h (10m)"
     add("--budget", type=minutes, default=10.0, metavar="TIME", help=text)
     text = f"those to train: {', '.join(family.model for family in FAMILIES)} (all that fit the data)"
@@ -51,7 +51,11 @@ def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     reports.check_report(out, args.overwrite)
-    say = warn if args.json == "-" else lambda text: print(shown(text, 2000), flush=True)
+    check_json(args)
+
+    def say(text: str) -> None:
+        print(shown(text, 2000), file=beside(args), flush=True)
+
     if args.runs:
         made = compare_runs(args.runs, data_options(args), seed=args.seed, tell=warn, say=say)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from genfast import metrics
@@ -14,8 +15,8 @@ from genfast.cli.options import (
     add_json,
     add_split,
     add_target,
+    check_json,
     data_options,
-    out_path,
     positive_int,
     say,
     warn,
@@ -45,6 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "of a GAN's samples: classifier, pixels, or REAL.npz GENERATED.npz (a classifier, where there are labels)"
     add("--features", nargs="+", metavar="FEATURES", help=text)
     add_json(parser)
+    add("--overwrite", action="store_true", help="replace the file of --json if it exists")
 
 
 @command("evaluate", "likelihood of held-out images, beside baselines", options)
@@ -52,9 +54,8 @@ def run(args: argparse.Namespace) -> None:
     settings: Any = {"samples": args.samples, "seed": args.seed, "images": args.images, "features": args.features}
     where = args.target, data_options(args), args.split, args.batch, args.device
     settings |= {"draw": draw, "track": track, "bar": counter, "tell": warn}
-    if args.json not in (None, "-"):
-        out_path(argparse.Namespace(**vars(args) | {"overwrite": True}), args.json)
-    result = evaluate(*where, **settings, say=(lambda data: None) if args.json == "-" else say)
+    check_json(args)
+    result = evaluate(*where, **settings, say=partial(say, args=args))
     if not write_result(args, result):
         for line in lines(result):
             print(line)

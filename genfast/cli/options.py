@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from genfast._text import MESSAGE, shown
 from genfast.data import CHOICES, ImageData, PairData, datasets, describe
@@ -107,9 +107,15 @@ def _holds(folder: Path, path: Path, names: Sequence[str]) -> bool:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    text = "write the same numbers as JSON to a file, which is replaced; - prints them in the place of the text"
+    """--json, of a command that has --overwrite."""
+    text = "write the same numbers as JSON to a file; - prints them in the place of the text"
     parser.add_argument("--json", metavar="FILE", help=text)
+
+
+def check_json(args: argparse.Namespace) -> None:
+    """Before any work: that the file of --json can be written. Raises: as `out_path`."""
+    if args.json not in (None, "-"):
+        out_path(args, args.json)
 
 
 def write_result(args: argparse.Namespace, result: Any) -> bool:
@@ -118,7 +124,7 @@ def write_result(args: argparse.Namespace, result: Any) -> bool:
         return False
     content = json_bytes(plain(result))
     if args.json != "-":
-        write_bytes(out_path(argparse.Namespace(**vars(args) | {"overwrite": True}), args.json), content)
+        write_bytes(args.json, content)
         return False
     sys.stdout.write(content.decode())
     return True
@@ -184,6 +190,11 @@ def warn(text: str) -> None:
     print(shown(text, MESSAGE), file=sys.stderr)
 
 
-def say(data: ImageData | PairData) -> None:
-    """Print which data a command uses."""
-    print(shown(describe(data), MESSAGE), flush=True)
+def say(data: ImageData | PairData, args: argparse.Namespace | None = None) -> None:
+    """Print which data a command uses: on stderr where its --json goes to stdout."""
+    print(shown(describe(data), MESSAGE), file=beside(args), flush=True)
+
+
+def beside(args: argparse.Namespace | None) -> TextIO:
+    """Where a command prints beside its result."""
+    return sys.stderr if args is not None and args.json == "-" else sys.stdout

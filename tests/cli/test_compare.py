@@ -66,6 +66,9 @@ def test_evaluate_gives_json(compared, tmp_path, capsys):
     assert f"{numbers['nats']['model']:.3f}" in text and numbers["latents"] == 16
     assert main(["evaluate", run, "--samples", "2", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == numbers
+    assert main(["evaluate", run, "--samples", "2", "--json", str(file)]) == 2, "a file is there"
+    assert main(["evaluate", run, "--samples", "3", "--json", str(file), "--overwrite"]) == 0
+    assert json.loads(file.read_text()) != numbers
     assert main(["evaluate", run, "--json", str(compared / "images.npz"), "--data", str(compared / "images.npz")]) == 2
 
 
