@@ -6,8 +6,8 @@ NOTES = (
     "Bits a dimension of the whole file, headers included, in blocks of 256 images, of a VAE of 4096. The negative "
     "log-likelihood is the model's own, of the same images, that of a VAE its bound; what the streams have above it, "
     "and the whole file, is told in bits a block. Other codecs get the same images, as a file each and all as one: a "
-    "mosaic for those of pictures. The last columns: the file with the weights in it, and from how many such images on "
-    "it is smaller than the best of the others."
+    "mosaic for those of pictures. Then the file with the weights in it, and from how many such images on it is smaller "
+    "than the best of the others."
 )
 
 
@@ -33,7 +33,7 @@ def markdown(result: dict) -> str:
         "all as one",
         "a file each",
     ]
-    header += ["with the model", "pays from"]
+    header += ["with the model", "pays from", "measured"]
     lines += [_line(*header), "|---" * len(header) + "|"]
     lines += [_line(*_cells(row)) for row in result["files"]]
     header = ["images/s", "encoding", "decoding", "sampling", "share of sampling", "share of the coder"]
@@ -73,6 +73,7 @@ def _cells(row):
         _listed(each),
         f"{8 * row['with_model_bytes'] / values:.4f}" if row["with_model_bytes"] else "",
         f"{row['model_pays_from']:,} images" if row["model_pays_from"] else "",
+        row["date"][:10],
     ]
 
 
