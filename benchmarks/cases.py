@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -72,7 +73,7 @@ def pixels_together(tensor: Tensor) -> Tensor:
 
 # How the arguments lie in memory, by what is added to the name of the case.
 CHANNELS_LAST = {"": pixels_together}
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "categorical_nll": CHANNELS_LAST,
     "categorical_sample": CHANNELS_LAST,
     "gated_activation": CHANNELS_LAST,

@@ -6,8 +6,8 @@ NOTES = (
     "Bits a dimension of the whole file, headers included, in blocks of 256 images, of a VAE of 4096. The negative "
     "log-likelihood is the model's own, of the same images, that of a VAE its bound; what the streams have above it, "
     "and the whole file, is told in bits a block. Other codecs get the same images, as a file each and all as one: a "
-    "mosaic for those of pictures. Then the file with the weights in it, and from how many such images on it is smaller "
-    "than the best of the others."
+    "mosaic for those of pictures. Then the file with the weights in it, and from how many such images on it is "
+    "smaller than the best of the others."
 )
 
 
