@@ -33,8 +33,8 @@ def cases(quick: bool, against: Sequence[str]) -> list[Case]:
     """A case for each op, shape, layout, dtype and direction; `quick`: the smallest shape, with its gradient."""
     made = []
     for op in op_cases.measured_ops():
-        shapes = op_cases.shapes(op)
-        layouts = op_cases.LAYOUTS.get(op, {"": None})
+        shapes: Mapping[str, Mapping[str, int]] = op_cases.shapes(op)
+        layouts: Mapping[str, Any] = op_cases.LAYOUTS.get(op, {"": None})
         modes: Sequence[str] = op_cases.modes(op)
         dtypes = [torch.float32, torch.bfloat16] if op in LOW else [torch.float32]
         if quick:
