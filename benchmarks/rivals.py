@@ -197,28 +197,28 @@ def gated_activation_eager(x: Tensor) -> Tensor:
     return torch.tanh(a) * torch.sigmoid(b)
 
 
-def multinomial(logits: Tensor, **_) -> Tensor:
+def multinomial(logits: Tensor, **_: object) -> Tensor:
     """Draws of the distribution of `categorical_sample`: other numbers, and no say in which."""
     rows = logits.permute(0, 1, 3, 4, 2).reshape(-1, logits.shape[2])
     return torch.multinomial(rows.softmax(1), 1)
 
 
-def bernoulli(logits: Tensor, **_) -> Tensor:
+def bernoulli(logits: Tensor, **_: object) -> Tensor:
     return torch.bernoulli(torch.sigmoid(logits))
 
 
-def gaussian_latent_eager(mean: Tensor, log_variance: Tensor, **_) -> tuple[Tensor, Tensor]:
+def gaussian_latent_eager(mean: Tensor, log_variance: Tensor, **_: object) -> tuple[Tensor, Tensor]:
     """N(0, I) as the prior, and torch's noise: other numbers, and no say in which."""
     z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
     return z, 0.5 * (log_variance.exp() - 1 - log_variance + mean**2).sum(1)
 
 
-def gaussian_nll_eager(x: Tensor, mean: Tensor, log_variance: Tensor, **_) -> Tensor:
+def gaussian_nll_eager(x: Tensor, mean: Tensor, log_variance: Tensor, **_: object) -> Tensor:
     nats = log_variance + (x - mean) ** 2 * (-log_variance).exp()
     return 0.5 * (nats.flatten(1).sum(1) + math.log(2 * math.pi) * x[0].numel())
 
 
-def bernoulli_nll_eager(x: Tensor, logits: Tensor, **_) -> Tensor:
+def bernoulli_nll_eager(x: Tensor, logits: Tensor, **_: object) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none").sum((1, 2, 3))
 
 

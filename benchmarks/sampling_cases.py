@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ def cases() -> Iterator[Case]:
 
 
 @cache
-def untrained(function: Callable[..., nn.Module], *arguments) -> nn.Module:
+def untrained(function: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
     """The model `function(*arguments)`, in evaluation mode; the same weights in every run."""
     torch.manual_seed(0)
     model = function(*arguments).eval()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 # Of every element that they read, an operation; what is pointwise has one for every element that it writes.
 REDUCTIONS = frozenset(
@@ -24,14 +24,16 @@ class Arithmetic(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
+        # It imports Triton, which takes a tenth of a second: only here.
+        self.known = importlib.import_module("torch.utils.flop_counter").flop_registry
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
         packet = function._overloadpacket
         name = function._schema.name.partition("::")[2]
-        if packet in flop_registry:
-            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=result))
+        if packet in self.known:
+            self.flops += int(self.known[packet](*args, **kwargs, out_val=result))
         elif name in REDUCTIONS:
             self.flops += _elements(args)
         elif torch.Tag.pointwise in function.tags and name not in MOVES:

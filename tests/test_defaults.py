@@ -27,6 +27,7 @@ SETTINGS = (
 OF_TORCH = {
     *("likelihoods.LogisticMixture", "metrics.duality_gap", "metrics.train_classifier"),
     *("metrics.find_faults", "train.fit", "train.fit_adversarial"),
+    *("reference.masked_conv2d_ref", "reference.pixelcnn_block_ref"),
 }
 
 

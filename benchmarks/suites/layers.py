@@ -60,6 +60,7 @@ LAYERS = {
     "GaussianLatent": Layer((), ((512, 64), (512, 64))),
     "MinibatchDiscrimination": Layer((256, 100, 5), ((128, 256),)),
     "MinibatchStddev": Layer((), ((32, 128, 32, 32),)),
+    "ResidualConvBlock": Layer((16,), (MAP,)),
     "ResidualDiagonalBlock": Layer((16,), (MAP,)),
     "ResidualRowBlock": Layer((16,), (MAP,)),
     "ResidualVectorQuantizer": Layer((2, 512, 64), ((32, 64, 14, 14),)),

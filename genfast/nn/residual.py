@@ -46,13 +46,12 @@ class ResidualConvBlock(nn.Module):
         return self.conv.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.dropout and self.training:
-            y = self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
-            return x + F.dropout2d(y, self.dropout)
         down, conv, up = ((part.masked_weight(), part.bias) for part in (self.down, self.conv, self.up))
+        if self.dropout and self.training:
+            y = ops.masked_conv2d(F.relu(self.down(F.relu(x))), *conv)
+            return x + F.dropout2d(self.up(F.relu(y)), self.dropout)
         weights: Any = (down[0].flatten(1), down[1], *conv, up[0].flatten(1), up[1])  # each has a bias
-        y = ops.pixelcnn_block(x.permute(0, 2, 3, 1), *weights)
-        return y.permute(0, 3, 1, 2)
+        return ops.pixelcnn_block(x.permute(0, 2, 3, 1), *weights).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         kernel_size = self.conv.kernel_size[0]

@@ -281,7 +281,7 @@ def test_labels_and_images_are_checked():
         (lambda: model.discriminator_loss(x, labels + 1), r"labels must lie in 0..2; got 3"),
         (lambda: model.generator_loss(x), "labels must be integers"),
         (lambda: model.generate(torch.randn(2, 6), torch.tensor([0, 3])), r"labels must lie in 0..2; got 3"),
-        (lambda: gan("dcgan").generator_loss(x, labels), "labels must be None for an unconditional model"),
+        (lambda: gan("dcgan").generator_loss(x, labels), "labels must be None for a model without classes"),
         (lambda: model.discriminator_loss(x + 16, labels), r"x must lie in 0..15; got"),
         (lambda: model.generate(torch.randn(2, 5), labels[:2]), r"z must have shape \[B, 6\]; got \(2, 5\)"),
         (lambda: model.discriminate(torch.zeros(2, 1, 8, 8), labels[:2]), "x must have shape .*; got"),

@@ -313,7 +313,7 @@ def test_sampling_is_without_dropout_and_leaves_the_mode():
             "given and mask must be None for a VAE",
         ),
         ({"shape": (1, 5, 6)}, ValueError, "shape must be None for a VAE"),
-        ({"labels": 1}, ValueError, "labels must be None for an unconditional model; got int"),
+        ({"labels": 1}, ValueError, "labels must be None for a model without classes .*; got int"),
         ({"temperature": 0.0}, ValueError, "temperature must be positive"),
         ({"first": 2**63}, ValueError, "first \\+ n must be at most"),
     ],
@@ -358,7 +358,7 @@ def test_bad_config(config, message):
         (torch.zeros(2, 1, 5, 6), None, TypeError, "x must hold levels as torch.uint8; got torch.float32"),
         (torch.zeros(2, 1, 6, 5).byte(), None, ValueError, r"x must have shape .* H=5, W=6; got \(2, 1, 6, 5\)"),
         (torch.full((2, 1, 5, 6), 2).byte(), None, ValueError, r"x must lie in 0..1; got 2"),
-        (torch.zeros(2, 1, 5, 6).byte(), torch.zeros(2).long(), ValueError, "labels must be None for an uncond"),
+        (torch.zeros(2, 1, 5, 6).byte(), torch.zeros(2).long(), ValueError, "labels must be None for a model without"),
     ],
 )
 def test_bad_images(x, labels, error, message):

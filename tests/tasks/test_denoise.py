@@ -180,7 +180,7 @@ LEVELS = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
             ValueError,
             "^GaussianNoise: noisy must be finite; got values that are not",
         ),
-        ({"labels": 1}, ValueError, "^denoise: labels must be None for an unconditional model"),
+        ({"labels": 1}, ValueError, "^denoise: labels must be None for a model without classes"),
         ({"seed": 2**64}, ValueError, "^denoise: seed must lie in"),
         ({"first": 2**63 - 1}, ValueError, r"^denoise: first \+ n must be at most"),
         ({"batch_size": 0}, ValueError, "^denoise: batch_size must lie in 1"),

@@ -232,7 +232,7 @@ MASK = torch.ones(1, 1, 2, 2, dtype=torch.bool)
         ({"mask": MASK[..., :1]}, ValueError, "mask must have shape"),
         ({"images": IMAGES.float()}, TypeError, "images must hold levels as integers; got torch.float32"),
         ({"images": IMAGES + 2}, ValueError, r"images must lie in 0\.\.1; got 2"),
-        ({"labels": 1}, ValueError, "labels must be None for an unconditional model; got int"),
+        ({"labels": 1}, ValueError, "labels must be None for a model without classes .*; got int"),
         ({"seed": -1}, ValueError, r"seed must lie in \[0, 2\*\*64\); got -1"),
         ({"first": 2**63 - 1}, ValueError, r"first \+ n must be at most"),
         ({"batch_size": 0}, ValueError, r"batch_size must lie in 1 \.\."),

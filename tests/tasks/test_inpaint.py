@@ -140,7 +140,7 @@ def test_a_chain_goes_to_what_the_lower_half_asks_for():
         ({"batch_size": 0}, ValueError, "batch_size must lie in 1"),
         ({"first": 2**63 - 1}, ValueError, r"first \+ n must be at most"),
         ({"seed": -1}, ValueError, "seed must lie in"),
-        ({"labels": 1}, ValueError, "labels must be None for an unconditional model"),
+        ({"labels": 1}, ValueError, "labels must be None for a model without classes"),
         ({"images": torch.zeros(2, 1, 2, 2)}, TypeError, r"images must hold levels as integers; got torch\.float32"),
         (
             {"images": torch.full((2, 1, 2, 2), 3, dtype=torch.uint8), "mask": torch.ones(1, 1, 2, 2) > 0},

@@ -333,7 +333,7 @@ WRONG = [
     ({"n": 1, "temperature": "1"}, TypeError, "temperature must be a number; got str"),
     ({"n": 1, "batch_size": 0}, ValueError, "batch_size must lie in 1"),
     ({"n": 1, "backend": "c"}, ValueError, "backend must be one of auto, cpp, triton, torch, full_forward; got 'c'"),
-    ({"n": 1, "labels": 0}, ValueError, "labels must be None for an unconditional model; got int"),
+    ({"n": 1, "labels": 0}, ValueError, "labels must be None for a model without classes .*; got int"),
     ({"n": 1, "given": ZEROS}, ValueError, "given and mask must come together; got no mask"),
     ({"n": 1, "mask": NONE}, ValueError, "given and mask must come together; got no given"),
     ({"n": 1, "given": ZEROS.float(), "mask": NONE}, TypeError, "given must hold levels as integers"),

@@ -245,7 +245,7 @@ def test_no_command_replaces_what_is_there(genfast, run, data, tmp_path):
     commands = make_parser()._actions[-1].choices
     parsers = [*commands.values(), *commands["train"]._actions[-1].choices.values()]
     writing = [options(parser) for parser in parsers if "--out" in options(parser)]
-    assert len(writing) == 12 + len(models.MODELS) and all("--overwrite" in words for words in writing)
+    assert len(writing) == 14 + len(models.MODELS) and all("--overwrite" in words for words in writing)
     os.mkfifo(tmp_path / "pipe.png")
     assert "got a device or a pipe" in refused(genfast, "sample", run, "--overwrite", "--out", tmp_path / "pipe.png")
     for name in ("a.png", "b.npz"):

@@ -72,7 +72,7 @@ class Reader:
         shift: float = 0.0,
         order: np.ndarray | None = None,
     ) -> None:
-        self.trace, self.spec = trace, spec
+        self.trace, self.spec, self.has_order = trace, spec, order is not None
         channels, height, width = spec.shape
         self.by_levels = inputs not in OF_FLOATS or _needs_levels(trace.module)
         rows, columns = {"grid": (height, width), "line": (1, height * width), "point": (1, 1)}[geometry]

@@ -163,7 +163,9 @@ def conv2d(
     reach = [d * (k - 1) for d, k in zip(dilation, (height, width))]
     before, after = _padding(padding, reach)
     if not x.is_image():
-        if x.dims != (BATCH, FEATURE, FEATURE, FEATURE) or groups != 1 or list(before) != list(after):
+        fits = x.dims == (BATCH, FEATURE, FEATURE, FEATURE) and groups == 1 and list(before) == list(after)
+        # By rows such a model is refused for what keeps it from running as a grid.
+        if not fits or not op.has_order:
             raise Unsupported("a convolution of anything but [B, F, H, W]")
         return _convolved(op, x, weight, bias, stride, before, dilation)
     weight = array(weight)

@@ -26,11 +26,13 @@ class Operation(Protocol):
         name: without its namespace.
         where: the operation and its place in the model, for errors.
         image_values: float32 [levels], what the image of the graph holds for each level.
+        has_order: whether values are drawn in an order of their own, not by rows.
     """
 
     name: str
     where: str
     image_values: np.ndarray
+    has_order: bool
 
     def entries(self, tensor: Any) -> list[Any] | None:
         """What a constant is for all labels, in groups along its batch; None if it depends on no label.
