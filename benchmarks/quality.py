@@ -25,7 +25,6 @@ import torch
 import genfast
 from genfast import metrics, models
 from genfast.benchmarks import quality_report
-from genfast.cli import report
 from genfast.cli.sample import sample_labels
 from genfast.data import ImageData
 from genfast.data.grid import grid, png
@@ -84,7 +83,7 @@ def measure(run: Path, settings: dict, options: argparse.Namespace) -> dict:
     if not options.dry:
         folder = _keep(run, options.results / name)
         lines = {f"{label} ({nats:.2f}, published)": nats for _, label, nats, _ in quality_report.anchors(row)[:1]}
-        write_bytes(folder / "curve.png", report.curves(records, lines))
+        write_bytes(folder / "curve.png", quality_report.curves(records, lines))
     return row
 
 

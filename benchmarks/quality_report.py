@@ -168,3 +168,26 @@ def _trained_on(row, *more):
 
 def _line(*cells):
     return f"| {' | '.join(cells)} |"
+
+
+def curves(records: list[dict], lines: dict[str, float]) -> bytes:
+    """A PNG: training and validation NLL over the steps, and published results as `lines`, {label: nats}."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axis = figure.subplots()
+    valid = [r for r in records if "valid_nats" in r]
+    axis.plot([r["step"] for r in records], [r["train_nats"] for r in records], color="0.6", lw=1, label="training")
+    axis.plot([r["step"] for r in valid], [r["valid_nats"] for r in valid], color="C1", lw=2, label="validation")
+    for label, nats in lines.items():
+        axis.axhline(nats, color="0.1", lw=1, ls="--", label=label)
+    best = min(valid, key=lambda r: r["valid_nats"])
+    axis.plot(best["step"], best["valid_nats"], "o", color="C1", label="kept weights")
+    shown = [best["valid_nats"], valid[0]["valid_nats"], *lines.values()]
+    axis.set_ylim(0.97 * min(shown), 1.03 * max(shown))
+    axis.set(xlabel="step", ylabel="nats per image")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

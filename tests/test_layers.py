@@ -214,7 +214,7 @@ print(seconds, *[name for name in {slow} if name in sys.modules and name not in 
 
 
 def test_an_import_is_cheap():
-    """The whole command line costs half a second beyond torch, and drags in nothing that a command may not need."""
+    """The whole command line costs two thirds of a second beyond torch, and drags in nothing that a command may not need."""
     before = subprocess.run(
         [sys.executable, "-c", "import sys, torch; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -222,7 +222,7 @@ def test_an_import_is_cheap():
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
     fastest = min(runs, key=lambda words: float(words[0]))
-    assert fastest[1:] == [] and float(fastest[0]) < 0.5, fastest
+    assert fastest[1:] == [] and float(fastest[0]) < 0.7, fastest
 
 
 def test_a_name_that_is_taken_is_refused():
