@@ -214,7 +214,7 @@ print(seconds, *[name for name in {slow} if name in sys.modules and name not in 
 
 
 def test_an_import_is_cheap():
-    """The whole command line costs two thirds of a second beyond torch, and drags in nothing that a command may not need."""
+    """The whole command line costs 0.7 seconds beyond torch at most, and drags in nothing that it may not need."""
     before = subprocess.run(
         [sys.executable, "-c", "import sys, torch; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
