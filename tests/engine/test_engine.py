@@ -112,7 +112,9 @@ def test_what_torch_refuses_to_trace_is_drawn_slowly_and_says_so():
     assert images.shape == (2, 1, 4, 4)
 
 
-@pytest.mark.parametrize("model, options", [(foreign, OPTIONS), (lambda: build("pixelcnn", **SMALL | {"layers": 0}), {})])
+@pytest.mark.parametrize(
+    "model, options", [(foreign, OPTIONS), (lambda: build("pixelcnn", **SMALL | {"layers": 0}), {})]
+)
 def test_a_failure_of_the_capture_is_a_refusal_that_says_why(model, options, monkeypatch):
     """Forward itself has run by then, so the model can be drawn from."""
     torch.manual_seed(0)
