@@ -24,6 +24,13 @@ int64_t parts_of(int64_t size) {
   return max(8, min(kPartialSums, (int64_t(1) << 26) / (size * static_cast<int64_t>(sizeof(T)))));
 }
 
+// Calls body(part, image) for the images of the parts begin .. end - 1 of a batch, in order.
+template <class Body>
+GENFAST_INLINE void for_each_image(int64_t begin, int64_t end, int64_t parts, int64_t batch, const Body& body) {
+  for (int64_t part = begin; part < end; ++part)
+    for (int64_t b = part * batch / parts; b < (part + 1) * batch / parts; ++b) body(part, b);
+}
+
 // Adds `parts` partial sums, `stride` elements apart, into the first.
 template <class T>
 void reduce(T* sums, int64_t parts, int64_t stride, int64_t size) {

@@ -45,36 +45,42 @@ int64_t part_size(const ConvShape& s) {
   return round_up((s.taps() * s.inputs + 1) * round_up(s.outputs, kLanes<T>), 16);
 }
 
-template <class S>
-int backward_images(const MaskedConv2dBackward& a, const ConvShape& s, const Arithmetic<S>* panels,
-                    const Arithmetic<S>* zeros, Arithmetic<S>* sums, int64_t begin, int64_t end) {
-  using T = Arithmetic<S>;
-  const int64_t inputs = s.padded() * s.inputs, outputs = s.padded() * s.outputs;
-  Scratch scratch(Scratch::bytes<T>(inputs) + Scratch::bytes<T>(outputs) + Scratch::bytes<T>(tap_products_room<T>(s)));
-  if (scratch.failed()) return kNoMemory;
-  T *map = scratch.take<T>(inputs), *gradient = scratch.take<T>(outputs),
-    *room = scratch.take<T>(tap_products_room<T>(s));
-  memset(map, 0, static_cast<size_t>(inputs) * sizeof *map);
-  memset(gradient, 0, static_cast<size_t>(outputs) * sizeof *gradient);
-  const Taps taps = taps_after(s);
-  for (int64_t b = begin; b < end; ++b) {
-    const S* grad_y = static_cast<const S*>(a.grad_y) + b * s.pixels() * s.outputs;
-    fill_padded(s, s.outputs, false, grad_y, gradient);
-    if (a.grad_x) {
-      S* grad_x = static_cast<S*>(a.grad_x) + b * s.pixels() * s.inputs;
-      convolve<T>(taps, {gradient, s.row(), s.outputs}, s.width, s.width, s.pixels(), panels, zeros, s.inputs,
-                  [&](int64_t p, int64_t, int64_t column, Vector<T> x, int64_t n) {
-                    store(grad_x + p * s.inputs + column, x, n);
-                  });
-    }
-    if (a.grad_weight) {
-      fill_padded(s, s.inputs, true, static_cast<const S*>(a.x) + b * s.pixels() * s.inputs, map);
-      add_tap_products(s, map, gradient, room, sums);
-    }
-    if (a.grad_bias)
-      add_rows(s.pixels(), s.outputs, grad_y, sums + s.taps() * s.inputs * round_up(s.outputs, kLanes<T>));
+// The padded maps of a thread.
+template <class T>
+struct Maps {
+  T *input, *gradient, *room;
+
+  static int64_t bytes(const ConvShape& s) {
+    return Scratch::bytes<T>(s.padded() * s.inputs) + Scratch::bytes<T>(s.padded() * s.outputs) +
+           Scratch::bytes<T>(tap_products_room<T>(s));
   }
-  return kOk;
+  Maps(const ConvShape& s, Scratch& memory)
+      : input(memory.take<T>(s.padded() * s.inputs)),
+        gradient(memory.take<T>(s.padded() * s.outputs)),
+        room(memory.take<T>(tap_products_room<T>(s))) {
+    memset(input, 0, static_cast<size_t>(s.padded() * s.inputs) * sizeof *input);
+    memset(gradient, 0, static_cast<size_t>(s.padded() * s.outputs) * sizeof *gradient);
+  }
+};
+
+template <class S>
+void backward_image(const MaskedConv2dBackward& a, const ConvShape& s, const Taps& taps, const Arithmetic<S>* panels,
+                    const Arithmetic<S>* zeros, int64_t b, const Maps<Arithmetic<S>>& maps, Arithmetic<S>* sums) {
+  using T = Arithmetic<S>;
+  const S* grad_y = static_cast<const S*>(a.grad_y) + b * s.pixels() * s.outputs;
+  fill_padded(s, s.outputs, false, grad_y, maps.gradient);
+  if (a.grad_x) {
+    S* grad_x = static_cast<S*>(a.grad_x) + b * s.pixels() * s.inputs;
+    convolve<T>(taps, {maps.gradient, s.row(), s.outputs}, s.width, s.width, s.pixels(), panels, zeros, s.inputs,
+                [&](int64_t p, int64_t, int64_t column, Vector<T> x, int64_t n) {
+                  store(grad_x + p * s.inputs + column, x, n);
+                });
+  }
+  if (a.grad_weight) {
+    fill_padded(s, s.inputs, true, static_cast<const S*>(a.x) + b * s.pixels() * s.inputs, maps.input);
+    add_tap_products(s, maps.input, maps.gradient, maps.room, sums);
+  }
+  if (a.grad_bias) add_rows(s.pixels(), s.outputs, grad_y, sums + s.taps() * s.inputs * round_up(s.outputs, kLanes<T>));
 }
 
 template <class S>
@@ -90,12 +96,14 @@ int backward(const MaskedConv2dBackward& a) {
   pack_after(s, static_cast<const S*>(a.weight), panels);
   memset(zeros, 0, static_cast<size_t>(wide) * sizeof *zeros);
   memset(sums, 0, static_cast<size_t>(max(parts, 1) * size) * sizeof *sums);
+  const Taps taps = taps_after(s);
   const int status = parallel(parts, [&](int64_t begin, int64_t end) -> int {
-    for (int64_t part = begin; part < end; ++part) {
-      const int64_t first = part * a.batch / parts, last = (part + 1) * a.batch / parts;
-      const int done = backward_images<S>(a, s, panels, zeros, sums + part * size, first, last);
-      if (done != kOk) return done;
-    }
+    Scratch scratch(Maps<T>::bytes(s));
+    if (scratch.failed()) return kNoMemory;
+    const Maps<T> maps(s, scratch);
+    for_each_image(begin, end, parts, a.batch, [&](int64_t part, int64_t b) {
+      backward_image<S>(a, s, taps, panels, zeros, b, maps, sums + part * size);
+    });
     return kOk;
   });
   if (status != kOk) return status;

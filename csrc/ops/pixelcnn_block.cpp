@@ -137,8 +137,6 @@ struct Backward {
   const PixelcnnBlockBackward& a;
   Block shape;
   const T *down, *conv, *up, *zeros;  // packed for the gradients of what they read
-  T* sums;
-  int64_t parts, size;
 };
 
 // Memory of a thread for one image.
@@ -242,14 +240,13 @@ int backward(const PixelcnnBlockBackward& a) {
   pack_after(s.conv, static_cast<const S*>(a.weight), conv);
   memset(zeros, 0, static_cast<size_t>(wide) * sizeof *zeros);
   memset(all, 0, static_cast<size_t>(max(parts, 1) * size) * sizeof *all);
-  const Backward<S> job{a, s, down, conv, up, zeros, all, parts, size};
+  const Backward<S> job{a, s, down, conv, up, zeros};
   const int status = parallel(parts, [&](int64_t begin, int64_t end) -> int {
     Scratch scratch(Maps<T>::bytes(s));
     if (scratch.failed()) return kNoMemory;
     const Maps<T> maps(s, scratch);
-    for (int64_t part = begin; part < end; ++part)
-      for (int64_t b = part * a.batch / parts; b < (part + 1) * a.batch / parts; ++b)
-        backward_image(job, b, maps, Sums<T>(s, all + part * size));
+    for_each_image(begin, end, parts, a.batch,
+                   [&](int64_t part, int64_t b) { backward_image(job, b, maps, Sums<T>(s, all + part * size)); });
     return kOk;
   });
   if (status != kOk) return status;

@@ -14,7 +14,7 @@ from genfast.audit.columns import Column
 from genfast.audit.latents import Latents
 from genfast.engine.calling import evaluating
 from genfast.engine.protocols import Bounded, device_of
-from genfast.metrics.dependence import benjamini_hochberg, equal_bins, g_statistics
+from genfast.metrics.dependence import benjamini_hochberg, equal_bins, g_statistics, permutation_p
 from genfast.tasks._latent import check_call
 
 BINS = 8
@@ -86,7 +86,7 @@ def groups_of(column: Column, latents: Latents, nats: Tensor, errors: Tensor, se
     generator = torch.Generator("cpu").manual_seed(seed)
     bins = equal_bins(latents.values, min(BINS, len(latents.values)), generator).T
     observed, null = g_statistics(column.codes, bins, seed=seed)
-    p = (1 + (null >= observed - 1e-9).sum(0)).double() / (len(null) + 1)
+    p = permutation_p(observed, null)
     q = benjamini_hochberg(p)
     information = (observed - null.mean(0)) / (2 * len(column.codes))
     told = [

@@ -69,7 +69,7 @@ def dependence(codes: Tensor, partitions: Tensor, *, permutations: int = 999, se
     strengths, of_null = (observed - mean) / spread, ((null - mean) / spread).amax(1)
     best = int(strengths.argmax())
     strength = float(strengths[best])
-    p = (1 + int((of_null >= strength - 1e-9).sum())) / (permutations + 1)
+    p = float(permutation_p(strength, of_null))
     return Dependence(float((observed - mean)[best]) / (2 * count), best, strength, p, of_null)
 
 
@@ -172,6 +172,16 @@ def total_correlation(values: Tensor, *, permutations: int = 199, seed: int = 0)
         found.append(-0.5 * float(torch.linalg.slogdet(z.T @ z / n).logabsdet))
     as_strong = sum(value >= found[0] for value in found[1:])
     return max(0.0, found[0] - sum(found[1:]) / permutations), (1 + as_strong) / (permutations + 1)
+
+
+def permutation_p(observed: Tensor | float, null: Tensor) -> Tensor:
+    """The share of permutations that are at least as strong, the observed one counted among them.
+
+    Args: observed (float [...]); null (float [permutations, ...]).
+    Returns: float64 [...].
+    Paper: Phipson and Smyth 2010, arXiv 1603.05766.
+    """
+    return (1 + (null >= observed - 1e-9).sum(0)).double() / (len(null) + 1)
 
 
 def benjamini_hochberg(p: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genfast.engine.arguments import check_int
+from genfast.metrics.dependence import permutation_p
 
 SETS = 64  # permutations at a time
 
@@ -88,7 +89,7 @@ def two_sample_test(
     null = torch.cat([statistics(sums) for sums in split_sums(everything, n, permutations, generator)])
     mean, spread = null.mean(0), null.std(0, correction=0).clamp(min=1e-15)
     strength, of_null = (observed - mean) / spread, ((null - mean) / spread).amax(1)
-    p = (1 + int((of_null >= float(strength.max()) - 1e-9).sum())) / (permutations + 1)
+    p = float(permutation_p(strength.max(), of_null))
     witness = 2 * phi.double() @ (phi[:n].double().mean(0) - phi[n:].double().mean(0))
     variance = sum(float(part.var()) / len(part) for part in (witness[:n], witness[n:])) + float(spread[0]) ** 2
     half, mmd = 1.959964 * math.sqrt(variance), float(observed[0])
@@ -115,8 +116,7 @@ def share_test(bins: Tensor, first: int, *, permutations: int = 999, seed: int =
 
     observed = statistics(everything[:first].sum(0))
     null = torch.cat([statistics(kept) for kept in split_sums(everything, first, permutations, generator)])
-    p = (1 + (null >= observed - 1e-9).sum(0)).double() / (permutations + 1)
-    return p, (observed - null.mean(0)) / null.std(0, correction=0).clamp(min=1e-12)
+    return permutation_p(observed, null), (observed - null.mean(0)) / null.std(0, correction=0).clamp(min=1e-12)
 
 
 def split_sums(values: Tensor, first: int, permutations: int, generator: torch.Generator) -> list[Tensor]:

@@ -83,7 +83,7 @@ class MaskedConv2d(Stateful):
     def constants(self) -> dict[str, Tensor | None]:
         """The mask: 1 for the weights that are used."""
         sizes = self.out_channels, self.in_channels, *self.kernel_size
-        return {"mask": masked_conv2d.tap_mask(*sizes, self.mask_type, self.colors).float()}
+        return {"mask": masked_conv2d.tap_mask(sizes, self.mask_type, self.colors).float()}
 
     def reset_parameters(self, gain: float = 3**-0.5) -> None:
         """Weights uniform with standard deviation gain / sqrt(fan in); the fan in counts only the unmasked weights.
@@ -97,11 +97,11 @@ class MaskedConv2d(Stateful):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def masked_weight(self) -> Tensor:
-        """The weight, 0 where a colour may not read another; what comes after the centre is never read."""
-        return self.weight if self.colors == 1 and self.kernel_size != (1, 1) else self.weight * self.mask
+        """The weight, 0 where it is not used."""
+        return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.mask
+        weight = self.masked_weight()
         if self.kernel_size == (1, 1):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         # All rows below the centre are masked; without them the convolution takes nearly half the work.

@@ -11,7 +11,7 @@ from genfast._native.checks import check_shape, check_tensors, check_whole
 from genfast._native.layout import contiguous_like
 from genfast._native.register import register
 from genfast._native.schema import Allocated, OpSchema
-from genfast.reference.masked_conv2d import color_mask, masked_conv2d_ref
+from genfast.reference.masked_conv2d import masked_conv2d_ref, tap_mask
 
 MOST_TAPS = 255  # rows and columns of a kernel
 
@@ -89,10 +89,7 @@ def masked_conv2d(
         raise ValueError(f"{op}: colors must be at most C and O, {inputs} and {outputs}; got {colors}")
     check_kernel(op, weight)
     if colors > 1:
-        centre = torch.zeros(weight.shape[2:], dtype=torch.bool, device=weight.device)
-        centre[weight.shape[2] // 2, weight.shape[3] // 2] = True
-        read = color_mask(inputs, outputs, colors, mask).to(weight.device)[:, :, None, None]
-        weight = torch.where(centre & ~read, 0, weight)
+        weight = torch.where(tap_mask(weight.shape, mask, colors).to(weight.device), weight, 0)
     reads_centre = int(mask == "B" or colors > 1)
     bias = x.new_empty(0) if bias is None else bias
     y = _call(x.permute(0, 2, 3, 1), weight, bias, reads_centre, dilation, backend=backend)

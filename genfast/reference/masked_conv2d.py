@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,10 +15,9 @@ def masked_conv2d_ref(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, mask: str = "B", colors: int = 1, dilation: int = 1
 ) -> Tensor:
     """`x` [B, C, H, W] -> [B, O, H, W]: a convolution of stride 1 with zeros around, whose later taps are masked."""
-    outputs, inputs, height, width = weight.shape
-    above, side = height // 2, width // 2
+    above, side = (size // 2 for size in weight.shape[2:])
     # All rows below the centre are masked; without them the convolution takes nearly half the work.
-    used = tap_mask(outputs, inputs, height, width, mask, colors)[:, :, : above + 1].to(weight.device)
+    used = tap_mask(weight.shape, mask, colors)[:, :, : above + 1].to(weight.device)
     weight = torch.where(used, weight[:, :, : above + 1], 0)
     # torch takes no images without rows or columns.
     rows, columns = x.shape[2:]
@@ -34,9 +35,10 @@ def color_mask(inputs: int, outputs: int, colors: int = 1, mask: str = "B") -> T
     return source < target[:, None] if mask == "A" else source <= target[:, None]
 
 
-def tap_mask(outputs: int, inputs: int, height: int, width: int, mask: str, colors: int) -> Tensor:
-    """The weights that are used: bool [outputs, inputs, height, width]."""
-    used = torch.zeros(outputs, inputs, height, width, dtype=torch.bool, device="cpu")
+def tap_mask(shape: Sequence[int], mask: str, colors: int) -> Tensor:
+    """Which weights of a `shape` [outputs, inputs, height, width] are used: bool, of that shape."""
+    outputs, inputs, height, width = shape
+    used = torch.zeros(*shape, dtype=torch.bool, device="cpu")
     used[:, :, : height // 2] = True
     used[:, :, height // 2, : width // 2] = True
     used[:, :, height // 2, width // 2] = color_mask(inputs, outputs, colors, mask)

@@ -96,11 +96,15 @@ def test_layouts_give_the_same_bits(dtype):
 def test_only_wanted_gradients_are_made():
     x, weight, bias = normal(2, 3, 4, 5), normal(4, 3, 3, 3, seed=1), normal(4, seed=2)
     every = testing.evaluate(masked_conv2d, {"x": x, "weight": weight, "bias": bias}, backend="cpp")
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    y = masked_conv2d(*leaves, backend="cpp")
+    together = dict(zip(("x", "weight", "bias"), torch.autograd.grad(y, leaves, torch.ones_like(y))))
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
         leaf = tensor.clone().requires_grad_()
         y = masked_conv2d(**{"x": x, "weight": weight, "bias": bias, name: leaf}, backend="cpp")
-        incoming = torch.autograd.grad(y, leaf, torch.ones_like(y))[0]
-        assert incoming.shape == every[f"grad_{name}"].shape
+        (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
+        assert grad.shape == every[f"grad_{name}"].shape
+        testing.assert_identical(grad, together[name])
     y = masked_conv2d(x, weight.requires_grad_(), backend="cpp")
     testing.assert_identical(y, masked_conv2d(x, weight, torch.zeros(4, dtype=torch.float64), backend="cpp"))
 

@@ -97,9 +97,8 @@ def diagonal_block(
 @handles("genfast::masked_conv2d_forward")
 def masked_conv(op: Operation, x: Value, weight: Tensor, bias: Tensor, centre: int, dilation: int, *rest: Any) -> Value:
     check_constant(weight, bias)
-    outputs, inputs, height, width = weight.shape
-    used = weight * tap_mask(outputs, inputs, height, width, "B" if centre else "A", 1).to(weight)
-    padding = [height // 2 * dilation, width // 2 * dilation]
+    used = torch.where(tap_mask(weight.shape, "B" if centre else "A", 1).to(weight.device), weight, 0)
+    padding = [size // 2 * dilation for size in weight.shape[2:]]
     image = permute(op, x, (0, 3, 1, 2))
     y = conv2d(op, image, used, bias if bias.numel() else None, 1, padding, dilation)
     return permute(op, y, (0, 2, 3, 1))

@@ -179,11 +179,8 @@ def study(model: Any, run: str | Path, seed: int, cost: Cost | None, minutes: fl
         made.latents = _latents(model, ref)
     if is_adversarial(model):
         made.accuracy = pooled(monitored(str(run)))
-        made.equilibrium = metrics.verdict(
-            made.accuracy,
-            *samples_state(draws, ref.training, ref.classifier, ref.seed)[:1],
-            variance=samples_state(draws, ref.training, None, ref.seed)[1],
-        )
+        coverage, variance = samples_state(draws, ref.training, ref.classifier, ref.seed)
+        made.equilibrium = metrics.verdict(made.accuracy, coverage, variance=variance)
     if isinstance(model, (Autoregressive, LatentModel)):
         _repair(studied, model, ref)
     return studied
