@@ -25,7 +25,12 @@ def add(registry: MutableMapping[str, Any], kind: str, name: str, value: Any, mo
 def import_modules(package: str, path: Iterable[str]) -> list[str]:
     """Import every module of a package that has no leading underscore, in alphabetical order, so that its decorators
     register what it holds; returns their names."""
-    names = sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_"))
+    names = module_names(path)
     for name in names:
         importlib.import_module(f"{package}.{name}")
     return names
+
+
+def module_names(path: Iterable[str]) -> list[str]:
+    """The modules of a package that have no leading underscore, in alphabetical order."""
+    return sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from genfast._registry import import_modules
+from genfast._registry import import_modules, module_names
 from genfast._text import MESSAGE, shown
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str], begin: Callable[[], None]) -> int:
     """Run one command; `begin` is called when all is imported."""
     try:
-        args = make_parser().parse_args(argv or ["--help"])
+        args = make_parser(argv[0] if argv else None).parse_args(argv or ["--help"])
         begin()
         code: int | None = args.run(args)
         sys.stdout.flush()
@@ -111,13 +112,18 @@ def _without_reader() -> int:
     return 1
 
 
-def make_parser() -> Parser:
-    """The parser of every command."""
-    import_modules("genfast.cli", [str(Path(__file__).parent)])
+def make_parser(name: str | None = None) -> Parser:
+    """The parser of every command; where `name` is one, of that alone: what the others need takes time to import."""
+    folder = [str(Path(__file__).parent)]
+    if name in module_names(folder):
+        importlib.import_module(f"genfast.cli.{name}")
+    alone = COMMANDS.get(name or "")
+    if alone is None:
+        import_modules("genfast.cli", folder)
     parser = Parser(prog="genfast", description="Train, sample and evaluate deep generative models.")
     parser.add_argument("--version", action="version", version=f"genfast {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in sorted(COMMANDS.values(), key=lambda command: command.name):
+    for command in [alone] if alone else sorted(COMMANDS.values(), key=lambda command: command.name):
         subparser = commands.add_parser(command.name, help=command.help, description=command.help)
         add_common(subparser, command.run)
         command.options(subparser)
