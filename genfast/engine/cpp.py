@@ -23,6 +23,8 @@ _ADDRESSES = (
     *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence", "fields"),
     *("images", "log_probs", "log_evidence", "parameters", "words", "word_counts", "intervals"),
 )
+# The fields of program.Attention in an instruction.
+_OF_ATTENTION = ("heads", "groups", "depth", "width", "rows", "columns", "row", "column", "behind", "nan")
 _NUMBERS = (
     *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart", "coding", "block", "most_words"),
     *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
@@ -201,6 +203,10 @@ class Tables:
         self._reads += reads + it.adds
         weight = bias = step = 0
         steps = (0, 0)
+        attention = [0] * len(_OF_ATTENTION)
+        if it.attention is not None:
+            weight, step, steps = self._tables_of_attention(it)
+            attention = [vars(it.attention)[name] for name in _OF_ATTENTION]
         if it.kind == "field":
             weight, bias, step, steps = self._field(it)
         if it.weight is not None:
@@ -234,7 +240,16 @@ class Tables:
             bias,
             step,
             *steps,
+            *attention,
         ]
+
+    def _tables_of_attention(self, it: Instruction) -> tuple[int, int, tuple[int, int]]:
+        """(table or -1, step of a head, (step to what multiplies weights or 0, 0))."""
+        if it.table is None:
+            return -1, 0, (0, 0)
+        kinds, heads, positions, _ = it.table.shape
+        square = positions * positions
+        return self._constant(it.table), square if heads > 1 else 0, (heads * square if kinds > 1 else 0, 0)
 
     def _field(self, it: Instruction) -> tuple[int, int, int, tuple[int, int]]:
         """(table or -1, place in the fields of a request, step of a label, steps of a row and of a column)."""
@@ -264,6 +279,7 @@ def _momentary(program: Program) -> set[int]:
                 loops.setdefault(buffer, set()).add(loop)
                 if part is program.row and not it.sweep:
                     lasting.add(buffer)
+            lasting |= {read.buffer for read in it.reads[1:] if it.attention is not None}
             for read in (*it.reads, *it.adds):
                 b = program.buffers[read.buffer]
                 moved = read.row or read.column or read.feature + read.count > b.features

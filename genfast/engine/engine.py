@@ -306,7 +306,9 @@ class Engine:
         if network.likelihood.case is None:
             return f"{type(self.model).__name__} draws in its own way"
         compiled = self._compiled(now, network)
-        return compiled if isinstance(compiled, str) else None
+        if isinstance(compiled, str):
+            return compiled
+        return "runs no attention" if name == "triton" and compiled.program.attention_bytes else None
 
     def _current(self, thorough: bool = False) -> tuple[dict[str, Any], full_forward.FullForward]:
         """The cache for the present weights of the model, which are checked to be finite; and its `FullForward`."""
@@ -392,6 +394,8 @@ def work(program: Program) -> int:
     for it in [*program.row, *(it for part in program.pixel for it in part)]:
         if it.kind == "linear":
             total += it.weight.size * program.spec.height * program.columns // (it.row_modulus * it.column_modulus)
+        if it.attention is not None:
+            total += it.attention.heads * (it.attention.depth + it.attention.width) * it.attention.positions**2 // 2
     return max(1, total)
 
 

@@ -27,7 +27,7 @@ from genfast.engine.compiler.trace import Trace, trace
 from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value, permuted, reshaped
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.full_forward import FullForward
-from genfast.engine.program import Program
+from genfast.engine.program import MOST_MEMORY, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood, Reading
@@ -174,6 +174,12 @@ def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
         parameters=lowered.parameters(),
         fields=lowered.fields,
     )
+    if program.attention_bytes > MOST_MEMORY:
+        where = next(step.where for step in graph.steps if step.attention is not None)
+        raise NotIncremental(
+            f"sample: {where} cannot be run pixel by pixel: the keys and values of an image must take at most "
+            f"{MOST_MEMORY} bytes; got {program.attention_bytes} in all attention"
+        )
     program.check()
     known = reader.known if lowered.sources else None
     return Compiled(program, network.spec, geometry, order, known, lowered.sources, are_logits)
