@@ -413,7 +413,7 @@ class Tile {
     const int64_t share = it.heads / it.groups, padded = padded_positions(it);
     for (int64_t b = 0; b < count_; ++b)
       for (int64_t h = 0; h < it.heads; ++h) {
-        const float* table = bias ? bias + h * it.bias_step : nullptr;
+        const float* table = bias ? bias + h * it.column_step : nullptr;
         attend(it, n, query + b * p_.image_size + h * it.key_size,
                memory.keys + b * keys + h / share * padded * it.key_size,
                memory.values + b * values + h / share * padded * padded_width(it), table,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
-from genfast.engine.calling import at_work
+from genfast.engine.calling import at_work, not_finite
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable, labels_matter
@@ -402,7 +402,7 @@ def work(program: Program) -> int:
 def check_finite(model: Any, call: str = "sample") -> None:
     """ValueError for a weight of the model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
+        if value.is_floating_point() and (bad := not_finite(value)):
             raise ValueError(f"{call}: {name} must be finite; got {bad} values that are not")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from genfast._native import backends
-from genfast.engine.calling import at_work
+from genfast.engine.calling import at_work, not_finite
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.exit import are_unbounded, bare
@@ -76,7 +76,7 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
         if isinstance(tensor, nn.Parameter) and str(tensor.dtype) != "torch.float32":
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
-        if bad := int((~tensor.isfinite()).sum()):
+        if bad := not_finite(tensor):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
     return trace(model, spec, conventions, may_record)
 
