@@ -202,6 +202,10 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
             continue
         while parts and (room > 1 or _takes(parts, names, features, rest)):
             name, size = parts[0]
+            alone = size == 1 < room and name in (ROW, COLUMN) and not names
+            if alone and [part for part, _ in parts[1:2]] == [FEATURE]:
+                parts.pop(0)  # squeezed, where features are split
+                continue
             if name == FEATURE and size > room:
                 if size % room:
                     raise problem

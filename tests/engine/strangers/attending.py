@@ -327,6 +327,6 @@ MODELS = [
     of_floats(EncoderOfTorch),
     of_floats(PixelSnailBlocks),
     of_floats(MaskedByArithmetic),
-    of_tokens(RotaryGroups, gain=2.5),
+    of_tokens(RotaryGroups, gain=1.8),
     of_floats(AlibiStrict),
 ]
