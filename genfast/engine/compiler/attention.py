@@ -21,7 +21,7 @@ _REARRANGING = (
     *("permute", "movedim", "moveaxis", "transpose", "swapaxes", "swapdims", "view", "reshape", "_unsafe_view"),
     *("view_copy", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to", "slice"),
     *("narrow", "select", "unbind", "chunk", "unsafe_chunk", "split", "split_with_sizes", "contiguous", "clone"),
-    *("alias", "detach", "lift_fresh_copy", "dropout", "positive"),
+    *("alias", "detach", "lift_fresh_copy", "dropout", "positive", "mT"),
 )
 _PRODUCTS = ("matmul", "bmm", "einsum", "baddbmm")
 
