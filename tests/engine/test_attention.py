@@ -73,12 +73,15 @@ FORMS = {
     ),
     "transposed": lambda q, k, v: ((k @ q.mT) + EARLIER.T.log()).softmax(-2).mT @ v,
     "scaled queries": lambda q, k, v: ((q * 0.3) @ k.mT).masked_fill(EARLIER == 0, -math.inf).softmax(-1) @ v,
-    "heads in the batch": lambda q, k, v: torch.baddbmm(
-        EARLIER.log().expand(len(q) * 2, N, N), q.flatten(0, 1), k.flatten(0, 1).mT, alpha=0.5
-    ).softmax(-1).bmm(v.flatten(0, 1)).unflatten(0, (-1, 2)),
-    "a scale for each head": lambda q, k, v: (q @ k.mT * torch.tensor([0.2, 0.7])[:, None, None] + EARLIER.log())
-    .softmax(-1)
-    .matmul(v),
+    "heads in the batch": lambda q, k, v: (
+        torch.baddbmm(EARLIER.log().expand(len(q) * 2, N, N), q.flatten(0, 1), k.flatten(0, 1).mT, alpha=0.5)
+        .softmax(-1)
+        .bmm(v.flatten(0, 1))
+        .unflatten(0, (-1, 2))
+    ),
+    "a scale for each head": lambda q, k, v: (
+        (q @ k.mT * torch.tensor([0.2, 0.7])[:, None, None] + EARLIER.log()).softmax(-1).matmul(v)
+    ),
     "a window": lambda q, k, v: scores(q, k).masked_fill(EARLIER.triu(-3) == 0, -math.inf).softmax(-1) @ v,
     "weights with a factor": lambda q, k, v: ((scores(q, k) + EARLIER.log()).softmax(-1) * (EARLIER + 1).cumsum(1)) @ v,
 }
@@ -97,11 +100,9 @@ BEFORE = EARLIER.tril(-1)
 START = (torch.arange(N) > 0).float()[:, None]
 FIRST_ROWS = {
     "weights times zero": lambda q, k, v: (scores(q, k).masked_fill(BEFORE == 0, -1e4).softmax(-1) * START) @ v,
-    "weights filled with zeros": lambda q, k, v: scores(q, k)
-    .masked_fill(BEFORE == 0, -math.inf)
-    .softmax(-1)
-    .masked_fill(BEFORE == 0, 0.0)
-    @ v,
+    "weights filled with zeros": lambda q, k, v: (
+        scores(q, k).masked_fill(BEFORE == 0, -math.inf).softmax(-1).masked_fill(BEFORE == 0, 0.0) @ v
+    ),
     "nan_to_num of weights": lambda q, k, v: (scores(q, k) + BEFORE.log()).softmax(-1).nan_to_num() @ v,
     "nan_to_num of the result": lambda q, k, v: ((scores(q, k) + BEFORE.log()).softmax(-1) @ v).nan_to_num(),
     "sdpa": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=BEFORE.bool()).nan_to_num(),
@@ -136,7 +137,9 @@ LEAK[7, 11] = 1
 
 @pytest.mark.parametrize("form", LEAKS)
 def test_a_mask_that_leaks_is_refused(form):
-    with pytest.raises(NotCausal, match=r"it enters at aten\.(matmul|scaled_dot_product_attention) .*test_attention.py"):
+    with pytest.raises(
+        NotCausal, match=r"it enters at aten\.(matmul|scaled_dot_product_attention) .*test_attention.py"
+    ):
         compiled(Attending(LEAKS[form]))
 
 
@@ -152,13 +155,15 @@ OTHER = {
     "a sigmoid": lambda q, k, v: (scores(q, k).sigmoid() * EARLIER) @ v,
     "normalised again": lambda q, k, v: F.normalize((scores(q, k) + EARLIER.log()).softmax(-1), p=1, dim=-1) @ v,
     "two softmaxes": lambda q, k, v: ((scores(q, k) + EARLIER.log()).softmax(-1) + EARLIER.log()).softmax(-1) @ v,
-    "scaled by position": lambda q, k, v: (scores(q, k) * torch.arange(1.0, N + 1)[:, None] + EARLIER.log())
-    .softmax(-1)
-    .matmul(v),
-    "talking heads": lambda q, k, v: torch.einsum(
-        "bhij,hg->bgij", (scores(q, k) + EARLIER.log()).softmax(-1), torch.tensor([[0.5, 0.2], [0.1, 0.9]])
-    )
-    @ v,
+    "scaled by position": lambda q, k, v: (
+        (scores(q, k) * torch.arange(1.0, N + 1)[:, None] + EARLIER.log()).softmax(-1).matmul(v)
+    ),
+    "talking heads": lambda q, k, v: (
+        torch.einsum(
+            "bhij,hg->bgij", (scores(q, k) + EARLIER.log()).softmax(-1), torch.tensor([[0.5, 0.2], [0.1, 0.9]])
+        )
+        @ v
+    ),
 }
 
 

@@ -31,8 +31,8 @@ from genfast.engine.compiler.values import (
 from genfast.engine.program import Attention
 
 MOST_POSITIONS = 8192  # of attention, whose masks have the square of them
-# An exponential of what lies as much below the largest is 0, whatever the scores: these would have to reach thousands.
-FAR = -5000.0
+# What lies as much below the largest has an exponential of 0: scores themselves would have to differ by 900 for more.
+FAR = -1000.0
 
 
 class _Heads(Graph):
@@ -69,7 +69,7 @@ def scores(op: Operation, a: Value, first: str, b: Value, second: str, result: s
     left, right = np.broadcast_arrays(*sides)
     shape = left.shape[: len(kept)]
     heads = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-    dims = {label: name for label, name in zip(kept, names)} | {p: ROW, q: COLUMN}
+    dims = dict(zip(kept, names)) | {p: ROW, q: COLUMN}
     codes = heads.reshape([1 if label in (p, q) else shape[kept.index(label)] for label in result])
     size = {BATCH: a.size[BATCH], ROW: rows * columns, COLUMN: rows * columns}
     head = Value(_Heads(a.graph.domain), codes, tuple(dims[label] for label in result), size, 1)
@@ -101,8 +101,8 @@ def table_of(op: Operation, x: Pairs, constant: Any) -> np.ndarray:
     values = values.reshape((1,) * (len(heads.dims) - values.ndim) + values.shape)
     others = [at for at, name in enumerate(heads.dims) if name not in (ROW, COLUMN)]
     for at in others:
-        n, count = values.shape[at], heads.codes.shape[at]
-        if heads.dims[at] == BATCH and n > 1:
+        count = heads.codes.shape[at]
+        if heads.dims[at] == BATCH and values.shape[at] > 1:
             by_image = np.moveaxis(values, at, 0).reshape(-1, count, *np.delete(values.shape, at))
             if not (by_image == by_image[:1]).all():
                 raise Unsupported("scores of attention combined with what differs from image to image")
@@ -112,7 +112,7 @@ def table_of(op: Operation, x: Pairs, constant: Any) -> np.ndarray:
     if values.size == math.prod(values.shape[-2:]):
         return values.reshape(1, *values.shape[-2:])
     every = np.broadcast_to(values, (*codes.shape, *values.shape[-2:])).reshape(-1, *values.shape[-2:])
-    table = np.zeros((len(x.sides[0]), *values.shape[-2:]), values.dtype)
+    table = np.ones((len(x.sides[0]), *values.shape[-2:]), values.dtype)
     table[codes.reshape(-1)] = every
     return table
 
@@ -120,7 +120,10 @@ def table_of(op: Operation, x: Pairs, constant: Any) -> np.ndarray:
 def times(op: Operation, x: Pairs, constant: Any, inverse: bool = False) -> Pairs:
     """Scores or weights times a constant, or divided by it."""
     table = table_of(op, x, constant).astype(np.float32)
-    table = 1 / table if inverse else table
+    if inverse:
+        if not table.all():
+            raise Unsupported("scores of attention divided by zero")
+        table = np.float32(1) / table
     if x.key:
         return replace(x, after=x.after * _by_query(x, table))
     return replace(x, factor=x.factor * table, bias=_finite_product(x.bias, table))
@@ -196,14 +199,13 @@ def weighted(op: Operation, x: Pairs, first: str, b: Any, second: str, result: s
     wide = [label for label in second if label not in (*first, key)]
     if gone:
         raise Unsupported("weights of attention that are summed over heads or features")
-    heads = arranged(x.heads, first, kept)[(...,) + (None,) * len(wide)]
-    values = arranged(b, second, [*kept, *wide])
-    shape = np.broadcast_shapes(heads.shape, values.shape)
-    lead = shape[: len(kept)]
-    number = np.broadcast_to(heads[(..., *[0] * len(wide))], lead).reshape(-1)
+    heads, values = arranged(x.heads, first, kept), arranged(b, second, [*kept, *wide])
+    lead = np.broadcast_shapes(heads.shape, values.shape[: len(kept)])
+    shape = (*lead, *values.shape[len(kept) :])
+    number = np.broadcast_to(heads, lead).reshape(-1)
     codes = np.broadcast_to(values, shape).reshape(len(number), -1)
     y = attended(op, x, number, codes).reshape(shape)
-    names = dict(zip(first, x.heads.dims)) | {label: FEATURE for label in wide} | {query: _line(x.model)}
+    names = dict(zip(first, x.heads.dims)) | dict.fromkeys(wide, FEATURE) | {query: _line(x.model)}
     order = [[*kept, *wide].index(label) for label in result if label != query]
     y = np.expand_dims(y.transpose(order), result.index(query))
     return x.model.like(y, tuple(names[label] for label in result))

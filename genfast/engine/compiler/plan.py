@@ -157,8 +157,8 @@ def reached(step: Step, view: View, phase: Phase | None, domain: Rectangle | Non
     r0, r1, c0, c1 = domain or step.domain
     if step.attention is not None and view in (operand.view for operand in step.operands[1:]):
         # All that lie before: whole rows, but of a single one.
-        columns = step.attention.columns if r1 > 1 else c1 - step.attention.behind
-        return (0, r1, 0, columns) if r0 < r1 and c0 < c1 and columns > 0 else None
+        end = step.attention.columns if r1 > 1 else c1 - step.attention.behind
+        return (0, r1, 0, end) if r0 < r1 and c0 < c1 and end > 0 else None
     if step.upsample > 1 and phase is not None:
         u, (p, q) = step.upsample, phase
         rows = -((p - r0) // u), (r1 - 1 - p) // u + 1

@@ -23,7 +23,18 @@ from genfast.engine.compiler.nodes import base, operation, writes
 from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
 from genfast.engine.compiler.trace import Argument, Trace
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Pairs, Unsupported, Value, Varies, reshaped
+from genfast.engine.compiler.values import (
+    BATCH,
+    COLUMN,
+    FEATURE,
+    LINE,
+    ROW,
+    Pairs,
+    Unsupported,
+    Value,
+    Varies,
+    reshaped,
+)
 from genfast.engine.conventions import ARE_FLAT, OF_FLOATS
 from genfast.engine.protocols import ImageSpec
 

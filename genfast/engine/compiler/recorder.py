@@ -102,8 +102,8 @@ class _Whole(TorchFunctionMode):
         ):
             with _disable_current_modes():
                 result = function(*args, **(kwargs or {}))
-            operation = torch.ops.aten.scaled_dot_product_attention.default
-            return self.recorder.noted(operation, args, kwargs or {}, result)
+            whole = torch.ops.aten.scaled_dot_product_attention.default
+            return self.recorder.noted(whole, args, kwargs or {}, result)
         operation = _RECURRENT.get(getattr(function, "__name__", ""))
         if operation is None or kwargs or len(args) != 9 or isinstance(args[2], Tensor):  # a packed sequence
             return function(*args, **(kwargs or {}))
