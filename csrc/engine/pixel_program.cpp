@@ -2,6 +2,7 @@
 
 #include "core/functions.h"
 #include "core/parallel.h"
+#include "engine/attention.h"
 #include "engine/pixel_code.h"
 #include "engine/pixel_draw.h"
 #include "engine/pixel_linear.h"
@@ -43,10 +44,18 @@ class Tile {
         biases_(memory.take<const float*>(count_of_all_ * p_.tile)),
         row_biases_(memory.take<const float*>(p_.columns + kTogether)),
         chain_at_(memory.take<int64_t>(count_of_all_)),
+        memories_(memory.take<Memory>(count_of_all_)),
+        scores_(memory.take<float>(most_positions(p_))),
         draws_(program, memory),
         levels_(program),
         codes_(program, memory) {
     chains_ = memory.take<float>(place_chains(p_, chain_at_));
+    for (int64_t n = 0; n < count_of_all_; ++n) {
+      const Instruction& it = instructions_[n];
+      if (it.kind != program::kAttention) continue;
+      memories_[n].keys = zeros(memory, p_.tile * key_floats(it));
+      memories_[n].values = zeros(memory, p_.tile * value_floats(it));
+    }
   }
 
   static int64_t scratch(const PixelProgram& p) {
@@ -54,6 +63,7 @@ class Tile {
     return Scratch::bytes<float>(p.tile * p.image_size) + 2 * Scratch::bytes<Span>(p.read_count) +
            Scratch::bytes<Ready>(all) + Scratch::bytes<const float*>(all * p.tile) +
            Scratch::bytes<const float*>(p.columns + kTogether) + Scratch::bytes<int64_t>(all) +
+           Scratch::bytes<Memory>(all) + Scratch::bytes<float>(most_positions(p)) + memory_bytes(p) +
            Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
   }
 
@@ -79,6 +89,8 @@ class Tile {
   Ready* ready_;                // of every instruction
   const float **biases_, **row_biases_;
   int64_t* chain_at_;  // of every instruction: where its chains are, or -1
+  Memory* memories_;   // of every instruction
+  float* scores_;      // of one head
   float* chains_;      // [columns][images] of each instruction
   Draws draws_;
   const Levels levels_;
@@ -100,6 +112,33 @@ class Tile {
           if (k < draws_.count() && j < p_.width) draw(i, j, k);
         }
     }
+  }
+
+  static float* zeros(Scratch& memory, int64_t count) {
+    float* taken = memory.take<float>(count);
+    memset(taken, 0, static_cast<size_t>(count) * sizeof *taken);
+    return taken;
+  }
+
+  // Of attention: the most positions of an instruction, and the keys and values of a tile.
+  static int64_t most_positions(const PixelProgram& p) {
+    int64_t most = 0;
+    for_attention(p, [&](const Instruction& it) { most = max(most, padded_positions(it)); });
+    return most;
+  }
+  static int64_t memory_bytes(const PixelProgram& p) {
+    int64_t bytes = 0;
+    for_attention(p, [&](const Instruction& it) {
+      bytes += Scratch::bytes<float>(p.tile * key_floats(it)) + Scratch::bytes<float>(p.tile * value_floats(it));
+    });
+    return bytes;
+  }
+  template <class Function>
+  static void for_attention(const PixelProgram& p, const Function& function) {
+    const Instruction* all = static_cast<const Instruction*>(p.instructions);
+    const int64_t count = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
+    for (int64_t n = 0; n < count; ++n)
+      if (all[n].kind == program::kAttention) function(all[n]);
   }
 
   static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
@@ -134,6 +173,7 @@ class Tile {
   }
 
   void clear() {
+    for (int64_t n = 0; n < count_of_all_; ++n) memories_[n].seen = 0;
     for (int64_t b = 0; b < count_; ++b)
       for (const Buffer* buffer = buffers_; buffer < buffers_ + p_.buffer_count; ++buffer) {
         float* to = arena_ + b * p_.image_size + buffer->offset;
@@ -267,6 +307,7 @@ class Tile {
       case program::kLstm: return lstm(it, j);
       case program::kLookup: return lookup(it, j);
       case program::kField: return field(it, j);
+      case program::kAttention: return attention(n, j);
       case program::kCopy: return map(it, j, [](auto a, auto) { return a; });
       case program::kNeg: return map(it, j, [](auto a, auto) { return -a; });
       case program::kRelu: return map(it, j, [](auto a, auto) { return relu(a); });
@@ -344,6 +385,40 @@ class Tile {
                               : constants_ + it.weight + (it.bias_step ? labels[first_ + b] * it.bias_step : 0);
       write(it, j, b, from + r * it.row_step + c * it.column_step);
     }
+  }
+
+  // The key (1) or value (2) of position t of the first image of the tile.
+  const float* remembered(const Instruction& it, int64_t which, int64_t t) const {
+    const Read& read = reads_[it.first_read + which];
+    const Buffer& buffer = buffers_[read.buffer];
+    const int64_t row = t / it.grid_columns + it.grid_row + read.row;
+    const int64_t column = buffer.left + t % it.grid_columns + it.grid_column + read.column;
+    return arena_ + buffer.offset + row % buffer.rows * buffer.row_size + column * buffer.features + read.feature;
+  }
+
+  void attention(int64_t number, int64_t j) {
+    const Instruction& it = instructions_[number];
+    Memory& memory = memories_[number];
+    const int64_t shift = places_[it.output].shift, positions = it.grid_rows * it.grid_columns;
+    const int64_t p = ((row_ >> shift) - it.grid_row) * it.grid_columns + (j >> shift) - it.grid_column;
+    const int64_t n = max(0, p - it.behind + 1), keys = key_floats(it), values = value_floats(it);
+    for (; memory.seen < n; ++memory.seen) {
+      const float *key = remembered(it, 1, memory.seen), *value = remembered(it, 2, memory.seen);
+      for (int64_t b = 0; b < count_; ++b)
+        remember(it, memory.seen, key + b * p_.image_size, value + b * p_.image_size, memory.keys + b * keys,
+                 memory.values + b * values);
+    }
+    const float *query = at(it.first_read, j), *bias = it.weight < 0 ? nullptr : constants_ + it.weight + p * positions;
+    float* y = at(it.output, j);
+    const int64_t share = it.heads / it.groups, padded = padded_positions(it);
+    for (int64_t b = 0; b < count_; ++b)
+      for (int64_t h = 0; h < it.heads; ++h) {
+        const float* table = bias ? bias + h * it.column_step : nullptr;
+        attend(it, n, query + b * p_.image_size + h * it.key_size,
+               memory.keys + b * keys + h / share * padded * it.key_size,
+               memory.values + b * values + h / share * padded * padded_width(it), table,
+               it.row_step ? table + it.row_step : nullptr, scores_, y + b * p_.image_size + h * it.value_size);
+      }
   }
 
   void write(const Instruction& it, int64_t j, int64_t b, const float* from) {

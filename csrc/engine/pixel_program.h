@@ -77,7 +77,8 @@ enum Kind : int64_t {
   kMax,
   kMin,
   kGreater,
-  kWhere
+  kWhere,
+  kAttention
 };
 enum Activation : int64_t { kNone, kOfRelu, kOfElu, kOfTanh, kOfSigmoid };
 enum Head : int64_t { kBernoulli, kCategorical, kMixture };
@@ -94,6 +95,10 @@ struct Instruction {
   // a field [rows][columns][count], or -1: that lies in the fields of the request, from `bias` on.
   int64_t weight, bias, bias_step;
   int64_t row_step, column_step;  // of a field, 0 where it is the same in all rows or columns
+  // Of attention, as in program.Attention. Its table is at `weight`, or that is -1; its heads are `column_step` apart,
+  // and what multiplies weights is `row_step` behind it, or that is 0.
+  int64_t heads, groups, key_size, value_size;
+  int64_t grid_rows, grid_columns, grid_row, grid_column, behind, nan;
 };
 
 }  // namespace program

@@ -242,3 +242,10 @@ def evaluating(model: Any) -> Iterator[None]:
             else:
                 for module in training:
                     module.training = True
+
+
+def not_finite(tensor: Tensor) -> int:
+    """How many values of a weight are not finite; a buffer may hold minus infinity, as masks of attention do."""
+    values = tensor.detach()
+    finite = values.isfinite() if isinstance(tensor, nn.Parameter) else values.isfinite() | (values == -torch.inf)
+    return int((~finite).sum())

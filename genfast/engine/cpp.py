@@ -15,6 +15,7 @@ from genfast.engine.request import SampleRequest
 CACHE_BYTES = 2 << 20  # of feature maps: twice an L2 cache of 1 MiB, as a pixel touches only a part of them
 FAR_BYTES = 16 << 20  # of weights, which then do not stay in a cache
 LEAST_TILE, MOST_TILE = 12, 96
+LEAST_ATTENDING = 3  # images, where each also reads keys and values of its own
 REGISTERS = 6  # images whose sums the registers hold, or twice as many as that
 MOST_CHAIN_BYTES = 128 << 20  # of a thread: beyond, rows are not computed apart from pixels
 FEW = 2  # images in a tile; with so few, reading the weights once for each pixel costs too much
@@ -23,6 +24,8 @@ _ADDRESSES = (
     *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence", "fields"),
     *("images", "log_probs", "log_evidence", "parameters", "words", "word_counts", "intervals"),
 )
+# The fields of program.Attention in an instruction.
+_OF_ATTENTION = ("heads", "groups", "depth", "width", "rows", "columns", "row", "column", "behind", "nan")
 _NUMBERS = (
     *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart", "coding", "block", "most_words"),
     *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
@@ -151,6 +154,8 @@ class Tables:
         self.sizes = (len(reads), len(buffers), self.image_size)
         self.parameters = sum(read.count for read in program.parameters)
         self.weight_bytes = 4 * self._end
+        # Of attention all is read, half of it on average, in place of the rows that were kept to be copied from.
+        self.memory_bytes = -program.attention_bytes // 2
         apart = [it.count for part in program.pixel for it in part if any(read.row < 0 for read in it.reads)]
         self.chain_bytes = sum(16 * (-(-count // PANEL) * PANEL) for count in apart) * program.columns  # of an image
 
@@ -164,8 +169,8 @@ class Tables:
 
     def tile_of(self, n: int, threads: int) -> int:
         """Images that each of so many threads takes at a time, of n."""
-        fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size)
-        fitting = max(LEAST_TILE, min(fitting, MOST_TILE))
+        fitting = (CACHE_BYTES + self.weight_bytes) // (4 * self.image_size + self.memory_bytes)
+        fitting = max(LEAST_ATTENDING if self.memory_bytes else LEAST_TILE, min(fitting, MOST_TILE))
         rounds = -(-n // (threads * fitting))
         tile = -(-n // (threads * rounds))
         return tile if tile < REGISTERS else min(-(-tile // REGISTERS) * REGISTERS, MOST_TILE, n)
@@ -201,6 +206,10 @@ class Tables:
         self._reads += reads + it.adds
         weight = bias = step = 0
         steps = (0, 0)
+        attention = [0] * len(_OF_ATTENTION)
+        if it.attention is not None:
+            weight, steps = self._tables_of_attention(it)
+            attention = [vars(it.attention)[name] for name in _OF_ATTENTION]
         if it.kind == "field":
             weight, bias, step, steps = self._field(it)
         if it.weight is not None:
@@ -234,7 +243,16 @@ class Tables:
             bias,
             step,
             *steps,
+            *attention,
         ]
+
+    def _tables_of_attention(self, it: Instruction) -> tuple[int, tuple[int, int]]:
+        """(table or -1, (step to what multiplies weights, step of a head), 0 where there is none)."""
+        if it.table is None:
+            return -1, (0, 0)
+        kinds, heads, positions, _ = it.table.shape
+        square = positions * positions
+        return self._constant(it.table), (heads * square if kinds > 1 else 0, square if heads > 1 else 0)
 
     def _field(self, it: Instruction) -> tuple[int, int, int, tuple[int, int]]:
         """(table or -1, place in the fields of a request, step of a label, steps of a row and of a column)."""
@@ -264,6 +282,7 @@ def _momentary(program: Program) -> set[int]:
                 loops.setdefault(buffer, set()).add(loop)
                 if part is program.row and not it.sweep:
                     lasting.add(buffer)
+            lasting |= {read.buffer for read in it.reads[1:] if it.attention is not None}
             for read in (*it.reads, *it.adds):
                 b = program.buffers[read.buffer]
                 moved = read.row or read.column or read.feature + read.count > b.features

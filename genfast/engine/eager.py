@@ -21,6 +21,7 @@ from torch import Tensor
 from torch._C._nn import elu, elu_, softplus
 
 from genfast._native import backends
+from genfast.engine.looking_back import LookingBack
 from genfast.engine.program import Buffer, Drawn, Instruction, Program, Read
 from genfast.engine.request import SampleRequest, row_uniforms
 
@@ -106,7 +107,11 @@ class Stepper:
         self._rows: dict[tuple[Any, ...], list[Call] | torch.cuda.CUDAGraph] = {}
         self._labels = torch.zeros(n, dtype=torch.int64, device=device)
         self._given_fields = torch.zeros(n, program.fields, **floats)
-        self._fields = {id(it): Field(self, it) for it in self._instructions() if it.kind == "field"}
+        self._fields: dict[int, Field | LookingBack] = {
+            id(it): Field(self, it) for it in self._instructions() if it.kind == "field"
+        }
+        attention = [it for it in self._instructions() if it.kind == "attention"]
+        self._fields |= {id(it): LookingBack(program, it, self.maps, n) for it in attention}
 
     def begin(self, labels: Tensor | None, fields: Tensor | None = None) -> None:
         """Reset the buffers to their state before the first row, for images of these labels and fields."""
@@ -341,11 +346,20 @@ class Stepper:
 
     def _field(self, instruction: Instruction, columns: range) -> list[Call]:
         _, _, out = self._operands(instruction, columns)
-        values, stride = self._fields[id(instruction)].values, self.program.buffers[instruction.buffer].stride
+        field = self._fields[id(instruction)]
+        assert isinstance(field, Field)
+        values, stride = field.values, self.program.buffers[instruction.buffer].stride
         if values.shape[1] > 1:
             first = columns[0] // stride - instruction.domain[2]
             values = values[:, first :: max(1, columns.step // stride)][:, : len(columns)]
         return [partial(out.copy_, values[:, 0] if out.dim() == 2 else values)]
+
+    def _attention(self, instruction: Instruction, columns: range) -> list[Call]:
+        query = self._view(instruction.reads[0], columns)
+        out = self._slice(instruction.buffer, 0, 0, instruction.feature, instruction.count, columns)
+        looking = self._fields[id(instruction)]
+        assert isinstance(looking, LookingBack)
+        return [looking.call(columns, query, out)]
 
     def _targets(self, instruction: Instruction, columns: range) -> list[Tensor]:
         """Views of the outputs of an instruction: the result, the cell, the visible copy."""
@@ -407,3 +421,4 @@ class Field:
 
 
 _KINDS = {"linear": Stepper._linear, "lstm": Stepper._lstm, "lookup": Stepper._lookup, "field": Stepper._field}
+_KINDS["attention"] = Stepper._attention

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward
 from genfast.engine.arguments import check_images, check_labels
-from genfast.engine.calling import at_work
+from genfast.engine.calling import at_work, not_finite
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable, labels_matter
@@ -306,7 +306,9 @@ class Engine:
         if network.likelihood.case is None:
             return f"{type(self.model).__name__} draws in its own way"
         compiled = self._compiled(now, network)
-        return compiled if isinstance(compiled, str) else None
+        if isinstance(compiled, str):
+            return compiled
+        return "runs no attention" if name == "triton" and compiled.program.attention_bytes else None
 
     def _current(self, thorough: bool = False) -> tuple[dict[str, Any], full_forward.FullForward]:
         """The cache for the present weights of the model, which are checked to be finite; and its `FullForward`."""
@@ -392,13 +394,15 @@ def work(program: Program) -> int:
     for it in [*program.row, *(it for part in program.pixel for it in part)]:
         if it.kind == "linear":
             total += it.weight.size * program.spec.height * program.columns // (it.row_modulus * it.column_modulus)
+        if it.attention is not None:
+            total += it.attention.heads * (it.attention.depth + it.attention.width) * it.attention.positions**2 // 2
     return max(1, total)
 
 
 def check_finite(model: Any, call: str = "sample") -> None:
     """ValueError for a weight of the model that is not finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if value.is_floating_point() and (bad := int((~value.detach().isfinite()).sum())):
+        if value.is_floating_point() and (bad := not_finite(value)):
             raise ValueError(f"{call}: {name} must be finite; got {bad} values that are not")
 
 

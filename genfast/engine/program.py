@@ -27,9 +27,10 @@ MAPS = (
     *("copy", "neg", "relu", "elu", "tanh", "sigmoid", "add", "mul", "gate", "affine", "constant"),
     *("exp", "log", "log1p", "sqrt", "reciprocal", "abs", "erf", "softplus", "max", "min", "greater", "where"),
 )
-KINDS = ("linear", "lstm", "lookup", "field", *MAPS)
+KINDS = ("linear", "lstm", "lookup", "field", *MAPS, "attention")
 ACTIVATIONS = ("none", "relu", "elu", "tanh", "sigmoid")
 PANEL = 16  # outputs in a panel of weights
+MOST_MEMORY = 256 << 20  # bytes of the keys and values of an image, of all attention of a program
 
 
 @dataclass
@@ -63,6 +64,41 @@ class Read:
     count: int
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What an instruction "attention" looks back at: the positions of a grid, in raster order, before its own.
+
+    Attributes:
+        heads, groups: of queries, and of keys and values: head h reads group h // (heads // groups).
+        depth, width: values of a key, and of a value.
+        rows, columns: of the grid of positions.
+        row, column: position (r, c) of the buffers is (r - row, c - column) of the grid.
+        behind: position p reads the positions 0 .. p - behind.
+        nan: 1 where a position that reads none is NaN, 0 where it is zero.
+    """
+
+    heads: int
+    groups: int
+    depth: int
+    width: int
+    rows: int
+    columns: int
+    row: int = 0
+    column: int = 0
+    behind: int = 0
+    nan: int = 0
+
+    @property
+    def positions(self) -> int:
+        """Of the grid."""
+        return self.rows * self.columns
+
+    @property
+    def floats(self) -> int:
+        """Numbers of all keys and values."""
+        return self.groups * self.positions * (self.depth + self.width)
+
+
 @dataclass
 class Instruction:
     """Computes features `feature` to `feature + count - 1` of `buffer` at a position (r, c).
@@ -88,6 +124,14 @@ class Instruction:
         1 or its columns, and (r', c') is the position less the first one of the domain, 0 where R or C is 1. The value
         is table[label or 0, r', c'] of `table`, float32 [1 or classes, R, C, count]; or, where that is None, entry
         `offset` + (r' C + c') count + feature of the fields of the request, `grid` being (R, C).
+    kind "attention": operands query (heads * depth), key (groups * depth) and value (groups * width) of the present
+        position, see `Attention`; those of other positions lie as far from them as the positions do, and are all kept.
+        For each head, where t runs over the positions that position p reads: scores s = query . key_t + table[0, h, p,
+        t], the exact maximum m of them, e = exp(s - m), the result (sum of e * table[1, h, p, t] * value_t) / (sum of
+        e). `table`, float32 [1 or 2, 1 or heads, positions, positions] or None, is 0 and 1 where it is not given; a
+        score of minus infinity is of a position that is not read. query . key and the sum over values are in four
+        chains each, as below, from zero and over all t; in the sum of e number t goes to lane t % 16, each lane
+        ascending, then the lanes are added in halves: lane k and k + 8, 4, 2, 1.
 
     Summation order, which every engine on the CPU keeps: four chains, value k of a read goes to chain k % 4 by a fused
     multiply-add, chain 0 starts at the bias; the sum is (chain 0 + chain 1) + (chain 2 + chain 3), then the adds.
@@ -116,6 +160,7 @@ class Instruction:
     table: np.ndarray | Any = None
     offset: int = 0
     grid: tuple[int, int] = (1, 1)
+    attention: Attention | None = None
 
 
 @dataclass
@@ -187,6 +232,9 @@ class Program:
         if it.kind == "field":
             self._check_field(it)
             return
+        if it.kind == "attention":
+            self._check_attention(it)
+            return
         depth = sum(read.count for read in it.reads) if it.kind == "linear" else 1
         if it.kind == "lookup":
             counts, depth = [read.count for read in it.reads], len(it.weight)
@@ -213,6 +261,34 @@ class Program:
             raise ValueError(f"field: it must lie in the {self.fields} fields of a request; got {it.offset} to {end}")
         if grid[0] not in (1, rows) or grid[1] not in (1, columns):
             raise ValueError(f"field: grid must be (1 or {rows}, 1 or {columns}), as the domain; got {tuple(grid)}")
+
+    def _check_attention(self, it: Instruction) -> None:
+        a = it.attention
+        if a is None:
+            raise ValueError("attention: expected what it looks back at; got None")
+        counts, got = [a.heads * a.depth, a.groups * a.depth, a.groups * a.width], [read.count for read in it.reads]
+        if got != counts or it.count != a.heads * a.width or a.heads % a.groups:
+            raise ValueError(f"attention: counts must be {counts} for {a}; got {got}, {it.count}")
+        tables = [(k, heads, a.positions, a.positions) for k in (1, 2) for heads in (1, a.heads)]
+        if it.table is not None and it.table.shape not in tables:
+            raise ValueError(f"attention: table must have one of the shapes {tables}; got {it.table.shape}")
+        first, end = (a.row, a.column), (a.row + a.rows, a.column + a.columns)
+        if not all(a <= b and c <= d for a, b, c, d in zip(first, it.domain[::2], it.domain[1::2], end)):
+            raise ValueError(f"attention: domain must lie in the grid {first} .. {end}; got {it.domain}")
+        for read in it.reads[1:]:
+            buffer = self.buffers[read.buffer]
+            at = buffer.left + a.column + read.column, a.row + read.row
+            fits = 0 <= at[0] <= buffer.left + buffer.columns + buffer.right - a.columns and at[1] >= 0
+            features = read.feature + read.count <= buffer.features
+            if not fits or not features or buffer.rows < a.rows or buffer.stride != self.buffers[it.buffer].stride:
+                shown = replace(buffer, fill=None)
+                raise ValueError(f"attention: keys and values must lie in buffer {read.buffer}, {shown}; got {read}")
+
+    @property
+    def attention_bytes(self) -> int:
+        """What the keys and values of an image take."""
+        lists = (self.row, *self.pixel)
+        return 4 * sum(it.attention.floats for part in lists for it in part if it.attention is not None)
 
     def _check_sweeps(self) -> None:
         """A sweep may read only columns behind it of the row that it writes."""

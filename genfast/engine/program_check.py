@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from genfast._text import shown
-from genfast.engine.program import ACTIVATIONS, KINDS, MAPS, PANEL, Instruction, Program, Read
+from genfast.engine.program import ACTIVATIONS, KINDS, MAPS, PANEL, Attention, Instruction, Program, Read
 
 MOST_NUMBER = 2**31
 MOST_VALUES = 2**31  # of an image
 MOST_LEVELS = 2**16
 MOST_STRIDE = 2**16
 MOST_BESIDE = 2**12  # columns beyond the images, which take time whatever is computed there
+MOST_POSITIONS = 2**14  # of attention
 MOST_ROWS = 2**24  # of a lookup, whose rows are numbered by a float32
 TILE = 12  # images whose buffers a thread holds at least
 OPERANDS = dict.fromkeys(MAPS, 1) | dict.fromkeys(("add", "mul", "gate", "max", "min", "greater"), 2)
@@ -25,6 +26,7 @@ OPERANDS |= {"where": 3, "constant": 0, "lookup": 1, "field": 0, "lstm": 2}
 # The constants that an instruction must have; all others it must not have.
 CONSTANTS = {"linear": ("weight", "bias"), "affine": ("weight", "bias"), "constant": ("bias",)}
 CONSTANTS |= {"lookup": ("weight",), "field": ("table",)}
+NUMBERS = {"heads": 1, "groups": 1, "depth": 1, "width": 1, "rows": 1, "columns": 1}  # of attention, and their least
 
 
 def check_program(program: Program, max_bytes: int) -> None:
@@ -54,7 +56,13 @@ def memory(program: Program) -> int:
     floats = sum(b.features * (b.left + b.columns + b.right) * b.rows + PANEL for b in program.buffers)
     # Of the constants there are three copies at a time: as they were read, one by one, and all together.
     padded = sum(_padded(array, it.kind if it else "") for it, array in _arrays(program))
-    return 4 * (TILE * floats + 3 * padded)
+    # Widths of values are padded to whole vectors.
+    attention = sum(
+        it.attention.groups * (it.attention.positions + 2 * PANEL) * (it.attention.depth + it.attention.width + PANEL)
+        for it in instructions(program)
+        if it.attention is not None
+    )
+    return 4 * (TILE * (floats + attention) + 3 * padded)
 
 
 def instructions(program: Program) -> Iterator[Instruction]:
@@ -123,7 +131,13 @@ def _check_kind(it: Instruction) -> None:
     _within(f"{it.kind}: count", [it.count], 1)
     if it.activation not in (ACTIVATIONS if it.kind == "linear" else ACTIVATIONS[:1]):
         raise _wrong(it, "activation", "one of a linear instruction, or none", it.activation)
-    if it.kind != "linear":
+    if (it.attention is None) == (it.kind == "attention"):
+        raise _wrong(it, "attention", "that of an attention instruction", it.attention)
+    if it.attention is not None:
+        _check_attention(it.attention)
+        if it.sweep or it.adds or len(it.reads) != 3:
+            raise _wrong(it, "sweep, adds and reads", "0, none and three", (it.sweep, len(it.adds), len(it.reads)))
+    elif it.kind != "linear":
         counts = [it.count] * OPERANDS[it.kind]
         counts = {"lstm": [4 * it.count, it.count], "lookup": [1]}.get(it.kind, counts)
         if (got := [read.count for read in it.reads]) != counts:
@@ -134,6 +148,15 @@ def _check_kind(it: Instruction) -> None:
         raise _wrong(it, "cell and visible", "those of an lstm", (it.cell, it.visible))
     if any(read.count != it.count for read in it.adds):
         raise _wrong(it, "adds", f"of count {it.count}", [read.count for read in it.adds][:9])
+
+
+def _check_attention(attention: Attention) -> None:
+    for name, least in NUMBERS.items():
+        _within(f"attention: {name}", [vars(attention)[name]], least)
+    _within("attention: positions", [attention.positions], 1, MOST_POSITIONS)
+    _within("attention: row and column", [attention.row, attention.column], 0)
+    _within("attention: behind", [attention.behind], 0, attention.positions)
+    _within("attention: nan", [attention.nan], 0, 1)
 
 
 def _check_times(program: Program, it: Instruction) -> None:
@@ -178,7 +201,7 @@ def _check_numbers(program: Program, name: str, read: Read) -> None:
 
 def _check_constants(program: Program, it: Instruction) -> None:
     given = tuple(name for name in ("weight", "bias", "table") if vars(it)[name] is not None)
-    expected = CONSTANTS.get(it.kind, ())
+    expected = given if it.kind == "attention" and given == ("table",) else CONSTANTS.get(it.kind, ())
     if given != expected:
         raise _wrong(it, "constants", ", ".join(expected) or "none", ", ".join(given) or "none")
     dims = {"weight": (2,), "bias": (1, 2) if program.spec.classes else (1,), "table": (4,)}

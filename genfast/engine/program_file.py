@@ -23,7 +23,7 @@ import numpy as np
 
 from genfast._text import shown
 from genfast.engine.compiled import Compiled
-from genfast.engine.program import Buffer, Instruction, Program, Read
+from genfast.engine.program import Attention, Buffer, Instruction, Program, Read
 from genfast.engine.program_check import MOST_NUMBER, check_program, instructions
 from genfast.engine.protocols import ImageSpec
 from genfast.io import JSONError, memory, parse_json
@@ -195,6 +195,8 @@ def _instruction(it: Instruction, program: Program) -> dict[str, Any]:
             part = [_read(read) for read in part]
         if name in ARRAYS and part is not None:
             part = list(part.shape)
+        if name == "attention" and part is not None:
+            part = list(vars(part).values())
         if name in REQUIRED or part != DEFAULTS[name]:
             value[name] = part
     return value
@@ -274,6 +276,8 @@ class _Reader:
                 taken[name] = _reads(name, part)
             elif name in ("domain", "cell", "visible"):
                 taken[name] = tuple(_ints(name, part, 4 if name == "domain" else 2))
+            elif name == "attention":
+                taken[name] = Attention(*_ints(name, part, len(fields(Attention))))
             elif name not in ARRAYS:
                 raise _wrong("instruction", f"an object of {', '.join(WRITTEN)}", name)
         taken |= {name: self.array(value[name]) for name in ARRAYS if name in value}

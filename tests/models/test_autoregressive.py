@@ -62,6 +62,7 @@ class Case:
         )
 
 
+SNAIL = {"layers": 1, "depth": 3, "width": 2, "head": 24}
 CASES = [
     # Four columns: its blind spot, which test_pixelrnn.py delimits, lies left of them.
     Case("pixelrnn", {"hidden": 6, "layers": 2, "head": 24}, sees_all, (4, 4)),
@@ -70,6 +71,8 @@ CASES = [
     Case("pixelcnn", {"hidden": 12, "layers": 2, "head": 24}, pixelcnn_view),
     Case("gated-pixelcnn", {"hidden": 6, "layers": 2, "head": 24, "kernel": 3}, gated_view, (4, 13)),
     Case("gated-pixelcnn", {"hidden": 6, "layers": 1, "head": 24, "kernel": 5, "classes": 3}, gated_view, (7, 13)),
+    Case("pixelsnail", SNAIL | {"hidden": 6, "blocks": 2}, sees_all, (4, 5)),
+    Case("pixelsnail", SNAIL | {"hidden": 7, "blocks": 1, "classes": 3}, sees_all, (3, 4)),
     Case("pixelcnn++", {"filters": 6, "blocks": 1, "resolutions": 1, "mixtures": 2}, plus_plus_view, (4, 13), 0.25),
     Case("pixelcnn++", {"filters": 4, "blocks": 1, "resolutions": 1, "classes": 2}, plus_plus_view, (4, 6), 0.25),
 ]

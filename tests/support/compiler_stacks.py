@@ -206,6 +206,39 @@ class Layer(nn.Module):
     def rows(self, x, earlier):
         return self.scan(x)
 
+    def make_attend(self):
+        self.query, self.pair = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, 2 * FEATURES)
+        self.heads = nn.MultiheadAttention(FEATURES, 1 + self.b % 3, batch_first=self.b > 2)
+
+    def attend(self, x, earlier):
+        """Attention to all pixels before, and, but for one form, to the pixel itself."""
+        batch, _, height, width = x.shape
+        n, heads = height * width, 1 + self.b % 3
+        if n == 1:
+            return x
+        mask, distance = torch.tril(torch.ones(n, n)), torch.arange(n)[:, None] - torch.arange(n)
+        of_query, of_key = ((earlier[0] if self.b > 3 else x).flatten(2).mT, x.flatten(2).mT)
+        if self.a == 2:
+            q, k = (t if self.b > 2 else t.transpose(0, 1) for t in (of_query, of_key))
+            y, _ = self.heads(q, k, k, attn_mask=torch.log(mask), need_weights=self.b % 2 == 0)
+            return (y if self.b > 2 else y.transpose(0, 1)).mT.reshape(x.shape)
+        q, k, v = self.query(of_query), *self.pair(of_key).chunk(2, -1)
+        q, k, v = (t.view(batch, n, heads, -1).transpose(1, 2) for t in (q, k, v))
+        if self.a == 0:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        elif self.a == 1:
+            y = torch.softmax((q @ k.mT / 2).masked_fill(mask == 0, float("-inf")), -1) @ v
+        elif self.a == 3:
+            mask, start = torch.tril(mask, -1), (torch.arange(n) > 0).float()[:, None]
+            y = torch.softmax((q @ k.mT).masked_fill_(mask == 0, -1e4), 3) * start @ v
+        elif self.a == 4:
+            bias = torch.where((distance >= 0) & (distance < 4 + self.b), -0.1 * distance, -torch.inf)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.7)
+        else:
+            scores = torch.einsum("bhjd,bhid->bhji", k, q) - 1e9 * (1 - mask.T)
+            y = torch.einsum("bhji,bhjd->bhid", scores.softmax(2), v)
+        return y.transpose(1, 2).reshape(batch, n, -1).mT.reshape(x.shape)
+
 
 KINDS = sorted(name.removeprefix("make_") for name in vars(Layer) if not name.startswith("_") and name != "forward")
 KINDS = sorted(set(KINDS))

@@ -121,6 +121,16 @@ def where(op: Operation, condition: Any, *choices: Any) -> Value:
     return _chosen(op, condition, *choices)
 
 
+@handles("aten::nan_to_num")
+def nan_to_num(op: Operation, x: Value, nan: Any = None, above_all: Any = None, below_all: Any = None) -> Value:
+    if nan or above_all is not None or below_all is not None:
+        raise Unsupported("NaN or infinities replaced by other numbers than those of torch")
+    # Neither NaN nor 0 is more than 0, or less.
+    signed = either(op, above(op, x, 0.0), above(op, 0.0, x))
+    largest = float(np.finfo(np.float32).max)
+    return clamp(op, apply(op, "where", as_values(op, signed, x, 0.0)), -largest, largest)
+
+
 @handles("aten::masked_fill")
 def masked_fill(op: Operation, x: Any, mask: Any, value: Any) -> Value:
     return where(op, mask, value, x)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from genfast._native import backends
-from genfast.engine.calling import at_work
+from genfast.engine.calling import at_work, not_finite
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.entrance import inferred
 from genfast.engine.compiler.exit import are_unbounded, bare
@@ -27,7 +27,7 @@ from genfast.engine.compiler.trace import Trace, trace
 from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value, permuted, reshaped
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.full_forward import FullForward
-from genfast.engine.program import Program
+from genfast.engine.program import MOST_MEMORY, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.wrappers import unwraps
 from genfast.likelihoods import Likelihood, Reading
@@ -76,7 +76,7 @@ def trace_model(model: nn.Module, spec: ImageSpec, conventions: Conventions | No
         if isinstance(tensor, nn.Parameter) and str(tensor.dtype) != "torch.float32":
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise NotIncremental(f"sample: {name} must be float32 to run pixel by pixel; got {dtype}")
-        if bad := int((~tensor.isfinite()).sum()):
+        if bad := not_finite(tensor):
             raise ValueError(f"sample: {name} must be finite; got {bad} values that are not")
     return trace(model, spec, conventions, may_record)
 
@@ -174,6 +174,12 @@ def _compiled(reader: Reader, network: FullForward, geometry: str) -> Compiled:
         parameters=lowered.parameters(),
         fields=lowered.fields,
     )
+    if program.attention_bytes > MOST_MEMORY:
+        where = next(step.where for step in graph.steps if step.attention is not None)
+        raise NotIncremental(
+            f"sample: {where} cannot be run pixel by pixel: the keys and values of an image must take at most "
+            f"{MOST_MEMORY} bytes; got {program.attention_bytes} in all attention"
+        )
     program.check()
     known = reader.known if lowered.sources else None
     return Compiled(program, network.spec, geometry, order, known, lowered.sources, are_logits)

@@ -23,6 +23,7 @@ def simplify(graph: Graph) -> None:
     _fuse(graph)
     prune(graph)
     _isolate_outputs(graph)
+    _isolate_attended(graph)
 
 
 def prune(graph: Graph) -> None:
@@ -34,24 +35,29 @@ def prune(graph: Graph) -> None:
     for operand in graph.outputs:
         live[operand.view.step][operand.features] = True
     for step in reversed(graph.steps):
-        if step.kind in ("image", "scan"):
+        if step.kind in ("image", "scan", "attention"):
             live[step][:] = step.kind == "image" or live[step].any()
         kept = _columns(step, live)
         for tap, weight in step.taps.items():
             live[tap.view.step] |= weight[:, kept].any(1)
         for operand in step.operands:
-            live[operand.view.step][operand.features[kept]] = True
+            live[operand.view.step][_read(step, operand, kept)] = True
     place = {step: np.cumsum(mask) - 1 for step, mask in live.items()}
     graph.steps = [step for step in graph.steps if live[step].any()]
     for step in graph.steps:
         kept = _columns(step, live)
         taps = {tap: weight[live[tap.view.step]][:, kept] for tap, weight in step.taps.items()}
         step.taps = {tap: weight for tap, weight in taps.items() if weight.any()}
-        step.operands = [Operand(o.view, place[o.view.step][o.features[kept]]) for o in step.operands]
+        step.operands = [Operand(o.view, place[o.view.step][_read(step, o, kept)]) for o in step.operands]
         step.weight = None if step.weight is None else step.weight[live[step]]
         step.bias = None if step.bias is None else step.bias[..., kept]
         step.count = int(live[step].sum())
     graph.outputs = [Operand(o.view, place[o.view.step][o.features]) for o in graph.outputs]
+
+
+def _read(step: Step, operand: Operand, kept: np.ndarray) -> np.ndarray:
+    """What the outputs `kept` of a step read of an operand; attention reads all."""
+    return operand.features[kept] if step.attention is None else operand.features
 
 
 def _share(graph: Graph) -> None:
@@ -65,7 +71,7 @@ def _share(graph: Graph) -> None:
     for step in graph.steps:
         step.taps = {Tap(shared(tap.view), tap.phase): weight for tap, weight in step.taps.items()}
         step.operands = [Operand(shared(o.view), o.features) for o in step.operands]
-        if step.kind in ("image", "linear", "scan"):
+        if step.kind in ("image", "linear", "scan", "attention"):
             continue
         numbers = [None if a is None else (a.shape, a.tobytes()) for a in (step.weight, step.bias)]
         operands = [(o.view, o.features.tobytes()) for o in step.operands]
@@ -262,3 +268,20 @@ def _isolate_outputs(graph: Graph) -> None:
             step = Step("copy", len(features), 1, domain, view.step.where, operands=[operand])
             graph.steps.append(step)
             graph.outputs[k] = Operand(View(step, 0, 0, domain), np.arange(len(features)))
+
+
+def _isolate_attended(graph: Graph) -> None:
+    """Give every operand of attention its own step, with the features in its order."""
+    wanted = {operand.view.step: operand.features for operand in graph.outputs}
+    for step in [step for step in graph.steps if step.attention is not None]:
+        for at, operand in enumerate(step.operands):
+            view, features = operand.view, operand.features
+            fits = view.step.kind not in ("image", "scan", "attention") and view.window == view.step.domain
+            whole = fits and len(np.unique(features)) == len(features) == view.step.count
+            if whole and np.array_equal(wanted.setdefault(view.step, features), features):
+                continue
+            copy = Step("copy", len(features), step.stride, view.window, step.where)
+            copy.operands = [Operand(View(view.step, 0, 0, view.window), features)]
+            graph.steps.insert(graph.steps.index(step), copy)
+            step.operands[at] = Operand(View(copy, view.row, view.column, view.window), np.arange(len(features)))
+            wanted[copy] = step.operands[at].features

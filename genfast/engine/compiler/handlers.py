@@ -20,6 +20,7 @@ from genfast.engine.compiler.values import (
     LINE,
     ROW,
     Operation,
+    Pairs,
     Unsupported,
     Value,
     Varies,
@@ -52,7 +53,7 @@ def handles(*names: str) -> Callable[[H], H]:
 
 def depends(value: Any) -> bool:
     """Whether an argument, or an entry of one, depends on the image."""
-    return isinstance(value, Value) or (isinstance(value, (list, tuple)) and any(map(depends, value)))
+    return isinstance(value, (Value, Pairs)) or (isinstance(value, (list, tuple)) and any(map(depends, value)))
 
 
 @handles(
@@ -146,8 +147,12 @@ def squeeze(op: Operation, x: Value, dims: Any = None) -> Value:
 
 
 @handles("aten::expand", "aten::expand_as", "aten::broadcast_to")
-def expand(op: Operation, x: Value, shape: Any, implicit: bool = False) -> Value:
+def expand(op: Operation, x: Any, shape: Any, implicit: bool = False) -> Any:
     shape = getattr(shape, "shape", shape)
+    if not depends(x):
+        if op.node(x) is not None:
+            raise Unsupported("an expansion of what depends on labels or a condition")
+        return x.expand(shape)
     more = len(shape) - len(x.dims)
     dims = (FEATURE,) * more + x.dims
     codes = x.codes.reshape((1,) * more + x.codes.shape)
@@ -157,6 +162,22 @@ def expand(op: Operation, x: Value, shape: Any, implicit: bool = False) -> Value
             raise Unsupported("an expansion of batch, rows or columns")
         wanted.append(codes.shape[i] if dims[i] != FEATURE or n == -1 else n)
     return x.like(np.broadcast_to(codes, wanted), dims)
+
+
+@handles("aten::repeat_interleave")
+def repeat_interleave(op: Operation, x: Value, count: Any, dim: int | None = None, *rest: Any) -> Value:
+    if dim is None or not isinstance(count, int) or x.axis(dim)[1] != FEATURE:
+        raise Unsupported("a repetition of anything but features")
+    return x.like(np.repeat(x.codes, count, dim))
+
+
+@handles("aten::repeat", "aten::tile")
+def repeat(op: Operation, x: Value, counts: Sequence[int]) -> Value:
+    more = len(counts) - len(x.dims)
+    dims = (FEATURE,) * more + x.dims
+    if more < 0 or any(n > 1 and dim != FEATURE for n, dim in zip(counts, dims)):
+        raise Unsupported("a repetition of anything but features")
+    return x.like(np.tile(x.codes, counts), dims)
 
 
 @handles("aten::slice")

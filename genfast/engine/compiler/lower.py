@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -22,7 +23,7 @@ from genfast.engine.compiler.plan import (
     reads,
 )
 from genfast.engine.compiler.schedule import Places, stored
-from genfast.engine.program import Buffer, Instruction, Read
+from genfast.engine.program import Attention, Buffer, Instruction, Read
 
 # (buffer, row, column) -> weights [features of the buffer, outputs].
 Spans = dict[tuple[int, int, int], np.ndarray]
@@ -54,7 +55,8 @@ class Lowering:
         self.position: dict[Step, np.ndarray] = {}
         for step in graph.steps:
             self._check(step)
-        wanted = {operand.view.step: operand.features for operand in graph.outputs}
+        attended = (operand for step in graph.steps if step.attention is not None for operand in step.operands)
+        wanted = {operand.view.step: operand.features for operand in (*graph.outputs, *attended)}
         for step in graph.steps:
             order = wanted.get(step)
             self.order[step] = np.argsort(places[step].stages, kind="stable") if order is None else order
@@ -104,7 +106,9 @@ class Lowering:
 
     def _step(self, step: Step) -> None:
         for stage, first, end in self._groups(step):
-            if step.kind == "linear":
+            if step.attention is not None:
+                self._emit(step, stage, [self._attention(step, step.attention)])
+            elif step.kind == "linear":
                 for phase in product(range(step.upsample), range(step.upsample)):
                     self._emit(step, stage, self._linear(step, phase, first, end))
             else:
@@ -141,6 +145,15 @@ class Lowering:
                     one.weight = None
             instructions.append(one)
         return instructions
+
+    def _attention(self, step: Step, attention: Attention) -> Instruction:
+        one, place = self._instruction(step, "attention", 0, step.count), self.places[step]
+        one.reads = [self._read(step, operand, 0, len(operand.features)) for operand in step.operands]
+        # The operands are views of the nearest position that is read.
+        one.reads[1:] = [replace(read, column=read.column + attention.behind) for read in one.reads[1:]]
+        one.attention = replace(attention, row=place.row, column=place.column)
+        one.table = step.table
+        return one
 
     def _lookup(self, step: Step, first: int, features: np.ndarray, place: int) -> Instruction:
         """A table for features that depend on the same value."""
@@ -330,6 +343,9 @@ class Lowering:
                 last = read.column + (read.feature + read.count - 1) // buffer.features
                 buffer.rows = max(buffer.rows, 1 - read.row)
                 buffer.left, buffer.right = max(buffer.left, -read.column), max(buffer.right, last)
+            for read in instruction.reads[1:] if instruction.attention else ():
+                buffer = self.buffers[read.buffer]
+                buffer.rows = max(buffer.rows, -(-self.height // buffer.stride))
         for buffer in self.buffers:
             buffer.columns = -(-self.columns // buffer.stride)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genfast.engine.program import Attention
+
 if TYPE_CHECKING:
     from genfast.engine.compiler.known import Source
 
@@ -46,6 +48,9 @@ class Step:
     kind "field": values that are known before drawing, `bias` [K, rows, columns, count]: K is 1, or one for each label;
         rows and columns are 1 or those of the domain that the step had at first, `grid`. With a `source`, bias is an
         example, and the values are computed for each image; `weight` [count] says which features of the source.
+    kind "attention": of query, key and value, its operands, which are features of any number; `attention` and `table`
+        as of `Instruction`. Keys and values are read through views that are moved by `behind` columns, the nearest that
+        is read, and so are all before.
     Other kinds as in `program.MAPS`. `weight` and `bias` are of linear, scan, affine and constant; else None.
 
     upsample: 1, or 2 for a linear step whose taps read a grid of twice the stride. The tap of phase (p, q) serves
@@ -71,6 +76,8 @@ class Step:
     source: Source | None = None
     grid: Rectangle | Any = None
     unit: str = "lstm"
+    attention: Attention | None = None
+    table: np.ndarray | None = None
 
     @property
     def gates(self) -> int:
@@ -148,6 +155,10 @@ def reads(step: Step) -> Iterator[tuple[View, Phase | None]]:
 def reached(step: Step, view: View, phase: Phase | None, domain: Rectangle | None = None) -> Rectangle | None:
     """The positions of `view.step` that `step` reads over its domain: a rectangle, or None."""
     r0, r1, c0, c1 = domain or step.domain
+    if step.attention is not None and view in (operand.view for operand in step.operands[1:]):
+        # All that lie before: whole rows, but of a single one.
+        end = step.attention.columns if r1 > 1 else c1 - step.attention.behind
+        return (0, r1, 0, end) if r0 < r1 and c0 < c1 and end > 0 else None
     if step.upsample > 1 and phase is not None:
         u, (p, q) = step.upsample, phase
         rows = -((p - r0) // u), (r1 - 1 - p) // u + 1
@@ -170,6 +181,15 @@ def offset(step: Step, view: View, phase: Phase | None) -> tuple[int, int]:
 
 # Codes [n], row, column, phase and weight [n, outputs] of what a linear step reads.
 Entry = tuple[np.ndarray, int, int, Phase, np.ndarray]
+
+
+def uses(step: Step, operand: Operand) -> np.ndarray | None:
+    """The weight [features of the step that is read, count] of an operand; None: each feature is of one output."""
+    if step.attention is None:
+        return None
+    weight = np.zeros((operand.view.step.count, step.count), np.float32)
+    weight[operand.features] = 1
+    return weight
 
 
 @dataclass(frozen=True)

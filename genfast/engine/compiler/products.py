@@ -11,9 +11,10 @@ import numpy as np
 
 from genfast.engine.compiler.arithmetic import add, mul, scaled
 from genfast.engine.compiler.handlers import depends, handles
+from genfast.engine.compiler.pairs import plus, scores, times, weighted
 from genfast.engine.compiler.statistics import total
 from genfast.engine.compiler.sums import linear_step, matrix
-from genfast.engine.compiler.values import FEATURE, Operation, Unsupported, Value, array
+from genfast.engine.compiler.values import FEATURE, Operation, Pairs, Unsupported, Value, array
 
 LETTERS = string.ascii_letters
 MOST_WEIGHTS = 1 << 28  # of the matrix that one product becomes: the same for each pixel, where these are features
@@ -65,15 +66,20 @@ def _table(weight: np.ndarray, labels: str, inputs: list[str], outputs: list[str
     return np.einsum(f"{','.join(names)}->{whole}", *operands).astype(np.float32).reshape(rows, -1)
 
 
-def multiplied(op: Operation, a: Any, first: str, b: Any, second: str, result: str) -> Value:
+def multiplied(op: Operation, a: Any, first: str, b: Any, second: str, result: str) -> Any:
     """einsum(f"{first},{second}->{result}"), where one or both of a and b depend on the image."""
     for tensor, labels in ((a, first), (b, second)):
         if len(set(labels)) < len(labels) or len(labels) != len(tensor.shape):
             raise Unsupported("a diagonal, or dimensions that are not named")
         if op.node(tensor) is not None:
             raise Unsupported("a product with something that depends on a label or a condition")
+    if isinstance(b, Pairs):
+        return weighted(op, b, second, a, first, result)
+    if isinstance(a, Pairs):
+        return weighted(op, a, first, b, second, result)
     if depends(a) and depends(b):
-        return _summed(op, a, first, b, second, result)
+        paired = scores(op, a, first, b, second, result)
+        return paired or _summed(op, a, first, b, second, result)
     if depends(a):
         return contracted(op, a, first, array(b), second, result)
     return contracted(op, b, second, array(a), first, result)
@@ -96,13 +102,15 @@ def _arranged(x: Value, labels: str, names: Sequence[str]) -> Value:
 
 
 @handles("aten::einsum")
-def einsum(op: Operation, equation: str, operands: Sequence[Any], *rest: Any) -> Value:
+def einsum(op: Operation, equation: str, operands: Sequence[Any], *rest: Any) -> Any:
     given, _, result = equation.replace(" ", "").partition("->")
     names = given.split(",")
     if len(names) != len(operands) or len(operands) > 2:
         raise Unsupported("an einsum of more than two operands")
     names, result = _spelled_out(names, [len(t.shape) for t in operands], result if "->" in equation else None)
     if len(operands) == 1:
+        if isinstance(operands[0], Pairs):
+            raise Unsupported("an einsum of scores of attention alone")
         (x,), gone = operands, [label for label in names[0] if label not in result]
         whole = _arranged(x, names[0], [*result, *gone])
         return total(op, whole, range(len(result), len(names[0]))) if gone else whole
@@ -125,9 +133,9 @@ def _spelled_out(names: list[str], ranks: list[int], result: str | None) -> tupl
 
 
 @handles("aten::matmul", "aten::mm", "aten::bmm", "aten::mv")
-def matmul(op: Operation, a: Any, b: Any) -> Value:
+def matmul(op: Operation, a: Any, b: Any) -> Any:
     ranks = len(a.shape), len(b.shape)
-    if depends(a) and not depends(b) and ranks[1] == 2 and op.node(b) is None and a.dims[-1] == FEATURE:
+    if isinstance(a, Value) and not depends(b) and ranks[1] == 2 and op.node(b) is None and a.dims[-1] == FEATURE:
         return matrix(op, a, array(b), None)
     if min(ranks) < 1:
         raise Unsupported("a product of numbers")
@@ -154,7 +162,10 @@ def tensordot(op: Operation, a: Any, b: Any, dims: Sequence[int], others: Sequen
 
 
 @handles("aten::baddbmm")
-def baddbmm(op: Operation, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Value:
+def baddbmm(op: Operation, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Any:
     if not depends([a, b]):
         raise Unsupported("a product of constants")
-    return add(op, scaled(op, matmul(op, a, b), alpha), scaled(op, bias, beta) if depends(bias) else array(bias) * beta)
+    product = matmul(op, a, b)
+    if isinstance(product, Pairs):
+        return plus(op, times(op, product, alpha), bias * beta)
+    return add(op, scaled(op, product, alpha), scaled(op, bias, beta) if depends(bias) else array(bias) * beta)

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from genfast.engine.compiler.attention import OF_PAIRS
 from genfast.engine.compiler.entrance import looked_up
 from genfast.engine.compiler.handlers import depends
 from genfast.engine.compiler.known import Known
@@ -22,7 +23,18 @@ from genfast.engine.compiler.nodes import base, operation, writes
 from genfast.engine.compiler.plan import Graph, NotIncremental, Step
 from genfast.engine.compiler.scans import HANDLERS
 from genfast.engine.compiler.trace import Argument, Trace
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, LINE, ROW, Unsupported, Value, Varies, reshaped
+from genfast.engine.compiler.values import (
+    BATCH,
+    COLUMN,
+    FEATURE,
+    LINE,
+    ROW,
+    Pairs,
+    Unsupported,
+    Value,
+    Varies,
+    reshaped,
+)
 from genfast.engine.conventions import ARE_FLAT, OF_FLOATS
 from genfast.engine.protocols import ImageSpec
 
@@ -219,14 +231,18 @@ class Reader:
         namespace, _, kind = name.partition("::")
         if kind in ("_assert_tensor_metadata", "_has_compatible_shallow_copy_type"):
             return None
-        x = next(entry for entry in _flat([*args, *kwargs.values()]) if isinstance(entry, Value))
+        x = next(entry for entry in _flat([*args, *kwargs.values()]) if isinstance(entry, (Value, Pairs)))
         if kind in ("new_zeros", "new_ones", "new_full", "new_empty"):
             return self._constant(node, getattr(torch.empty(0, dtype=torch.float32, device="cpu"), kind)(*args[1:]))
         if kind in ("zeros_like", "ones_like", "full_like", "empty_like"):
             like = torch.empty(x.shape, dtype=torch.float32, device="cpu")
             return self._constant(node, getattr(torch, kind)(like, *args[1:]))
         in_place = kind.endswith("_") and not kind.startswith("_")
-        handler = HANDLERS.get(name.removesuffix("_") if in_place else name)
+        of_pairs = any(isinstance(entry, Pairs) for entry in _flat([*args, *kwargs.values()]))
+        handler = (OF_PAIRS if of_pairs else HANDLERS).get(name.removesuffix("_") if in_place else name)
+        if handler is None and of_pairs:
+            reason = "it is of scores of attention, and no mask, scaling, softmax or product with values"
+            raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: {reason}")
         if handler is None:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel")
         self.name = kind.removesuffix("_") if in_place else kind
@@ -234,7 +250,7 @@ class Reader:
             result = handler(self, *_bound(schema, args, kwargs))
         except Unsupported as problem:
             raise NotIncremental(f"sample: {self.where} cannot be run pixel by pixel: {problem}") from None
-        except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, NotIncremental):
                 raise
             # The model works: what a handler stumbles over must not keep anyone from sampling, but it is said.

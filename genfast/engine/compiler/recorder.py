@@ -90,13 +90,20 @@ class _Recorder(TorchDispatchMode):
 
 
 class _Whole(TorchFunctionMode):
-    """Writes recurrent layers down as one node each."""
+    """Writes recurrent layers and attention down as one node each."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
         self.recorder = recorder
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.nn.functional.scaled_dot_product_attention and all(
+            id(one) in self.recorder.nodes for one in args[:3]
+        ):
+            with _disable_current_modes():
+                result = function(*args, **(kwargs or {}))
+            whole = torch.ops.aten.scaled_dot_product_attention.default
+            return self.recorder.noted(whole, args, kwargs or {}, result)
         operation = _RECURRENT.get(getattr(function, "__name__", ""))
         if operation is None or kwargs or len(args) != 9 or isinstance(args[2], Tensor):  # a packed sequence
             return function(*args, **(kwargs or {}))

@@ -28,6 +28,7 @@ from genfast.engine.compiler.plan import (
     offset,
     reached,
     reads,
+    uses,
 )
 
 # A time is one integer, row * ROW + column * COLUMN + stage, which keeps the order of (row, column, stage).
@@ -108,8 +109,9 @@ def _drop_unseen(step: Step, zeros: dict[Step, list[Step]]) -> None:
         if step.kind in ("linear", "scan"):
             del step.operands[i]
             continue
-        zero = Step("constant", step.count, step.stride, step.domain, step.where, bias=np.zeros(step.count, np.float32))
-        step.operands[i] = Operand(View(zero, 0, 0, step.domain), np.arange(step.count))
+        n = len(operand.features)
+        zero = Step("constant", n, step.stride, step.domain, step.where, bias=np.zeros(n, np.float32))
+        step.operands[i] = Operand(View(zero, 0, 0, step.domain), np.arange(n))
         zeros.setdefault(step, []).append(zero)
 
 
@@ -148,8 +150,11 @@ def schedule(graph: Graph, draws: int) -> Places:
     for k, operand in enumerate(graph.outputs):
         _check_causal(k, operand, earliest)
     places = _places(graph, earliest)
+    attended = {operand.view.step for step in graph.steps if step.attention for operand in step.operands}
     for step in graph.steps:
         places[step].stages = _stages(step, places, draws)
+        if step in attended:  # read as a whole
+            places[step].stages[:] = places[step].stages.max()
     for k, operand in enumerate(graph.outputs):
         places[operand.view.step].stages[:] = k
     return places
@@ -180,7 +185,9 @@ def _earliest(graph: Graph, draws: int) -> dict[Step, np.ndarray]:
 def _uses(step: Step) -> Iterator[tuple[View, Phase | None, np.ndarray | None, np.ndarray | None]]:
     """(view, phase, features or None, weight or None) of everything that a step reads."""
     yield from ((tap.view, tap.phase, None, weight) for tap, weight in step.taps.items())
-    yield from ((operand.view, None, operand.features, None) for operand in step.operands)
+    for operand in step.operands:
+        weight = uses(step, operand)
+        yield operand.view, None, operand.features if weight is None else None, weight
 
 
 def _latest(source: np.ndarray, features: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:

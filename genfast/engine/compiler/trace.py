@@ -112,7 +112,7 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
             arguments.append(Argument("condition", value[rows].to(device), name))
         names = tuple(conventions.condition)
     values = tuple(None if one is None else one.value for one in arguments)
-    with at_work(model), torch.no_grad():
+    with at_work(model), torch.no_grad(), _in_steps():
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
         network = _Network(model, names)
         try:
@@ -133,6 +133,17 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
                 return Trace(module, list(arguments), batch, structure, max(1, operations))
             module, given, structure = _traced(lambda: _Network(model, names), assigns, values, arguments)
     return Trace(module, given, batch, structure)
+
+
+@contextmanager
+def _in_steps() -> Iterator[None]:
+    """A context in which a layer of torch's transformers runs its operations, not one that stands for all of them."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def condition_of(arguments: Sequence[Argument | None]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,40 @@ class Value:
         return self.dims == (BATCH, FEATURE, ROW, COLUMN) and LINE not in self.size
 
 
+@dataclass(eq=False)
+class Pairs:
+    """Scores or weights of attention, of pairs of positions.
+
+    Attributes:
+        heads: of each entry the number of its head; its rows are the positions of one side, its columns of the other.
+        sides: int64 [heads, depth] each, the features whose products are summed.
+        model: a value of the positions.
+        factor, bias: float32 [1 or heads, 1 or positions, 1 or positions], of scores: factor * product + bias.
+        key: "": scores; else "r" or "c", the side of the keys of weights. All tables then have queries before keys.
+        after: what multiplies the weights.
+        empty: bool [1 or heads, positions], where weights are NaN, as nothing is left.
+    """
+
+    heads: Value
+    sides: tuple[np.ndarray, np.ndarray]
+    model: Value
+    factor: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((1, 1, 1), np.float32))
+    bias: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 1, 1), np.float32))
+    key: str = ""
+    after: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((1, 1, 1), np.float32))
+    empty: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 1), np.bool_))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
+        return self.heads.shape
+
+    @property
+    def positions(self) -> int:
+        """Of queries, and of keys."""
+        return self.heads.size[ROW]
+
+
 def permuted(x: Value, order: Iterable[int]) -> Value:
     """x with its dimensions in another order."""
     order = [d % len(x.dims) for d in order]
@@ -167,6 +202,10 @@ def reshaped(x: Value, shape: Iterable[int]) -> Value:
             continue
         while parts and (room > 1 or _takes(parts, names, features, rest)):
             name, size = parts[0]
+            alone = size == 1 < room and name in (ROW, COLUMN) and not names
+            if alone and [part for part, _ in parts[1:2]] == [FEATURE]:
+                parts.pop(0)  # squeezed, where features are split
+                continue
             if name == FEATURE and size > room:
                 if size % room:
                     raise problem

@@ -4,10 +4,10 @@ Each is a `Stranger`: a module, what genfast must be told of it, the loss and th
 must run as pixel programs; OTHERS are drawn by a full forward.
 """
 
-from . import colour, dense, gated, inputs, masked, others, shifted
+from . import attending, colour, dense, gated, inputs, masked, others, shifted
 from .stranger import Stranger, changed, every_image, state
 
-NATIVE = [s for family in (masked, gated, colour, shifted, dense, inputs) for s in family.MODELS]
+NATIVE = [s for family in (masked, gated, colour, shifted, dense, inputs, attending) for s in family.MODELS]
 OTHERS = others.MODELS
 STRANGERS = {stranger.name: stranger for stranger in [*NATIVE, *OTHERS]}
 
