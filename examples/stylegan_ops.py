@@ -1,5 +1,4 @@
-"""StyleGAN-style networks on genfast's ops: filtered resampling, bias and activation in one pass, R1, minibatch
-standard deviation. Change the imports of code that exists to `genfast.compat` for the same."""
+"""StyleGAN-style networks on genfast's ops: filtered resampling, bias and activation in one pass, and R1."""
 
 import argparse
 
@@ -40,15 +39,19 @@ def main() -> None:
     critic = nn.Sequential(
         Layer(1, 16), Layer(16, 32, down=2), MinibatchStddev(), Layer(33, 64, down=2), nn.Flatten(), nn.Linear(256, 1)
     )
-    of_generator, of_critic = (torch.optim.Adam(n.parameters(), lr=2e-3, betas=(0.0, 0.99)) for n in (generator, critic))
+    of_generator = torch.optim.Adam(generator.parameters(), lr=2e-3, betas=(0.0, 0.99))
+    of_critic = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.99))
     for step in range(1, steps + 1):
         real, fake = images[torch.randint(len(images), (32,))], generator(torch.randn(32, 16))
         loss = losses.non_saturating_discriminator(critic(real), critic(fake.detach()))
-        loss = loss + losses.r1_penalty(critic, real)
-        for optimizer, value in ((of_critic, loss), (of_generator, losses.non_saturating_generator(critic(fake)))):
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+        loss += losses.r1_penalty(critic, real)
+        of_critic.zero_grad()
+        loss.backward()
+        of_critic.step()
+        value = losses.non_saturating_generator(critic(fake))
+        of_generator.zero_grad()
+        value.backward()
+        of_generator.step()
         if step % 100 == 0 or step == steps:
             print(f"step {step}: critic {loss.item():.3f}, generator {value.item():.3f}")
 
