@@ -67,9 +67,15 @@ lint: $(VENV)/installed
 	$(BIN)/mypy --no-error-summary
 CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp')
 
-# The parts of README.md and docs/ that are made of the code and of measured results.
-docs: $(VENV)/installed
+# The parts of README.md and docs/ that are made of the code and of measured results; then the site, build/site.
+docs: $(VENV)/docs
 	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/site
+	@echo "build/site/index.html"
+
+$(VENV)/docs: $(VENV)/installed
+	$(PIP) install --quiet -c $(CONSTRAINTS) furo myst-parser sphinx
+	@touch $@
 
 # What type checkers read of the ops, which the package finds when it is imported.
 stubs: $(VENV)/installed

@@ -1,7 +1,7 @@
 """Writes the parts of README.md and docs/ that are made of the code and of measured results: `make docs`.
 
-A part stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` and is never written by hand; docs/cli.md is such
-a part as a whole. tests/test_docs.py compares the pages with what this file makes.
+A part stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` and is never written by hand; docs/cli.md and
+docs/llms.txt are such parts as wholes. tests/test_docs.py compares the pages with what this file makes.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from genfast.train import PRESETS
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SPEED, SAMPLING = RESULTS / "amd-epyc-v4_bf16-2t.json", RESULTS / "amd-epyc-v4_bf16-2t-sampling.json"
+BLOB = "https://github.com/genfast/genfast/blob/main"
 EAGER, COMPILED = "good eager", ("torch.compile", "torch.compile of its step")
 WHOLE, ROWS, CACHED = "whole image for each pixel", "rows so far for each pixel", "cached, eager torch"
 
@@ -50,13 +51,34 @@ def pages():
         "docs/metrics.md": {"metrics": lambda: exported(metrics)},
         "docs/speed.md": {"speed": speed_table, "sampling": sampling_table},
     }
-    texts = {"docs/cli.md": command_page()}
+    texts = {"docs/cli.md": command_page(), "docs/llms.txt": overview()}
     for path, parts in generated.items():
         text = (ROOT / path).read_text()
         for name, part in parts.items():
             text = filled(text, name, part(), path)
         texts[path] = text
     return texts
+
+
+def overview():
+    """The pages with what each is about, for programs that read: https://llmstxt.org."""
+    index = (ROOT / "docs" / "index.md").read_text()
+    lines = ["# genfast", "", f"> {' '.join(index.split(chr(10) * 2)[1].split())}"]
+    for caption, names in re.findall(r":caption: ([^\n]+)\n:hidden:\n\n(.+?)\n:::", index, re.DOTALL):
+        lines += ["", f"## {caption}", ""]
+        for name in names.split():
+            path = next(path for path in (ROOT / "docs").glob(f"{name}.*") if path.suffix in (".md", ".rst"))
+            title, text = _head(path)
+            lines.append(f"- [{title}]({BLOB}/docs/{name}{path.suffix}): {text}")
+    return "\n".join([*lines, ""])
+
+
+def _head(path):
+    """The title of a page and the first sentence of its first paragraph, as plain text."""
+    parts = [part for part in path.read_text().split("\n\n") if not part.startswith("<!--")]
+    text = " ".join(parts[1].replace("**", "").replace("``", "`").split())
+    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
+    return parts[0].lstrip("# ").split("\n")[0], re.split(r"(?<=[.:])\s+", text)[0]
 
 
 def filled(text, name, part, path):
@@ -85,7 +107,7 @@ def op_tables():
         ("Samplers: one uniform number a draw, no gradient", SAMPLERS),
         ("Measures and updates, without a gradient", NON_DIFFERENTIABLE),
     )
-    return "\n\n".join(f"### {title}\n\n{_op_table(specs)}" for title, specs in kinds)
+    return "\n\n".join(f"## {title}\n\n{_op_table(specs)}" for title, specs in kinds)
 
 
 def _op_table(specs):

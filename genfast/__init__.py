@@ -1,7 +1,7 @@
 """genfast: natively accelerated pieces of deep generative models, each with a pure PyTorch fallback."""
 
 from genfast import _interrupt as _interrupt  # first: what follows takes seconds
-from genfast import audit, data, losses, metrics, models, nn, ops, tasks, train
+from genfast import audit, compat, data, losses, metrics, models, nn, ops, tasks, train
 from genfast._native.backends import backends, set_isa
 from genfast._version import __version__ as __version__
 from genfast.engine.engine import Engine
@@ -37,6 +37,7 @@ __all__ = [
     "metrics",
     "losses",
     "data",
+    "compat",
     "audit",
     "BitFlipNoise",
     "Engine",

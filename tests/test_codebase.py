@@ -186,7 +186,7 @@ def unnamed(path):
     nodes, free = list(ast.walk(tree(path))), set()
     for node in nodes:
         constructor = isinstance(node, ast.FunctionDef) and node.name in ("__init__", "networks")
-        if constructor and path.parent.name in ("nn", "models"):
+        if constructor and path.parent.name in ("nn", "models", "compat"):
             free.update(map(id, ast.walk(node)))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "nn.Parameter":
             free.update(map(id, ast.walk(node)))

@@ -52,7 +52,10 @@ SMALL_MODELS = {
     "pix2pix": "--features 4",
 }
 # Pages whose commands are run one after another; those of the others are parsed.
-RUN = {"README.md", "docs/data.md", "docs/install.md", "docs/sampling.md", "docs/tasks.md", "docs/training.md"}
+RUN = {
+    *("README.md", "docs/data.md", "docs/install.md", "docs/sampling.md", "docs/start.md", "docs/tasks.md"),
+    *("docs/training.md", "docs/your_own_folder.md"),
+}
 LONG = {"genfast evaluate runs/gan", "genfast equilibrium runs/gan --gap"}  # each trains a classifier
 
 

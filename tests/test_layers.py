@@ -33,6 +33,7 @@ LAYERS = (
     ("tasks",),
     ("models",),
     ("metrics",),
+    ("compat",),
     ("train",),
     ("reports",),
     ("audit",),

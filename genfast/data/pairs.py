@@ -40,9 +40,10 @@ def load_pairs(
     """One split of the example `digit-outlines` or `photo-edges`, or of the paired folder of `pairs:FOLDER`.
 
     Args: name; split ("train", "valid", "test"; of a folder also "all"); size (pixels of a side; 32 of digits, 64 of
-    photos; crop and resize a folder's images); levels (values kept of a channel, 256); bits, max_gb (of a folder, as
-    `genfast.data.load`).
-    Returns: PairData. Raises: ValueError, FileNotFoundError, LookupError (no such split).
+        photos; crop and resize a folder's images); levels (values kept of a channel, 256); bits, max_gb (of a folder,
+        as `genfast.data.load`).
+    Returns: PairData.
+    Raises: ValueError, FileNotFoundError, LookupError (no such split).
     """
     levels = levels or 256
     if not 2 <= levels <= 256:

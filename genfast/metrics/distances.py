@@ -5,7 +5,7 @@ Memory grows linearly with the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -143,7 +143,12 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     Paper: GANs Trained by a Two Time-Scale Update Rule, Heusel et al. 2017, equation 6, arXiv 1706.08500.
     """
     real, generated = _sets("frechet_distance", real, generated, 1)
-    means, covariances = zip(*(_moments(x) for x in (real, generated)))
+    means, covariances = zip(*(moments(x) for x in (real, generated)))
+    return frechet_of_moments(means, covariances)
+
+
+def frechet_of_moments(means: Sequence[Tensor], covariances: Sequence[Tensor]) -> float:
+    """`frechet_distance` of two Gaussians: means [D] and covariances [D, D], float64."""
     root = _root(covariances[0])
     inner = root @ covariances[1] @ root
     values = torch.linalg.eigvalsh(0.5 * (inner + inner.T)).clamp(min=0)
@@ -218,7 +223,8 @@ def _diagonal(x: Tensor, kernel: str, gamma: float | None, coef0: float, degree:
     return float(((gamma * x.double().square().sum(1) + coef0) ** degree).sum())
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean [D] and the covariance [D, D] of features [N, D], float64."""
     x = x.double()
     mean = x.mean(0)
     centred = x - mean

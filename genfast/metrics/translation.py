@@ -21,7 +21,7 @@ def translation_errors(
     The baselines are the mean target of training, and the source itself.
 
     Args: model (`genfast.models.Pix2Pix`); training, held_out (`genfast.data.PairData` of one size); seed (of the noise
-    of "model"; "model, no noise" has none).
+        of "model"; "model, no noise" has none).
     Returns: {name: (mean absolute error in per cent of the range of levels, PSNR in dB)}.
     """
     device, levels, truth = next(model.parameters()).device, held_out.levels, held_out.target

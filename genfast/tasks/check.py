@@ -62,6 +62,7 @@ def check(
         model, scored in their way, agrees with them, and the engine with the forward.
     Raises: TypeError or ValueError for an argument that does not fit, for weights that are not finite, and for a loss
         that fails, with what was called. A model that the engine refuses as described is no error: the remedy says why.
+
     The model is left as it was, bit for bit, and so is torch's random state.
 
     Example::

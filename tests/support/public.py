@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support import bench_reports, public_reports
+from support import bench_reports, public_compat, public_reports
 from support.audited import AUDITED
 from support.pieces import (
     LAYERS,
@@ -59,6 +59,7 @@ ROOMS = {
     "reports": reports,
     "tasks": tasks,
     "train": train,
+    **public_compat.ROOMS,
 }
 # Public names that compute nothing.
 IDLE = {
@@ -485,6 +486,7 @@ CALLS = AUDITED | {
     "metrics.verdict": lambda: metrics.verdict(accuracy()),
     "metrics.wilson_interval": lambda: metrics.wilson_interval(0.3, 9),
     **bench_reports.CALLS,
+    **public_compat.CALLS,
     **public_reports.CALLS,
     "train.fit": lambda: trained("pixelcnn", train.fit, short(train.TrainConfig)),
     "train.fit_adversarial": lambda: trained("dcgan", train.fit_adversarial, short(train.AdversarialConfig)),
