@@ -10,6 +10,7 @@ from genfast.engine.calling import at_work
 from genfast.engine.compiler.proof import TOLERANCE
 from genfast.engine.engine import Engine
 from genfast.engine.full_forward import FullForward
+from genfast.engine.protocols import Sequential
 from genfast.engine.request import SampleRequest
 from genfast.engine.window import Window, steady
 
@@ -41,25 +42,12 @@ def check_endless(call: str, engine: Engine) -> None:
 @torch.no_grad()
 def _difference(engine: Engine, network: FullForward) -> float:
     """That of a window from the forward over 2 `PROVED` symbols, in parts of its largest output."""
-    conventions, reading = network.conventions, network.reading
-    assert conventions is not None and conventions.sequences is not None and reading is not None
     length = 2 * PROVED
-    longer = replace(
-        conventions,
-        spec=replace(conventions.spec, width=length),
-        sequences=replace(conventions.sequences, length=length),
-        head=reading.head,
-        output=reading.layout,
-    )
-    forward = FullForward(engine.model, longer)
+    forward = _longer(engine, network, length)
     generator = torch.Generator("cpu").manual_seed(1)
-    size, levels = (2, 1, 1, length), conventions.spec.levels
-    x = torch.randint(levels, size, generator=generator, dtype=conventions.spec.dtype, device="cpu")
-    labels = (
-        torch.arange(2, dtype=torch.int64, device="cpu") % conventions.spec.classes
-        if conventions.spec.classes
-        else None
-    )
+    size, spec = (2, 1, 1, length), forward.spec
+    x = torch.randint(spec.levels, size, generator=generator, dtype=spec.dtype, device="cpu")
+    labels = torch.arange(2, dtype=torch.int64, device="cpu") % spec.classes if spec.classes else None
     condition = forward.probe_condition(2)
     with at_work(forward.model):
         expected = forward.comparable(forward.parameters(x, labels, condition).float())
@@ -70,3 +58,14 @@ def _difference(engine: Engine, network: FullForward) -> float:
     window = Window(compiled.program, compiled.told(request, network.device, condition))
     got = forward.comparable(torch.cat([part.parameters for part in window.parts(length)], 3))
     return float((got - expected).abs().max() / (expected.abs().max() or 1.0))
+
+
+def _longer(engine: Engine, network: FullForward, length: int) -> FullForward:
+    """The model as a function of longer sequences."""
+    conventions, reading = network.conventions, network.reading
+    if conventions is None or conventions.sequences is None or reading is None:
+        assert isinstance(engine.model, Sequential)  # it is one of ours
+        return FullForward(engine.model.of_length(length))  # type: ignore[arg-type]  # a module, as the model is
+    spec, sequences = replace(conventions.spec, width=length), replace(conventions.sequences, length=length)
+    longer = replace(conventions, spec=spec, sequences=sequences, head=reading.head, output=reading.layout)
+    return FullForward(engine.model, longer)

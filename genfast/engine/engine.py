@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genfast._native import backends
 from genfast.engine import cpp, eager, full_forward, window
-from genfast.engine.arguments import check_images, check_labels
+from genfast.engine.arguments import check_images, check_int, check_labels
 from genfast.engine.calling import at_work
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
@@ -22,8 +22,9 @@ from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
 from genfast.engine.predicts import predicting
 from genfast.engine.program import Drawn, Program
-from genfast.engine.protocols import Autoregressive, ImageSpec
+from genfast.engine.protocols import Autoregressive, ImageSpec, Sequential
 from genfast.engine.request import SampleRequest, check_first, check_request
+from genfast.engine.sequences import Sequences
 from genfast.engine.unchecked import UncheckedModel, needs_pointing, warn
 from genfast.engine.wrappers import unwrapped
 from genfast.likelihoods import Reading
@@ -65,9 +66,11 @@ class Engine:
         classes: number of labels, for a `forward(x, labels)` with labels int64 [B].
         condition: further keyword arguments of forward that are known before drawing: name -> tensor [n, ...], row i
             for the image of index i, or [1, ...] for all.
-        length, vocabulary: T and V of a model of sequences, in place of shape and levels: forward takes integers [B, T]
-            and returns logits [B, T, V] or [B, V, T] (`output` is then of the letters B, T, V). `inputs` may also be
-            "one-hot", floats [B, V, T], "one-hot-last", floats [B, T, V], or "values", floats [B, 1, T] in input_range.
+        length: T of a model of sequences, which are then [n, T]; also of one of `genfast.models`.
+        vocabulary: V, the number of symbols of another, with a length in place of shape and levels: forward takes
+            integers [B, T] and returns logits [B, T, V] or [B, V, T]; `output` is of the letters B, T, V. `inputs` may
+            also be "one-hot", floats [B, V, T], "one-hot-last", floats [B, T, V], or "values", floats [B, 1, T] in
+            input_range.
         predicts: whether the output at t gives the distribution of symbol t, "own", or of t + 1, "next"; None: it is
             found by changing symbols.
         start: for "next", the symbol before the first, which forward is given first; None: the first symbol is given.
@@ -90,6 +93,13 @@ class Engine:
             raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
         self.model, self.asked = model, backend
         self.conventions: Conventions | None = None
+        self.sequences: Sequences | None = None
+        length = keywords.get("length")
+        if length is not None and isinstance(model, Sequential):
+            check_int("sample", "length", length, 1)
+            self.model = model = model.of_length(length)  # type: ignore[assignment]  # a module, as the model is
+            self.sequences = Sequences(length, model.spec.levels, predicts="own")
+            keywords = {**keywords, "length": None}
         if isinstance(model, Autoregressive):
             refuse_conventions(type(model).__name__, keywords=keywords)
         else:
@@ -97,6 +107,7 @@ class Engine:
             if self.conventions.sequences is not None:
                 check_finite(model)
                 self.conventions = predicting(model, self.conventions)
+                self.sequences = self.conventions.sequences
         self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
@@ -242,7 +253,7 @@ class Engine:
             return full_forward.run(network, request)
         compiled = self._compiled(now, network)
         assert isinstance(compiled, Compiled)  # or `_choose` had refused the backend
-        if backend == "cpp" and self.conventions is not None and self.conventions.sequences is not None:
+        if backend == "cpp" and self.sequences is not None:
             told = compiled.told(request.to(device), device, network.condition(request.first, request.n))
             return window.drawn(compiled.program, told)
         run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
@@ -277,7 +288,7 @@ class Engine:
         try:
             check_causal(network)
         except NotCausal as error:
-            compiled = self._compiled(now, network)
+            compiled = now.get("program")
             reason = f"; {compiled}" if isinstance(compiled, str) else ""
             raise NotCausal(f"{error}{reason}") from None
 

@@ -20,8 +20,7 @@ from genfast.engine.window import MOST_SYMBOLS, Window
 
 def sequences_of(engine: Engine | DecodingEngine) -> Sequences | None:
     """Those of the model of an engine; None for a model of images."""
-    conventions = engine.conventions if isinstance(engine, Engine) else None
-    return None if conventions is None else conventions.sequences
+    return engine.sequences if isinstance(engine, Engine) else None
 
 
 def as_images(call: str, name: str, x: Any, sequences: Sequences | None) -> Any:

@@ -108,7 +108,8 @@ def stream(
     Example: `for images in genfast.stream(model, 100_000): ...`
     """
     settings = {"seed": seed, "first": first, "temperature": temperature, "labels": labels}
-    endless = keywords.get("vocabulary") is not None and keywords.get("length") is None
+    told = keywords.keys() & {"length", "vocabulary"}
+    endless = bool(told) and keywords.get("length") is None and not isinstance(model, Engine)
     if endless:
         keywords = {**keywords, "length": PROVED}
     engine = engine_of(model, backend=backend, **keywords)

@@ -185,7 +185,10 @@ def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
     if network.reading is None:
         value = _only(output)
         features = [i for i, name in enumerate(value.dims) if name == FEATURE]
-        space = [value.dims.index(name) for name in (ROW, COLUMN)]
+        # A single row, of a sequence, has no dimension of its own.
+        space = [
+            value.dims.index(name) for name in (ROW, COLUMN) if name == COLUMN or spec.height > 1 or ROW in value.dims
+        ]
         codes = permuted(value, [value.dims.index(BATCH), *features, *space]).codes.reshape(-1)
         return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
     reading = network.reading
