@@ -46,6 +46,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
 # Packages that are imported where they are needed, as they need not be installed.
 OPTIONAL = {
     *("PIL", "datasets", "huggingface_hub", "imagecodecs", "matplotlib", "pyarrow", "safetensors", "sklearn"),
+    "soundfile",
     *("torch_fidelity", "torchmetrics", "tqdm", "triton"),
 }
 MODULES = {

@@ -85,7 +85,7 @@ class Draws {
   void uniforms_of(int64_t first, int64_t images, int64_t element, int64_t draw, double* u) const {
     const auto of_image = [&](int64_t b) {
       return uniform(static_cast<uint64_t>(p_.seed), static_cast<uint64_t>(p_.first_index + first + b),
-                     static_cast<uint32_t>(element), static_cast<uint32_t>(draw));
+                     static_cast<uint32_t>(p_.first_element + element), static_cast<uint32_t>(draw));
     };
     u[0] = of_image(0);
     if (images > 1)

@@ -37,7 +37,7 @@ class Tile {
         constants_(static_cast<const float*>(p_.constants)),
         bounds_(static_cast<const int64_t*>(p_.bounds)),
         count_of_all_(bounds_[Draws::count(p_) + 2]),
-        arena_(memory.take<float>(p_.tile * p_.image_size)),
+        arena_(memory.take<float>(own_arena(p_))),
         places_(memory.take<Span>(p_.read_count)),
         row_places_(memory.take<Span>(p_.read_count)),
         ready_(memory.take<Ready>(count_of_all_)),
@@ -60,12 +60,13 @@ class Tile {
 
   static int64_t scratch(const PixelProgram& p) {
     const int64_t all = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
-    return Scratch::bytes<float>(p.tile * p.image_size) + 2 * Scratch::bytes<Span>(p.read_count) +
-           Scratch::bytes<Ready>(all) + Scratch::bytes<const float*>(all * p.tile) +
-           Scratch::bytes<const float*>(p.columns + kTogether) + Scratch::bytes<int64_t>(all) +
-           Scratch::bytes<Memory>(all) + Scratch::bytes<float>(most_positions(p)) + memory_bytes(p) +
-           Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
+    return Scratch::bytes<float>(own_arena(p)) + 2 * Scratch::bytes<Span>(p.read_count) + Scratch::bytes<Ready>(all) +
+           Scratch::bytes<const float*>(all * p.tile) + Scratch::bytes<const float*>(p.columns + kTogether) +
+           Scratch::bytes<int64_t>(all) + Scratch::bytes<Memory>(all) + Scratch::bytes<float>(most_positions(p)) +
+           memory_bytes(p) + Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
   }
+
+  static int64_t own_arena(const PixelProgram& p) { return p.memory ? 0 : p.tile * p.image_size; }
 
   // The images of a thread at a time, or a block of them that is coded as one.
   static int64_t block(const PixelProgram& p) { return p.coding ? p.block : p.tile; }
@@ -99,14 +100,17 @@ class Tile {
 
   void run(int64_t first, int64_t count) {
     first_ = first, count_ = count;
-    clear();
+    if (p_.memory) arena_ = static_cast<float*>(p_.memory) + first * p_.image_size;
+    // The buffers, which go on from the part before, hold every key and value.
+    for (int64_t n = 0; n < count_of_all_; ++n) memories_[n].seen = 0;
+    if (p_.first_column == 0) clear();
     for (int64_t n = 0; n < count_of_all_; ++n)
       for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
     for (int64_t i = 0; i < p_.height; ++i) {
       start_row(row_ = i);
-      row_instructions();
+      if (p_.first_column == 0) row_instructions();
       if (p_.rows_apart) rows_above();
-      for (int64_t j = 0; j < p_.columns; ++j)
+      for (int64_t j = p_.first_column; j < p_.end_column; ++j)
         for (int64_t k = 0; k <= draws_.count(); ++k) {
           for (int64_t n = bounds_[k + 1]; n < bounds_[k + 2]; ++n) execute(n, j);
           if (k < draws_.count() && j < p_.width) draw(i, j, k);
@@ -173,7 +177,6 @@ class Tile {
   }
 
   void clear() {
-    for (int64_t n = 0; n < count_of_all_; ++n) memories_[n].seen = 0;
     for (int64_t b = 0; b < count_; ++b)
       for (const Buffer* buffer = buffers_; buffer < buffers_ + p_.buffer_count; ++buffer) {
         float* to = arena_ + b * p_.image_size + buffer->offset;

@@ -25,6 +25,7 @@ GENFAST_ARGUMENTS(PixelProgram,
   void* words;                     // uint32 [blocks][most_words], a stream for each block
   void* word_counts;               // int64 [blocks]; a decoder makes those -1 that no encoder can have written
   void* intervals;                 // uint32 [B, C, H, W, 2], out of an encoder: the first part and the number of parts
+  void* memory;                    // float [B, image_size], the buffers between calls for parts of a row; may be null
   int64_t read_count, buffer_count;
   int64_t image_size;   // floats of the buffers of one image
   int64_t batch, tile;  // images, and how many of them a thread takes at a time
@@ -33,6 +34,8 @@ GENFAST_ARGUMENTS(PixelProgram,
   int64_t channels, height, width, columns, levels;
   int64_t head, components, parameter_count, field_count;
   int64_t image, first_parameter;  // reads: where the levels of a pixel go; the parameters of draw 0, 1, ..
+  int64_t first_column, end_column;  // of images of one row with `memory`: those of this call, the first one at 0
+  int64_t first_element;             // of the random numbers: that of column 0
   int64_t seed, first_index, draw;
   double temperature, scale, shift;
 )

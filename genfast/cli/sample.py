@@ -13,6 +13,7 @@ from torch import Tensor
 from genfast._text import shown
 from genfast.cli._command import command
 from genfast.cli._engine import engine_options
+from genfast.cli._sequences import sample_sequences, sequence_options
 from genfast.cli.options import (
     add_device,
     add_out,
@@ -27,6 +28,7 @@ from genfast.cli.progress import counter, draw
 from genfast.data.grid import writer
 from genfast.engine.arguments import check_count
 from genfast.engine.decoder import engine_of
+from genfast.models import SequenceModel
 from genfast.tasks import sample_shards
 from genfast.train.loop import pick_device
 from genfast.train.run_folder import open_model
@@ -35,9 +37,12 @@ from genfast.train.run_folder import open_model
 def options(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
-    add("-n", type=positive_int, default=64, help="images to draw (64)")
-    text = "FILE.png (a grid), FILE.npz (the levels), or a folder of .npz files; an interrupted run continues"
-    add_out(parser, "OUT", text)
+    add("-n", type=positive_int, help="images to draw (64), or sequences (1)")
+    text = (
+        "FILE.png (a grid), FILE.npz (the levels), or a folder of .npz files; an interrupted run continues; of a model "
+    )
+    add_out(parser, "OUT", text + "of sequences FILE.txt, FILE.wav or FILE.npz (a text is printed)", required=False)
+    sequence_options(parser)
     add("--seed", type=int, default=0, help="same seed, same images (0)")
     add("--first", type=nonnegative_int, default=0, help="number of the first image; image i does not depend on it (0)")
     text = "classes to draw, in a cycle, such as 0,1,2 (all classes of a conditional model)"
@@ -50,20 +55,29 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("sample", "draw images from a model", options)
 def run(args: argparse.Namespace) -> None:
+    if (
+        args.out is None
+        or args.length is not None
+        or args.prompt is not None
+        or Path(args.out).suffix in (".txt", ".wav")
+    ):
+        _of_sequences(args)
+        return
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
     write = None if is_folder else writer(out_path(args))  # a wrong suffix or folder raises before the work
-    check_count("sample", args.n, args.first, args.seed, args.temperature)
+    n = args.n or 64
+    check_count("sample", n, args.first, args.seed, args.temperature)
     model = open_model(args.target).to(pick_device(args.device))
-    labels = sample_labels(model, args.n, args.labels, args.first)
+    labels = sample_labels(model, n, args.labels, args.first)
     options = {"seed": args.seed, "first": args.first, "temperature": args.temperature, "backend": args.backend}
     _ = engine_of(model, backend=args.backend).backend  # compiles the program, whose time is not part of the rate
-    start, drawn = time.perf_counter(), args.n
+    start, drawn = time.perf_counter(), n
     if write is None:
-        with counter(args.n, "image") as progress:
+        with counter(n, "image") as progress:
             drawn = sample_shards(
                 model,
-                args.n,
+                n,
                 path,
                 labels=labels,
                 shard=args.shard,
@@ -72,11 +86,20 @@ def run(args: argparse.Namespace) -> None:
                 **options,
             )
     else:
-        images = draw(model, args.n, labels=labels, batch_size=args.batch_size, **options)
+        images = draw(model, n, labels=labels, batch_size=args.batch_size, **options)
         write(images, model.spec.levels, labels)
     rate = f"{drawn / (time.perf_counter() - start):.0f} images/s"
-    there = f"{args.n - drawn} there already, {rate}" if drawn else "all there already"
-    print(f"{shown(path)}: {args.n} images, {rate if drawn == args.n else there}")
+    there = f"{n - drawn} there already, {rate}" if drawn else "all there already"
+    print(f"{shown(path)}: {n} images, {rate if drawn == n else there}")
+
+
+def _of_sequences(args: argparse.Namespace) -> None:
+    model = open_model(args.target).to(pick_device(args.device))
+    if not isinstance(model, SequenceModel):
+        named = "--out FILE.png, FILE.npz or a folder, and no --length or --prompt"
+        raise ValueError(f"sample: expected {named}, for a {model.name}; got options of sequences")
+    check_count("sample", args.n or 1, args.first, args.seed, args.temperature)
+    sample_sequences(args, model, sample_labels(model, args.n or 1, args.labels, args.first))
 
 
 def sample_labels(model: Any, count: int, labels: list[int] | None = None, first: int = 0) -> Tensor | None:

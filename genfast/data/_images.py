@@ -20,7 +20,8 @@ class ImageData:
 
     `labels` int64 [N] with values in 0..classes-1, or None and 0 classes; `class_names` of these classes, where they
     have names. `files`: the name of the file of each image, below the folder, for images of files. `notes`: what a user
-    should know of the reading, a sentence each, such as how many files were skipped and why.
+    should know of the reading, a sentence each, such as how many files were skipped and why. Of sequences, images of
+    one row: `alphabet`, the character of each level of a text; `rate`, samples a second of audio.
     """
 
     images: Tensor
@@ -32,6 +33,8 @@ class ImageData:
     class_names: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    alphabet: str = ""
+    rate: int = 0
 
     def __len__(self) -> int:
         return len(self.images)

@@ -63,6 +63,12 @@ def inputs_of(conventions: Conventions, images: Tensor, dtype: torch.dtype) -> T
     return x.flatten(1) if conventions.inputs == "flat" else x
 
 
+def entered(conventions: Conventions, x: Tensor) -> Tensor:
+    """What forward itself is given for the `inputs_of` images: those of a model of sequences are arranged."""
+    sequences = conventions.sequences
+    return x if sequences is None else sequences.entered(x, *scale_of(conventions))
+
+
 def parameters_of(model: Any) -> list[inspect.Parameter]:
     """What forward takes after the images; nothing where Python cannot say."""
     function = model.forward if type(model).__call__ is nn.Module.__call__ else model.__call__
@@ -119,9 +125,11 @@ def call_error(
     kinds = kinds_of([x, *(other for other in others if other is not None)])
     if conventions.input_range:
         kinds[0] += " in input_range ({:g}, {:g})".format(*conventions.input_range)
+    vocabulary = conventions.sequences and isinstance(error, IndexError)
+    rows = f" (has the embedding rows for vocabulary={conventions.spec.levels} and start?)" if vocabulary else ""
     return ValueError(
         f"sample: genfast calls model({', '.join(('x', *arguments))}) with {', '.join(kinds)}, which must work; got "
-        f"{type(error).__name__}: {first_line(error)}{_missing(model, places, names)}"
+        f"{type(error).__name__}: {first_line(error)}{rows}{_missing(model, places, names)}"
     )
 
 

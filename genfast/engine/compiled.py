@@ -44,8 +44,7 @@ class Compiled:
 
     def run(self, run: Run, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Drawn:
         """The images of a request, by an engine; `condition` has a row for each."""
-        if self.known is not None:
-            request = replace(request, fields=self._fields(request, device, condition))
+        request = self.told(request, device, condition)
         if self.geometry == "grid":
             return run(self.program, request, device)
         changed: dict[str, Any] = {
@@ -58,6 +57,12 @@ class Compiled:
             for name in ("images", "log_probs", "log_evidence", "parameters")
         }
         return Drawn(**restored)
+
+    def told(self, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> SampleRequest:
+        """The request with what the program reads of each image before it is drawn."""
+        if self.known is None:
+            return request
+        return replace(request, fields=self._fields(request, device, condition))
 
     def _fields(self, request: SampleRequest, device: torch.device, condition: Mapping[str, Tensor]) -> Tensor:
         """What is known of each image, computed once for all passes over the same images."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genfast.engine.protocols import ImageSpec
+from genfast.engine.sequences import Sequences, sequences_of
 from genfast.likelihoods import heads
 from genfast.likelihoods.layout import Layout, parse_layout
 from genfast.random.levels import MOST_LEVELS
@@ -35,6 +36,10 @@ class Keywords(TypedDict, total=False):
     classes: int | None
     condition: Mapping[str, Tensor] | None
     pixel_order: Sequence[int] | Tensor | None
+    length: int | None
+    vocabulary: int | None
+    predicts: str | None
+    start: int | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Conventions:
             of index i, or [1, ...] for all images.
         pixel_order: int64 [C * H * W], the values, (row * W + column) * C + channel, in the order in which they are
             drawn; None: raster order.
+        sequences: of a model of sequences, as images of one row; else None.
     """
 
     spec: ImageSpec
@@ -60,13 +66,14 @@ class Conventions:
     output: Layout | None = None
     condition: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
     pixel_order: np.ndarray | None = field(default=None, compare=False)
+    sequences: Sequences | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What a program depends on: all but the values of the condition."""
         condition = tuple((name, value.shape[1:], value.dtype) for name, value in self.condition.items())
         order = None if self.pixel_order is None else self.pixel_order.tobytes()
-        known = (self.spec, self.inputs, self.input_range, self.head, self.output)
+        known = (self.spec, self.inputs, self.input_range, self.head, self.output, self.sequences)
         return (*known, condition, order)
 
     def digest(self) -> str:
@@ -82,6 +89,7 @@ def conventions_of(call: str, model: nn.Module, keywords: Keywords) -> Conventio
     given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
     if unknown := sorted(set(given) - set(Keywords.__annotations__)):
         raise TypeError(f"{call}: keywords must be of {', '.join(Keywords.__annotations__)}; got {unknown[0]!r}")
+    sequences, given = sequences_of(call, given)
     spec = _spec(call, model, given)
     inputs = given.get("inputs", "images")
     if inputs not in INPUTS:
@@ -99,6 +107,7 @@ def conventions_of(call: str, model: nn.Module, keywords: Keywords) -> Conventio
         parse_layout(call, given["output"]) if "output" in given else None,
         _condition(call, given.get("condition", {})),
         _pixel_order(call, spec, given.get("pixel_order")),
+        sequences,
     )
 
 

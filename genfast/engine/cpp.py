@@ -22,14 +22,26 @@ FEW = 2  # images in a tile; with so few, reading the weights once for each pixe
 # The arguments of `pixel_program` of the C++ module, in order: addresses, then numbers.
 _ADDRESSES = (
     *("instructions", "reads", "buffers", "constants", "bounds", "labels", "given", "known", "evidence", "fields"),
-    *("images", "log_probs", "log_evidence", "parameters", "words", "word_counts", "intervals"),
+    *("images", "log_probs", "log_evidence", "parameters", "words", "word_counts", "intervals", "memory"),
 )
 # The fields of program.Attention in an instruction.
 _OF_ATTENTION = ("heads", "groups", "depth", "width", "rows", "columns", "row", "column", "behind", "nan")
 _NUMBERS = (
     *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart", "coding", "block", "most_words"),
     *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
-    *("image", "first_parameter", "seed", "first_index", "draw", "temperature", "scale", "shift"),
+    *(
+        "image",
+        "first_parameter",
+        "first_column",
+        "end_column",
+        "first_element",
+        "seed",
+        "first_index",
+        "draw",
+        "temperature",
+        "scale",
+        "shift",
+    ),
 )
 backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
 
@@ -57,15 +69,35 @@ class Coding:
     intervals: np.ndarray | None = None
 
 
+@dataclass
+class Part:
+    """The columns of images of one row that a call of `run` draws, which goes on from the one before.
+
+    Attributes:
+        memory: float32 [n, image size], the feature maps between calls; it need not be set for the first.
+        first, end: the columns; the first call begins at 0. The others of the images are not written.
+        element: the number of the symbol in column 0, for its random numbers.
+    """
+
+    memory: np.ndarray
+    first: int
+    end: int
+    element: int = 0
+
+
 def tables_of(program: Program) -> Tables:
     """What the C++ engine reads of a program, made once."""
     return program.prepared.get("cpp") or program.prepared.setdefault("cpp", Tables(program))
 
 
 def run(
-    program: Program, request: SampleRequest, device: torch.device | None = None, coding: Coding | None = None
+    program: Program,
+    request: SampleRequest,
+    device: torch.device | None = None,
+    coding: Coding | None = None,
+    part: Part | None = None,
 ) -> Drawn:
-    """Draw the images of a request, on the CPU (`device` is not used), or code them.
+    """Draw the images of a request, on the CPU (`device` is not used), or a part of them, or code them.
 
     The bits do not depend on how the images are split, on the number of threads, or on the instruction set.
     """
@@ -91,12 +123,14 @@ def run(
     inputs = [None if value is None else value.contiguous() for value in inputs]
     outputs = [images, maps.get("log_probs"), maps.get("log_evidence"), maps.get("parameters")]
     coded = (None, None, None) if coding is None else (coding.words, coding.counts, coding.intervals)
+    memory = None if part is None else part.memory
+    columns = (0, program.columns, 0) if part is None else (part.first, part.end, part.element)
     if n:
         backends.cpp.pixel_program(
             "float32",
             *tables.addresses,
             *(0 if value is None else value.data_ptr() for value in (*inputs, *outputs)),
-            *(0 if value is None else value.ctypes.data for value in coded),
+            *(0 if value is None else value.ctypes.data for value in (*coded, memory)),
             *tables.sizes,
             n,
             *(tables.tile(n) if coding is None else (coding.tile, tables.rows_apart(coding.tile))),
@@ -111,6 +145,7 @@ def run(
             program.fields,
             tables.image,
             tables.first_parameter,
+            *columns,
             signed("sample", request.seed),
             request.first,
             request.draw,

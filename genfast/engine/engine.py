@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -14,18 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from genfast._native import backends
-from genfast.engine import cpp, eager, full_forward
-from genfast.engine.arguments import check_images, check_labels
+from genfast.engine import cpp, eager, full_forward, window
+from genfast.engine.arguments import check_images, check_int, check_labels
 from genfast.engine.calling import at_work, not_finite
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler import NotCausal, NotIncremental, chosen, compile_traced, inferred, shown, trace_model
 from genfast.engine.compiler.proof import check_causal, check_outputs, check_repeatable, labels_matter
 from genfast.engine.compiler.trace import Trace
 from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, refuse_conventions
+from genfast.engine.predicts import predicting
 from genfast.engine.program import Drawn, Program
-from genfast.engine.protocols import Autoregressive, ImageSpec
-from genfast.engine.request import SampleRequest, check_request
-from genfast.engine.unchecked import UncheckedModel, needs_pointing
+from genfast.engine.protocols import Autoregressive, ImageSpec, Sequential
+from genfast.engine.request import SampleRequest, check_first, check_request
+from genfast.engine.sequences import Sequences
+from genfast.engine.unchecked import UncheckedModel, needs_pointing, warn
 from genfast.engine.wrappers import unwrapped
 from genfast.likelihoods import Reading
 
@@ -66,6 +66,14 @@ class Engine:
         classes: number of labels, for a `forward(x, labels)` with labels int64 [B].
         condition: further keyword arguments of forward that are known before drawing: name -> tensor [n, ...], row i
             for the image of index i, or [1, ...] for all.
+        length: T of a model of sequences, which are then [n, T]; also of one of `genfast.models`.
+        vocabulary: V, the number of symbols of another, with a length in place of shape and levels: forward takes
+            integers [B, T] and returns logits [B, T, V] or [B, V, T]; `output` is of the letters B, T, V. `inputs` may
+            also be "one-hot", floats [B, V, T], "one-hot-last", floats [B, T, V], or "values", floats [B, 1, T] in
+            input_range.
+        predicts: whether the output at t gives the distribution of symbol t, "own", or of t + 1, "next"; None: it is
+            found by changing symbols.
+        start: for "next", the symbol before the first, which forward is given first; None: the first symbol is given.
         pixel_order: the H * W pixels, or all C * H * W values, in the order in which they are drawn, as integers in
             raster order with channels last; None: raster order.
     Raises: RuntimeError for a backend that cannot serve this model, with the reason; TypeError or ValueError for an
@@ -85,16 +93,27 @@ class Engine:
             raise ValueError(f"sample: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
         self.model, self.asked = model, backend
         self.conventions: Conventions | None = None
+        self.sequences: Sequences | None = None
+        length = keywords.get("length")
+        if length is not None and isinstance(model, Sequential):
+            check_int("sample", "length", length, 1)
+            self.model = model = model.of_length(length)  # type: ignore[assignment]  # a module, as the model is
+            self.sequences = Sequences(length, model.spec.levels, predicts="own")
+            keywords = {**keywords, "length": None}
         if isinstance(model, Autoregressive):
             refuse_conventions(type(model).__name__, keywords=keywords)
         else:
             self.conventions = conventions_of("sample", model, keywords)
+            if self.conventions.sequences is not None:
+                check_finite(model)
+                self.conventions = predicting(model, self.conventions)
+                self.sequences = self.conventions.sequences
         self._key = None if self.conventions is None else self.conventions.key
         self._seen: tuple[Any, Any] = None, None
         self._current(thorough=True)
         if self.conventions is not None and needs_pointing(model, self._key):
             check = f"genfast.check(model, images, nll, ...) compares these conventions of {type(model).__name__}"
-            _warn(f"sample: {check} with your own loss, which has not been done", UncheckedModel)
+            warn(f"sample: {check} with your own loss, which has not been done", UncheckedModel)
 
     @classmethod
     def of(cls, model: nn.Module | Engine, *, backend: str = "auto", **keywords: Unpack[Keywords]) -> Engine:
@@ -199,12 +218,14 @@ class Engine:
             draw=draw,
             want=want,
         )
+        check_first("sample", network.delay, request)
         return self._execute(now, network, request)
 
     def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Log-probability of each image in nats: levels, of any integer dtype, [n, C, H, W] -> float64 [n].
 
-        It is computed from the same parameters as the samples of this backend. Raises: as `run`.
+        It is computed from the same parameters as the samples of this backend. Of a model of the next symbol without a
+        start symbol the first symbol is not counted. Raises: as `run`.
         """
         network = self.network
         images = check_images("log_prob", "images", images, network.spec)
@@ -214,7 +235,7 @@ class Engine:
         parts, size = [images.new_zeros(0, dtype=torch.float64, device=network.device)], self.batch_size
         for start in range(0, len(images), size):
             drawn = self.execute(whole.part(start, min(start + size, len(images))))
-            parts.append(drawn.log_probs.flatten(1).sum(1))
+            parts.append(drawn.log_probs.flatten(1)[:, network.delay :].sum(1))
         total = torch.cat(parts)
         if bad := int(total.isnan().sum()):
             raise ValueError(
@@ -232,6 +253,9 @@ class Engine:
             return full_forward.run(network, request)
         compiled = self._compiled(now, network)
         assert isinstance(compiled, Compiled)  # or `_choose` had refused the backend
+        if backend == "cpp" and self.sequences is not None:
+            told = compiled.told(request.to(device), device, network.condition(request.first, request.n))
+            return window.drawn(compiled.program, told)
         run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
         return compiled.run(run, request.to(device), device, network.condition(request.first, request.n))
 
@@ -247,17 +271,26 @@ class Engine:
             with torch.no_grad(), at_work(network.model):
                 if name == "full_forward" and network.reading:
                     check_repeatable(network)
-                    check_causal(network)
+                    self._check_causal(now, network)
                 if network.reading is None:  # otherwise the proof of the program, or that it is causal, has looked
                     check_outputs(network)
                 if network.reading and network.spec.classes > 1 and not labels_matter(network):
-                    _warn(
+                    warn(
                         "sample: the outputs of the model should depend on the labels; got the same for any: does "
                         "forward read them under another name? Then give condition={name: labels} in place of classes"
                     )
             self._compare_range(now, network)
             selected[self.asked] = name
         return selected[self.asked]
+
+    def _check_causal(self, now: dict[str, Any], network: full_forward.FullForward) -> None:
+        """NotCausal for a model that is not, with what could not be read in its graph."""
+        try:
+            check_causal(network)
+        except NotCausal as error:
+            compiled = now.get("program")
+            reason = f"; {compiled}" if isinstance(compiled, str) else ""
+            raise NotCausal(f"{error}{reason}") from None
 
     def _compare_range(self, now: dict[str, Any], network: full_forward.FullForward) -> None:
         """Warn where forward shows another range of its inputs than the one that was given."""
@@ -268,7 +301,7 @@ class Engine:
         found = shown(traced, self.conventions)
         if found is not None and not np.allclose(found, given):
             low, high = found
-            _warn(
+            warn(
                 f"sample: input_range should be ({low:g}, {high:g}), by what forward does with its input first; got "
                 f"({given[0]:g}, {given[1]:g})"
             )
@@ -285,7 +318,7 @@ class Engine:
         if self.asked == "auto" and able[0] == "full_forward":
             seconds = network.seconds * network.spec.values / network.likelihood.draws
             each = f"; expect {seconds:.1g} s or more for a batch" if seconds > 1 else ""
-            _warn(f"sample: every value runs the whole network: {reasons['torch']}{each}")
+            warn(f"sample: every value runs the whole network: {reasons['torch']}{each}")
         return able[0] if self.asked == "auto" else self.asked
 
     def _refusal(self, name: str, now: dict[str, Any], network: full_forward.FullForward) -> str | None:
@@ -435,11 +468,3 @@ def _same_model(now: dict[str, Any], model: nn.Module) -> bool:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
-
-
-def _warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
-    """A warning that names the line of the user's code, however deep in genfast it comes up."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)

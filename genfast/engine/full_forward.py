@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from genfast.engine.calling import (
     call,
     call_error,
     copied,
+    entered,
     forget_batch,
     inputs_of,
     probe_images,
@@ -29,6 +31,7 @@ from genfast.engine.conventions import ARE_FLAT, Conventions, rows_of
 from genfast.engine.program import Drawn
 from genfast.engine.protocols import Autoregressive, ImageSpec
 from genfast.engine.request import SampleRequest, uniforms
+from genfast.engine.sequences import misread
 from genfast.likelihoods import Likelihood, Reading, read_output
 from genfast.likelihoods.reading import PROBABILITIES
 
@@ -50,12 +53,13 @@ class FullForward:
         reading: how the output is read, for a model that is not `Autoregressive`; else None.
         scale, shift: turn levels into inputs.
         device, dtype: of the model.
+        delay: the number of first columns of which the model says nothing, and which must be given.
     """
 
     def __init__(self, model: nn.Module, conventions: Conventions | None = None, choose: Choose | None = None) -> None:
         weight = next(model.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
         self.device, self.dtype = weight.device, weight.dtype
-        self.conventions, self.reading = conventions, None
+        self.conventions, self.reading, self.delay = conventions, None, 0
         self.seconds, self.asked_head = 0.0, None
         if conventions is None:
             assert isinstance(model, Autoregressive)  # or conventions had been asked for
@@ -71,17 +75,18 @@ class FullForward:
         self._crops: bool | None = None
         output = self.probe()
         spec = self.spec
-        reading = self.reading = read_output(
-            "sample",
-            output,
-            channels=spec.channels,
-            height=spec.height,
-            width=spec.width,
-            levels=spec.levels,
-            head=conventions.head,
-            layout=conventions.output,
-            choose=None if choose is None else partial(choose, self),
-        )
+        sizes = {"channels": spec.channels, "height": spec.height, "width": spec.width, "levels": spec.levels}
+        choice = None if choose is None else partial(choose, self)
+        try:
+            reading = read_output(
+                "sample", output, **sizes, head=conventions.head, layout=conventions.output, choose=choice
+            )
+        except ValueError as error:
+            if conventions.sequences is None:
+                raise
+            raise misread(conventions.sequences, error, output) from error
+        self.delay = 0 if conventions.sequences is None else conventions.sequences.delay
+        reading = self.reading = replace(reading, delay=self.delay)
         self.likelihood = reading.likelihood
         self.asked_head = conventions.head
         self._look(reading.outputs(output))
@@ -191,20 +196,24 @@ class FullForward:
     def _call(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor], explain: bool = False) -> Any:
         assert self.conventions is not None
         labels = None if labels is None else labels.to(self.device)
+        # One row for all is expanded, which `view` in a forward does not take.
+        condition = {name: value.contiguous() for name, value in condition.items()}
         try:
-            return call(self.model, x, labels, condition)
+            return call(self.model, entered(self.conventions, x), labels, condition)
         except Exception as error:
             # It may keep something of the size of its first batch: a new copy has none, unless its original has.
             if not explain:
                 with suppress(Exception):
                     return self._call_anew(x, labels, condition)
-            if not forget_batch(self.original, x, labels, condition):
-                raise call_error(self.model, self.conventions, x, labels, condition, error) from error
+            entering = entered(self.conventions, x)
+            if not forget_batch(self.original, entering, labels, condition):
+                raise call_error(self.model, self.conventions, entering, labels, condition, error) from error
         return self._call_anew(x, labels, condition)
 
     def _call_anew(self, x: Tensor, labels: Tensor | None, condition: Mapping[str, Tensor]) -> Any:
+        assert self.conventions is not None
         self.model = copied(self.original).eval()
-        return call(self.model, x, labels, condition)
+        return call(self.model, entered(self.conventions, x), labels, condition)
 
     def fresh(self) -> FullForward:
         """The same with a foreign model that was never called."""

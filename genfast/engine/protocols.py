@@ -82,6 +82,15 @@ class Autoregressive(ImageModel, Protocol):
 
 
 @runtime_checkable
+class Sequential(Autoregressive, Protocol):
+    """A model of images of one row, the symbols of a sequence, which may be of any length."""
+
+    def of_length(self, length: int) -> Sequential:
+        """The model, with the same weights, for sequences of so many symbols."""
+        ...
+
+
+@runtime_checkable
 class Density(ImageModel, Protocol):
     """A model with a log-likelihood of images, or an estimate of it, or a lower bound."""
 

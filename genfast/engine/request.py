@@ -103,6 +103,13 @@ def check_request(
     return SampleRequest(n, seed, first, temperature, labels, given, known, evidence, draw, tuple(want))
 
 
+def check_first(call: str, delay: int, request: SampleRequest) -> None:
+    """ValueError where the first symbols, of which a model says nothing, are not known."""
+    if delay and request.n and (request.known is None or not bool(request.known[..., :delay].all())):
+        expected = "given must hold the first symbol of a model of the next one, or start name the symbol before it"
+        raise ValueError(f"{call}: {expected}; got neither")
+
+
 def check_evidence(call: str, evidence: Tensor, spec: ImageSpec, n: int) -> None:
     """Evidence must be float32 [n, C, H, W, L], with a possible level for each value (TypeError or ValueError)."""
     if not isinstance(evidence, Tensor) or evidence.dtype != torch.float32:

@@ -1,7 +1,9 @@
-"""Which foreign models were compared with their author's own loss; the others are pointed to `genfast.check` once."""
+"""Warnings: which foreign models were compared with their author's loss; the others are pointed to `genfast.check`."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,3 +45,11 @@ def checking(model: nn.Module) -> Iterator[None]:
     finally:
         if not pointed:
             _POINTED.discard(model)
+
+
+def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning that names the line of the user's code, however deep in genfast it comes up."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "genfast":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

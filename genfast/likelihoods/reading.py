@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from genfast.likelihoods.base import LIKELIHOODS, Likelihood
 from genfast.likelihoods.layout import Layout, Sizes, layouts_of
@@ -28,6 +29,7 @@ class Reading:
         index: int64 [P]: parameter i of the likelihood is output index[i] of the pixel, in the order of the layout.
         layout: where the outputs of a pixel are.
         sizes: of the letters of the layout but B.
+        delay: the parameters of a column stand so many columns before it; the first columns have zeros.
     """
 
     head: str
@@ -35,6 +37,7 @@ class Reading:
     index: np.ndarray
     layout: Layout
     sizes: Sizes
+    delay: int = 0
 
     @functools.cached_property
     def is_ordered(self) -> bool:
@@ -53,6 +56,14 @@ class Reading:
 
     def parameters(self, output: Any, rows: int | None = None, place: tuple[int, int] | None = None) -> Tensor:
         """The parameters of the likelihood: the `outputs`, or the logits of probabilities."""
+        if self.delay and place is not None:
+            place = place[0], place[1] - self.delay
+            if place[1] < 0:
+                return torch.zeros_like(self._parameters(output, rows, (place[0], 0)))
+        values = self._parameters(output, rows, place)
+        return F.pad(values[..., : -self.delay], (self.delay, 0)) if self.delay and place is None else values
+
+    def _parameters(self, output: Any, rows: int | None, place: tuple[int, int] | None) -> Tensor:
         values = self.outputs(output, rows, place)
         if self.head == "probabilities":
             return values.logit() if "L" not in self.layout.letters else values.log()

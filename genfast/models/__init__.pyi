@@ -7,6 +7,8 @@ from genfast.models.base import ImageModel as ImageModel
 from genfast.models.base import build as build
 from genfast.models.base import load as load
 from genfast.models.base import register_model as register_model
+from genfast.models.char_rnn import CharRNN as CharRNN
+from genfast.models.char_rnn import CharRNNConfig as CharRNNConfig
 from genfast.models.dcgan import DCGAN as DCGAN
 from genfast.models.dcgan import DCGANConfig as DCGANConfig
 from genfast.models.gan import GAN as GAN
@@ -27,12 +29,16 @@ from genfast.models.projection_gan import ProjectionGAN as ProjectionGAN
 from genfast.models.projection_gan import ProjectionGANConfig as ProjectionGANConfig
 from genfast.models.r3gan import R3GAN as R3GAN
 from genfast.models.r3gan import R3GANConfig as R3GANConfig
+from genfast.models.sequence import SequenceConfig as SequenceConfig
+from genfast.models.sequence import SequenceModel as SequenceModel
 from genfast.models.sngan import SNGAN as SNGAN
 from genfast.models.sngan import SNGANConfig as SNGANConfig
 from genfast.models.vae import VAE as VAE
 from genfast.models.vae import VAEConfig as VAEConfig
 from genfast.models.vqvae import VQVAE as VQVAE
 from genfast.models.vqvae import VQVAEConfig as VQVAEConfig
+from genfast.models.wavenet import WaveNet as WaveNet
+from genfast.models.wavenet import WaveNetConfig as WaveNetConfig
 from genfast.models.wgan_gp import WGANGP as WGANGP
 from genfast.models.wgan_gp import WGANGPConfig as WGANGPConfig
 
@@ -45,6 +51,8 @@ __all__ = [
     "build",
     "load",
     "register_model",
+    "CharRNN",
+    "CharRNNConfig",
     "DCGAN",
     "DCGANConfig",
     "GAN",
@@ -65,12 +73,16 @@ __all__ = [
     "ProjectionGANConfig",
     "R3GAN",
     "R3GANConfig",
+    "SequenceConfig",
+    "SequenceModel",
     "SNGAN",
     "SNGANConfig",
     "VAE",
     "VAEConfig",
     "VQVAE",
     "VQVAEConfig",
+    "WaveNet",
+    "WaveNetConfig",
     "WGANGP",
     "WGANGPConfig",
 ]

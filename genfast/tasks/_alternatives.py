@@ -287,7 +287,21 @@ class Alternatives:
 
 def keywords_of(conventions: Conventions) -> Keywords:
     """The keywords that describe conventions."""
-    spec, layout = conventions.spec, conventions.output
+    spec, layout, sequences = conventions.spec, conventions.output, conventions.sequences
+    if sequences is not None:
+        letters = str(layout).replace("(H W)", "T").replace("H W", "T").replace("L", "V")
+        return {
+            "length": sequences.length,
+            "vocabulary": sequences.vocabulary,
+            "predicts": sequences.predicts,
+            "start": sequences.start,
+            "classes": spec.classes,
+            "inputs": sequences.inputs,
+            "input_range": conventions.input_range,
+            "head": conventions.head,
+            "output": None if layout is None else letters,
+            "condition": conventions.condition,
+        }
     return {
         "shape": spec.shape,
         "levels": spec.levels,

@@ -53,14 +53,23 @@ class Loss:
         return min(float((self.numbers / unit - means).abs().max()) for unit in self.units) / self.values
 
 
-def measured(nll: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor | None, alike: bool) -> Loss:
+def measured(
+    nll: Callable[..., Any],
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    alike: bool,
+    of_sequences: bool = False,
+) -> Loss:
     """The author's loss of images, and, if it is a scalar and `alike`, of some of them alone.
 
     Every call has as many images as the first: a model may keep what depends on their number.
-    alike: whether nothing but images and labels differs from image to image.
+    alike: whether nothing but images and labels differs from image to image; of_sequences: whether a mean may leave out
+    the first value, of which a model of the next symbol says nothing.
     """
     spec_values, n = images[0].numel(), len(images)
     pixels = images.shape[2] * images.shape[3]
+    sizes = (1, spec_values, max(1, spec_values - 1) if of_sequences else pixels)
     takes_labels = labels is not None and _takes_two(nll)
 
     def call(index: Tensor) -> Tensor:
@@ -69,7 +78,7 @@ def measured(nll: Callable[..., Any], model: nn.Module, images: Tensor, labels: 
 
     every = torch.arange(n, dtype=torch.int64, device=images.device)
     result = call(every)
-    base = [scale / size for scale in (1.0, 1 / math.log(2)) for size in (1, spec_values, pixels)]
+    base = [scale / size for scale in (1.0, 1 / math.log(2)) for size in sizes]
     if result.numel() == n:
         return Loss(result, [[i] for i in range(n)], spec_values, tuple(dict.fromkeys(base)))
     numbers, of = [result], [list(range(n))]

@@ -22,6 +22,8 @@ from genfast.likelihoods.layout import Layout
 from genfast.likelihoods.reading import PROBABILITIES
 from genfast.tasks._alternatives import BOUND, Alternatives, keywords_of
 from genfast.tasks._loss import Loss, measured
+from genfast.tasks._sequence_remedy import sequence_remedy
+from genfast.tasks._sequences import as_images, of_sequences
 from genfast.tasks.results import Check
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def check(
 
     Args:
         model: an autoregressive `torch.nn.Module`, or an `Engine` made of one.
-        images: levels of any integer dtype, [n, C, H, W], n at least 2; a few real ones are enough.
+        images: levels of any integer dtype, [n, C, H, W], n at least 2; a few real ones are enough. Of a model of
+            sequences symbols [n, T], which is also what the loss is given.
         nll: the author's loss, a function of images, uint8 up to 256 levels, else int32, on the device of the model;
             and of labels, int64 [n], if these are given and it takes two arguments. It scales the images and calls the
             model itself, and returns a tensor [n] or a single number: nats or bits, as a sum or a mean over values,
@@ -78,13 +81,16 @@ def check(
     if not callable(nll):
         raise TypeError(f"check: nll must be a function of images; got {type(nll).__name__}")
     device = device_of(model)
+    sequences = None if own is None else own.sequences
+    images = as_images("check", "images", images, sequences)
     images = check_images("check", "images", images, spec).to(device)
     if len(images) < 2:
         raise ValueError(f"check: images must be two at least; got {len(images)}")
     labels = check_labels("check", labels, spec, len(images), device)
     check_finite(model, "check")
     alike = own is None or all(len(value) == 1 for value in own.condition.values())
-    loss = measured(nll, model, images, labels, alike)
+    nll = nll if sequences is None else of_sequences(nll)
+    loss = measured(nll, model, images, labels, alike, sequences is not None)
     with checking(model):
         result = _compared(model, engine, own, images, labels, loss)
     if result.ok and own is not None:
@@ -130,6 +136,9 @@ def _compared(
         return Check(True, difference, None)
     if own is None:
         return Check(False, difference, _reason(loss, nats))
+    if own.sequences is not None:
+        found = sequence_remedy(model, own, images, labels, loss) or _reason(loss, nats, not_given(model, own))
+        return Check(False, difference, f"{found}; as described, {refusal}" if refusal else found)
     search = Alternatives(model, own, layout, images, labels, loss)
     agrees = None if nats is None else search.agrees_as_it_is(nats)
     if agrees:

@@ -24,12 +24,14 @@ CONFIGS = {
     "vae": {"hidden": 4, "latent": 3},
     "iwae": {"hidden": 4, "latent": 3, "samples": 2},
     "vq-vae": {"hidden": 4, "features": 3, "codes": 8},
+    "char-rnn": {"height": 1, "hidden": 3},
+    "wavenet": {"height": 1, "hidden": 3, "layers": 3, "cycle": 2, "head": 4},
     **dict.fromkeys(("dcgan", "sngan", "projection-gan", "wgan-gp", "r3gan"), GAN),
 }
 
 
 def make(name):
-    return models.build(name, **SMALL, **CONFIGS.get(name, {}))
+    return models.build(name, **SMALL | CONFIGS.get(name, {}))
 
 
 every_model = pytest.mark.parametrize("name", models.MODELS)

@@ -24,7 +24,7 @@ from genfast.engine.compiler.reader import GEOMETRIES, Failed, Reader
 from genfast.engine.compiler.schedule import extents, schedule
 from genfast.engine.compiler.sums import linear_step
 from genfast.engine.compiler.trace import Trace, trace
-from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value, permuted, reshaped
+from genfast.engine.compiler.values import BATCH, COLUMN, FEATURE, ROW, Unsupported, Value, permuted, reshaped, windowed
 from genfast.engine.conventions import Conventions, conventions_of, refuse_conventions
 from genfast.engine.full_forward import FullForward
 from genfast.engine.program import MOST_MEMORY, Program
@@ -191,13 +191,20 @@ def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
     if network.reading is None:
         value = _only(output)
         features = [i for i, name in enumerate(value.dims) if name == FEATURE]
-        space = [value.dims.index(name) for name in (ROW, COLUMN)]
+        # A single row, of a sequence, has no dimension of its own.
+        space = [
+            value.dims.index(name) for name in (ROW, COLUMN) if name == COLUMN or spec.height > 1 or ROW in value.dims
+        ]
         codes = permuted(value, [value.dims.index(BATCH), *features, *space]).codes.reshape(-1)
         return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
     reading = network.reading
+    if reading.delay and geometry != "grid":
+        raise NotIncremental("sample: a model of the next symbol is run column by column alone")
     value = _laid_out(bare(_entry(output, reading.layout.entry), network), reading, geometry)
     if geometry == "point":
         return _point(network, value)
+    if reading.delay:
+        value = windowed(value, COLUMN, -reading.delay, value.size[COLUMN] - reading.delay)
     codes = value.codes.reshape(-1)[reading.index]
     if geometry == "line":  # the pixels of a line are its columns
         spec = replace(spec, height=1, width=spec.height * spec.width)

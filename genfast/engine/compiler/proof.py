@@ -31,8 +31,8 @@ def prove(compiled: Compiled, network: FullForward) -> None:
 
 def _prove(compiled: Compiled, network: FullForward) -> None:
     images, labels = _probe(network.spec)
-    expected = _parameters(network, images, labels)
-    again = _parameters(network, images, labels)
+    expected = parameters(network, images, labels)
+    again = parameters(network, images, labels)
     if not expected.isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for random images")
     known = torch.ones(images.shape, dtype=torch.bool, device="cpu")
@@ -52,7 +52,7 @@ def _prove(compiled: Compiled, network: FullForward) -> None:
     check_causal(network, 4)
 
 
-def _images(spec: ImageSpec, n: int, generator: torch.Generator) -> Tensor:
+def random_images(spec: ImageSpec, n: int, generator: torch.Generator) -> Tensor:
     return torch.randint(spec.levels, (n, *spec.shape), generator=generator, dtype=spec.dtype, device="cpu")
 
 
@@ -62,7 +62,7 @@ def _probe(spec: ImageSpec) -> tuple[Tensor, Tensor | None]:
     return images.to(spec.dtype), labels
 
 
-def _parameters(network: FullForward, images: Tensor, labels: Tensor | None, same: bool = False) -> Tensor:
+def parameters(network: FullForward, images: Tensor, labels: Tensor | None, same: bool = False) -> Tensor:
     """The parameters of a foreign model for levels, on the CPU; probabilities as they are.
 
     same: one condition for all.
@@ -74,7 +74,7 @@ def _parameters(network: FullForward, images: Tensor, labels: Tensor | None, sam
 
 def check_outputs(network: FullForward) -> None:
     """ValueError for a `FullForward` whose outputs for a random image are not finite: its weights are too large."""
-    image = _images(network.spec, 1, torch.Generator("cpu").manual_seed(0)).to(network.device)
+    image = random_images(network.spec, 1, torch.Generator("cpu").manual_seed(0)).to(network.device)
     labels = torch.zeros(1, dtype=torch.int64, device=network.device) if network.spec.classes else None
     if not network.parameters(image, labels, network.probe_condition(1)).isfinite().all():
         raise ValueError("sample: the model must return finite numbers; got some that are not, for a random image")
@@ -85,7 +85,7 @@ def check_repeatable(network: FullForward) -> None:
     images, labels = _probe(network.spec)
     fresh = network.fresh()
     with at_work(fresh.model):
-        first, *others = (_parameters(fresh, images, labels) for _ in range(3))
+        first, *others = (parameters(fresh, images, labels) for _ in range(3))
     for other in others:
         if not is_close(other, first):
             error = float((other - first).abs().max())
@@ -99,7 +99,7 @@ def labels_matter(network: FullForward) -> bool:
     """Whether a foreign model that takes labels gives random images other outputs for others of them."""
     images, labels = _probe(network.spec)
     assert labels is not None  # the model takes some
-    given, others = (_parameters(network, images, one) for one in (labels, (labels + 1) % network.spec.classes))
+    given, others = (parameters(network, images, one) for one in (labels, (labels + 1) % network.spec.classes))
     return not torch.equal(given, others)
 
 
@@ -110,7 +110,7 @@ def check_causal(network: FullForward, places: int = 16) -> None:
     counts, values = network.likelihood.counts, spec.values
     order = network.order
     firsts = torch.randperm(values, generator=generator, dtype=torch.int64, device="cpu")[:places].tolist()
-    unchanged = _images(spec, 1, generator)
+    unchanged = random_images(spec, 1, generator)
     changed = unchanged.repeat(len(firsts), 1, 1, 1)
     for one, first in zip(changed, firsts):
         flat = one.flatten(1).T.reshape(-1).clone()
@@ -128,7 +128,7 @@ def check_causal(network: FullForward, places: int = 16) -> None:
         part = slice(start, start + size)
         batch = torch.cat((unchanged, changed[part]))
         labels = torch.zeros(len(batch), dtype=torch.int64, device="cpu") if spec.classes else None
-        whole = _parameters(network, batch, labels, same=True)
+        whole = parameters(network, batch, labels, same=True)
         moved = ((whole[1:] - whole[:1]).abs() > 1e-5 * (float(whole[0].abs().max()) or 1.0)).flatten(2)
         for one, first in zip(moved, firsts[part]):
             wrong = (one & (numbers <= first)).nonzero()

@@ -144,10 +144,10 @@ def recurrent(
     states = list(state) if unit == "lstm" else [state]
     check_constant(*states, *weights)
     along = line(x, 1 if batch_first else 0) if len(x.dims) == 3 else ""
-    if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE or bidirectional:
-        raise Unsupported(
-            "a recurrent layer over anything but the columns of rows or all pixels in a line, or in both directions"
-        )
+    if bidirectional:
+        raise Unsupported(f"a bidirectional {unit.upper()}, which reads what comes later")
+    if along != (LINE if LINE in x.size else COLUMN) or x.dims[-1] != FEATURE:
+        raise Unsupported("a recurrent layer over anything but the columns of rows or all pixels in a line")
     each = 4 if has_biases else 2
     if len(weights) != layers * each or (dropout and train):
         raise Unsupported("an LSTM with projections, or dropout in training mode")

@@ -23,7 +23,17 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from genfast._native import backends
 from genfast._text import first_line
-from genfast.engine.calling import PROBES, at_work, call, call_error, copied, forget_batch, inputs_of, probe_images
+from genfast.engine.calling import (
+    PROBES,
+    at_work,
+    call,
+    call_error,
+    copied,
+    entered,
+    forget_batch,
+    inputs_of,
+    probe_images,
+)
 from genfast.engine.compiler.nodes import written_by
 from genfast.engine.compiler.plan import NotIncremental
 from genfast.engine.compiler.recorder import record
@@ -72,20 +82,22 @@ class Trace:
 class _Network(nn.Module):
     """The module that is traced: a copy of a model. Tracing a model that changes its own weights would break it.
 
-    names: of the condition of a foreign model, whose entries are the last arguments; None: `network` of another.
+    conventions: of a foreign model, the entries of whose condition are the last arguments; None: `network` of another.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str] | None) -> None:
+    def __init__(self, model: nn.Module, conventions: Conventions | None) -> None:
         super().__init__()
         self.model = copied(model).eval()
-        self.names = names
+        self.conventions = conventions
 
     def forward(self, *arguments: Any) -> Any:
-        if self.names is None:
+        if self.conventions is None:
             return self.model.network(*arguments)
-        count = len(arguments) - len(self.names)
+        names = list(self.conventions.condition)
+        count = len(arguments) - len(names)
         labels = arguments[1] if count > 1 else None
-        return call(self.model, arguments[0], labels, dict(zip(self.names, arguments[count:])))
+        x = entered(self.conventions, arguments[0])
+        return call(self.model, x, labels, dict(zip(names, arguments[count:])))
 
 
 def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, may_record: bool = True) -> Trace:
@@ -100,7 +112,7 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
     if conventions is None:
         x = levels.to(device, torch.float32) * (2 / (spec.levels - 1)) - 1
         arguments = [Argument("image", x), None if labels is None else Argument("labels", labels)]
-        names: tuple[str, ...] | None = None
+        known = None
     else:
         dtype = dtype_of(model)
         # Where the range is to be inferred, it does not matter yet.
@@ -110,28 +122,27 @@ def trace(model: nn.Module, spec: ImageSpec, conventions: Conventions | None, ma
         for name, value in conventions.condition.items():
             rows = torch.arange(batch, device=value.device, dtype=torch.int64) % len(value)
             arguments.append(Argument("condition", value[rows].to(device), name))
-        names = tuple(conventions.condition)
     values = tuple(None if one is None else one.value for one in arguments)
     with at_work(model), torch.no_grad(), _in_steps():
         # A real forward first: what the model caches is then real too, and no tensor of the trace.
-        network = _Network(model, names)
+        network = _Network(model, known)
         try:
             assigns, operations = _assigns(network, values)
         except Exception as error:
             if conventions is None:
                 raise
-            entered, condition = values[0], condition_of(arguments)
-            assert entered is not None  # the images
-            if not forget_batch(model, entered, labels, condition):
-                raise call_error(model, conventions, entered, labels, condition, error) from error
-            assigns, operations = _assigns(_Network(model, names), values)
+            assert values[0] is not None and known is not None  # the images of a foreign model
+            images, condition = entered(known, values[0]), condition_of(arguments)
+            if not forget_batch(model, images, labels, condition):
+                raise call_error(model, conventions, images, labels, condition, error) from error
+            assigns, operations = _assigns(_Network(model, known), values)
         with backends.tracing():
             recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
             long = recurrent or operations > MOST_EXPORTED
             if may_record and conventions is not None and long and not assigns:
-                module, structure = _recorded(_Network(model, names), values)
+                module, structure = _recorded(_Network(model, known), values)
                 return Trace(module, list(arguments), batch, structure, max(1, operations))
-            module, given, structure = _traced(lambda: _Network(model, names), assigns, values, arguments)
+            module, given, structure = _traced(lambda: _Network(model, known), assigns, values, arguments)
     return Trace(module, given, batch, structure)
 
 
