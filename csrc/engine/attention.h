@@ -39,6 +39,48 @@ GENFAST_INLINE int64_t value_floats(const program::Instruction& it) {
   return it.groups * padded_positions(it) * padded_width(it);
 }
 
+// Of all instructions of a program, and room for the scores of a head.
+class Memories {
+ public:
+  Memories(const program::Instruction* all, int64_t count, int64_t tile, Scratch& scratch)
+      : scores(scratch.take<float>(most_positions(all, count))), each_(scratch.take<Memory>(count)), count_(count) {
+    for (int64_t n = 0; n < count; ++n)
+      if (all[n].kind == program::kAttention)
+        each_[n] = {zeros(scratch, tile * key_floats(all[n])), zeros(scratch, tile * value_floats(all[n])), 0};
+  }
+
+  static int64_t scratch(const program::Instruction* all, int64_t count, int64_t tile) {
+    int64_t bytes = Scratch::bytes<float>(most_positions(all, count)) + Scratch::bytes<Memory>(count);
+    for (int64_t n = 0; n < count; ++n)
+      if (all[n].kind == program::kAttention)
+        bytes += Scratch::bytes<float>(tile * key_floats(all[n])) + Scratch::bytes<float>(tile * value_floats(all[n]));
+    return bytes;
+  }
+
+  Memory& operator[](int64_t n) { return each_[n]; }
+  void forget() {
+    for (int64_t n = 0; n < count_; ++n) each_[n].seen = 0;
+  }
+
+  float* const scores;
+
+ private:
+  static int64_t most_positions(const program::Instruction* all, int64_t count) {
+    int64_t most = 0;
+    for (int64_t n = 0; n < count; ++n)
+      if (all[n].kind == program::kAttention) most = max(most, padded_positions(all[n]));
+    return most;
+  }
+  static float* zeros(Scratch& scratch, int64_t count) {
+    float* taken = scratch.take<float>(count);
+    memset(taken, 0, static_cast<size_t>(count) * sizeof *taken);
+    return taken;
+  }
+
+  Memory* each_;
+  int64_t count_;
+};
+
 // The key and the value of position t of an image, each of `groups` parts, to what is remembered of it.
 GENFAST_INLINE void remember(const program::Instruction& it, int64_t t, const float* key, const float* value,
                              float* keys, float* values) {

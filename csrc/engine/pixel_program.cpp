@@ -44,26 +44,20 @@ class Tile {
         biases_(memory.take<const float*>(count_of_all_ * p_.tile)),
         row_biases_(memory.take<const float*>(p_.columns + kTogether)),
         chain_at_(memory.take<int64_t>(count_of_all_)),
-        memories_(memory.take<Memory>(count_of_all_)),
-        scores_(memory.take<float>(most_positions(p_))),
+        memories_(instructions_, count_of_all_, p_.tile, memory),
         draws_(program, memory),
         levels_(program),
         codes_(program, memory) {
     chains_ = memory.take<float>(place_chains(p_, chain_at_));
-    for (int64_t n = 0; n < count_of_all_; ++n) {
-      const Instruction& it = instructions_[n];
-      if (it.kind != program::kAttention) continue;
-      memories_[n].keys = zeros(memory, p_.tile * key_floats(it));
-      memories_[n].values = zeros(memory, p_.tile * value_floats(it));
-    }
   }
 
   static int64_t scratch(const PixelProgram& p) {
     const int64_t all = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
     return Scratch::bytes<float>(own_arena(p)) + 2 * Scratch::bytes<Span>(p.read_count) + Scratch::bytes<Ready>(all) +
            Scratch::bytes<const float*>(all * p.tile) + Scratch::bytes<const float*>(p.columns + kTogether) +
-           Scratch::bytes<int64_t>(all) + Scratch::bytes<Memory>(all) + Scratch::bytes<float>(most_positions(p)) +
-           memory_bytes(p) + Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
+           Scratch::bytes<int64_t>(all) +
+           Memories::scratch(static_cast<const Instruction*>(p.instructions), all, p.tile) +
+           Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
   }
 
   static int64_t own_arena(const PixelProgram& p) { return p.memory ? 0 : p.tile * p.image_size; }
@@ -90,9 +84,8 @@ class Tile {
   Ready* ready_;                // of every instruction
   const float **biases_, **row_biases_;
   int64_t* chain_at_;  // of every instruction: where its chains are, or -1
-  Memory* memories_;   // of every instruction
-  float* scores_;      // of one head
-  float* chains_;      // [columns][images] of each instruction
+  Memories memories_;
+  float* chains_;  // [columns][images] of each instruction
   Draws draws_;
   const Levels levels_;
   Codes codes_;
@@ -102,7 +95,7 @@ class Tile {
     first_ = first, count_ = count;
     if (p_.memory) arena_ = static_cast<float*>(p_.memory) + first * p_.image_size;
     // The buffers, which go on from the part before, hold every key and value.
-    for (int64_t n = 0; n < count_of_all_; ++n) memories_[n].seen = 0;
+    memories_.forget();
     if (p_.first_column == 0) clear();
     for (int64_t n = 0; n < count_of_all_; ++n)
       for (int64_t b = 0; b < count_; ++b) biases_[n * p_.tile + b] = bias_of(instructions_[n], b);
@@ -116,33 +109,6 @@ class Tile {
           if (k < draws_.count() && j < p_.width) draw(i, j, k);
         }
     }
-  }
-
-  static float* zeros(Scratch& memory, int64_t count) {
-    float* taken = memory.take<float>(count);
-    memset(taken, 0, static_cast<size_t>(count) * sizeof *taken);
-    return taken;
-  }
-
-  // Of attention: the most positions of an instruction, and the keys and values of a tile.
-  static int64_t most_positions(const PixelProgram& p) {
-    int64_t most = 0;
-    for_attention(p, [&](const Instruction& it) { most = max(most, padded_positions(it)); });
-    return most;
-  }
-  static int64_t memory_bytes(const PixelProgram& p) {
-    int64_t bytes = 0;
-    for_attention(p, [&](const Instruction& it) {
-      bytes += Scratch::bytes<float>(p.tile * key_floats(it)) + Scratch::bytes<float>(p.tile * value_floats(it));
-    });
-    return bytes;
-  }
-  template <class Function>
-  static void for_attention(const PixelProgram& p, const Function& function) {
-    const Instruction* all = static_cast<const Instruction*>(p.instructions);
-    const int64_t count = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
-    for (int64_t n = 0; n < count; ++n)
-      if (all[n].kind == program::kAttention) function(all[n]);
   }
 
   static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
@@ -420,7 +386,8 @@ class Tile {
         attend(it, n, query + b * p_.image_size + h * it.key_size,
                memory.keys + b * keys + h / share * padded * it.key_size,
                memory.values + b * values + h / share * padded * padded_width(it), table,
-               it.row_step ? table + it.row_step : nullptr, scores_, y + b * p_.image_size + h * it.value_size);
+               it.row_step ? table + it.row_step : nullptr, memories_.scores,
+               y + b * p_.image_size + h * it.value_size);
       }
   }
 
