@@ -284,7 +284,10 @@ def sliced(x: Value, dim: int, start: int | None, stop: int | None, step: int = 
 def broadcast(values: Sequence[Value]) -> list[Value]:
     """The values, broadcast to one shape: features expand; batch, rows and columns must be in the same dimensions."""
     rank = max(len(v.dims) for v in values)
-    wide = [_led(v, rank) for v in values]
+    first, *others = (_led(v, rank) for v in values)
+    # A single row or column may stand in another dimension of each.
+    same = [LINE not in v.size and v.is_arranged(first.dims) for v in others]
+    wide = [first, *(v.like(v.codes, first.dims) if alike else v for v, alike in zip(others, same))]
     dims = []
     for at in range(rank):
         names = {v.dims[at] for v in wide if v.dims[at] != FEATURE or v.codes.shape[at] > 1}
