@@ -39,6 +39,27 @@ GENFAST_INLINE int64_t value_floats(const program::Instruction& it) {
   return it.groups * padded_positions(it) * padded_width(it);
 }
 
+GENFAST_INLINE float* zeros(Scratch& memory, int64_t count) {
+  float* taken = memory.take<float>(count);
+  memset(taken, 0, static_cast<size_t>(count) * sizeof *taken);
+  return taken;
+}
+
+// Of `count` instructions: the most positions, and what they take of a thread with the keys and values of a tile.
+inline int64_t most_positions(const program::Instruction* all, int64_t count) {
+  int64_t most = 0;
+  for (int64_t n = 0; n < count; ++n)
+    if (all[n].kind == program::kAttention) most = max(most, padded_positions(all[n]));
+  return most;
+}
+inline int64_t attention_bytes(const program::Instruction* all, int64_t count, int64_t tile) {
+  int64_t bytes = Scratch::bytes<Memory>(count) + Scratch::bytes<float>(most_positions(all, count));
+  for (int64_t n = 0; n < count; ++n)
+    if (all[n].kind == program::kAttention)
+      bytes += Scratch::bytes<float>(tile * key_floats(all[n])) + Scratch::bytes<float>(tile * value_floats(all[n]));
+  return bytes;
+}
+
 // The key and the value of position t of an image, each of `groups` parts, to what is remembered of it.
 GENFAST_INLINE void remember(const program::Instruction& it, int64_t t, const float* key, const float* value,
                              float* keys, float* values) {

@@ -45,7 +45,7 @@ class Tile {
         row_biases_(memory.take<const float*>(p_.columns + kTogether)),
         chain_at_(memory.take<int64_t>(count_of_all_)),
         memories_(memory.take<Memory>(count_of_all_)),
-        scores_(memory.take<float>(most_positions(p_))),
+        scores_(memory.take<float>(most_positions(instructions_, count_of_all_))),
         draws_(program, memory),
         levels_(program),
         codes_(program, memory) {
@@ -63,7 +63,7 @@ class Tile {
     return Scratch::bytes<float>(p.tile * p.image_size) + 2 * Scratch::bytes<Span>(p.read_count) +
            Scratch::bytes<Ready>(all) + Scratch::bytes<const float*>(all * p.tile) +
            Scratch::bytes<const float*>(p.columns + kTogether) + Scratch::bytes<int64_t>(all) +
-           Scratch::bytes<Memory>(all) + Scratch::bytes<float>(most_positions(p)) + memory_bytes(p) +
+           attention_bytes(static_cast<const Instruction*>(p.instructions), all, p.tile) +
            Scratch::bytes<float>(place_chains(p, nullptr)) + Draws::scratch(p) + Codes::scratch(p);
   }
 
@@ -112,33 +112,6 @@ class Tile {
           if (k < draws_.count() && j < p_.width) draw(i, j, k);
         }
     }
-  }
-
-  static float* zeros(Scratch& memory, int64_t count) {
-    float* taken = memory.take<float>(count);
-    memset(taken, 0, static_cast<size_t>(count) * sizeof *taken);
-    return taken;
-  }
-
-  // Of attention: the most positions of an instruction, and the keys and values of a tile.
-  static int64_t most_positions(const PixelProgram& p) {
-    int64_t most = 0;
-    for_attention(p, [&](const Instruction& it) { most = max(most, padded_positions(it)); });
-    return most;
-  }
-  static int64_t memory_bytes(const PixelProgram& p) {
-    int64_t bytes = 0;
-    for_attention(p, [&](const Instruction& it) {
-      bytes += Scratch::bytes<float>(p.tile * key_floats(it)) + Scratch::bytes<float>(p.tile * value_floats(it));
-    });
-    return bytes;
-  }
-  template <class Function>
-  static void for_attention(const PixelProgram& p, const Function& function) {
-    const Instruction* all = static_cast<const Instruction*>(p.instructions);
-    const int64_t count = static_cast<const int64_t*>(p.bounds)[Draws::count(p) + 2];
-    for (int64_t n = 0; n < count; ++n)
-      if (all[n].kind == program::kAttention) function(all[n]);
   }
 
   static int64_t chains_size(const Instruction& it) { return round_up(it.count, kPanel) * kChains; }
