@@ -25,6 +25,8 @@ from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus as PixelCNNPlusPl
 from genfast.models.pixelcnn_plus_plus import PixelCNNPlusPlusConfig as PixelCNNPlusPlusConfig
 from genfast.models.pixelrnn import PixelRNN as PixelRNN
 from genfast.models.pixelrnn import PixelRNNConfig as PixelRNNConfig
+from genfast.models.pixelsnail import PixelSNAIL as PixelSNAIL
+from genfast.models.pixelsnail import PixelSNAILConfig as PixelSNAILConfig
 from genfast.models.projection_gan import ProjectionGAN as ProjectionGAN
 from genfast.models.projection_gan import ProjectionGANConfig as ProjectionGANConfig
 from genfast.models.r3gan import R3GAN as R3GAN
@@ -69,6 +71,8 @@ __all__ = [
     "PixelCNNPlusPlusConfig",
     "PixelRNN",
     "PixelRNNConfig",
+    "PixelSNAIL",
+    "PixelSNAILConfig",
     "ProjectionGAN",
     "ProjectionGANConfig",
     "R3GAN",

@@ -107,21 +107,21 @@ class PixelSNAIL(Autoregressive):
         sizes = (config.hidden, config.head)
         options: dict[str, Any] = {"colors": config.channels, "classes": config.classes, "dropout": config.dropout}
         self.input = GatedStackLayer(config.channels, *sizes, kernel_size=7, mask="A", **options)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(GatedStackLayer(config.hidden, *sizes, kernel_size=3, **options) for _ in range(config.layers))
-            for _ in range(config.blocks)
+        self.stacks = nn.ModuleList(
+            GatedStackLayer(config.hidden, *sizes, kernel_size=3, **options)
+            for _ in range(config.blocks * config.layers)
         )
         self.attention = nn.ModuleList(PixelAttention(config) for _ in range(config.blocks))
         self.head = output_layers(config.head, config.head, config)
 
     def network(self, x: Tensor, labels: Tensor | None) -> Tensor:
         v, h, y = self.input(x, x, labels)
-        for block, attention in zip(self.blocks, self.attention):
-            for layer in block:
-                v, h, skip = layer(v, h, labels)
-                y = y + skip
-            residual, skip = attention(x, h)
-            h, y = h + residual, y + skip
+        for number, layer in enumerate(self.stacks, 1):
+            v, h, skip = layer(v, h, labels)
+            y = y + skip
+            if number % self.config.layers == 0:
+                residual, skip = self.attention[number // self.config.layers - 1](x, h)
+                h, y = h + residual, y + skip
         for layer in self.head:
             y = layer(F.relu(y))
         return y
