@@ -70,9 +70,10 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.samples:
         yield from _sample_lines(evaluation.samples)
     if evaluation.nats:
-        yield f"{'':<20} {'nats/image':>10} {'bits/dim':>9}"
+        unit, values, digits = ("symbol", evaluation.dims, 4) if evaluation.of_symbols else ("image", 1, 3)
+        yield f"{'':<20} {f'nats/{unit}':>10} {'bits/symbol' if evaluation.of_symbols else 'bits/dim':>9}"
         for name, nats in evaluation.nats.items():
-            yield f"{name:<20} {nats:10.3f} {metrics.bits_per_dim(nats, evaluation.dims):9.4f}"
+            yield f"{name:<20} {nats / values:10.{digits}f} {metrics.bits_per_dim(nats, evaluation.dims):9.4f}"
     if evaluation.latents is not None:
         how = f"log-likelihood by {evaluation.importance_samples} importance samples; "
         used = f"{evaluation.active_latents} of {evaluation.latents} latents active"

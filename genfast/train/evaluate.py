@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genfast import metrics
 from genfast.data import ImageData, PairData
 from genfast.engine.arguments import check_count
-from genfast.engine.protocols import CodeModel, ImportanceSampled, LatentModel, Translator, device_of
+from genfast.engine.protocols import CodeModel, ImportanceSampled, LatentModel, Sequential, Translator, device_of
 from genfast.tasks import sample
 from genfast.train.config import is_adversarial
 from genfast.train.inputs import batches, check, inputs, labels_in_shares
@@ -41,6 +41,7 @@ class Evaluation:
         codebook_use: (share of the codes in use, perplexity) of each codebook; codes: of one codebook.
         translation: (mean error in per cent, PSNR in dB) of a translation and of its baselines, by name.
         samples: quality of the samples of a model without a likelihood.
+        of_symbols: whether the images are sequences, whose values are symbols.
     """
 
     data: str
@@ -54,6 +55,7 @@ class Evaluation:
     codes: int | None = None
     translation: dict[str, tuple[float, float]] = field(default_factory=dict)
     samples: SampleQuality | None = None
+    of_symbols: bool = False
 
 
 def evaluate(
@@ -99,6 +101,7 @@ def evaluate(
     say(held_out)
     training: Any = load_data(source, "train", tell)
     evaluation = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
+    evaluation.of_symbols = isinstance(model, Sequential)
     if isinstance(model, Translator):
         evaluation.translation = metrics.translation_errors(model, training, held_out, seed=seed)
         return evaluation

@@ -95,12 +95,14 @@ MODELS = {
     "wgan-gp": {"latent": 2, "features": 2},
     "projection-gan": {"latent": 2, "features": 2, "classes": 2},
     "r3gan": {"latent": 2, "features": 4, "group": 2},
+    "char-rnn": {"height": 1, "hidden": 2},
+    "wavenet": {"height": 1, "hidden": 2, "layers": 2, "head": 2},
     "pix2pix": {"features": 2, "patch": 1},
 }
 
 
 def tiny(kind: str):
-    model = models.build(kind, height=SIDE, width=SIDE, levels=2, **MODELS[kind]).eval()
+    model = models.build(kind, **{"height": SIDE, "width": SIDE, "levels": 2} | MODELS[kind]).eval()
     if kind == "vq-vae":
         model.set_prior(models.build("pixelcnn", height=4, width=4, levels=4, hidden=2, layers=1, head=2))
     return model

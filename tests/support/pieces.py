@@ -113,6 +113,8 @@ MODELS = {
     "wgan-gp": {**SQUARE, "latent": 4, "features": 4},
     "projection-gan": {**SQUARE, "latent": 4, "features": 4, "classes": 3},
     "r3gan": {**SQUARE, "latent": 4, "features": 4, "group": 2},
+    "char-rnn": {"width": 6, "levels": 4, "hidden": 3},
+    "wavenet": {"width": 6, "levels": 4, "hidden": 3, "layers": 3, "cycle": 2, "head": 4},
     "pix2pix": {"height": 16, "width": 16, "features": 4, "patch": 1},
 }
 

@@ -69,7 +69,7 @@ IDLE = {
     *("likelihoods.decoder_likelihoods", "likelihoods.heads", "likelihoods.register_likelihood"),
     *("likelihoods.Likelihood", "likelihoods.default_likelihood", "likelihoods.likelihood", "likelihoods.softmax"),
     *("likelihoods.read_output", "models.register_model", "models.build", "models.Autoregressive", "models.GAN"),
-    *("models.ImageModel", "tasks.is_latent", "train.preset", "train.learning_rate"),
+    *("models.ImageModel", "models.SequenceModel", "tasks.is_latent", "train.preset", "train.learning_rate"),
     *("reports.check_report", "reports.label", "reports.comparison_page"),
     *("data.load_mnist", "data.load_mnist_binary", "data.load_pairs"),  # read as `data.load_npz` and `data.load` do
 }

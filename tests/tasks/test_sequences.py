@@ -231,7 +231,7 @@ def test_the_last_position_alone_takes_what_makes_it_return_all():
         (Recurrent, {"given": torch.zeros(1, 2)}, TypeError, "given must hold levels as integers"),
         (lambda: Recurrent(bidirectional=True), {}, NotCausal, "a bidirectional LSTM, which reads what comes later"),
         (Reversed, {}, NotCausal, "must be causal; .* aten.lstm at layers"),
-        (Centred, {}, NotCausal, "must be causal; .* aten.conv1d at layer"),
+        (Centred, {}, NotCausal, r"\+1 columns away, drawn later; it enters at aten.embedding at embedding"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(make, keywords, error, text):
