@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from genfast._native.backends import FLOATS
-from genfast._native.transforms import mapped, transforms_run
+from genfast._native.transforms import is_traced, mapped, transforms_run
 
 FINITE = sys.float_info.max
 
@@ -107,12 +107,12 @@ def check_weight(op: str, weight: Tensor | None, like: Tensor) -> Tensor:
 def check_range(call: str, name: str, tensor: Tensor, low: float, high: float, expected: str = "") -> None:
     """Every value lies in [low, high] (ValueError). A GPU is not waited for: it asserts that on its own, later.
 
-    Values are not looked at while compiling, as reading one would break the graph in two, nor where there are none: of
-    fake tensors, within vmap.
+    Values are not looked at while compiling, as reading one would break the graph in two, nor in another trace, where
+    they are those of an example, nor where there are none: of fake tensors, within vmap.
     """
     if torch.compiler.is_compiling() or not tensor.numel() or tensor.is_meta:
         return
-    if isinstance(tensor, FakeTensor) or (transforms_run() and mapped()):
+    if isinstance(tensor, FakeTensor) or (transforms_run() and mapped()) or is_traced():
         return
     tensor = tensor.detach()
     if tensor.is_cuda:

@@ -91,6 +91,8 @@ def _namespace(schema: OpSchema, reference: Callable, ops: Sequence[Callable]) -
         "dispatch_modes": torch._C._len_torch_dispatch_stack,
         "first_order": functools.partial(derivatives.first_order, schema, reference),
         "forward_ad": torch.autograd.forward_ad,
+        # Tracing before dispatch (make_fx) leaves tensors plain, and has a mode of functions: it must see the op.
+        "function_modes": torch._C._len_torch_function_stack,
         "given": derivatives.given,
         "is_dynamo_compiling": torch.compiler.is_dynamo_compiling,
         "is_grad_enabled": torch.is_grad_enabled,

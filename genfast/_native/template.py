@@ -48,7 +48,7 @@ def run_$way(backend, $inputs):
     """The op, on a backend that serves it, where no derivative is asked for."""
     if is_dynamo_compiling():
         return ${way}_traced(backend, $inputs)
-    if dispatch_modes() or transforms() or ${batching}not ($plain):
+    if dispatch_modes() or function_modes() or transforms() or ${batching}not ($plain):
         return ${way}_op($inputs, backend=backend)
     return native_$way(backend, $inputs)
 ''')

@@ -1,9 +1,10 @@
-"""Which transforms of torch.func run."""
+"""Which transforms of torch.func run, and whether a graph is made."""
 
 from __future__ import annotations
 
 import torch
 from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 transforms_run = torch._C._are_functorch_transforms_active
 _MAPS = (TransformType.Vmap, TransformType.Jvp)
@@ -16,3 +17,8 @@ def mapped() -> bool:
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
 mapped._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def is_traced() -> bool:
+    """Whether make_fx records what runs: a graph is made of the example's values."""
+    return get_proxy_mode() is not None

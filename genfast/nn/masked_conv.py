@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from genfast import ops
 from genfast._state import Stateful
 from genfast.reference import masked_conv2d
 
@@ -101,13 +101,7 @@ class MaskedConv2d(Stateful):
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.masked_weight()
-        if self.kernel_size == (1, 1):
-            return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        # All rows below the centre are masked; without them the convolution takes nearly half the work.
-        above, side = self.kernel_size[0] // 2, self.kernel_size[1] // 2
-        weight = weight[:, :, : above + 1].contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(F.pad(x, (side, side, above, 0)), weight, self.bias)
+        y = ops.masked_conv2d(x, self.weight, self.bias, self.mask_type, self.colors)
         return y.contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:

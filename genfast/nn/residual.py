@@ -46,10 +46,10 @@ class ResidualConvBlock(nn.Module):
         return self.conv.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        down, conv, up = ((part.masked_weight(), part.bias) for part in (self.down, self.conv, self.up))
         if self.dropout and self.training:
-            y = ops.masked_conv2d(F.relu(self.down(F.relu(x))), *conv)
+            y = self.conv(F.relu(self.down(F.relu(x))))
             return x + F.dropout2d(self.up(F.relu(y)), self.dropout)
+        down, conv, up = ((part.masked_weight(), part.bias) for part in (self.down, self.conv, self.up))
         weights: Any = (down[0].flatten(1), down[1], *conv, up[0].flatten(1), up[1])  # each has a bias
         return ops.pixelcnn_block(x.permute(0, 2, 3, 1), *weights).permute(0, 3, 1, 2)
 

@@ -3,6 +3,7 @@
 import torch
 import torch._dynamo.testing
 from support.op_matrix import parametrize
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import genfast
 from genfast import nn, testing
@@ -62,6 +63,26 @@ def test_two_graphs(op, name):
         for got, expected in zip(results(call, changed, leaves), results(function, changed, leaves), strict=True):
             testing.assert_identical(got, expected, name=f"{name}={value}")
     assert counts.frame_count <= 2
+
+
+@parametrize("op", EVERY)
+def test_traced_before_dispatch(op):
+    """make_fx leaves its tensors plain there: an op that went straight to its kernel would be no part of the graph."""
+    inputs = EVERY[op].inputs({**EVERY[op].gradcheck[0], **SIZES.get(op, {})})
+    tensors = {name: value for name, value in inputs.items() if torch.is_tensor(value)}
+    settings = {name: value for name, value in inputs.items() if name not in tensors}
+
+    def copied(tensors):
+        """The outputs, written into memory that the function made itself."""
+        made = testing.outputs_of(getattr(genfast.ops, op)(**tensors, **settings))
+        return [torch.zeros_like(output).copy_(output) for output in made]
+
+    with torch.no_grad():
+        traced = make_fx(copied, pre_dispatch=True)(tensors)
+        assert any("genfast" in str(node.target) for node in traced.graph.nodes)
+        others = {name: value.flip(0) if value.is_floating_point() else value for name, value in tensors.items()}
+        for got, expected in zip(traced(others), copied(others), strict=True):
+            testing.assert_identical(got, expected, name=op)
 
 
 def results(function, inputs, leaves):
