@@ -1,9 +1,10 @@
-"""`--config` and `--print-config` of `genfast train`: what is printed is what is run, and a run's own file repeats it."""
+"""`genfast train --config` and `--print-config`: what is printed is what is run, and a run's own file repeats it."""
 
 import json
 
 import numpy as np
 import pytest
+from support.files import idx_bytes
 
 from genfast.models import MODELS
 
@@ -131,3 +132,11 @@ def test_the_help_lists_every_command_by_its_task(genfast):
     assert "train and measure:" in out and "others:" not in out
     for name in ("train", "sample", "compress", "info"):
         assert f"\n  {name} " in out
+
+
+def test_the_test_images_of_mnist_are_enough_to_evaluate(genfast, tmp_path):
+    images = np.random.RandomState(0).randint(0, 256, (12, 28, 28)).astype(np.uint8)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    code, out, err = genfast("evaluate", "mnist", "--data-root", tmp_path, "--images", "2")
+    assert code == 0 and "independent pixels" not in out and "gzip" in out
+    assert err.startswith("no baseline of independent pixels, which training images make: mnist-binary: expected")
