@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import signal
@@ -15,6 +16,15 @@ from genfast._text import MESSAGE, shown
 from genfast._version import __version__
 from genfast.cli._command import COMMANDS, Parser, add_common
 from genfast.train.signals import SIGNALS
+
+# What commands are for, as the help lists them.
+TASKS = {
+    "to begin with": ("demo", "info", "backends"),
+    "train and measure": ("train", "evaluate", "compare", "equilibrium", "bench"),
+    "images of a model": ("sample", "inpaint", "denoise", "reconstruct", "translate"),
+    "vectors of images": ("embed", "interpolate", "traverse", "audit"),
+    "small files": ("compress", "decompress"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,14 +130,32 @@ def make_parser(name: str | None = None) -> Parser:
     alone = COMMANDS.get(name or "")
     if alone is None:
         import_modules("genfast.cli", folder)
-    parser = Parser(prog="genfast", description="Train, sample and evaluate deep generative models.")
+    parser = Parser(
+        prog="genfast",
+        description="Train, sample and evaluate deep generative models.",
+        usage="genfast COMMAND [OPTIONS]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=None if alone else _by_task(),
+    )
     parser.add_argument("--version", action="version", version=f"genfast {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    # Without a help of its own a command is not listed: the epilog lists all by what they are for.
+    commands = parser.add_subparsers(
+        required=True, parser_class=Parser, prog="genfast", metavar="COMMAND", help="one of those below"
+    )
     for command in [alone] if alone else sorted(COMMANDS.values(), key=lambda command: command.name):
-        subparser = commands.add_parser(command.name, help=command.help, description=command.help)
+        subparser = commands.add_parser(command.name, description=command.help)
         add_common(subparser, command.run)
         command.options(subparser)
     return parser
+
+
+def _by_task() -> str:
+    """The commands, each under what it is for."""
+    rest = sorted(COMMANDS.keys() - {name for names in TASKS.values() for name in names})
+    lines = []
+    for task, names in (TASKS | ({"others": rest} if rest else {})).items():
+        lines += [f"{task}:", *(f"  {name:<12}{COMMANDS[name].help}" for name in names), ""]
+    return "\n".join([*lines, "genfast COMMAND --help has the options of a command."])
 
 
 def _one_line(error: Exception) -> str:

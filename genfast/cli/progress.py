@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ try:
 except ImportError:
     tqdm = None
 
+Bar = Callable[[int, int], AbstractContextManager[Any]]
 # The fields of a record that a bar shows: label -> field.
 SHOWN = {"train": "train_nats", "valid": "valid_nats", "D": "discriminator_loss", "G": "generator_loss"}
 
@@ -55,6 +57,32 @@ def progress_bar(total: int, done: int = 0) -> Iterator[Callable[[dict[str, Any]
             bar.set_postfix(shown)
 
         yield progress
+
+
+def with_tensorboard(bar: Bar, folder: str) -> Bar:
+    """`bar` whose function also writes every number of a record for TensorBoard.
+
+    Raises: ImportError without the package tensorboard.
+    """
+    try:
+        writer_type = import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError as error:
+        raise ImportError(f"--tensorboard: expected the package tensorboard; got {error}") from None
+
+    @contextmanager
+    def both(total: int, done: int = 0) -> Iterator[Callable[[dict[str, Any]], None]]:
+        with bar(total, done) as progress, writer_type(folder, purge_step=done + 1) as writer:
+
+            def write(record: dict[str, Any]) -> None:
+                if progress is not None:
+                    progress(record)
+                for name, value in record.items():
+                    if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
+                        writer.add_scalar(name, value, record["step"])
+
+            yield write
+
+    return both
 
 
 def draw(model: Any, count: int, *, batch_size: int | None = None, **settings: Any) -> Tensor:

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from genfast._text import shown
 from genfast.cli._command import Parser, add_common, command
+from genfast.cli._settings import check_out, merged, printed, read_settings
 from genfast.cli.options import add_data, data_options, positive, positive_int, warn
-from genfast.cli.progress import progress_bar
+from genfast.cli.progress import progress_bar, with_tensorboard
 from genfast.models import MODELS
 from genfast.train.codes import is_codes
 from genfast.train.config import config_type
@@ -28,7 +29,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         add_common(subparser, run)
         subparser.set_defaults(model=name, preset=None, conditional=None)
         add = subparser.add_argument
-        add("--out", required=True, metavar="RUN", help="folder of the run; it is made if missing")
+        add("--out", metavar="RUN", help="folder of the run; it is made if missing")
+        text = "settings, as --print-config prints them or a run's config.json has them; other options override them"
+        add("--config", metavar="FILE", help=f"YAML or JSON file of {text}")
+        add("--print-config", action="store_true", help="print all settings, those of the other options too, and end")
+        add("--tensorboard", metavar="PATH", help="a folder for what TensorBoard shows, beside metrics.jsonl in RUN")
         presets = PRESETS.get(name, {})
         if presets:
             text = f"a recipe: {', '.join(presets)}; other options override it"
@@ -51,22 +56,28 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("train", "train a model on images", options)
 def run(args: argparse.Namespace) -> int:
+    if args.config and args.resume:
+        raise ValueError("--config: expected no --resume, which has the settings of its run; got both")
+    settings = merged(read_settings(args.config, args.model) if args.config else {}, _options(args))
+    if args.print_config:
+        print(printed(args.model, settings), end="")
+        return 0
+    check_out(args)
     out = Path(args.out)
-    model, config = MODELS[args.model]
     result = start(
         out,
         model=args.model,
-        preset=args.preset,
-        conditional=args.conditional,
-        model_options=_given(args, config),
-        train_options=_given(args, config_type(model)),
-        data_options=data_options(args),
+        preset=settings["preset"],
+        conditional=settings["conditional"],
+        model_options=settings["model_config"],
+        train_options=settings["train"],
+        data_options=settings["data"],
         resume=args.resume,
         overwrite=args.overwrite,
         init_from=args.init_from,
         minutes=args.minutes,
         threads=args.threads,
-        bar=progress_bar,
+        bar=progress_bar if args.tensorboard is None else with_tensorboard(progress_bar, args.tensorboard),
         tell=warn,
         say=partial(print, flush=True),
     )
@@ -77,6 +88,18 @@ def run(args: argparse.Namespace) -> int:
     again = f"continue with: genfast train {args.model} --out {shlex.quote(str(out))} --resume{codes}"
     print(f"stopped at step {result.step} of {result.steps}, checkpoint saved; {again}", file=sys.stderr)
     return 130 if result.reason == "interrupted" else 0
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says, in the sections of a file of settings."""
+    model, config = MODELS[args.model]
+    return {
+        "preset": args.preset,
+        "conditional": args.conditional,
+        "model_config": _given(args, config),
+        "train": _given(args, config_type(model)),
+        "data": data_options(args),
+    }
 
 
 def _or(value: bool | None, default: bool) -> bool:

@@ -99,7 +99,7 @@ def evaluate(
     held_out = any_images(held_out, images, seed) if by_samples else first_images(held_out, images)
     check(model, held_out)
     say(held_out)
-    training: Any = load_data(source, "train", tell)
+    training: Any = _training(source, tell, needed=by_samples or isinstance(model, Translator))
     evaluation = Evaluation(held_out.name, len(held_out), held_out.images[0].numel())
     evaluation.of_symbols = isinstance(model, Sequential)
     if isinstance(model, Translator):
@@ -117,6 +117,17 @@ def evaluate(
     if isinstance(model, CodeModel):
         evaluation.codes, evaluation.codebook_use = model.code_count, _codes_in_use(model, held_out, batch)
     return evaluation
+
+
+def _training(source: dict[str, Any], tell: Tell, *, needed: bool) -> Any:
+    """The training images; None where only the held-out ones are there, and they are enough."""
+    try:
+        return load_data(source, "train", tell)
+    except (FileNotFoundError, LookupError) as error:
+        if needed:
+            raise
+        tell(f"no baseline of independent pixels, which training images make: {error}")
+        return None
 
 
 def _sample_quality(
@@ -151,7 +162,7 @@ def _codes_in_use(model: Any, data: ImageData, batch: int) -> list[tuple[float, 
 
 def nll_table(
     model: nn.Module,
-    training: ImageData,
+    training: ImageData | None,
     held_out: ImageData | PairData,
     batch: int = 250,
     *,
@@ -161,15 +172,14 @@ def nll_table(
 ) -> dict[str, float]:
     """Nats per image of the held-out images under the model and under baselines.
 
-    For a model with Gaussian latents: by importance sampling, and its bounds.
+    For a model with Gaussian latents: by importance sampling, and its bounds. Without training images there is no
+    baseline of independent pixels.
     """
     images, levels, parts = held_out.images, held_out.levels, batches(inputs(model, held_out), batch)
     if isinstance(model, ImportanceSampled):
         rows = metrics.latent_nll(model, track(parts, "batch"), samples=samples, seed=seed)
     else:
         rows = {"model": mean_nats(model, track(parts, "batch"))}
-    return rows | {
-        "independent pixels": metrics.independent_pixel_nll(training.images, images, levels),
-        "gzip": metrics.gzip_nats(images, levels),
-        "PNG": metrics.png_nats(images, levels),
-    }
+    if training is not None:
+        rows["independent pixels"] = metrics.independent_pixel_nll(training.images, images, levels)
+    return rows | {"gzip": metrics.gzip_nats(images, levels), "PNG": metrics.png_nats(images, levels)}

@@ -106,6 +106,7 @@ def start(
             settings = run_settings(model, model_config, config, source, **about)
         done = saved_state(out).step if resume else 0
         say(f"{describe(training)}; {len(validation)} to validate on")
+        say(_summary(network, config, training))
         with bar(config.total_steps(len(training), rounds_of(network)), done) as progress:
             kind: Any = AdversarialRun if is_adversarial(network) else Run
             kind = of_cpu_time(kind) if of_cpu else kind
@@ -114,6 +115,16 @@ def start(
     if is_codes(source):
         _hand_over(source, out, result, is_named, tell)
     return result
+
+
+def _summary(network: Any, config: RunConfig, training: ImageData | PairData) -> str:
+    """The model, its size, how long it is trained, and where."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    length = f"{config.total_steps(len(training), rounds_of(network)):,} updates of {config.batch} images"
+    length = f"{length}, {config.budget:g} minutes at most" if config.budget else length
+    device = pick_device(config.device)
+    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    return f"{network.name} of {parameters:,} parameters; {length}; on {where}"
 
 
 def _hand_over(source: dict[str, Any], out: str | Path, result: RunResult, is_named: bool, tell: Tell) -> None:
