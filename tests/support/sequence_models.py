@@ -105,3 +105,34 @@ class Centred(nn.Module):
 
     def forward(self, x):
         return self.layer(self.embedding(x).transpose(1, 2))
+
+
+class Block(nn.Module):
+    """Of a transformer, as nanoGPT writes it."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.before, self.after = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = (y.view(B, T, self.heads, -1).transpose(1, 2) for y in self.qkv(self.before(x)).split(C, dim=2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.project(y.transpose(1, 2).contiguous().view(B, T, C))
+        return x + self.mlp(self.after(x))
+
+
+class Transformer(nn.Module):
+    """Embeddings of symbols and positions, and two blocks; logits [B, T, V] of the next symbol."""
+
+    def __init__(self, positions=4096, width=16):
+        super().__init__()
+        self.symbols, self.positions = nn.Embedding(V, width), nn.Embedding(positions, width)
+        self.blocks = nn.Sequential(*(Block(width, 2) for _ in range(2)))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, V, bias=False)
+
+    def forward(self, x):
+        x = self.symbols(x) + self.positions(torch.arange(x.shape[1], device=x.device))
+        return self.out(self.norm(self.blocks(x)))

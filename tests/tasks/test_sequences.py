@@ -6,7 +6,18 @@ import warnings
 import pytest
 import torch
 from scipy import stats
-from support.sequence_models import Centred, Learned, Own, Recurrent, Reversed, V, WaveNet, Windowed, WithLoss
+from support.sequence_models import (
+    Centred,
+    Learned,
+    Own,
+    Recurrent,
+    Reversed,
+    Transformer,
+    V,
+    WaveNet,
+    Windowed,
+    WithLoss,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,6 +40,7 @@ MODELS = {
     "cropped": (lambda: WaveNet("crop"), {"start": 0}),
     "shifted": (lambda: WaveNet("shift"), {"start": 0}),
     "one-hot": (lambda: WaveNet(inputs=V), {"start": 1, "inputs": "one-hot"}),
+    "transformer": (Transformer, {"start": 1}),
     "values": (lambda: WaveNet(inputs=1), {"start": 1, "inputs": "values", "input_range": (-1, 1)}),
 }
 
@@ -89,7 +101,7 @@ def test_the_other_backends_draw_the_same(name):
         torch.testing.assert_close(genfast.log_prob(other, x), genfast.log_prob(engine, x), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lstm", "lstm without a start", "own", "padded"])
+@pytest.mark.parametrize("name", ["lstm", "lstm without a start", "own", "padded", "transformer"])
 def test_probabilities_of_all_sequences_sum_to_one(name):
     make, keywords = MODELS[name]
     every = torch.tensor(list(itertools.product(range(V), repeat=4)))
@@ -109,7 +121,9 @@ def test_draws_have_the_probabilities_of_the_model():
     assert stats.chisquare(observed.numpy(), expected / expected.sum() * n).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "lstm without a start", "padded", "cropped", "own", "values"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "gru", "lstm without a start", "padded", "cropped", "own", "transformer", "values"]
+)
 def test_chunks_of_any_size_give_the_whole(name):
     length = 600  # longer than a window
     engine = engine_of(name, length)
@@ -143,6 +157,8 @@ def test_a_stream_without_an_end_begins_as_one_with(name):
 def test_what_depends_on_the_position_has_an_end():
     with pytest.raises(ValueError, match="length must be an int for this model: its output depends on the position"):
         genfast.stream(Learned(), vocabulary=V, start=0)
+    with pytest.raises(ValueError, match="length must be an int for this model: it attends to all symbols so far"):
+        genfast.stream(Transformer(), vocabulary=V, start=0)
     x = torch.cat(list(genfast.stream(Learned(), 2, length=300, vocabulary=V, start=0, chunk=70)), 1)
     assert x.shape == (2, 300)
 
