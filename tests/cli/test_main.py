@@ -299,7 +299,7 @@ def test_ctrl_c_then_resume(genfast, data, tmp_path):
     wait_for_steps(process, out, 20)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 130 and stdout.count("\n") == 2 == stderr.count("\n")
+    assert process.returncode == 130 and (stdout.count("\n"), stderr.count("\n")) == (2, 1)
     assert f"continue with: genfast train pixelrnn --out {out} --resume" in stderr
     step = load_checkpoint(out)[1]["step"]
     assert step >= 20 and f"stopped at step {step} of" in stderr
