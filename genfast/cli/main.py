@@ -19,7 +19,7 @@ from genfast.train.signals import SIGNALS
 
 # What commands are for, as the help lists them.
 TASKS = {
-    "to begin with": ("demo", "info", "backends"),
+    "to begin with": ("demo", "models", "info", "backends"),
     "train and measure": ("train", "evaluate", "compare", "equilibrium", "bench"),
     "images of a model": ("sample", "inpaint", "denoise", "reconstruct", "translate"),
     "vectors of images": ("embed", "interpolate", "traverse", "audit"),

@@ -34,8 +34,11 @@ STACK |= dict.fromkeys(("codebook_statistics", "nearest_neighbors", "kernel_sum"
 # Of these, bytes of the launches that a speed target is set for. What Triton 3.9 makes needs more registers: the
 # forward scans at C = 128 write 8 to 12 numbers before their first step, a weight gradient 3, and read them in each.
 TARGETED = dict.fromkeys(("diagonal_lstm", "diagonal_block", "row_lstm"), 0)
-if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9):
+VERSION = tuple(map(int, triton.__version__.split(".")[:2]))
+if VERSION >= (3, 9):
     TARGETED |= {"diagonal_lstm": 48, "row_lstm": 32}
+if VERSION <= (3, 6):  # two numbers more, for sm_100
+    STACK |= dict.fromkeys(("bias_act", "categorical_nll"), 8)
 # Bytes of shared memory in which programs exchange sums, where no tile passes through it.
 EXCHANGED = dict.fromkeys(("minibatch_discrimination", "minibatch_stddev", "bias_act", "upfirdn2d"), 16 * 1024)
 EXCHANGED |= {"spectral_norm": 16 * 1024, "power_iteration": 16 * 1024}
