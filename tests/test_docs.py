@@ -43,7 +43,7 @@ SMALL_MODELS = {
     "pixelrnn": f"{SMALL_LOOP} --hidden 4 --layers 1 --head 4",
     "pixelcnn": f"{SMALL_LOOP} --hidden 4 --layers 1 --head 4",
     "gated-pixelcnn": f"{SMALL_LOOP} --hidden 4 --layers 1 --head 4",
-    "pixelsnail": f"{SMALL_LOOP} --hidden 4 --blocks 1 --layers 1 --depth 2 --width 2 --head 4",
+    "pixelsnail": f"{SMALL_LOOP} --hidden 4 --blocks 1 --layers 1 --depth 2 --value 2 --head 4",
     "pixelcnn++": f"{SMALL_LOOP} --filters 4 --blocks 1 --mixtures 1",
     "vae": f"{SMALL_LOOP} --latent 2 --hidden 4 --layers 1",
     "iwae": f"{SMALL_LOOP} --latent 2 --hidden 4 --layers 1 --samples 2",

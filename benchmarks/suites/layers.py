@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,18 @@ class BiasThenActivation(nn.Module):
         return F.leaky_relu(x + self.bias[:, None, None], self.slope).mul_(self.gain)
 
 
+class MaskedWeight(nn.Module):
+    """What `MaskedConv2d` is in torch: a convolution whose weight is masked, channels last."""
+
+    def __init__(self, layer: layers.MaskedConv2d):
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().clone(memory_format=torch.channels_last))
+        self.bias, self.mask = nn.Parameter(cast("Tensor", layer.bias).detach().clone()), layer.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding="same")
+
+
 MAP = (32, 32, 28, 28)
 LAYERS = {
     "BiasAct": Layer((128,), ((32, 128, 32, 32),), {"gain": 2**0.5}, rival=BiasThenActivation),
@@ -58,6 +70,7 @@ LAYERS = {
     "GatedResidualBlock": Layer((32, (2, 3), "down"), (MAP,)),
     "GatedStackLayer": Layer((32, 32, 32), (MAP, MAP)),
     "GaussianLatent": Layer((), ((512, 64), (512, 64))),
+    "MaskedConv2d": Layer((32, 32, 3, "B"), (MAP,), rival=MaskedWeight),
     "MinibatchDiscrimination": Layer((256, 100, 5), ((128, 256),)),
     "MinibatchStddev": Layer((), ((32, 128, 32, 32),)),
     "ResidualConvBlock": Layer((16,), (MAP,)),

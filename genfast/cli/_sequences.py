@@ -37,6 +37,9 @@ def sample_sequences(args: argparse.Namespace, model: Any, labels: Tensor | None
     """Draw sequences, and print them or write them to --out. Raises: ValueError for an option that does not fit."""
     n, length = args.n or 1, model.config.width if args.length is None else args.length
     alphabet, given = model.config.alphabet, None
+    for name, value in {"--shard": args.shard, "--batch-size": args.batch_size}.items():
+        if value is not None:
+            raise ValueError(f"{name}: expected none for a {model.name}, whose sequences go into one file; got {value}")
     if args.prompt is not None:
         if not alphabet or not args.prompt:
             got = "an empty one" if alphabet else f"one for symbols of a {model.name} that are no characters"
@@ -48,6 +51,8 @@ def sample_sequences(args: argparse.Namespace, model: Any, labels: Tensor | None
         for i in range(n):
             one = None if labels is None else labels[i : i + 1]
             settings["first"] = args.first + i
+            if n > 1:
+                print(heading(args.first + i))
             print_text(stream(model, 1, length=length, chunk=CHUNK, labels=one, given=given, **settings), alphabet)
         return
     start, parts = time.perf_counter(), []
@@ -70,13 +75,25 @@ def _writer(args: argparse.Namespace, model: Any) -> Callable[[Tensor], object] 
         raise ValueError(f"out: expected --out {named} for symbols that are no text; got none")
     path = out_path(args)
     if suffix == ".txt" and config.alphabet:
-        return lambda x: write_bytes(path, "\n".join(as_text(row, config.alphabet) for row in x.numpy()).encode())
+        return lambda x: write_bytes(path, _texts(x, config.alphabet, args.first).encode())
     if suffix == ".wav" and config.rate:
         return lambda x: write_bytes(path, wav_bytes(x.numpy(), config.rate))
     if suffix == ".npz":
         return lambda x: write_bytes(path, npz(x[:, None, None], config.levels))
     kind = "FILE.txt or " if config.alphabet else "FILE.wav or " if config.rate else ""
     raise ValueError(f"out: expected {kind}FILE.npz for a {model.name}; got {shown(args.out)}")
+
+
+def heading(number: int) -> str:
+    """The line before one of several texts, which may have lines of any kind themselves."""
+    return f"--- {number} ---"
+
+
+def _texts(x: Tensor, alphabet: str, first: int) -> str:
+    texts = [as_text(row, alphabet) for row in x.numpy()]
+    if len(texts) == 1:
+        return texts[0]
+    return "".join(f"{heading(first + i)}\n{text}\n" for i, text in enumerate(texts))
 
 
 def as_text(symbols: np.ndarray, alphabet: str) -> str:

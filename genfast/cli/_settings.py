@@ -21,6 +21,11 @@ KEYS: dict[str, Any] = {
     **{"model": str, "preset": (str, type(None)), "conditional": (bool, type(None))},
     **dict.fromkeys(SECTIONS, dict),
 }
+DATA: dict[str, Any] = {
+    **{"data": str, "data_root": str, "size": int, "levels": int, "bits": int},
+    **{"max_gb": (int, float), "strict": bool},
+}
+_NAMES = {str: "a text", int: "a whole number", (int, float): "a number", bool: "true or false"}
 UNREAD = ("genfast_run", "machine", "class_names")
 Settings = dict[str, Any]
 
@@ -69,8 +74,17 @@ def _checked(values: Settings, model: str, name: str) -> Settings:
     read["model_config"] = _fields(found, config, f"{name}: model_config")
     of_training = config_type(model_type)
     read["train"] = _fields(dict(values.get("train", {})), of_training, f"{name}: train", "budget")
-    read["data"] = {key: value for key, value in values.get("data", {}).items() if value not in (None, False)}
+    read["data"] = _given(values.get("data", {}))
+    for key, value in read["data"].items():
+        if key not in DATA or isinstance(value, bool) != (key == "strict") or not isinstance(value, DATA[key]):
+            named = ", ".join(f"{name} ({_NAMES[kind]})" for name, kind in DATA.items())
+            raise ValueError(f"{name}: data: expected {named}; got {shown(f'{key}: {value!r}')}")
     return read
+
+
+def _given(values: Settings) -> Settings:
+    """Those that say something."""
+    return {key: value for key, value in values.items() if value is not None and value is not False}
 
 
 def _fields(values: Settings, config: type, name: str, *kept: str) -> Settings:
@@ -99,13 +113,16 @@ def merged(read: Settings, options: Settings) -> Settings:
     `--data` is given with its own options: those of the file belong to its data. A length on the command line is the
     only one.
     """
+    if read.get("preset") and options["preset"] not in (None, read["preset"]):
+        expected = f"{read['preset']} or none, beside a file with all that this preset sets"
+        raise ValueError(f"--preset: expected {expected}; got {options['preset']}")
     together = {key: read.get(key) if options[key] is None else options[key] for key in ("preset", "conditional")}
     together["model_config"] = read.get("model_config", {}) | options["model_config"]
     trained, given = dict(read.get("train", {})), options["train"]
     if {"steps", "epochs"} & given.keys():
         trained = {key: value for key, value in trained.items() if key not in ("steps", "epochs", "budget")}
     together["train"] = trained | given
-    ours = {key: value for key, value in options["data"].items() if value not in (None, False)}
+    ours = _given(options["data"])
     together["data"] = options["data"] | ({} if "data" in ours else read.get("data", {})) | ours
     return together
 
@@ -118,7 +135,7 @@ def printed(model: str, settings: Settings) -> str:
     if conditional is None and config.may_be_conditional():
         conditional = recipe.conditional if recipe else None
         conditional = config.is_always_conditional() if conditional is None else conditional
-    source = {key: value for key, value in settings["data"].items() if value not in (None, False)}
+    source = _given(settings["data"])
     if recipe and recipe.data:
         source = {"data": recipe.data} | source
     content = {

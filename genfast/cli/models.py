@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         for preset, data in entry.presets.items():
             print(f"  genfast train {entry.name} --preset {preset} --out RUN{'' if data else ' --data DATA'}")
         for weights, parameters in entry.weights.items():
-            print(f"  genfast sample {weights}: weights of {parameters:,} parameters, in the package")
+            print(f"  genfast sample {weights} --out samples.png: weights of {parameters:,} parameters, in the package")
 
 
 def _entry(name: str) -> Entry:

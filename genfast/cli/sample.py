@@ -47,7 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--first", type=nonnegative_int, default=0, help="number of the first image; image i does not depend on it (0)")
     text = "classes to draw, in a cycle, such as 0,1,2 (all classes of a conditional model)"
     add("--label", "--labels", dest="labels", type=label_list, action="extend", metavar="K", help=text)
-    add("--shard", type=positive_int, default=1000, help="images of a file in a folder (1000)")
+    add("--shard", type=positive_int, help="images of a file in a folder (1000)")
     engine_options(parser)
     add_device(parser)
     add("--temperature", type=positive, default=1.0, help="below 1: likelier images (1.0)")
@@ -55,20 +55,20 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @command("sample", "draw images from a model", options)
 def run(args: argparse.Namespace) -> None:
-    if (
-        args.out is None
-        or args.length is not None
-        or args.prompt is not None
-        or Path(args.out).suffix in (".txt", ".wav")
-    ):
-        _of_sequences(args)
+    model = open_model(args.target).to(pick_device(args.device))
+    if isinstance(model, SequenceModel):
+        check_count("sample", args.n or 1, args.first, args.seed, args.temperature)
+        sample_sequences(args, model, sample_labels(model, args.n or 1, args.labels, args.first))
         return
+    if args.out is None:
+        raise ValueError("out: expected --out FILE.png, FILE.npz or a folder; got none")
+    if args.length is not None or args.prompt is not None:
+        raise ValueError(f"sample: expected no --length and no --prompt for a {model.name}, whose images have a size")
     path = Path(args.out)
     is_folder = path.suffix.lower() not in (".png", ".npz") and (path.is_dir() or not path.suffix)
     write = None if is_folder else writer(out_path(args))  # a wrong suffix or folder raises before the work
     n = args.n or 64
     check_count("sample", n, args.first, args.seed, args.temperature)
-    model = open_model(args.target).to(pick_device(args.device))
     labels = sample_labels(model, n, args.labels, args.first)
     options = {"seed": args.seed, "first": args.first, "temperature": args.temperature, "backend": args.backend}
     _ = engine_of(model, backend=args.backend).backend  # compiles the program, whose time is not part of the rate
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
                 n,
                 path,
                 labels=labels,
-                shard=args.shard,
+                shard=args.shard or 1000,
                 batch_size=args.batch_size,
                 progress=progress,
                 **options,
@@ -91,15 +91,6 @@ def run(args: argparse.Namespace) -> None:
     rate = f"{drawn / (time.perf_counter() - start):.0f} images/s"
     there = f"{n - drawn} there already, {rate}" if drawn else "all there already"
     print(f"{shown(path)}: {n} images, {rate if drawn == n else there}")
-
-
-def _of_sequences(args: argparse.Namespace) -> None:
-    model = open_model(args.target).to(pick_device(args.device))
-    if not isinstance(model, SequenceModel):
-        named = "--out FILE.png, FILE.npz or a folder, and no --length or --prompt"
-        raise ValueError(f"sample: expected {named}, for a {model.name}; got options of sequences")
-    check_count("sample", args.n or 1, args.first, args.seed, args.temperature)
-    sample_sequences(args, model, sample_labels(model, args.n or 1, args.labels, args.first))
 
 
 def sample_labels(model: Any, count: int, labels: list[int] | None = None, first: int = 0) -> Tensor | None:

@@ -34,7 +34,8 @@ def discretized_mix_logistic_loss(x: Tensor, l: Tensor, sum_all: bool = True) ->
         l: float [B, 10 K, H, W], of the network.
         sum_all: True: of the batch, []; False: of each image, [B].
     Returns: nats; float32, or float64 for float64.
-    Raises: ValueError for a shape that does not fit, or a value of x that is none of the levels.
+    Raises: ValueError for a shape that does not fit, or a value of x that is none of the levels; TypeError for x in a
+        half type, which does not hold them.
     Paper: PixelCNN++, Salimans et al. 2017, section 2.1, arXiv 1701.05517.
     Example: `discretized_mix_logistic_loss(images * 2 - 1, network(images * 2 - 1))`
     """
@@ -78,10 +79,12 @@ def _loss(name: str, x: Tensor, params: Tensor, channels: int, sum_all: bool) ->
 
 def _levels(name: str, x: Tensor) -> Tensor:
     """The levels that values in [-1, 1] stand for."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: x must be float32 or float64, which hold {LEVELS} levels exactly; got {x.dtype}")
     scaled = (x.float() + 1) * ((LEVELS - 1) / 2)
     levels = scaled.round()
-    off = (scaled - levels).abs() > 0.01
-    if not torch.compiler.is_compiling() and bool((off | (levels < 0) | (levels >= LEVELS)).any()):
+    good = ((scaled - levels).abs() <= 0.01) & (levels >= 0) & (levels < LEVELS)  # not where it is NaN
+    if not torch.compiler.is_compiling() and not bool(good.all()):
         raise ValueError(
             f"{name}: x must hold the {LEVELS} levels scaled to [-1, 1], 2 level / 255 - 1; got others: is it scaled "
             "otherwise, or has noise been added?"

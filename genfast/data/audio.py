@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,10 @@ def _read(request: DataRequest) -> ImageData:
     if not chosen:
         expected = f"at least 10 .wav or .flac files, so that one is for {request.split}"
         raise ValueError(f"{shown(folder)}: expected {expected}; got {len(paths)}")
-    windows, rate, short = [], 0, 0
+    rate = _rate(paths)
+    windows, short = [], 0
     for path in chosen:
-        waves, own = _samples(path)
-        if rate and own != rate:
-            raise ValueError(f"{shown(path)}: expected {rate} samples a second, as the files before; got {own}")
-        rate = own
+        waves = _samples(path)
         short += len(waves) < length
         if len(waves) >= length:
             windows.append(windows_of(mu_law(waves), length, length))
@@ -77,17 +76,35 @@ def _read(request: DataRequest) -> ImageData:
     return replace(data, rate=rate, notes=notes)
 
 
-def _samples(path: Path) -> tuple[np.ndarray, int]:
-    """The samples in [-1, 1] of a file of one channel, and how many of them are a second."""
+def _rate(paths: list[Path]) -> int:
+    """Samples a second of all files, of every split, which have one channel."""
+    rate = 0
+    for path in paths:
+        info = _opened(path, "info")
+        if info.channels != 1:
+            raise ValueError(f"{shown(path)}: expected one channel; got {info.channels}: mix them before")
+        if rate and info.samplerate != rate:
+            raise ValueError(
+                f"{shown(path)}: expected {rate} samples a second, as the files before; got {info.samplerate}"
+            )
+        rate = int(info.samplerate)
+    return rate
+
+
+def _samples(path: Path) -> np.ndarray:
+    """The samples in [-1, 1] of a file of one channel."""
+    waves: np.ndarray = _opened(path, "read", dtype="float64", always_2d=True)[0][:, 0]
+    if not np.isfinite(waves).all():
+        raise ValueError(f"{shown(path)}: expected finite samples; got some that are not")
+    return waves
+
+
+def _opened(path: Path, function: str, **options: Any) -> Any:
     try:
-        import soundfile
+        soundfile = import_module("soundfile")
     except ImportError:
-        raise RuntimeError("audio: expected the package soundfile; got none") from None
+        raise RuntimeError("audio: expected the package soundfile; pip install soundfile; got none") from None
     try:
-        read: Any = soundfile.read(str(path), dtype="float64", always_2d=True)
+        return {"info": soundfile.info, "read": soundfile.read}[function](str(path), **options)
     except (RuntimeError, OSError, ValueError) as error:
         raise ValueError(f"{shown(path)}: expected a readable WAV or FLAC file; got {reason(error)}") from None
-    waves, rate = read
-    if waves.shape[1] != 1:
-        raise ValueError(f"{shown(path)}: expected one channel; got {waves.shape[1]}: mix them before")
-    return waves[:, 0], int(rate)

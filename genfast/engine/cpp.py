@@ -29,19 +29,8 @@ _OF_ATTENTION = ("heads", "groups", "depth", "width", "rows", "columns", "row", 
 _NUMBERS = (
     *("read_count", "buffer_count", "image_size", "batch", "tile", "rows_apart", "coding", "block", "most_words"),
     *("channels", "height", "width", "columns", "levels", "head", "components", "parameter_count", "field_count"),
-    *(
-        "image",
-        "first_parameter",
-        "first_column",
-        "end_column",
-        "first_element",
-        "seed",
-        "first_index",
-        "draw",
-        "temperature",
-        "scale",
-        "shift",
-    ),
+    *("image", "first_parameter", "first_column", "end_column", "first_element"),
+    *("seed", "first_index", "draw", "temperature", "scale", "shift"),
 )
 backends.check_signature("pixel_program", (*_ADDRESSES, *_NUMBERS))
 

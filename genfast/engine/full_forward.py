@@ -38,6 +38,7 @@ from genfast.likelihoods.reading import PROBABILITIES
 Choose = Callable[["FullForward", list[Reading]], list[Reading]]
 NUMBERS = 1 << 15  # random numbers that are computed at once
 CLOSE = 1e-5  # of the largest output: more is no rounding
+OUTSTANDING = 100.0  # times the median: what is larger is no measure of the others
 
 
 class FullForward:
@@ -255,9 +256,18 @@ class FullForward:
 
 def is_close(got: Tensor, expected: Tensor) -> bool:
     """Whether parameters are equal but for rounding; infinite ones must be equal."""
-    same = got == expected
-    size = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else 1.0
-    return bool((same | ((got - expected).abs() <= CLOSE * size)).all())
+    return not bool(differ(got, expected, CLOSE).any())
+
+
+def differ(got: Tensor, expected: Tensor, tolerance: float) -> Tensor:
+    """Where parameters differ by more than a part of their size; infinite ones where they are not equal.
+
+    Their size is that of most of them: the logit of a symbol that is never drawn may be -1e9.
+    """
+    sizes = expected[expected.isfinite() & (expected != 0)].abs()
+    most = torch.minimum(sizes.amax(), OUTSTANDING * sizes.median()) if sizes.numel() else expected.new_ones(())
+    limit = torch.where(expected.isfinite(), tolerance * torch.maximum(expected.abs(), most), 0.0)
+    return (got != expected) & ~((got - expected).abs() <= limit)
 
 
 @backends.float_mode()

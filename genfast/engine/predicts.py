@@ -11,9 +11,9 @@ from torch import nn
 
 from genfast.engine.calling import at_work
 from genfast.engine.compiler import NotIncremental, chosen, trace_model
-from genfast.engine.compiler.proof import parameters, random_images
+from genfast.engine.compiler.proof import MOVED, parameters, random_images
 from genfast.engine.conventions import OF_FLOATS, Conventions
-from genfast.engine.full_forward import FullForward
+from genfast.engine.full_forward import FullForward, differ
 from genfast.engine.unchecked import warn
 from genfast.likelihoods import Reading
 
@@ -33,7 +33,7 @@ def predicting(model: nn.Module, conventions: Conventions) -> Conventions:
     found = kept.get(conventions.key) or _found(_network(model, conventions))
     if found == "leaks":  # the proof that it is causal will say where
         return replace(conventions, sequences=replace(sequences, predicts=asked or "own"))
-    if found is not None:
+    if found == "next":  # with other weights, one of its own symbols may be of the next
         kept[conventions.key] = found
     if found is None and asked is None:
         raise ValueError(
@@ -88,7 +88,9 @@ def _found(network: FullForward) -> str | None:
     labels = torch.zeros(len(batch), dtype=torch.int64, device="cpu") if spec.classes else None
     with at_work(network.model):
         whole = parameters(network, batch, labels, same=True)[:, :, 0]
-    moved = ((whole[1:] - whole[:1]).abs() > 1e-5 * (float(whole[0].abs().max()) or 1.0)).any(1)
+    if whole.isnan().any():
+        raise ValueError("sample: the model must return finite numbers; got NaN, for a random sequence")
+    moved = differ(whole[1:], whole[:1], MOVED).any(1)
     steps = [int(one.nonzero()[0]) - place for one, place in zip(moved, places) if one.any()]
     if not steps:
         return None

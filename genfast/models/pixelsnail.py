@@ -27,7 +27,7 @@ class PixelSNAILConfig(AutoregressiveConfig):
     layers: int = option(2, "gated layers of a block (paper: 4)", ge=1, le=100)
     heads: int = option(2, "heads of attention", ge=1, le=2**10)
     depth: int = option(16, "features of a query and of a key of a head", ge=1, le=2**10)
-    width: int = option(16, "features of a value of a head (paper: 128, of one head)", ge=1, le=2**12)
+    value: int = option(16, "features of a value of a head (paper: 128, of one head)", ge=1, le=2**12)
     head: int = option(
         64,
         "features of the skip connections and of the two hidden 1x1 layers before the output",
@@ -58,8 +58,8 @@ class PixelAttention(nn.Module):
         of_key = config.channels + config.hidden + 2
         self.query = nn.Conv2d(self.seen + 2, config.heads * config.depth, 1)
         self.key = nn.Conv2d(of_key, config.heads * config.depth, 1)
-        self.value = nn.Conv2d(of_key, config.heads * config.width, 1)
-        self.output = nn.Conv2d(config.heads * config.width, config.hidden + config.head, 1)
+        self.value = nn.Conv2d(of_key, config.heads * config.value, 1)
+        self.output = nn.Conv2d(config.heads * config.value, config.hidden + config.head, 1)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, R, W], the first R rows of images; h [B, hidden, R, W] -> [B, hidden, R, W], [B, head, R, W]."""

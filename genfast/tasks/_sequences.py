@@ -86,6 +86,6 @@ def of_sequences(nll: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(nll)
     def of_images(images: Tensor, *labels: Tensor) -> Any:
-        return nll(images[:, 0, 0], *labels)
+        return nll(images[:, 0, 0].long(), *labels)
 
     return of_images

@@ -51,7 +51,8 @@ def check(
         model: an autoregressive `torch.nn.Module`, or an `Engine` made of one.
         images: levels of any integer dtype, [n, C, H, W], n at least 2; a few real ones are enough. Of a model of
             sequences symbols [n, T], which is also what the loss is given.
-        nll: the author's loss, a function of images, uint8 up to 256 levels, else int32, on the device of the model;
+        nll: the author's loss, a function of images, uint8 up to 256 levels, else int32, on the device of the model; of
+            sequences, int64 [n, T];
             and of labels, int64 [n], if these are given and it takes two arguments. It scales the images and calls the
             model itself, and returns a tensor [n] or a single number: nats or bits, as a sum or a mean over values,
             pixels or images. It is called with the model in evaluation mode and without gradients, for a single number

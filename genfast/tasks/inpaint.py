@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genfast.engine.arguments import check_batch_size, check_count, check_int, check_labels, check_partly_known
 from genfast.engine.engine import Engine
-from genfast.engine.request import SampleRequest
+from genfast.engine.request import SampleRequest, check_first
 from genfast.engine.wrappers import unwraps
 from genfast.random.streams import MOST_STEPS
 from genfast.tasks._latent import check_latent_model, is_latent, refuse_codes, refuse_engine_options
@@ -102,6 +102,7 @@ def inpaint(
     check_int("inpaint", "steps", steps, 0, MOST_STEPS)
     size = check_batch_size("inpaint", batch_size, engine.batch_size)
     request = SampleRequest(n, seed, first, labels=labels, given=images, known=known)
+    check_first("inpaint", engine.network.delay, request)
     parts, counts = [images[:0].to(device)], torch.zeros(2, 3, dtype=torch.int64, device="cpu")
     for start in range(0, n, size):
         chains = Chains(engine, request.part(start, min(start + size, n)).to(device))

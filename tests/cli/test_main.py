@@ -82,6 +82,7 @@ SMALLEST = {
     "pixelrnn": ["--hidden", 3, "--layers", 1, "--head", 3],
     "pixelcnn": ["--hidden", 3, "--layers", 1, "--head", 3],
     "gated-pixelcnn": ["--hidden", 3, "--layers", 1, "--head", 3],
+    "pixelsnail": ["--hidden", 3, "--blocks", 1, "--layers", 1, "--depth", 2, "--value", 2, "--head", 3],
     "pixelcnn++": ["--filters", 2, "--blocks", 1, "--resolutions", 2, "--mixtures", 2],
     "vae": ["--hidden", 2, "--layers", 0, "--latent", 2],
     "iwae": ["--hidden", 2, "--latent", 2, "--network", "mlp", "--samples", 3],

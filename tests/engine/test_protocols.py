@@ -8,7 +8,7 @@ from genfast.engine import protocols
 from genfast.engine.protocols import ImageSpec
 from genfast.models import MODELS, build
 
-AUTOREGRESSIVE = {"pixelrnn", "pixelcnn", "gated-pixelcnn", "pixelcnn++"}
+AUTOREGRESSIVE = {"pixelrnn", "pixelcnn", "gated-pixelcnn", "pixelsnail", "pixelcnn++", "char-rnn", "wavenet"}
 LATENT, GANS = {"vae", "iwae"}, {"dcgan", "sngan", "wgan-gp", "r3gan", "projection-gan"}
 WHO = {
     "Autoregressive": AUTOREGRESSIVE,

@@ -62,7 +62,7 @@ class Case:
         )
 
 
-SNAIL = {"layers": 1, "depth": 3, "width": 2, "head": 24}
+SNAIL = {"layers": 1, "depth": 3, "value": 2, "head": 24}
 CASES = [
     # Four columns: its blind spot, which test_pixelrnn.py delimits, lies left of them.
     Case("pixelrnn", {"hidden": 6, "layers": 2, "head": 24}, sees_all, (4, 4)),

@@ -1,6 +1,7 @@
 """What holds for every model: copies, the meta device, half types, folders of both, and initialisers of others."""
 
 import copy
+import dataclasses
 import io
 import pickle
 
@@ -19,6 +20,7 @@ CONFIGS = {
     "pixelrnn": {"channels": 3, "hidden": 3, "layers": 1, "head": 4},
     "pixelcnn": {"channels": 3, "hidden": 3, "layers": 1, "head": 4},
     "gated-pixelcnn": {"channels": 3, "hidden": 4, "layers": 2, "head": 4},
+    "pixelsnail": {"channels": 3, "hidden": 4, "blocks": 1, "layers": 1, "depth": 2, "value": 2, "head": 4},
     "pixelcnn++": {"channels": 3, "filters": 4, "blocks": 1, "resolutions": 2},
     "pix2pix": {"features": 2, "halvings": 1, "patch": 1},
     "vae": {"hidden": 4, "latent": 3},
@@ -135,3 +137,10 @@ def test_masks_hold_after_an_initialisation():
         moved = (model(x) - model(other)).abs().flatten(0, 1)
     raster = moved.reshape(-1, 64).amax(0)
     assert raster[: 3 * 8 + 4].max() == 0 < raster[3 * 8 + 5 :].max()
+
+
+@pytest.mark.parametrize("kind", models.MODELS)
+def test_the_size_of_an_image_is_that_of_the_data(kind):
+    """A setting of another meaning with the name of one would take its place."""
+    of_data = {field.name for field in dataclasses.fields(models.MODELS[kind][1]) if field.metadata["from_data"]}
+    assert {"channels", "height", "width", "levels"} <= of_data

@@ -103,6 +103,7 @@ SQUARE = {"height": 8, "width": 8}
 MODELS = {
     "pixelcnn": {**SMALL, "hidden": 2, "layers": 1, "head": 2, "levels": 4},
     "gated-pixelcnn": {**SMALL, "hidden": 4, "layers": 2, "head": 4, "levels": 4},
+    "pixelsnail": {**SMALL, "hidden": 4, "blocks": 1, "layers": 1, "depth": 2, "value": 2, "head": 4},
     "pixelcnn++": {**SQUARE, "filters": 4, "blocks": 1, "mixtures": 2, "levels": 8},
     "pixelrnn": {**SMALL, "hidden": 4, "layers": 1, "head": 4},
     "vae": {**SQUARE, "latent": 3, "hidden": 4},

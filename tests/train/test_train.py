@@ -483,6 +483,7 @@ def test_presets_are_valid(model, name):
     sizes |= {"mnist": (1, 28, 256), "digit-outlines": (1, 32, 256), "photo-edges": (3, 64, 256)}
     channels, side, levels = sizes.get(recipe.data, (1, 4, 64))  # those of a vq-vae's codes
     assert recipe.data in (*sizes, None)
-    shape = {"channels": channels, "height": side, "width": side, "levels": levels}
+    rows = 1 if issubclass(models.MODELS[model][0], models.SequenceModel) else side
+    shape = {"channels": channels, "height": rows, "width": side, "levels": levels}
     classes = {"classes": 10} if recipe.conditional else {}
     models.MODELS[model][1](**recipe.model, **shape, **classes)

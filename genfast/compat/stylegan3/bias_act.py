@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from genfast import ops
 from genfast.compat.stylegan3._backend import backend
 
-__all__ = ["bias_act"]
+__all__ = ["activation_funcs", "bias_act"]
 # act -> its name here, and its gain where none is given.
 ACTIVATIONS = {
     "linear": ("linear", 1.0),
@@ -17,6 +19,17 @@ ACTIVATIONS = {
     "sigmoid": ("sigmoid", 1.0),
     "swish": ("swish", 2**0.5),
 }
+
+
+class Defaults(NamedTuple):
+    """What an activation has where nothing is given."""
+
+    def_gain: float
+    def_alpha: float
+
+
+# As layers read it for their own gain: `activation_funcs[act].def_gain`.
+activation_funcs = {act: Defaults(gain, 0.2 if act == "lrelu" else 0.0) for act, (_, gain) in ACTIVATIONS.items()}
 
 
 def bias_act(

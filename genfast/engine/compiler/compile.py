@@ -101,7 +101,8 @@ def compile_traced(traced: Trace, network: FullForward) -> Compiled:
 def _in_a_geometry(traced: Trace, network: FullForward) -> Compiled:
     order = None if network.conventions is None else network.conventions.pixel_order
     reasons: list[tuple[int, NotIncremental]] = []
-    for geometry in ("grid",) if network.conventions is None else GEOMETRIES:
+    # A model of the next symbol is run column by column.
+    for geometry in ("grid",) if network.conventions is None or network.delay else GEOMETRIES:
         if order is not None and geometry != "point" or geometry == "point" and network.spec.values > MOST_OF_A_POINT:
             continue
         inputs = "images" if network.conventions is None else network.conventions.inputs
@@ -198,8 +199,6 @@ def _shape(network: FullForward, geometry: str, output: Any) -> _Shape:
         codes = permuted(value, [value.dims.index(BATCH), *features, *space]).codes.reshape(-1)
         return _Shape(likelihood, spec, np.split(codes, np.cumsum(likelihood.counts)[:-1]))
     reading = network.reading
-    if reading.delay and geometry != "grid":
-        raise NotIncremental("sample: a model of the next symbol is run column by column alone")
     value = _laid_out(bare(_entry(output, reading.layout.entry), network), reading, geometry)
     if geometry == "point":
         return _point(network, value)

@@ -11,18 +11,19 @@ from genfast.engine import cpp, eager
 from genfast.engine.calling import PROBES, at_work, probe_images
 from genfast.engine.compiled import Compiled
 from genfast.engine.compiler.plan import NotCausal, NotIncremental
-from genfast.engine.full_forward import FullForward, is_close
+from genfast.engine.full_forward import FullForward, differ, is_close
 from genfast.engine.protocols import ImageSpec
 from genfast.engine.request import SampleRequest
 
-TOLERANCE = 1e-4  # of the largest output
+TOLERANCE = 1e-4  # of an output, or of the size of most
+MOVED = 1e-5  # the same, of what moves with a change
 MOST_OUTPUTS = 2**24  # of the images that go through a forward at once
 
 
 def prove(compiled: Compiled, network: FullForward) -> None:
     """Compare a program with the forward of its model on random images, and check that the model is causal.
 
-    Raises: NotIncremental if they differ by more than 1e-4 of the largest output; NotCausal if an output changes with a
+    Raises: NotIncremental if they differ by more than 1e-4 of their size; NotCausal if an output changes with a
         later value.
     """
     with at_work(network.model), torch.no_grad():
@@ -41,13 +42,13 @@ def _prove(compiled: Compiled, network: FullForward) -> None:
     device = torch.device("cpu")
     run = cpp.run if backends.backends()["cpp"].available else eager.run
     got = network.comparable(compiled.run(run, request, device, condition).parameters)
-    scale = float(expected.abs().max()) or 1.0
-    error = max(float((got - output).abs().max()) for output in (expected, again)) / scale
-    if not error <= TOLERANCE:
-        raise NotIncremental(
-            f"sample: the program must equal the model's forward to {TOLERANCE:.0e} of its largest output; got a "
-            f"difference of {error:.1e}: does forward depend on anything but its input and its weights?"
-        )
+    for output in (expected, again):
+        if differ(got, output, TOLERANCE).any():
+            error = float((got - output).abs().max())
+            raise NotIncremental(
+                f"sample: the program must equal the model's forward to {TOLERANCE:.0e} of its outputs; got a "
+                f"difference of {error:.1e}: does forward depend on anything but its input and its weights?"
+            )
     # The program is causal by its order, and equals the model: few places are enough.
     check_causal(network, 4)
 
@@ -93,6 +94,21 @@ def check_repeatable(network: FullForward) -> None:
                 f"sample: the model must return the same for the same images; got outputs that differ by {error:.2g}: "
                 "forward must not draw random numbers or masks, count calls, or change its weights"
             )
+    _check_apart(network, images, labels, first)
+
+
+def _check_apart(network: FullForward, images: Tensor, labels: Tensor | None, expected: Tensor) -> None:
+    """ValueError for a foreign model whose outputs for an image depend on the other images of a batch."""
+    others = (images + 1) % network.spec.levels
+    others[0] = images[0]
+    with at_work(network.model):
+        got = parameters(network, others.to(images.dtype), labels)
+    if not is_close(got[:1], expected[:1]):
+        raise ValueError(
+            "sample: the model must give an image the same whatever else is in the batch; got outputs that differ by "
+            f"{float((got[0] - expected[0]).abs().max()):.2g}: does forward mix the batch, such as a layer that takes "
+            "batch_first=True?"
+        )
 
 
 def labels_matter(network: FullForward) -> bool:
@@ -129,7 +145,7 @@ def check_causal(network: FullForward, places: int = 16) -> None:
         batch = torch.cat((unchanged, changed[part]))
         labels = torch.zeros(len(batch), dtype=torch.int64, device="cpu") if spec.classes else None
         whole = parameters(network, batch, labels, same=True)
-        moved = ((whole[1:] - whole[:1]).abs() > 1e-5 * (float(whole[0].abs().max()) or 1.0)).flatten(2)
+        moved = differ(whole[1:], whole[:1], MOVED).flatten(2)
         for one, first in zip(moved, firsts[part]):
             wrong = (one & (numbers <= first)).nonzero()
             if len(wrong):
