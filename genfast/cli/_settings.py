@@ -67,7 +67,7 @@ def _read_yaml(path: str, name: str) -> Any:
 def _checked(values: Settings, model: str, name: str) -> Settings:
     """The sections without what the data decide; a run's config.json says by its classes whether it has labels."""
     model_type, config = MODELS[model]
-    read = {"preset": values.get("preset"), "conditional": values.get("conditional")}
+    read: Settings = {"preset": values.get("preset"), "conditional": values.get("conditional")}
     found = dict(values.get("model_config", {}))
     if read["conditional"] is None and "classes" in found and config.may_be_conditional():
         read["conditional"] = bool(found["classes"])

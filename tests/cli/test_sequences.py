@@ -35,7 +35,8 @@ def test_a_text_is_written(run_folder, tmp_path, capsys):
     out = tmp_path / "drawn.txt"
     assert main(["sample", str(run_folder), "-n", "2", "--length", "50", "--out", str(out)]) == 0
     assert "2 x 50 symbols" in capsys.readouterr().out
-    assert [len(line) for line in out.read_text().split("\n")] == [50, 50]
+    lines = out.read_text().split("\n")
+    assert lines[::2] == ["--- 0 ---", "--- 1 ---", ""] and [len(line) for line in lines[1::2]] == [50, 50]
     assert main(["sample", str(run_folder), "--length", "40", "--out", str(tmp_path / "x.npz")]) == 0
     assert np.load(tmp_path / "x.npz")["images"].shape == (1, 1, 1, 40)
 
@@ -64,6 +65,7 @@ def test_sounds_are_written(tmp_path, capsys):
         (["--prompt", ""], "expected a text of at least one character; got an empty one"),
         (["--prompt", "€"], "expected characters of"),
         (["--prompt", "to be or", "--length", "4"], "given must have shape"),
+        (["--shard", "5"], "--shard: expected none for a char-rnn"),
         (["--out", "x.wav", "--length", "9"], "out: expected FILE.txt or FILE.npz for a char-rnn; got x.wav"),
     ],
 )
@@ -77,3 +79,5 @@ def test_images_take_a_file(tmp_path, capsys):
     models.build("pixelcnn", height=4, width=4, hidden=2, layers=1, head=2).save_pretrained(tmp_path / "model")
     assert main(["sample", str(tmp_path / "model")]) == 2
     assert "expected --out FILE.png, FILE.npz or a folder" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "model"), "--length", "9", "--out", str(tmp_path / "x.npz")]) == 2
+    assert "expected no --length and no --prompt for a pixelcnn" in capsys.readouterr().err

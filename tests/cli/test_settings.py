@@ -1,6 +1,7 @@
 """`genfast train --config` and `--print-config`: what is printed is what is run, and a run's own file repeats it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,9 @@ def test_options_override_a_file(genfast, images, tmp_path):
         ("model_config: {hiden: 3}", "my.yaml: model_config: expected fields of PixelCNNConfig; got hiden"),
         ("train: {lr: high}", "my.yaml: train: lr must be a number; got high"),
         ("train: 3", "my.yaml: expected settings as --print-config prints them; got train: 3"),
+        ("data: {data: digits, sise: 16}", "my.yaml: data: expected data (a text), data_root (a text), size (a whole"),
+        ("data: {data: 2024}", "my.yaml: data: expected data (a text), data_root (a text), size (a whole number)"),
+        ("data: {size: 0, levels: true}", "my.yaml: data: expected data (a text)"),
         ("steps: 3", "my.yaml: expected model, preset, conditional, model_config, train, data; got steps"),
         ("- 3", "my.yaml: expected model, preset, conditional, model_config, train, data; got a list"),
         ("a: [", "my.yaml: expected YAML; got"),
@@ -98,6 +102,9 @@ def test_what_goes_not_together(genfast, images):
         code == 2
         and err == "genfast: error: --config: expected no --resume, which has the settings of its run; got both\n"
     )
+    Path("my.yaml").write_text(genfast("train", "pixelrnn", "--preset", "mnist", "--print-config")[1])
+    code, _, err = genfast("train", "pixelrnn", "--config", "my.yaml", "--preset", "digits", "--print-config")
+    assert code == 2 and "--preset: expected mnist or none, beside a file with all that this preset sets" in err
     code, _, err = genfast("train", "pixelcnn", "--data", images)
     assert code == 2 and err == "genfast: error: --out: expected the folder of the run; got none\n"
 

@@ -95,6 +95,12 @@ def test_refusals():
         compat.discretized_mix_logistic_loss(x + 0.001, l)
     with pytest.raises(ValueError, match="x must hold the 256 levels"):
         compat.discretized_mix_logistic_loss((x + 1) * 127.5, l)
+    unknown = x.clone()
+    unknown[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="x must hold the 256 levels"):
+        compat.discretized_mix_logistic_loss(unknown, l)
+    with pytest.raises(TypeError, match="x must be float32 or float64"):
+        compat.discretized_mix_logistic_loss(x.half(), l)
     with pytest.raises(ValueError, match="x must not require a gradient"):
         compat.discretized_mix_logistic_loss(x.requires_grad_(), l)
     with pytest.raises(ValueError, match=r"l must have shape \[B, 10 K, H, W\]"):

@@ -120,6 +120,14 @@ def test_bias_act_of_stylegan3(act, shape, dim):
     compare(lambda x, b: bias_act.bias_act(x, b, dim, act, clamp=0.9), expected, torch.randn(shape), torch.randn(3))
 
 
+def test_gains_as_layers_read_them():
+    gains = {act: entry.def_gain for act, entry in bias_act.activation_funcs.items()}
+    x = torch.randn(2, 3)
+    for act, gain in gains.items():
+        torch.testing.assert_close(bias_act.bias_act(x, act=act), bias_act.bias_act(x, act=act, gain=gain))
+    assert gains["linear"] == 1 and gains["lrelu"] == gains["relu"] == 2**0.5
+
+
 def test_options_of_bias_act():
     x = torch.randn(2, 3)
     torch.testing.assert_close(bias_act.bias_act(x, act="lrelu", alpha=0.5, gain=3), 3 * F.leaky_relu(x, 0.5))

@@ -99,8 +99,15 @@ def test_windows_of_sounds(sounds):
 
 
 def test_sounds_that_do_not_fit(sounds):
+    soundfile = pytest.importorskip("soundfile")
     write_wav(sounds / "9.wav", np.zeros(200), rate=16000)
     with pytest.raises(ValueError, match=r"9.wav: expected 8000 samples a second, as the files before; got 16000"):
+        data.load(f"audio:{sounds}", split="all", size=64)
+    for split in ("train", "valid", "test"):  # whichever the file is in
+        with pytest.raises(ValueError, match="9.wav: expected 8000 samples a second"):
+            data.load(f"audio:{sounds}", split=split, size=64)
+    soundfile.write(sounds / "9.wav", np.full(200, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="9.wav: expected finite samples"):
         data.load(f"audio:{sounds}", split="all", size=64)
     write_wav(sounds / "9.wav", np.zeros(200), channels=2)
     with pytest.raises(ValueError, match=r"9.wav: expected one channel; got 2"):

@@ -107,6 +107,30 @@ class Centred(nn.Module):
         return self.layer(self.embedding(x).transpose(1, 2))
 
 
+class Masked(nn.Module):
+    """A model whose symbol 0 is never drawn: its logit is far below all others."""
+
+    def __init__(self, model, low=-1e9):
+        super().__init__()
+        self.model, self.low = model, low
+
+    def forward(self, x):
+        logits = self.model(x)
+        return torch.cat([torch.full_like(logits[..., :1], self.low), logits[..., 1:]], -1)
+
+
+class Mixing(nn.Module):
+    """Adds the mean over the sequences of a batch, as a layer does that takes [T, B, C] for [B, T, C]."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        logits = self.model(x)
+        return logits + logits.mean(0, keepdim=True).sigmoid().cumsum(1)
+
+
 class Block(nn.Module):
     """Of a transformer, as nanoGPT writes it."""
 

@@ -9,6 +9,8 @@ from scipy import stats
 from support.sequence_models import (
     Centred,
     Learned,
+    Masked,
+    Mixing,
     Own,
     Recurrent,
     Reversed,
@@ -253,6 +255,49 @@ def test_the_last_position_alone_takes_what_makes_it_return_all():
 def test_what_does_not_fit_is_refused_by_name(make, keywords, error, text):
     with pytest.raises(error, match=text):
         genfast.sample(make(), 2, **(SIZES | keywords))
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9])
+def test_a_symbol_that_is_never_drawn_hides_no_leak(low):
+    """Its logit is no measure of the others."""
+    with pytest.raises(NotCausal), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        genfast.sample(Masked(Reversed(), low), 2, predicts="next", start=1, **SIZES)
+    engine = genfast.Engine(Masked(Transformer(), low).eval(), start=1, **SIZES)
+    x = genfast.sample(engine, 64, seed=1)
+    assert engine.backend == "cpp" and engine.conventions.sequences.predicts == "next" and not (x == 0).any()
+    torch.testing.assert_close(genfast.log_prob(engine, x), own_log_probs(engine, x).sum(1), atol=1e-5, rtol=0)
+
+
+def test_a_model_that_mixes_its_batch_is_refused():
+    with pytest.raises(ValueError, match="does forward mix the batch"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        genfast.sample(Mixing(Transformer()).eval(), 2, start=1, **SIZES)
+
+
+def test_the_first_symbol_is_drawn_by_no_verb_without_a_start():
+    engine = engine_of("lstm without a start")
+    x = torch.zeros(2, 1, 1, T, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="inpaint: given must hold the first symbol"):
+        genfast.inpaint(engine, x, torch.zeros_like(x, dtype=torch.bool))
+
+
+def test_what_predicts_follows_the_weights():
+    """A gate that is still closed shows another symbol than one that is open."""
+
+    class Gated(Recurrent):
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            y = super().forward(x)[0]
+            return F.pad(y, (0, 0, 1, 0))[:, :-1] + self.gate * y
+
+    model = Gated().eval()
+    assert genfast.Engine(model, **SIZES).conventions.sequences.predicts == "own"
+    model.gate.data.fill_(1.0)
+    assert genfast.Engine(model, **SIZES).conventions.sequences.predicts == "next"
 
 
 def test_predicts_is_asked_for_where_no_output_moves():
