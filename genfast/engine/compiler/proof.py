@@ -99,10 +99,10 @@ def check_repeatable(network: FullForward) -> None:
 
 def _check_apart(network: FullForward, images: Tensor, labels: Tensor | None, expected: Tensor) -> None:
     """ValueError for a foreign model whose outputs for an image depend on the other images of a batch."""
-    others = (images + 1) % network.spec.levels
+    others = ((images.long() + 1) % network.spec.levels).to(images.dtype)
     others[0] = images[0]
     with at_work(network.model):
-        got = parameters(network, others.to(images.dtype), labels)
+        got = parameters(network, others, labels)
     if not is_close(got[:1], expected[:1]):
         raise ValueError(
             "sample: the model must give an image the same whatever else is in the batch; got outputs that differ by "
