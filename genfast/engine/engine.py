@@ -23,7 +23,7 @@ from genfast.engine.conventions import OF_FLOATS, Conventions, conventions_of, r
 from genfast.engine.predicts import predicting
 from genfast.engine.program import Drawn, Program
 from genfast.engine.protocols import Autoregressive, ImageSpec, Sequential
-from genfast.engine.request import SampleRequest, check_first, check_request
+from genfast.engine.request import SampleRequest, check_request
 from genfast.engine.sequences import Sequences
 from genfast.engine.unchecked import UncheckedModel, needs_pointing, warn
 from genfast.engine.wrappers import unwrapped
@@ -217,8 +217,8 @@ class Engine:
             evidence=evidence,
             draw=draw,
             want=want,
+            delay=network.delay,
         )
-        check_first("sample", network.delay, request)
         return self._execute(now, network, request)
 
     def log_prob(self, images: Tensor, labels: int | Tensor | None = None) -> Tensor:
@@ -253,10 +253,8 @@ class Engine:
             return full_forward.run(network, request)
         compiled = self._compiled(now, network)
         assert isinstance(compiled, Compiled)  # or `_choose` had refused the backend
-        if backend == "cpp" and self.sequences is not None:
-            told = compiled.told(request.to(device), device, network.condition(request.first, request.n))
-            return window.drawn(compiled.program, told)
-        run = {"cpp": cpp.run, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
+        native = cpp.run if self.sequences is None else window.drawn
+        run = {"cpp": native, "torch": eager.run}.get(backend) or backends.launcher("pixel_program", "pixel_program")
         return compiled.run(run, request.to(device), device, network.condition(request.first, request.n))
 
     def _choose(self, now: dict[str, Any], network: full_forward.FullForward) -> str:

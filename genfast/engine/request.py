@@ -83,8 +83,11 @@ def check_request(
     evidence: Tensor | None = None,
     draw: int = 0,
     want: Sequence[str] = (),
+    delay: int = 0,
 ) -> SampleRequest:
     """The request of these arguments, checked. A single label is expanded; unknown values are set to 0.
+
+    delay: the number of first symbols, of which the model says nothing.
 
     Raises: TypeError or ValueError for an argument that does not fit the images `spec` and their likelihood.
     """
@@ -100,7 +103,9 @@ def check_request(
         if likelihood is None or not likelihood.takes_evidence:
             raise ValueError(f"{call}: evidence must be None for a mixture of logistics; got a value")
         check_evidence(call, evidence, spec, n)
-    return SampleRequest(n, seed, first, temperature, labels, given, known, evidence, draw, tuple(want))
+    request = SampleRequest(n, seed, first, temperature, labels, given, known, evidence, draw, tuple(want))
+    check_first(call, delay, request)
+    return request
 
 
 def check_first(call: str, delay: int, request: SampleRequest) -> None:

@@ -170,8 +170,8 @@ class Window:
         self.column, self.element = self.kept, self.element + by
 
 
-def drawn(program: Program, request: SampleRequest) -> Drawn:
-    """All symbols of the sequences of a request, through a window where that takes less memory."""
+def drawn(program: Program, request: SampleRequest, device: torch.device | None = None) -> Drawn:
+    """All symbols of the sequences of a request, on the CPU, through a window where that takes less memory."""
     length = program.spec.width
     if isinstance(steady(program), str) or not request.n or request.evidence is not None:
         return cpp.run(program, request)

@@ -33,17 +33,10 @@ def as_images(call: str, name: str, x: Any, sequences: Sequences | None) -> Any:
     return x[:, None, None]
 
 
-def prompted(
-    call: str, given: Any, mask: Any, sequences: Sequences | None, delay: int = 0
-) -> tuple[Tensor | None, Tensor | None]:
+def prompted(call: str, given: Any, mask: Any, sequences: Sequences | None) -> tuple[Tensor | None, Tensor | None]:
     """The given symbols as images with a mask: a prompt, [n or 1, P], or all, [n or 1, T], with a mask of as many."""
-    if sequences is None:
+    if sequences is None or given is None:
         return given, mask
-    if given is None:
-        if delay:
-            expected = "given must hold the first symbol for a model of the next one, or start name the symbol before"
-            raise ValueError(f"{call}: {expected} it; got neither")
-        return None, mask
     given, T = check_integers(call, "given", given), sequences.length
     if given.dim() != 2 or not 1 <= given.shape[1] <= T:
         raise ValueError(f"{call}: given must have shape [n, P] with P of 1 to {T} symbols; got {tuple(given.shape)}")
@@ -53,8 +46,6 @@ def prompted(
             raise ValueError(f"{call}: mask must be bool [n, P] as given, with P={given.shape[1]}; got {got}")
     else:
         mask = torch.ones(1, given.shape[1], dtype=torch.bool, device="cpu")
-    if delay and not mask[:, :delay].all():
-        raise ValueError(f"{call}: mask must be True for the first symbol, which the model does not draw; got False")
     left = T - given.shape[1]
     given = torch.nn.functional.pad(given, (0, left))
     mask = torch.nn.functional.pad(mask, (0, left))
@@ -69,7 +60,8 @@ def chunks(engine: Engine, request: SampleRequest, size: int, endless: bool) -> 
     length = None if endless else network.spec.width
 
     def parts() -> Iterator[Tensor]:
-        if backend != "cpp" or isinstance(compiled, str):  # these have no memory between calls
+        # Others have no memory between calls, or symbols that are no columns.
+        if backend != "cpp" or isinstance(compiled, str) or compiled.geometry == "point":
             yield from engine.execute(request).images[:, 0, 0].split(size, 1)
             return
         told = compiled.told(request, network.device, network.condition(request.first, request.n))

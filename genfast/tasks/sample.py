@@ -152,8 +152,8 @@ def _request(call: str, engine: Engine | DecodingEngine, n: int, *, given: Any, 
     """The `SampleRequest` of these arguments, checked."""
     network = engine.network
     delay = network.delay if isinstance(network, FullForward) else 0
-    given, mask = prompted(call, given, mask, sequences_of(engine), delay)
-    settings |= {"given": given, "known": mask}
+    given, mask = prompted(call, given, mask, sequences_of(engine))
+    settings |= {"given": given, "known": mask, "delay": delay}
     return check_request(call, network.spec, network.likelihood, network.device, n, **settings)
 
 

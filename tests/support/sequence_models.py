@@ -107,6 +107,20 @@ class Centred(nn.Module):
         return self.layer(self.embedding(x).transpose(1, 2))
 
 
+class Made(nn.Module):
+    """A masked Linear layer over all symbols at once."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.layer = nn.Linear(length * V, length * V)
+        earlier = torch.ones(length, length).tril(-1)
+        self.register_buffer("mask", earlier.repeat_interleave(V, 0).repeat_interleave(V, 1))
+
+    def forward(self, x):
+        h = F.one_hot(x, V).float().flatten(1)
+        return F.linear(h, self.layer.weight * self.mask, self.layer.bias).view(len(x), -1, V)
+
+
 class Masked(nn.Module):
     """A model whose symbol 0 is never drawn: its logit is far below all others."""
 

@@ -9,6 +9,7 @@ from scipy import stats
 from support.sequence_models import (
     Centred,
     Learned,
+    Made,
     Masked,
     Mixing,
     Own,
@@ -154,6 +155,16 @@ def test_a_stream_without_an_end_begins_as_one_with(name):
     endless = genfast.stream(model, 2, seed=5, given=given, vocabulary=V, chunk=100, **keywords)
     assert torch.equal(torch.cat(list(itertools.islice(endless, 9)), 1), whole)
     assert next(endless).shape == (2, 100)
+
+
+def test_symbols_that_are_no_columns():
+    """A layer over all symbols at once is run value by value."""
+    engine = genfast.Engine(Made(T).eval(), **SIZES)
+    assert engine.backend == "cpp" and engine.conventions.sequences.predicts == "own"
+    x = genfast.sample(engine, 6, seed=1)
+    assert torch.equal(x, genfast.sample(genfast.Engine(engine.model, backend="full_forward", **SIZES), 6, seed=1))
+    assert torch.equal(torch.cat(list(genfast.stream(engine, 6, seed=1, chunk=3)), 1), x)
+    torch.testing.assert_close(genfast.log_prob(engine, x), own_log_probs(engine, x).sum(1), atol=1e-5, rtol=0)
 
 
 def test_what_depends_on_the_position_has_an_end():
