@@ -37,7 +37,7 @@ from genfast.likelihoods.reading import PROBABILITIES
 
 Choose = Callable[["FullForward", list[Reading]], list[Reading]]
 NUMBERS = 1 << 15  # random numbers that are computed at once
-CLOSE = 1e-5  # of the largest output: more is no rounding
+CLOSE = 1e-5  # of the size of outputs: more is no rounding
 OUTSTANDING = 100.0  # times the median: what is larger is no measure of the others
 
 
