@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from genfast._native.checks import wide
 
@@ -75,6 +75,20 @@ def running_state(module: nn.Module) -> set[str]:
     """The names, in the state dict of a module, of its running state: float32 beside parameters of a half type."""
     layers = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, Stateful))
     return {f"{path}.{name}".removeprefix(".") for path, layer in layers for name in layer.running}
+
+
+def rank() -> tuple[int, int]:
+    """(rank, number of ranks) of this process."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place."""
+    if rank()[1] > 1:
+        distributed.all_reduce(tensor)
+    return tensor
 
 
 def recomputed() -> bool:

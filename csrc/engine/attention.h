@@ -93,59 +93,43 @@ GENFAST_INLINE void remember(const program::Instruction& it, int64_t t, const fl
   }
 }
 
-// The products of a query with the keys of kScored vectors of positions.
-GENFAST_INLINE void scores_of(const float* query, int64_t depth, const float* const (&keys)[kScored],
-                              Vector<float> (&y)[kScored]) {
-  Vector<float> sum[kChains][kScored];
+// y[v] = the sum of weights [n] times the vectors at from[v], which are `step` floats apart, in four chains from zero.
+template <int V>
+GENFAST_INLINE void weigh(const float* weights, int64_t n, const float* const (&from)[V], int64_t step,
+                          Vector<float> (&y)[V]) {
+  Vector<float> sum[kChains][V];
 #pragma GCC unroll 4
   for (int c = 0; c < kChains; ++c)
-#pragma GCC unroll 2
-    for (int v = 0; v < kScored; ++v) sum[c][v] = broadcast(0.f);
-  int64_t d = 0;
-  for (; d + kChains <= depth; d += kChains)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[c][v] = broadcast(0.f);
+  int64_t k = 0;
+  for (; k + kChains <= n; k += kChains)
 #pragma GCC unroll 4
     for (int c = 0; c < kChains; ++c) {
-      const Vector<float> q = broadcast(query[d + c]);
-#pragma GCC unroll 2
-      for (int v = 0; v < kScored; ++v) sum[c][v] = fma(q, load(keys[v] + (d + c) * kBlock), sum[c][v]);
+      const Vector<float> w = broadcast(weights[k + c]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[c][v] = fma(w, load(from[v] + (k + c) * step), sum[c][v]);
     }
 #pragma GCC unroll 4
   for (int c = 0; c < kChains; ++c)
-    if (d + c < depth)
-#pragma GCC unroll 2
-      for (int v = 0; v < kScored; ++v)
-        sum[c][v] = fma(broadcast(query[d + c]), load(keys[v] + (d + c) * kBlock), sum[c][v]);
-#pragma GCC unroll 2
-  for (int v = 0; v < kScored; ++v) y[v] = (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
+    if (k + c < n)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[c][v] = fma(broadcast(weights[k + c]), load(from[v] + (k + c) * step), sum[c][v]);
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) y[v] = (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
 }
 
 // The sum of weights [n] times values [n][step], for V vectors of features, over `total`.
 template <int V>
 GENFAST_INLINE void mix(const float* weights, int64_t n, const float* values, int64_t step, Vector<float> total,
                         float* to, int64_t left) {
-  Vector<float> sum[kChains][V];
+  const float* from[V];
+  Vector<float> y[V];
 #pragma GCC unroll 4
-  for (int c = 0; c < kChains; ++c)
+  for (int v = 0; v < V; ++v) from[v] = values + v * kLanes<float>;
+  weigh(weights, n, from, step, y);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[c][v] = broadcast(0.f);
-  int64_t t = 0;
-  for (; t + kChains <= n; t += kChains)
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-      const Vector<float> w = broadcast(weights[t + c]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[c][v] = fma(w, load(values + (t + c) * step + v * kLanes<float>), sum[c][v]);
-    }
-#pragma GCC unroll 4
-  for (int c = 0; c < kChains; ++c)
-    if (t + c < n)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v)
-        sum[c][v] = fma(broadcast(weights[t + c]), load(values + (t + c) * step + v * kLanes<float>), sum[c][v]);
-#pragma GCC unroll 4
-  for (int v = 0; v < V; ++v)
-    store(to + v * kLanes<float>, ((sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v])) / total,
-          left - v * kLanes<float>);
+  for (int v = 0; v < V; ++v) store(to + v * kLanes<float>, y[v] / total, left - v * kLanes<float>);
 }
 
 // One head at a position that reads the first n. `bias` and `factor` of the position may be null; scratch [positions].
@@ -162,7 +146,7 @@ GENFAST_INLINE void attend(const program::Instruction& it, int64_t n, const floa
       const int64_t first = t + v * lanes;
       at[v] = keys + first / kBlock * kBlock * it.key_size + first % kBlock;
     }
-    scores_of(query, it.key_size, at, y);
+    weigh(query, it.key_size, at, kBlock, y);
 #pragma GCC unroll 2
     for (int v = 0; v < kScored; ++v) {
       const int64_t first = t + v * lanes;

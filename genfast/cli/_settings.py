@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from genfast._text import shown
+from genfast.cli.options import DATA_OPTIONS
 from genfast.io import MOST_JSON, read_bytes, read_json
 from genfast.models import MODELS
 from genfast.train.config import config_type
@@ -20,10 +21,6 @@ SECTIONS = ("model_config", "train", "data")
 KEYS: dict[str, Any] = {
     **{"model": str, "preset": (str, type(None)), "conditional": (bool, type(None))},
     **dict.fromkeys(SECTIONS, dict),
-}
-DATA: dict[str, Any] = {
-    **{"data": str, "data_root": str, "size": int, "levels": int, "bits": int},
-    **{"max_gb": (int, float), "strict": bool},
 }
 _NAMES = {str: "a text", int: "a whole number", (int, float): "a number", bool: "true or false"}
 UNREAD = ("genfast_run", "machine", "class_names")
@@ -76,8 +73,9 @@ def _checked(values: Settings, model: str, name: str) -> Settings:
     read["train"] = _fields(dict(values.get("train", {})), of_training, f"{name}: train", "budget")
     read["data"] = _given(values.get("data", {}))
     for key, value in read["data"].items():
-        if key not in DATA or isinstance(value, bool) != (key == "strict") or not isinstance(value, DATA[key]):
-            named = ", ".join(f"{name} ({_NAMES[kind]})" for name, kind in DATA.items())
+        fits = key in DATA_OPTIONS and isinstance(value, DATA_OPTIONS[key])
+        if not fits or isinstance(value, bool) != (key == "strict"):  # a bool is an int
+            named = ", ".join(f"{name} ({_NAMES[kind]})" for name, kind in DATA_OPTIONS.items())
             raise ValueError(f"{name}: data: expected {named}; got {shown(f'{key}: {value!r}')}")
     return read
 

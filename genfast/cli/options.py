@@ -16,7 +16,11 @@ from genfast.reports import plain
 
 WRITTEN = ("out", "neighbours", "json", "html")  # options that name what a command writes
 OF_MODEL = ("model", "checkpoint", "config.json", "metrics.jsonl", "model.safetensors")  # what is read of a RUN
-DATA_OPTIONS = ("data", "data_root", "size", "levels", "bits", "max_gb", "strict")
+# The options of `add_data`, with the kinds of their values.
+DATA_OPTIONS: dict[str, Any] = {
+    **{"data": str, "data_root": str, "size": int, "levels": int, "bits": int},
+    **{"max_gb": (int, float), "strict": bool},
+}
 
 
 def positive_int(text: str) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from genfast._state import rank
 from genfast.metrics import frechet_distance, mmd
 
 __all__ = ["FrechetInceptionDistance", "KernelInceptionDistance"]
@@ -45,9 +46,8 @@ class _OfFeatures(nn.Module):
     def sets(self) -> tuple[Tensor, Tensor]:
         """All features, of real images and of generated ones."""
         name = type(self).__name__
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            got = f"{distributed.get_world_size()} processes"
-            raise RuntimeError(f"{name}: expected one process, as it gathers nothing from others; got {got}")
+        if (ranks := rank()[1]) > 1:
+            raise RuntimeError(f"{name}: expected one process, as it gathers nothing from others; got {ranks}")
         if not self.real or not self.fake:
             raise RuntimeError(f"{name}: compute needs an update with real and one with generated images")
         return torch.cat(self.real), torch.cat(self.fake)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from genfast import ops
 from genfast._native.checks import check_range, check_sizes
-from genfast._state import Stateful, recomputed
+from genfast._state import Stateful, rank, recomputed, summed
 from genfast.compat._options import refuse
 
 __all__ = ["VectorQuantize"]
@@ -191,11 +191,9 @@ class VectorQuantize(nn.Module):
 
     def _check_pass(self, frozen: bool) -> None:
         drawing = self.kmeans_init or self.threshold_ema_dead_code > 0
-        if drawing and _ranks() > 1:
+        if drawing and (ranks := rank()[1]) > 1:
             options = "kmeans_init and threshold_ema_dead_code"
-            raise RuntimeError(
-                f"VectorQuantize: {options} must be off with torch.distributed; got {_ranks()} processes"
-            )
+            raise RuntimeError(f"VectorQuantize: {options} must be off with torch.distributed; got {ranks} processes")
         if not frozen and recomputed():
             expected = "expected a first forward pass; got one that torch.utils.checkpoint repeats"
             raise RuntimeError(f"VectorQuantize: {expected}: its codebook has changed since. Use freeze_codebook")
@@ -224,11 +222,8 @@ class VectorQuantize(nn.Module):
     def _learn(self, vectors: Tensor, indices: Tensor) -> None:
         held = self._codebook
         counts, sums = ops.codebook_statistics(vectors, indices, self.codebook_size)
-        if _ranks() > 1:
-            distributed.all_reduce(counts)
-            distributed.all_reduce(sums)
-        held.cluster_size[0].lerp_(counts, 1 - self.decay)
-        held.embed_avg[0].lerp_(sums, 1 - self.decay)
+        held.cluster_size[0].lerp_(summed(counts), 1 - self.decay)
+        held.embed_avg[0].lerp_(summed(sums), 1 - self.decay)
         self._average()
         if self.threshold_ema_dead_code > 0:
             self._replace_dead(vectors)
@@ -263,7 +258,3 @@ def _rotated(x: Tensor, code: Tensor) -> Tensor:
         scale = lengths[1] / lengths[0].clamp(min=EPSILON)
     turned = x - 2 * (x * w).sum(1, keepdim=True) * w + 2 * (x * u).sum(1, keepdim=True) * q
     return turned * scale
-
-
-def _ranks() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genfast._config import option
+from genfast._config import inherited, option
 from genfast.models.autoregressive import Autoregressive, AutoregressiveConfig, output_layers
 from genfast.models.base import register_model
+from genfast.models.gated_pixelcnn import GatedPixelCNNConfig
 from genfast.nn import GatedStackLayer
 
 FAR = -1e4  # a score whose weight is 0
@@ -28,18 +29,9 @@ class PixelSNAILConfig(AutoregressiveConfig):
     heads: int = option(2, "heads of attention", ge=1, le=2**10)
     depth: int = option(16, "features of a query and of a key of a head", ge=1, le=2**10)
     value: int = option(16, "features of a value of a head (paper: 128, of one head)", ge=1, le=2**12)
-    head: int = option(
-        64,
-        "features of the skip connections and of the two hidden 1x1 layers before the output",
-        ge="channels",
-        le=2**16,
-    )
-    dropout: float = option(
-        0.0, "probability that a feature map of a horizontal gate is dropped in training", ge=0, lt=1
-    )
-    classes: int = option(
-        0, "number of labels that the model is conditional on; 0: unconditional", ge=0, le=2**20, from_data=True
-    )
+    head: int = inherited(GatedPixelCNNConfig, "head", 64)
+    dropout: float = inherited(GatedPixelCNNConfig, "dropout", 0.0)
+    classes: int = inherited(GatedPixelCNNConfig, "classes", 0)
 
 
 class PixelAttention(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from genfast import ops
 from genfast._native.checks import check_range, check_sizes, wide
 from genfast._native.derivatives import within_transform
-from genfast._state import Passes, Stateful, recomputed, zero_of_first_pass
+from genfast._state import Passes, Stateful, rank, recomputed, summed, zero_of_first_pass
 
 
 class VectorQuantizer(Stateful):
@@ -158,18 +158,18 @@ class VectorQuantizer(Stateful):
 
         share: of the part of the batch that belongs to a code, where its vector lies, float64 [K] in [0, 1).
         """
-        here, total = len(vectors), _summed(self.counts.new_tensor([len(vectors)]))
+        here, total = len(vectors), summed(self.counts.new_tensor([len(vectors)]))
         is_first = self.counts.sum() == 0
         mean = torch.where(is_first, total / self.codes, self.counts.mean())
         replaced = torch.where(is_first, self.from_batch, self.counts < self.restart * self.counts.mean())
         # Of R ranks each draws for every R-th code, and for none if its part of the batch is empty.
-        rank, ranks = _rank()
+        own, ranks = rank()
         numbers = torch.arange(self.codes, dtype=torch.int64, device=vectors.device)
-        mine = (numbers % ranks == rank) & (here > 0)
+        mine = (numbers % ranks == own) & (here > 0)
         places = ((numbers + share) * (here / self.codes)).long()
         drawn = vectors[places.clamp(max=here - 1)] if here else torch.zeros_like(self.codebook)
         drawn = torch.cat((drawn, torch.ones_like(drawn[:, :1])), 1)
-        drawn = _summed(torch.where(mine[:, None], drawn, 0))
+        drawn = summed(torch.where(mine[:, None], drawn, 0))
         drawn, there = drawn[:, :-1], (drawn[:, -1] > 0) & drawn.isfinite().all(1)
         replaced = (replaced & there)[:, None]
         self.codebook.copy_(torch.where(replaced, drawn, self.codebook))
@@ -181,7 +181,7 @@ class VectorQuantizer(Stateful):
     def _count(self, vectors: Tensor, codes: Tensor) -> None:
         """Update the moving counts and sums, and the codebook that they define."""
         counts, sums = ops.codebook_statistics(vectors, codes, self.codes)
-        statistics = _summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
+        statistics = summed(torch.cat((sums, counts[:, None]), 1).to(self.counts.dtype))
         # A batch that is not finite is ignored: it would stay in the moving averages for good.
         weight = statistics.isfinite().all().to(statistics.dtype) * (1 - self.decay)
         statistics = statistics.nan_to_num()
@@ -279,17 +279,3 @@ def _check_codes(layer: str, codes: Any, count: int, dims: tuple[int, ...]) -> N
         expected = " or ".join(map(str, dims))
         raise ValueError(f"{layer}: codes must have {expected} dimensions; got shape {tuple(codes.shape)}")
     check_range(layer, "codes", codes, 0, count - 1, f"lie in 0..{count - 1}")
-
-
-def _rank() -> tuple[int, int]:
-    """(rank, number of ranks) of this process."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _summed(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, in place."""
-    if _rank()[1] > 1:
-        distributed.all_reduce(tensor)
-    return tensor

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genfast import _registry
 from genfast.engine.compiler.values import (
     BATCH,
     COLUMN,
@@ -45,7 +46,7 @@ def handles(*names: str) -> Callable[[H], H]:
 
     def register(function: H) -> H:
         for name in names:
-            HANDLERS[name] = function
+            _registry.add(HANDLERS, "operation", name, function, function.__module__)
         return function
 
     return register
@@ -162,22 +163,6 @@ def expand(op: Operation, x: Any, shape: Any, implicit: bool = False) -> Any:
             raise Unsupported("an expansion of batch, rows or columns")
         wanted.append(codes.shape[i] if dims[i] != FEATURE or n == -1 else n)
     return x.like(np.broadcast_to(codes, wanted), dims)
-
-
-@handles("aten::repeat_interleave")
-def repeat_interleave(op: Operation, x: Value, count: Any, dim: int | None = None, *rest: Any) -> Value:
-    if dim is None or not isinstance(count, int) or x.axis(dim)[1] != FEATURE:
-        raise Unsupported("a repetition of anything but features")
-    return x.like(np.repeat(x.codes, count, dim))
-
-
-@handles("aten::repeat", "aten::tile")
-def repeat(op: Operation, x: Value, counts: Sequence[int]) -> Value:
-    more = len(counts) - len(x.dims)
-    dims = (FEATURE,) * more + x.dims
-    if more < 0 or any(n > 1 and dim != FEATURE for n, dim in zip(counts, dims)):
-        raise Unsupported("a repetition of anything but features")
-    return x.like(np.tile(x.codes, counts), dims)
 
 
 @handles("aten::slice")
